@@ -8,7 +8,7 @@ import weakref
 import pytest
 from sqlalchemy import event, exc
 
-from plugins.pools import assert_whole
+from plugins.threads import assert_whole
 
 
 def test_idle_connections_are_closed(make_pool, dbapi):

@@ -9,7 +9,7 @@ import time
 import pytest
 from sqlalchemy import exc
 
-from plugins.pools import Task, assert_whole, wait_for_waiters
+from plugins.threads import Task, assert_whole, wait_for_waiters
 
 pytestmark = [
     pytest.mark.difference,

@@ -15,7 +15,7 @@ from sqlalchemy import exc
 from sqlalchemy.pool import QueuePool
 import poolproof
 from plugins.dbapi import SocketDBAPI
-from plugins.pools import Task, assert_whole, wait_for_waiters
+from plugins.threads import Task, assert_whole, wait_for_waiters
 
 dbapi = SocketDBAPI()
 cls = {"queue": QueuePool, "poolproof": poolproof.Pool}[sys.argv[1]]

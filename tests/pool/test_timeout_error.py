@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import exc
 
 import poolproof
-from plugins.pools import Task, wait_for_waiters
+from plugins.threads import Task, wait_for_waiters
 
 
 def time_out(pool):
