@@ -60,9 +60,9 @@ def test_a_breach_planted_in_the_crate_is_found(
 
 def test_what_the_crate_may_do_is_not_reported(tmp_path: Path) -> None:
     files = {
-        "src/lib.rs": "mod pool;\n#[pyo3::pymodule]\nmod _native {}\nuse crate::pool;\n",
+        "src/lib.rs": "#[pyo3::pymodule]\nmod _native {}\nuse crate::pool;\n",
         "src/py/gate.rs": "use pyo3::prelude::*;\nuse crate::{pool, process};\n",
-        "src/pool/gate.rs": "// pyo3 and tokio are not known here\nuse crate::process;\n",
+        "src/pool/gate.rs": "// no pyo3 and no tokio here\nuse crate::process;\n",
         "src/process.rs": (
             "#![allow(unsafe_code)]\n"
             "// SAFETY: takes any integer.\n"
