@@ -107,9 +107,18 @@ def rust(session: nox.Session) -> None:
         cargo(session, "doc", "--no-deps", core, env=strict)
         cargo(session, "test", core, *session.posargs, env=env)
         loom = env | {"RUSTFLAGS": "--cfg loom", "LOOM_MAX_PREEMPTIONS": "3"}
-        for test in sorted(HERE.glob("tests/loom*.rs")):
-            named = ("--test", test.stem)
-            cargo(session, "test", "--release", core, *named, env=loom)
+        for target in loom_targets():
+            cargo(session, "test", "--release", core, *target, env=loom)
+
+
+def loom_targets() -> list[list[str]]:
+    """Name the tests that loom runs: tests/loom*.rs, and modules named so in src/."""
+    files = sorted(HERE.glob("tests/loom*.rs"))
+    targets = [["--test", file.stem] for file in files]
+    sources = (file.read_text() for file in (HERE / "src").rglob("*.rs"))
+    if any("cfg(all(test, loom))" in source for source in sources):
+        targets.append(["--lib", "loom"])
+    return targets
 
 
 @nox.session(python=MAIN)

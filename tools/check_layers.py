@@ -32,12 +32,20 @@ MAY_BE_UNSAFE = ("src/process.rs", "src/socket/")
 # Python's layers, from what things mean to who uses them. A module may import what
 # stands on its own line or above.
 PYTHON_LAYERS = (
-    ("_native", "_sqlalchemy", "errors", "faults", "observe", "sockets", "stats"),
-    ("auto", "dialect", "driver", "fork", "guard", "lease", "plugin", "pool", "retry"),
+    ("_native",
+        "_sqlalchemy",
+        "errors",
+        "faults",
+        "observe",
+        "parameters",
+        "sockets",
+        "stats",
+),
+    ("auto", "dialect", "driver", "entry", "fork", "guard", "lease", "plugin", "pool", "retry"),
     ("cli", "drill", "integrations"),
 )
 # These wrap the extension; everybody else imports them.
-NATIVE_USERS = ("driver", "faults", "fork", "pool", "sockets")
+NATIVE_USERS = ("faults", "fork", "pool", "sockets")
 
 LONG = 400
 WHY_LONG = "one idea"
@@ -145,11 +153,12 @@ def _crate_modules(line: str, depth: int) -> Iterator[str]:
 
 
 def _says_why_safe(lines: list[str], index: int) -> bool:
-    """Say whether the comments right above a line, or on it, hold its reason."""
+    """Say whether the comments above a line's statement, or on it, hold its reason."""
     reason = re.compile(r"SAFETY:|# Safety")
     while not reason.search(lines[index]):
         index -= 1
-        if index < 0 or not lines[index].lstrip().startswith(("//", "#[")):
+        line = lines[index].strip() if index >= 0 else ""
+        if not line or (line[-1] in ";{}," and not line.startswith(("//", "#["))):
             return False
     return True
 

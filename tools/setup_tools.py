@@ -75,8 +75,8 @@ def make_environment(tools: Path) -> None:
             )
         debian.install([package])
     subprocess.run([sys.executable, "-m", "venv", tools], check=True)
-    pip = [tools / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "-q", "-r", REQUIREMENTS], check=True)
+    pip = [str(tools / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "-q", "-r", str(REQUIREMENTS)], check=True)
 
 
 def venv_is_there() -> bool:

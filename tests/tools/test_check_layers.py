@@ -48,6 +48,7 @@ def test_this_checkout_keeps_to_its_layers() -> None:
         ("src/process.rs", "use crate::pool;\n", "process uses crate::pool"),
         ("src/pool/gate.rs", "// SAFETY: no\nunsafe {}\n", "unsafe outside"),
         ("src/process.rs", "fn f() {\n    unsafe {}\n}\n", "without a SAFETY"),
+        ("src/process.rs", "// SAFETY: one\nf();\nunsafe {}\n", "without a SAFETY"),
     ],
 )
 def test_a_breach_planted_in_the_crate_is_found(
@@ -68,6 +69,9 @@ def test_what_the_crate_may_do_is_not_reported(tmp_path: Path) -> None:
             "// SAFETY: takes any integer.\n"
             "#[inline]\n"
             "fn f() { unsafe {} }\n"
+            "// SAFETY: one statement may be several lines.\n"
+            "let x = y\n"
+            "    .z(|| unsafe {});\n"
             "/// # Safety\n"
             "/// Call it once.\n"
             "pub unsafe fn g() {}\n"
