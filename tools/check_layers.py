@@ -32,7 +32,8 @@ MAY_BE_UNSAFE = ("src/process.rs", "src/socket/")
 # Python's layers, from what things mean to who uses them. A module may import what
 # stands on its own line or above.
 PYTHON_LAYERS = (
-    ("_native",
+    (
+        "_native",
         "_sqlalchemy",
         "errors",
         "faults",
@@ -40,8 +41,19 @@ PYTHON_LAYERS = (
         "parameters",
         "sockets",
         "stats",
-),
-    ("auto", "dialect", "driver", "entry", "fork", "guard", "lease", "plugin", "pool", "retry"),
+    ),
+    (
+        "auto",
+        "dialect",
+        "driver",
+        "entry",
+        "fork",
+        "guard",
+        "lease",
+        "plugin",
+        "pool",
+        "retry",
+    ),
     ("cli", "drill", "integrations"),
 )
 # These wrap the extension; everybody else imports them.
