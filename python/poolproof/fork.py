@@ -215,30 +215,38 @@ def protect(dialect: Any) -> None:
     Args:
         dialect: The dialect instance of one engine.
     """
-    if getattr(dialect.do_begin, "poolproof", False):
+    if getattr(dialect.do_rollback, "looks_for_forks", False):
         return
+    for name, look_then in (
+        ("do_begin", _look_then_begin),
+        ("do_commit", _look_then_end),
+        ("do_rollback", _look_then_end),
+    ):
+        verb = getattr(dialect, name, None)  # SQLAlchemy's stand-in has no do_begin
+        if verb is not None:
+            setattr(dialect, name, look_then(verb))
 
-    def looking(verb: Callable[[Any], None]) -> Callable[[Any], None]:
-        def look_then(connection: Any) -> None:
-            if not is_current():
-                after_fork()
-            verb(connection)
 
-        return look_then
+def _look_then_end(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+    def looking(connection: Any) -> None:
+        if _native.generation() != _renewed_generation:
+            after_fork()
+        verb(connection)
 
-    begin = dialect.do_begin
+    looking.looks_for_forks = True  # type: ignore[attr-defined]
+    return looking
 
-    def do_begin(connection: Any) -> None:
-        if not is_current():
+
+def _look_then_begin(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+    def looking(connection: Any) -> None:
+        if _native.generation() != _renewed_generation:
             after_fork()
         if isinstance(connection, ForkedFairy):
+            # Most dialects send nothing here, so nothing else would refuse.
             raise connection.error()
-        begin(connection)
+        verb(connection)
 
-    do_begin.poolproof = True  # type: ignore[attr-defined]
-    dialect.do_begin = do_begin
-    dialect.do_rollback = looking(dialect.do_rollback)
-    dialect.do_commit = looking(dialect.do_commit)
+    return looking
 
 
 def renew_listeners(pool: Pool) -> None:
