@@ -17,7 +17,7 @@ def documented() -> dict[str, str]:
     """Return the pool's parameters in the page, each with its default as written."""
     page = (CHECKOUT / "docs" / "knobs.md").read_text()
     rows = re.findall(
-        r"^\| (?:`\w+`|–) \| `(\w+)` \|.*\| `(.+)` \|$", page, re.MULTILINE
+        r"^\| [^|]+ \| `(\w+)` \|.*\| `(.+)` \|$", page, re.MULTILINE
     )
     return dict(rows)
 
