@@ -16,9 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def documented() -> dict[str, str]:
     """Return the pool's parameters in the page, each with its default as written."""
     page = (CHECKOUT / "docs" / "knobs.md").read_text()
-    rows = re.findall(
-        r"^\| [^|]+ \| `(\w+)` \|.*\| `(.+)` \|$", page, re.MULTILINE
-    )
+    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \|.*\| `(.+)` \|$", page, re.MULTILINE)
     return dict(rows)
 
 
@@ -47,7 +45,9 @@ def test_every_default_is_as_the_page_says() -> None:
 
 def test_every_name_for_create_engine_is_accepted() -> None:
     page = (CHECKOUT / "docs" / "knobs.md").read_text()
-    names = re.findall(r"^\| `([a-z_]+)` \| `\w+` \|", page, re.MULTILINE)
+    names = re.findall(
+        r"^\| `((?!create_engine)[a-z_]+)` \| `\w+` \|", page, re.MULTILINE
+    )
     values = {
         "pool_reset_on_return": "rollback",
         "pool_logging_name": "a",
