@@ -34,6 +34,7 @@ MAY_BE_UNSAFE = ("src/process.rs", "src/socket/")
 PYTHON_LAYERS = (
     (
         "_native",
+        "_signal",
         "_sqlalchemy",
         "errors",
         "faults",
@@ -54,10 +55,10 @@ PYTHON_LAYERS = (
         "pool",
         "retry",
     ),
-    ("cli", "drill", "integrations"),
+    ("__init__", "__main__", "cli", "drill", "integrations"),
 )
 # These wrap the extension; everybody else imports them.
-NATIVE_USERS = ("faults", "fork", "pool", "sockets")
+NATIVE_USERS = ("__init__", "faults", "fork", "pool", "sockets")
 
 LONG = 400
 WHY_LONG = "one idea"
@@ -122,7 +123,7 @@ def python_imports(root: Path) -> Iterator[Breach]:
                 yield Breach(path, number, f"{module} imports poolproof._native")
             if imported == "integrations" and module != "integrations":
                 yield Breach(path, number, f"{module} imports poolproof.integrations")
-            if module == "__init__" or imported not in rank:
+            if imported not in rank:
                 continue
             if module not in rank:
                 yield Breach(path, number, f"{module} has no layer in PYTHON_LAYERS")

@@ -2,7 +2,8 @@
 
     python -I smoke.py VERSION
 
-Runs in an environment that holds the wheel and what it requires, nothing else.
+Runs in an environment that holds the wheel and what it requires, nothing else, and
+may write a file into the current directory.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def main(expected: str) -> None:
     installed_not_the_checkout()
     needs_sqlalchemy_alone()
     engine_works(poolproof.Pool, "sqlite://")
-    engine_works(None, "sqlite://?plugin=poolproof")
+    engine_works(None, "sqlite:///smoke.db?plugin=poolproof")
     python = ".".join(map(str, sys.version_info[:3]))
     print(f"poolproof {expected} works on Python {python}, {sqlalchemy.__version__=}")
 

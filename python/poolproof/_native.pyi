@@ -8,12 +8,15 @@ __all__ = [
     "Registration",
     "Ticket",
     "Waiter",
+    "__version__",
     "forget",
     "forked",
     "generation",
     "sever",
     "severed",
 ]
+
+__version__: str
 
 class Forked(Exception): ...
 
