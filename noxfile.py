@@ -200,7 +200,7 @@ def wheels(session: nox.Session) -> None:
     """Build the sdist and a wheel for each Python that is there; smoke-test each."""
     out = HERE / "dist"
     shutil.rmtree(out, ignore_errors=True)
-    session.run("maturin", "sdist", "--quiet", f"--out={out}", external=True)
+    session.run("maturin", "sdist", f"--out={out}", external=True)
     (sdist,) = out.glob("*.tar.gz")
     for version in PYTHONS:
         built = shutil.copy(wheel(session, version, "--release"), out)
