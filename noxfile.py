@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def wheel(session: nox.Session, version: str, *options: str) -> Path:
     key = (version, *options)
     if key in _built:
         return _built[key]
-    out = HERE / ".nox" / "wheels" / "-".join(["cp", *options])
+    out = HERE / ".nox" / "built" / ("release" if "--release" in options else "dev")
     tag = f"cp{version.replace('.', '')}"
     for old in out.glob(f"*-{tag}-*.whl"):
         old.unlink()
@@ -205,26 +206,28 @@ def wheels(session: nox.Session) -> None:
     for version in PYTHONS:
         built = shutil.copy(wheel(session, version, "--release"), out)
         smoke(session, version, Path(built))
-    with build_cache.target_directory("sdist") as env:
-        again = Path(session.create_tmp()) / "from-sdist"
+    # The sdist must be enough by itself: pip's way, in isolation.
+    with (
+        tempfile.TemporaryDirectory() as again,
+        build_cache.target_directory("sdist") as env,
+    ):
         uv = ("uv", "build", "-q", "--wheel", f"--python={PYTHONS[MAIN]}")
         command = (*uv, f"--out-dir={again}", str(sdist))
         session.run(*command, external=True, env=env)
-    (rebuilt,) = again.glob("*.whl")
-    smoke(session, MAIN, rebuilt)
+        (rebuilt,) = Path(again).glob("*.whl")
+        smoke(session, MAIN, rebuilt)
 
 
 def smoke(session: nox.Session, version: str, built: Path) -> None:
     """Try an installed wheel in a fresh environment, away from the checkout."""
-    place = Path(session.create_tmp()) / f"smoke-{version}"
-    shutil.rmtree(place, ignore_errors=True)
-    python = str(place / "bin" / "python")
-    uv = functools.partial(session.run, "uv", external=True)
-    uv("venv", "-q", f"--python={PYTHONS[version]}", str(place))
-    uv("pip", "install", "-q", f"--python={python}", str(built))
+    expected = crate_version(session)
     script = str(HERE / "tools" / "smoke.py")
-    with session.chdir(place):
-        session.run(python, "-I", script, crate_version(session), external=True)
+    uv = functools.partial(session.run, "uv", external=True)
+    with tempfile.TemporaryDirectory() as place, session.chdir(place):
+        python = f"{place}/environment/bin/python"
+        uv("venv", "-q", f"--python={PYTHONS[version]}", "environment")
+        uv("pip", "install", "-q", f"--python={python}", str(built))
+        session.run(python, "-I", script, expected, external=True)
 
 
 def crate_version(session: nox.Session) -> str:
