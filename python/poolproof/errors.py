@@ -45,8 +45,8 @@ class ConnectionForked(exc.DontWrapMixin, exc.OperationalError):
         text = (
             f"this connection was opened by process {parent_pid} and is used in "
             f"process {child_pid}, which was forked from it; nothing was sent. Roll "
-            "back or close the session (or connection) here and check out a new one: the same "
-            "engine gives this process connections of its own"
+            "back or close the session (or connection) here and check out a new one: "
+            "the same engine gives this process connections of its own"
         )
         super().__init__(
             None,
