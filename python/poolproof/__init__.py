@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from poolproof import _sqlalchemy as _sqlalchemy  # first: refuses what it cannot stand on
+# First: refuses a SQLAlchemy that the pool cannot stand on.
+from poolproof import _sqlalchemy as _sqlalchemy
+from poolproof._native import __version__
 from poolproof.errors import ConnectionForked, PoolTimeout
 from poolproof.fork import after_fork
 from poolproof.pool import Pool
@@ -17,5 +19,6 @@ __all__ = [
     "Pool",
     "PoolStats",
     "PoolTimeout",
+    "__version__",
     "after_fork",
 ]

@@ -1,6 +1,6 @@
 """The Rust core. Private: use the public names of `poolproof`."""
 
-from typing import final
+from typing import Any, final
 
 __all__ = [
     "Forked",
@@ -8,12 +8,15 @@ __all__ = [
     "Registration",
     "Ticket",
     "Waiter",
+    "__version__",
     "forget",
     "forked",
     "generation",
     "sever",
     "severed",
 ]
+
+__version__: str
 
 class Forked(Exception): ...
 
@@ -33,7 +36,7 @@ class Ticket:
     def slot(self) -> int: ...
     @property
     def stale(self) -> bool: ...
-    def release(self, idle: dict[int, object], entry: object) -> int | None: ...
+    def release(self, idle: dict[int, Any], entry: object) -> int | None: ...
     def vacate(self) -> int | None: ...
 
 @final
