@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Dialect, Engine
 
+from poolproof import fork
 from poolproof._signal import Phase, ReadOnly, phase_of, read, read_only_of
 from poolproof.faults import Fault, Verdict, judge
 from poolproof.observe import FaultEvent, emit
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Dialect, ExceptionContext
+    from sqlalchemy.engine import Connection, ExceptionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
@@ -49,26 +49,33 @@ def guard(engine: Engine | AsyncEngine) -> None:
     if not isinstance(found, Engine):
         msg = f"guard needs an Engine or an AsyncEngine, not {type(engine).__name__}"
         raise TypeError(msg)
-    protect(found.dialect, own_pool=_is_own(found.pool), pool=found.pool)
+    from poolproof.pool import Pool as OwnPool  # noqa: PLC0415 - it imports this module
+
+    pool = found.pool
+    protect(found.dialect, own_pool=isinstance(pool, OwnPool), pool=pool)
 
 
-def protect(dialect: Dialect, *, own_pool: bool, pool: Pool | None = None) -> None:
+def protect(dialect: object, *, own_pool: bool, pool: Pool | None = None) -> None:
     """Put the hook on a dialect, once however often it is called.
 
     Args:
-        dialect: The dialect of one engine.
+        dialect: The dialect of one engine. The stand-in of a pool that has none yet has no
+            events and is passed over.
         own_pool: Whether the engine's pool looks at its sockets before it hands them on.
-        pool: The engine's pool. With it the backend's process id is kept from the moment
-            of connecting, because a driver forgets it when the connection breaks.
+        pool: The engine's pool, before it is used. With it the backend's process id is
+            kept from the moment of connecting, because a driver forgets it when the
+            connection breaks.
     """
+    if pool is not None and _remember not in list(pool.dispatch.connect):
+        event.listen(pool, "connect", _remember)
+    if not isinstance(dialect, Dialect):
+        return
     # setdefault on an instance's dict is one step: no lock, which a fork could leave locked.
-    hook = vars(dialect).setdefault(_HOOK, _Hook())
+    hook = vars(dialect).get(_HOOK) or vars(dialect).setdefault(_HOOK, _Hook())
     hook.sees_sockets = own_pool
     # First in the row: a handler of the application that raises ends the row. SQLAlchemy
     # knows a listener that it has already.
     event.listen(dialect, "handle_error", hook.handle, insert=True)
-    if pool is not None and _remember not in list(pool.dispatch.connect):
-        event.listen(pool, "connect", _remember)
 
 
 class _Hook:
@@ -89,12 +96,14 @@ class _Hook:
 
     def _judge(self, ctx: ExceptionContext) -> BaseException | None:
         error = ctx.original_exception
-        forked = _forked_error(ctx.connection)
+        forked = fork.forked_error(ctx.connection)
         if forked is not None:
+            if isinstance(error, type(forked)):
+                forked = error
             ctx.is_disconnect = True
             ctx.invalidate_pool_on_disconnect = False
             _report(judge(read(forked)), forked, None, ctx, None)
-            return forked
+            return None if forked is error else forked
         if isinstance(error, sa_exc.StatementError):
             # It has been here before, or it came from another engine inside a hook.
             return None
@@ -166,20 +175,6 @@ def _report(
         event_.driver,
     )
     emit(event_)
-
-
-def _forked_error(connection: Connection | None) -> BaseException | None:
-    """Ask the fork layer whether a connection is the parent's."""
-    fork = sys.modules.get("poolproof.fork")
-    if connection is None or fork is None:
-        return None
-    error = fork.forked_error(connection)
-    return error if isinstance(error, BaseException) else None
-
-
-def _is_own(pool: Pool) -> bool:
-    own = getattr(sys.modules.get("poolproof.pool"), "Pool", None)
-    return isinstance(own, type) and isinstance(pool, own)
 
 
 class _Fairy(Protocol):

@@ -1,0 +1,30 @@
+"""A PostgreSQL connection pool for SQLAlchemy that survives forks.
+
+`create_engine(url, poolclass=poolproof.Pool)` is all there is to do.
+"""
+
+from __future__ import annotations
+
+from poolproof import _sqlalchemy as _sqlalchemy  # first: refuses what it cannot stand on
+from poolproof.errors import ConnectionForked, PoolTimeout
+from poolproof.faults import Fault, Verdict, classify
+from poolproof.fork import after_fork
+from poolproof.guard import guard
+from poolproof.observe import FaultEvent, on_fault
+from poolproof.pool import Pool
+from poolproof.stats import Holder, PoolStats
+
+__all__ = [
+    "ConnectionForked",
+    "Fault",
+    "FaultEvent",
+    "Holder",
+    "Pool",
+    "PoolStats",
+    "PoolTimeout",
+    "Verdict",
+    "after_fork",
+    "classify",
+    "guard",
+    "on_fault",
+]
