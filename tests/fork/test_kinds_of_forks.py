@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import resource_tracker
 
 import pytest
 from sqlalchemy import event, text
@@ -86,12 +87,6 @@ def test_concurrent_children_and_the_parent_get_their_own_answers(engine):
 _remembered: list = []
 
 
-def _remember(engine):
-    # The pool of workers was forked before: what they use must be there already.
-    _remembered[:] = [engine]
-    return False
-
-
 def _count_wrong(questions):
     return answers(_remembered[0], questions)
 
@@ -113,6 +108,7 @@ def test_spawn_and_subprocess_leave_the_parent_alone(engine, open_transaction):
     process.start()
     process.join(30)
     assert process.exitcode == 0
+    resource_tracker._resource_tracker._stop()  # the process beside every spawned one
     subprocess.run([sys.executable, "-c", "pass"], check=True, close_fds=False)
     subprocess.run(["true"], check=True, preexec_fn=lambda: None)
     assert _native.generation() == before
