@@ -42,6 +42,7 @@ class Observer:
         self._connection = psycopg.connect(
             url.set(drivername="postgresql").render_as_string(hide_password=False),
             autocommit=True,
+            options="-c lock_timeout=5s",  # a failed test may hold its table
         )
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
