@@ -2,7 +2,10 @@
 #![cfg(not(loom))]
 #![allow(
     clippy::disallowed_methods,
-    reason = "a test reads the clock where it likes"
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test reads the clock where it likes, and may fail"
 )]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -1,11 +1,14 @@
 //! The ledger against a naive model: random histories of every verb, compared after each step.
 //!
 //! The model is what one would write on a napkin: two lists and a queue, no offers table, no marks. The rules
-//! that hold after every step are checked on the ledger itself.
+//! that hold after every step are checked on the ledger itself. Model, histories and rules are one idea.
 #![cfg(not(loom))]
 #![allow(
     clippy::disallowed_methods,
-    reason = "a test reads the clock where it likes"
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test reads the clock where it likes, and may fail"
 )]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -137,31 +140,28 @@ struct World {
 
 impl World {
     fn come(&mut self) {
-        match self.ledger.acquire(7, self.now) {
-            Some(grant) => {
-                assert!(self.model.queue.is_empty(), "somebody was passed");
-                let rested = if self.limits.lifo {
-                    self.model.idle.pop_back()
-                } else {
-                    self.model.idle.pop_front()
-                };
-                match rested {
-                    Some(slot) => assert_eq!(
-                        grant,
-                        Grant {
-                            slot,
-                            must_open: false
-                        }
-                    ),
-                    None => assert!(grant.must_open && self.model.has_room(self.limits)),
-                }
-                assert!(self.model.lent.insert(grant.slot), "a slot lent twice");
+        if let Some(grant) = self.ledger.acquire(7, self.now) {
+            assert!(self.model.queue.is_empty(), "somebody was passed");
+            let rested = if self.limits.lifo {
+                self.model.idle.pop_back()
+            } else {
+                self.model.idle.pop_front()
+            };
+            match rested {
+                Some(slot) => assert_eq!(
+                    grant,
+                    Grant {
+                        slot,
+                        must_open: false
+                    }
+                ),
+                None => assert!(grant.must_open && self.model.has_room(self.limits)),
             }
-            None => {
-                assert!(self.model.idle.is_empty() && !self.model.has_room(self.limits));
-                let waiter = self.ledger.wait(7);
-                self.model.queue.push_back(waiter);
-            }
+            assert!(self.model.lent.insert(grant.slot), "a slot lent twice");
+        } else {
+            assert!(self.model.idle.is_empty() && !self.model.has_room(self.limits));
+            let waiter = self.ledger.wait(7);
+            self.model.queue.push_back(waiter);
         }
     }
 
@@ -261,9 +261,9 @@ impl World {
         if let Some(grant) = grant {
             self.model.lent.insert(grant.slot);
             if grant.must_open {
-                self.empty(grant.slot)
+                self.empty(grant.slot);
             } else {
-                self.give(grant.slot)
+                self.give(grant.slot);
             }
         }
     }

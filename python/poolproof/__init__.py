@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from poolproof import _sqlalchemy as _sqlalchemy  # first: refuses what it cannot stand on
+# First: refuses a SQLAlchemy that the pool cannot stand on.
+from poolproof import _sqlalchemy as _sqlalchemy
+from poolproof._native import __version__
 from poolproof.errors import ConnectionForked, PoolTimeout
 from poolproof.faults import Fault, Verdict, classify
 from poolproof.fork import after_fork
@@ -23,6 +25,7 @@ __all__ = [
     "PoolStats",
     "PoolTimeout",
     "Verdict",
+    "__version__",
     "after_fork",
     "classify",
     "guard",

@@ -1,6 +1,6 @@
 """The Rust core. Private: use the public names of `poolproof`."""
 
-from typing import final
+from typing import Any, final
 
 __all__ = [
     "Forked",
@@ -8,6 +8,7 @@ __all__ = [
     "Registration",
     "Ticket",
     "Waiter",
+    "__version__",
     "classify",
     "fault_prices",
     "fault_rows",
@@ -17,6 +18,8 @@ __all__ = [
     "sever",
     "severed",
 ]
+
+__version__: str
 
 class Forked(Exception): ...
 
@@ -36,7 +39,7 @@ class Ticket:
     def slot(self) -> int: ...
     @property
     def stale(self) -> bool: ...
-    def release(self, idle: dict[int, object], entry: object) -> int | None: ...
+    def release(self, idle: dict[int, Any], entry: object) -> int | None: ...
     def vacate(self) -> int | None: ...
 
 @final

@@ -13,10 +13,8 @@ import socket
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     Scripted = BaseException | type[BaseException] | Callable[["StubConnection"], None]
 
@@ -215,23 +213,3 @@ class SocketDBAPI(StubDBAPI):
     """A stub whose connections own descriptors."""
 
     connection_class = SocketConnection
-
-
-@pytest.fixture(params=[StubDBAPI, SocketDBAPI], ids=["plain", "socket"])
-def dbapi(request: pytest.FixtureRequest) -> Iterator[StubDBAPI]:
-    """Script a driver: one that has no descriptor, and one whose descriptor is real."""
-    stub: StubDBAPI = request.param()
-    yield stub
-    stub.script.clear()
-    for connection in list(stub.open.values()):
-        connection.close()
-
-
-@pytest.fixture
-def socket_dbapi() -> Iterator[SocketDBAPI]:
-    """Script a driver whose connections are real sockets."""
-    stub = SocketDBAPI()
-    yield stub
-    stub.script.clear()
-    for connection in list(stub.open.values()):
-        connection.close()

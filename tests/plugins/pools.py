@@ -1,9 +1,7 @@
-"""The two pools under one contract, and what the tests do with them."""
+"""The two pools under one contract, over scripted drivers."""
 
 from __future__ import annotations
 
-import gc
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,20 +9,37 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import QueuePool
 
 import poolproof
-from plugins.server import eventually
+from plugins.dbapi import SocketDBAPI, StubDBAPI
+from plugins.threads import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Engine
-    from sqlalchemy.pool import Pool, PoolProxiedConnection
-
-    from plugins.dbapi import StubDBAPI
+    from sqlalchemy.pool import Pool
 
     MakePool = Callable[..., QueuePool]
     MakeEngine = Callable[..., Engine]
 
-PATIENCE = 20.0  # seconds that a thread of a test may take
+
+@pytest.fixture(params=[StubDBAPI, SocketDBAPI], ids=["plain", "socket"])
+def dbapi(request: pytest.FixtureRequest) -> Iterator[StubDBAPI]:
+    """Script a driver: one that has no descriptor, and one whose descriptor is real."""
+    stub: StubDBAPI = request.param()
+    yield stub
+    stub.script.clear()
+    for connection in list(stub.open.values()):
+        connection.close()
+
+
+@pytest.fixture
+def socket_dbapi() -> Iterator[SocketDBAPI]:
+    """Script a driver whose connections are real sockets."""
+    stub = SocketDBAPI()
+    yield stub
+    stub.script.clear()
+    for connection in list(stub.open.values()):
+        connection.close()
 
 
 @pytest.fixture(params=["queue", "poolproof"])
@@ -77,67 +92,3 @@ def stub_engine(make_engine: MakeEngine, dbapi: StubDBAPI) -> MakeEngine:
         )
 
     return make
-
-
-class Task(threading.Thread):
-    """A thread whose outcome is asked for: ``result()`` returns or raises it."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:  # noqa: ANN401
-        super().__init__(daemon=True)
-        self._function = function
-        self._arguments = arguments
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        """Call the function; keep what comes out."""
-        try:
-            self._result = self._function(*self._arguments)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever asks
-            self._error = error
-        finally:
-            del self._function, self._arguments
-
-    def result(self, seconds: float = PATIENCE) -> Any:  # noqa: ANN401
-        """Return what the function returned, or raise what it raised."""
-        self.join(seconds)
-        assert not self.is_alive(), f"the thread still runs after {seconds} s"
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        result, self._result = self._result, None
-        return result
-
-
-def waiting(pool: Any) -> int:  # noqa: ANN401
-    """Return how many threads wait in the pool for a connection."""
-    if isinstance(pool, QueuePool):
-        return len(pool._pool.not_empty._waiters)  # type: ignore[attr-defined]
-    return int(pool.stats().waiting)
-
-
-def wait_for_waiters(pool: Any, count: int) -> None:  # noqa: ANN401
-    """Return when exactly *count* threads wait in the pool."""
-    eventually(lambda: waiting(pool) == count, what=f"{count} waiting threads")
-
-
-def assert_whole(pool: Any, dbapi: StubDBAPI, capacity: int) -> None:  # noqa: ANN401
-    """Assert that nothing is out and that the full capacity can be taken.
-
-    Args:
-        pool: The pool, with nobody using it.
-        dbapi: Its scripted driver; the script is cleared.
-        capacity: The size and the overflow together.
-    """
-    dbapi.script.clear()
-    gc.collect()
-    assert pool.checkedout() == 0, pool.status()
-    tasks = [Task(pool.connect) for _ in range(capacity)]
-    taken: list[PoolProxiedConnection] = [task.result() for task in tasks]
-    assert pool.checkedout() == capacity, pool.status()
-    assert len({id(one.dbapi_connection) for one in taken}) == capacity
-    for one in taken:
-        one.close()
-    assert pool.checkedout() == 0, pool.status()
-    assert pool.checkedin() <= max(pool.size(), capacity if not pool.size() else 0)

@@ -174,7 +174,7 @@ def _nothing() -> None:
 
 
 def run_script(
-    source: str, *arguments: str, seconds: float = SECONDS
+    source: str, *arguments: str, seconds: float = SECONDS, warnings: str = "error"
 ) -> subprocess.CompletedProcess[str]:
     """Run Python source in a new process that can import the tests' plugins.
 
@@ -182,9 +182,10 @@ def run_script(
         source: The script; common indentation is removed.
         arguments: Its ``sys.argv[1:]``.
         seconds: How long it may take.
+        warnings: What becomes of warnings, as ``python -W`` takes it.
     """
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(source), *arguments],
+        [sys.executable, "-W", warnings, "-c", textwrap.dedent(source), *arguments],
         capture_output=True,
         text=True,
         timeout=seconds,

@@ -15,7 +15,7 @@ import pytest
 from plugins.cluster import APPLICATION_NAME, Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from sqlalchemy import URL
 
@@ -42,6 +42,7 @@ class Observer:
         self._connection = psycopg.connect(
             url.set(drivername="postgresql").render_as_string(hide_password=False),
             autocommit=True,
+            options="-c lock_timeout=5s",  # a failed test may hold its table
         )
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -149,20 +150,3 @@ def table(observer: Observer, request: pytest.FixtureRequest) -> Iterator[str]:
         yield name
     finally:
         observer.rows(f"drop table if exists {name}")
-
-
-def eventually(
-    condition: Callable[[], object], *, seconds: float = 10.0, what: str = ""
-) -> None:
-    """Wait until *condition* is true, looking every millisecond.
-
-    Args:
-        condition: Looked at until it is true.
-        seconds: After so long the test fails.
-        what: What is waited for, for the failure's message.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"did not happen within {seconds} s: {what or condition!r}")
-        time.sleep(0.001)

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 from sqlalchemy import event
 
-from plugins.pools import Task, assert_whole, wait_for_waiters
+from plugins.threads import Task, assert_whole, wait_for_waiters
 
 
 class Abort(BaseException):
@@ -49,6 +49,7 @@ def use(pool, error):
     while taken:
         with contextlib.suppress(type(error)):
             taken.pop().close()
+    error.__traceback__ = None  # it keeps every frame that it came through
 
 
 @pytest.mark.parametrize("step", STEPS_OF_THE_DRIVER)
@@ -89,6 +90,23 @@ def test_difference_failing_listener_at_the_end_of_a_check_in_loses_no_slot(
 
 @pytest.mark.difference
 @pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+@pytest.mark.parametrize("name", LISTENERS_BETWEEN)
+def test_difference_error_that_somebody_keeps_keeps_no_slot(pool, dbapi, name, error):
+    """An error reporter keeps the traceback, and with it the frames of the check-in."""
+    listener = raising(error)
+    event.listen(pool, name, listener)
+    taken = [pool.connect(), pool.connect()]
+    for one in taken:
+        with contextlib.suppress(type(error)):
+            one.close()
+    del taken[:], one
+    event.remove(pool, name, listener)
+    assert error.__traceback__ is not None
+    assert_whole(pool, dbapi, 2)
+
+
+@pytest.mark.difference
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
 def test_difference_failing_listener_of_an_invalidation_loses_no_slot(
     pool, dbapi, error
 ):
@@ -100,6 +118,7 @@ def test_difference_failing_listener_of_an_invalidation_loses_no_slot(
         with contextlib.suppress(type(error)):
             fairy.invalidate()
         del fairy
+        error.__traceback__ = None
     event.remove(pool, "invalidate", listener)
     assert_whole(pool, dbapi, 2)
 

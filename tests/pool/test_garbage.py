@@ -8,7 +8,7 @@ import threading
 import pytest
 from sqlalchemy import event
 
-from plugins.pools import Task, assert_whole, wait_for_waiters
+from plugins.threads import Task, assert_whole, wait_for_waiters
 
 
 class Cycle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import exc
 
-from plugins.pools import assert_whole
+from plugins.threads import assert_whole
 
 
 def test_closing_twice_gives_back_once(make_pool, dbapi):

@@ -9,7 +9,7 @@ import threading
 import pytest
 from sqlalchemy import exc
 
-from plugins.pools import Task, assert_whole
+from plugins.threads import Task, assert_whole
 
 THREADS = 16
 

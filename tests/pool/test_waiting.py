@@ -8,7 +8,7 @@ import time
 import pytest
 from sqlalchemy import event, exc
 
-from plugins.pools import Task, assert_whole, wait_for_waiters
+from plugins.threads import Task, assert_whole, wait_for_waiters
 
 
 def test_timeout_zero_does_not_wait(make_pool, dbapi):
