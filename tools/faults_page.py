@@ -23,7 +23,7 @@ reaches SQLAlchemy's `handle_error` event; `poolproof.guard(engine)` makes engin
 any other pool do the same, sync or async. `poolproof.classify(error)` shows what the
 table says, and `poolproof.on_fault(callback)` calls a function at each fault. Each
 fault is one line of the logger `poolproof.guard`, without any text of the
-application's: a warning when it cost a connection, otherwise information.
+application's: a warning when it cost this process a connection, otherwise information.
 
 ## What a fault costs
 

@@ -163,8 +163,10 @@ def _report(
         exception=error,
         when=datetime.now(timezone.utc),
     )
+    # A connection of the parent is no loss of this process, and the caller is told.
+    harmless = verdict.cost == "nothing" or verdict.fault is Fault.FORKED
     _log.log(
-        logging.INFO if verdict.cost == "nothing" else logging.WARNING,
+        logging.INFO if harmless else logging.WARNING,
         "%s: %s; cost %s, retry %s, outcome %s "
         "(sqlstate %s, backend pid %s, process id %s, driver %s)",
         verdict.fault,

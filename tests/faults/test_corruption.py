@@ -143,12 +143,16 @@ def errors_of(engine, requests):
     return found
 
 
-def test_tuples_ok_repeats_without_the_guard(make_engine):
+def test_after_tuples_ok_the_connection_is_handed_out_again_without_the_guard(
+    make_engine,
+):
     engine = make_engine("psycopg2", pool_size=1)
-    send_stray_query(engine, "select 'stray'")
+    poisoned = send_stray_query(engine, "select 'stray'")
+    # How often it repeats depends on how the answers fall into segments.
     found = errors_of(engine, 4)
-    assert len(found) == 4
     assert "PGRES_TUPLES_OK" in str(found[0])
+    assert not found[0].connection_invalidated
+    assert driver_connections(engine, 1) == [poisoned]
 
 
 def test_tuples_ok_costs_one_request_and_one_connection(make_engine, events, observer):

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 import poolproof
 from plugins.cluster import Cluster
 from plugins.harm import driver_connections, first_error
-from plugins.server import DRIVERS, eventually
+from plugins.server import DRIVERS
+from plugins.threads import eventually
 from poolproof import Fault
 
 pytestmark = pytest.mark.slow
