@@ -148,10 +148,10 @@ def test_after_tuples_ok_the_connection_is_handed_out_again_without_the_guard(
 ):
     engine = make_engine("psycopg2", pool_size=1)
     poisoned = send_stray_query(engine, "select 'stray'")
-    # How often it repeats depends on how the answers fall into segments.
-    found = errors_of(engine, 4)
-    assert "PGRES_TUPLES_OK" in str(found[0])
-    assert not found[0].connection_invalidated
+    (error,) = errors_of(engine, 1)
+    assert "PGRES_TUPLES_OK" in str(error)
+    assert not error.connection_invalidated
+    # What comes next depends on how the answers fall into segments.
     assert driver_connections(engine, 1) == [poisoned]
 
 
