@@ -16,7 +16,7 @@ from sqlalchemy import event, text
 
 import poolproof
 from plugins.processes import ForkedChild, run_in_fork, run_script
-from plugins.server import eventually
+from plugins.threads import eventually
 from poolproof import _native
 
 
