@@ -26,6 +26,9 @@ STRAY = {
     "a row shorter than it says": DESCRIPTION
     + message(b"D", struct.pack("!hi", 1, 50) + b"x"),
     "a description shorter than it says": message(b"T", b"\0\2x\0" + b"\0" * 18),
+    "a description longer than it says": message(b"T", DESCRIPTION[5:] + b"more"),
+    "a row of another shape": DESCRIPTION
+    + message(b"D", struct.pack("!hii", 2, -1, -1)),
     "a message of an unknown kind": message(b"?"),
     "a copy": message(b"G", b"\0\0\0"),
     "a whole answer": DESCRIPTION + ONE_ROW + message(b"C", b"SELECT 1\0"),
@@ -54,10 +57,12 @@ NOTICED = [
             "a row without description",
             "a row shorter than it says",
             "a description shorter than it says",
+            "a row of another shape",
             "a copy",
             "the end of an answer",
         )
     ),
+    ("psycopg", "a description longer than it says"),
     ("psycopg", "a whole answer"),
     ("psycopg", "an unnamed statement is missing"),
     ("pg8000", "no message of the protocol"),
