@@ -239,6 +239,17 @@ def test_a_cut_connection_is_lost_and_a_commit_unknown(
     )
 
 
+def test_a_reset_connection_is_lost(make_engine, driver, proxy, events):
+    engine = make_engine(driver, proxy, pool_size=1)
+    poolproof.guard(engine)
+    with engine.connect() as connection:
+        connection.execute(SELECT)
+        proxy.reset()
+        first_error(lambda: connection.execute(SELECT))
+        connection.invalidate()
+    assert [event.fault for event in events] == [Fault.CONNECTION_LOST]
+
+
 # --- connecting was refused -----------------------------------------------------------
 
 
