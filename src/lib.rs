@@ -2,6 +2,7 @@
 //!
 //! The modules know nothing of Python; `py` alone, behind the feature `python`, binds them.
 
+pub mod fault;
 pub mod pool;
 pub mod process;
 #[cfg(feature = "python")]
@@ -10,6 +11,8 @@ mod py;
 #[cfg(feature = "python")]
 #[pyo3::pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::py::fault::{classify, fault_prices, fault_rows};
     #[pymodule_export]
     use crate::py::gate::{Forked, Gate, Ticket, Waiter};
     #[pymodule_export]

@@ -9,6 +9,9 @@ __all__ = [
     "Ticket",
     "Waiter",
     "__version__",
+    "classify",
+    "fault_prices",
+    "fault_rows",
     "forget",
     "forked",
     "generation",
@@ -55,3 +58,21 @@ def forked() -> None: ...
 def generation() -> int: ...
 def sever(fd: int) -> None: ...
 def severed() -> int: ...
+def classify(
+    *,
+    sqlstate: str | None,
+    message: str,
+    classes: list[str],
+    driver: str,
+    dbapi: bool,
+    frames: list[str],
+    by_driver: bool,
+    closed: bool,
+    disconnect: bool,
+    interruption: bool,
+    read_only: str,
+    phase: str,
+    sees_sockets: bool,
+) -> tuple[str, str, str, str, str]: ...
+def fault_prices() -> list[tuple[str, str, str, str, str, str]]: ...
+def fault_rows() -> list[tuple[str, list[str], str]]: ...

@@ -136,9 +136,9 @@ class ForkedFairy(ConnectionFairy):
 
     # What goes on with the connection.
 
-    def cursor(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
-        """Return a cursor that refuses everything but a rollback."""
-        return _ForkedCursor(self)
+    def cursor(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG002
+        """Refuse."""
+        self._refuse()
 
     def commit(self) -> NoReturn:
         """Refuse."""
@@ -181,36 +181,11 @@ class ForkedFairy(ConnectionFairy):
         pass
 
 
-class _ForkedCursor:
-    """Takes rollbacks in silence, so that a session can be closed; refuses the rest."""
-
-    description = None
-    rowcount = -1
-    lastrowid = None
-    arraysize = 1
-
-    def __init__(self, fairy: ForkedFairy) -> None:
-        self._fairy = fairy
-
-    def execute(self, statement: object, *_: object, **__: object) -> None:
-        text = str(statement).lstrip().upper()
-        if not text.startswith("ROLLBACK"):
-            raise self._fairy.error()
-
-    def close(self) -> None:
-        pass
-
-    def __getattr__(self, key: str) -> Any:
-        if key.startswith("__"):
-            raise AttributeError(key)
-        raise self._fairy.error()
-
-
 def protect(dialect: Any) -> None:
     """Have a dialect's transaction verbs look for a fork first. Idempotent.
 
-    These three are all that SQLAlchemy calls on an inherited connection before anything
-    of the pool runs, and so all that a fork without Python hooks can surprise.
+    They are all that SQLAlchemy calls on an inherited connection before anything of the
+    pool runs, and so all that a fork without Python hooks can surprise.
 
     Args:
         dialect: The dialect instance of one engine.
@@ -221,6 +196,8 @@ def protect(dialect: Any) -> None:
         ("do_begin", _look_then_begin),
         ("do_commit", _look_then_end),
         ("do_rollback", _look_then_end),
+        ("do_rollback_to_savepoint", _look_then_undo),
+        ("do_rollback_twophase", _look_then_undo),
     ):
         verb = getattr(dialect, name, None)  # SQLAlchemy's stand-in has no do_begin
         if verb is not None:
@@ -245,6 +222,15 @@ def _look_then_begin(verb: Callable[[Any], None]) -> Callable[[Any], None]:
             # Most dialects send nothing here, so nothing else would refuse.
             raise connection.error()
         verb(connection)
+
+    return looking
+
+
+def _look_then_undo(verb: Callable[..., None]) -> Callable[..., None]:
+    def looking(connection: Any, *args: Any, **kwargs: Any) -> None:
+        # A statement undoes these, and on an inherited connection it would be refused.
+        if forked_error(connection) is None:
+            verb(connection, *args, **kwargs)
 
     return looking
 

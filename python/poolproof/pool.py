@@ -25,6 +25,7 @@ from poolproof import _native, fork, parameters, sockets
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.entry import Entry
 from poolproof.errors import PoolTimeout
+from poolproof.guard import protect
 from poolproof.stats import Holder, PoolStats
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Pool(sqlalchemy.pool.Pool):
         if "_dialect" not in self.__dict__:
             # SQLAlchemy's stand-in is one for all pools; fork.protect changes it.
             self._dialect = type(self._dialect)()
+        protect(self._dialect, own_pool=True, pool=self)
         self._generation = _native.generation()
         self._opened_by = os.getpid()
         self._idle: dict[int, Entry] = {}
@@ -262,6 +264,7 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _open(self, create: Any, entry: ConnectionPoolEntry) -> DBAPIConnection:
         fork.protect(self._dialect)
+        protect(self._dialect, own_pool=True)  # create_engine(pool=…) sets it late
         while True:
             before = _native.generation()
             connection: DBAPIConnection = create(entry)
