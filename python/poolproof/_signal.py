@@ -34,7 +34,8 @@ _DRIVERS = {
 }
 _ASYNCPG_ADAPTER = "sqlalchemy.dialects.postgresql.asyncpg"
 
-# Code that a driver calls to reach the network: an error raised here is the driver's own.
+# Code that a driver calls to reach the network: an error raised here is the driver's
+# own.
 _PLUMBING = frozenset(
     {"asyncio", "eventlet", "gevent", "select", "selectors", "socket", "ssl", "uvloop"}
 )

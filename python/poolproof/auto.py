@@ -5,8 +5,8 @@ Put this line anywhere before the first engine is created::
     import poolproof.auto
 
 With ``POOLPROOF=1`` in the environment it makes every engine behave as if its URL had
-``?plugin=poolproof``; without the variable it does nothing. It is for URLs that are shared
-with ``psql`` and other programs on libpq, which refuse that parameter.
+``?plugin=poolproof``; without the variable it does nothing. It is for URLs that are
+shared with ``psql`` and other programs on libpq, which refuse that parameter.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def enabled() -> bool:
         return True
     if word in _OFF:
         return False
-    msg = f"{VARIABLE}={value!r} is not understood: allowed are 1, true, yes, on and 0, false, no, off"
+    msg = (
+        f"{VARIABLE}={value!r} is not understood: allowed are "
+        "1, true, yes, on and 0, false, no, off"
+    )
     raise ValueError(msg)
 
 
@@ -59,11 +62,12 @@ def install() -> None:
     Raises:
         ImportError: This SQLAlchemy reads its plugins in another place.
     """
-    # Every way to an engine, create_engine, create_async_engine and engine_from_config, by
-    # whatever name they were imported and however early, asks its URL for the plugins to
-    # load. Adding ours there runs the very same code as ?plugin=poolproof. The public hooks
-    # do not reach as far: a dialect may override get_dialect_pool_class, and that is not
-    # asked when a pool class is given, although the engine is to be guarded then too.
+    # Every way to an engine, create_engine, create_async_engine and engine_from_config,
+    # by whatever name they were imported and however early, asks its URL for the
+    # plugins to load. Adding ours there runs the very same code as ?plugin=poolproof.
+    # The public hooks do not reach as far: a dialect may override
+    # get_dialect_pool_class, and that is not asked when a pool class is given, although
+    # the engine is to be guarded then too.
     original: Instantiate | None = getattr(URL, "_instantiate_plugins", None)
     if original is None:
         msg = (

@@ -22,10 +22,10 @@ _log = logging.getLogger("poolproof")
 class Plugin(CreateEnginePlugin):
     """Makes an engine use `poolproof.Pool`, and guards it.
 
-    The pool is used where SQLAlchemy's own choice would be `QueuePool`. A pool or a pool
-    class that the caller names is respected, and so is the special pool that a dialect
-    needs (SQLite in memory). An async engine keeps its pool, which must be an async one,
-    and gets the guard alone; the log says so once a process.
+    The pool is used where SQLAlchemy's own choice would be `QueuePool`. A pool or a
+    pool class that the caller names is respected, and so is the special pool that a
+    dialect needs (SQLite in memory). An async engine keeps its pool, which must be an
+    async one, and gets the guard alone; the log says so once a process.
     """
 
     def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class Plugin(CreateEnginePlugin):
             return
         # create_async_engine marks its call with this argument; a driver that is async
         # only (asyncpg) shows it in its dialect.
-        dialect = url.get_dialect(_is_async=bool(kwargs.get("_is_async", False)))
+        dialect: Any = url.get_dialect(_is_async=bool(kwargs.get("_is_async", False)))
         if dialect.is_async:
             _say_async_once()
         elif dialect.get_pool_class(url) is QueuePool:

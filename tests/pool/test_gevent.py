@@ -49,13 +49,17 @@ def whole(pool, capacity):
 
 def run(pool_class, source, *arguments, prelude=PRELUDE):
     name = "queue" if pool_class.__name__ == "QueuePool" else "poolproof"
-    done = run_script(prelude + source, name, *arguments, seconds=40, warnings="default")
+    done = run_script(
+        prelude + source, name, *arguments, seconds=40, warnings="default"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout.split()
 
 
-def test_sixty_greenlets_share_five_connections_and_the_hub_is_never_blocked(pool_class):
+def test_sixty_greenlets_share_five_connections_and_the_hub_is_never_blocked(
+    pool_class,
+):
     (ticks,) = run(
         pool_class,
         """
