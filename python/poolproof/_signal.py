@@ -95,7 +95,11 @@ class Signal:
 
 def unwrap(error: BaseException) -> BaseException:
     """Return the driver's exception inside SQLAlchemy's, or the exception itself."""
-    if isinstance(error, sa_exc.StatementError) and error.orig is not None:
+    if (
+        isinstance(error, sa_exc.StatementError)
+        and not isinstance(error, sa_exc.DontWrapMixin)  # as ConnectionForked is
+        and error.orig is not None
+    ):
         return error.orig
     return error
 

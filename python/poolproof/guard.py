@@ -27,7 +27,7 @@ __all__ = ["guard", "protect"]
 _log = logging.getLogger("poolproof.guard")
 
 _HOOK = "_poolproof_hook"
-_PID = "poolproof_backend_pid"
+_PID = "_poolproof_backend_pid"
 
 
 def guard(engine: Engine | AsyncEngine) -> None:
@@ -37,7 +37,9 @@ def guard(engine: Engine | AsyncEngine) -> None:
     a unique violation nothing. What SQLAlchemy takes for a disconnect stays one. A
     `poolproof.Pool` does this by itself.
 
-    Calling it again does nothing.
+    Call it right after creating the engine: SQLAlchemy calls handlers of errors in the
+    order in which they were put on, and one that raises an error of its own ends the
+    row. Calling it again does nothing.
 
     Args:
         engine: An engine, sync or async, with any pool.
@@ -59,8 +61,8 @@ def protect(dialect: object, *, own_pool: bool, pool: Pool | None = None) -> Non
     """Put the hook on a dialect, once however often it is called.
 
     Args:
-        dialect: The dialect of one engine. The stand-in of a pool that has none yet has
-            no events and is passed over.
+        dialect: The dialect of one engine. The stand-in of a pool that has none yet
+            has no events and is passed over.
         own_pool: Whether the engine's pool looks at its sockets before it hands them
             on.
         pool: The engine's pool, before it is used. With it the backend's process id is
@@ -75,9 +77,8 @@ def protect(dialect: object, *, own_pool: bool, pool: Pool | None = None) -> Non
     # locked.
     hook = vars(dialect).get(_HOOK) or vars(dialect).setdefault(_HOOK, _Hook())
     hook.sees_sockets = own_pool
-    # First in the row: a handler of the application that raises ends the row.
     # SQLAlchemy knows a listener that it has already.
-    event.listen(dialect, "handle_error", hook.handle, insert=True)
+    event.listen(dialect, "handle_error", hook.handle)
 
 
 class _Hook:
@@ -92,7 +93,7 @@ class _Hook:
         """Judge an error; never raise one."""
         try:
             return self._judge(ctx)
-        except Exception:  # noqa: BLE001 - it must not replace the error
+        except Exception:  # noqa: BLE001 - it must never replace the original
             _log.exception("the guard failed and left the error as it was")
             return None
 
@@ -162,8 +163,10 @@ def _report(
         exception=error,
         when=datetime.now(timezone.utc),
     )
+    # A connection of the parent is no loss of this process, and the caller is told.
+    harmless = verdict.cost == "nothing" or verdict.fault is Fault.FORKED
     _log.log(
-        logging.INFO if verdict.cost == "nothing" else logging.WARNING,
+        logging.INFO if harmless else logging.WARNING,
         "%s: %s; cost %s, retry %s, outcome %s "
         "(sqlstate %s, backend pid %s, process id %s, driver %s)",
         verdict.fault,
@@ -235,15 +238,16 @@ def _read_only(
 def _remember(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     """Keep the backend's process id; a driver forgets it when the connection breaks."""
     try:
-        record.info[_PID] = _ask_pid(record.driver_connection)
-    except Exception:  # noqa: BLE001 - an ornament of the log is no reason to fail
+        # Not in record.info, which is the application's.
+        setattr(record, _PID, _ask_pid(record.driver_connection))
+    except Exception:  # noqa: BLE001 - a missing number harms nobody
         _log.exception("the backend's process id could not be read")
 
 
 def _pid(fairy: PoolProxiedConnection | None, driver: object) -> int | None:
     if fairy is None:
         return None
-    kept = fairy.info.get(_PID)
+    kept = getattr(getattr(fairy, "_connection_record", None), _PID, None)
     return kept if isinstance(kept, int) else _ask_pid(driver)
 
 

@@ -67,7 +67,7 @@ def on_fault(callback: Callable[[FaultEvent], object]) -> Callable[[], None]:
         TypeError: *callback* cannot be called.
     """
     if not callable(callback):
-        msg = f"on_fault needs a function, not {callback!r}"  # type: ignore[unreachable]
+        msg = f"on_fault needs a function, not {callback!r}"  # type: ignore[unreachable]  # callers without types
         raise TypeError(msg)
     key = object()
     _listeners[key] = callback
@@ -87,7 +87,7 @@ def emit(event: FaultEvent) -> None:
         for callback in list(_listeners.values()):
             try:
                 callback(event)
-            except Exception:  # noqa: BLE001 - one listener's fault is not another's
+            except Exception:  # noqa: BLE001 - each is heard by itself
                 _log.exception("a listener of poolproof.on_fault failed")
     finally:
         _emitting.reset(token)

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import CreateEnginePlugin
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import QueuePool
 
 from poolproof.guard import guard
@@ -43,7 +44,10 @@ class Plugin(CreateEnginePlugin):
         dialect: Any = url.get_dialect(_is_async=bool(kwargs.get("_is_async", False)))
         if dialect.is_async:
             _say_async_once()
-        elif dialect.get_pool_class(url) is QueuePool:
+        elif (
+            issubclass(dialect, DefaultDialect)
+            and dialect.get_pool_class(url) is QueuePool
+        ):
             kwargs["poolclass"] = Pool
 
     def update_url(self, url: URL) -> URL:
