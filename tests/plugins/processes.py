@@ -186,9 +186,7 @@ class ScriptHost:
         warnings: What becomes of warnings, as ``python -W`` takes it.
     """
 
-    def __init__(
-        self, prelude: str, *arguments: str, warnings: str = "error"
-    ) -> None:
+    def __init__(self, prelude: str, *arguments: str, warnings: str = "error") -> None:
         self._command = [
             *(sys.executable, "-W", warnings, "-c", _HOST + prelude + _SERVE),
             *arguments,
