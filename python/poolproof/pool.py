@@ -151,25 +151,36 @@ class Pool(sqlalchemy.pool.Pool):
             ticket = self._gate.acquire()
             if ticket is None:
                 ticket = self._wait()
+            entry = self._idle.pop(ticket.slot, None)
+            if entry is None:
+                entry = self._open_entry(ticket)
+            elif entry.socket is not None:
+                finding = entry.socket.probe()
+                if finding is not None:
+                    self._discard(entry, finding)
         except _native.Forked:
             fork.after_fork()
             return self._do_get()
-        entry = self._idle.pop(ticket.slot, None)
-        if entry is None:
-            entry = self._open_entry(ticket)
-        elif entry.socket is not None:
-            finding = entry.socket.probe()
-            if finding is not None:
-                self._discard(entry, finding)
         entry.ticket = ticket
         return entry
 
     def _open_entry(self, ticket: _native.Ticket) -> Entry:
+        """Connect for an empty slot.
+
+        Raises:
+            Forked: The process was forked meanwhile (by another greenlet), and this is
+                the child: the slot is one of the parent's pool.
+        """
         try:
             entry = Entry(self)
-        except BaseException:
+        except BaseException as error:
+            if ticket.used and isinstance(error, Exception):
+                raise _native.Forked from error
             self._wake(ticket.vacate())
             raise
+        if ticket.used:
+            entry.close()
+            raise _native.Forked
         self._entries.add(entry)
         return entry
 
