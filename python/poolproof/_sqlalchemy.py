@@ -1,0 +1,87 @@
+"""The private names of SQLAlchemy that the pool stands on, in one place.
+
+SQLAlchemy has no public way to subclass its pool entry, nor to tell whether an entry's
+connection was detached. These names are the same in the 2.0 and 2.1 lines; a line that
+lacks one of them is refused at import, with a sentence, rather than failing in service.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy
+from sqlalchemy.event import attr
+from sqlalchemy.pool import base
+
+__all__ = ["ConnectionFairy", "ConnectionRecord"]
+
+_NEEDED = {
+    "sqlalchemy.pool.base": (
+        base,
+        [
+            "_ConnectionFairy._checkout",
+            "_ConnectionFairy._checkin",
+            "_ConnectionFairy._close_special",
+            "_ConnectionFairy._reset",
+            "_ConnectionRecord.checkout",
+            "_ConnectionRecord.fairy_ref",
+            "_ConnectionRecord.get_connection",
+            "Pool._close_connection",
+            "Pool._create_connection",
+            "Pool._do_get",
+            "Pool._do_return_conn",
+            "Pool._should_wrap_creator",
+        ],
+    ),
+    "sqlalchemy.event.attr": (
+        attr,
+        [
+            "_ListenerCollection._exec_once_mutex",
+            "_ListenerCollection._exec_w_sync_once",
+        ],
+    ),
+}
+
+
+def missing_names() -> list[str]:
+    """Say which of the private names this SQLAlchemy does not have.
+
+    Returns:
+        Dotted names, empty when all are there.
+    """
+    missing = []
+    for module_name, (module, names) in _NEEDED.items():
+        for name in names:
+            owner: object = module
+            for part in name.split("."):
+                if not hasattr(owner, part):
+                    missing.append(f"{module_name}.{name}")
+                    break
+                owner = getattr(owner, part)
+    return missing
+
+
+def require() -> None:
+    """Refuse a SQLAlchemy that the pool cannot stand on.
+
+    Raises:
+        ImportError: A private name that the pool relies on is missing.
+    """
+    missing = missing_names()
+    if missing:
+        message = (
+            "poolproof works with SQLAlchemy 2.0 and 2.1; this is "
+            f"{sqlalchemy.__version__}, which has no {', '.join(missing)}. "
+            "Install a supported SQLAlchemy, or a newer poolproof."
+        )
+        raise ImportError(message)
+
+
+require()
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool.base import _ConnectionFairy as ConnectionFairy
+    from sqlalchemy.pool.base import _ConnectionRecord as ConnectionRecord
+else:
+    ConnectionFairy = base._ConnectionFairy
+    ConnectionRecord = base._ConnectionRecord

@@ -1,0 +1,440 @@
+"""`Pool`: SQLAlchemy's pool over the slot protocol of the Rust core.
+
+Python keeps the entries and opens and closes connections; the gate says who may hold
+which slot. One rule makes an interruption at any bytecode harmless: an idle entry is
+owned by `_idle`, a lent one by whoever uses it, and the ticket by its entry. So a frame
+that unwinds drops the entry, the entry drops the ticket, and the ticket gives the slot
+back.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import types
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import _thread
+import sqlalchemy.pool
+
+from poolproof import _native, fork, parameters, sockets
+from poolproof._sqlalchemy import ConnectionFairy
+from poolproof.entry import Entry
+from poolproof.errors import PoolTimeout
+from poolproof.stats import Holder, PoolStats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+__all__ = ["Pool"]
+
+# Answers of Ticket.release that are not the number of a waiter.
+_SURPLUS = -1
+_NOBODYS = -2
+# A cooperative waiter looks for its slot this often by itself, in seconds: a slot that
+# was given back by a destructor finds nobody to wake it.
+_LOOK_AGAIN_S = 0.25
+_HOLDERS_NAMED = 5
+
+
+class Pool(sqlalchemy.pool.Pool):
+    """A pool whose connections survive forks, served in order of arrival.
+
+    Takes the place of `QueuePool`, with the same parameters, methods and events:
+    `create_engine(url, poolclass=poolproof.Pool)`.
+    """
+
+    _is_asyncio = False
+
+    def __init__(  # noqa: PLR0913 - QueuePool's parameters
+        self,
+        creator: Any,
+        pool_size: int = 5,
+        max_overflow: int = 10,
+        timeout: float | None = 30.0,
+        use_lifo: bool = False,  # noqa: FBT001, FBT002 - QueuePool's order
+        **kw: Any,
+    ) -> None:
+        """Make an empty pool; nothing is connected yet.
+
+        Args:
+            creator: Opens a DBAPI connection; called with the pool entry if it takes an
+                argument.
+            pool_size: Connections kept when idle, 0 or more; 0 sets no bound at all.
+            max_overflow: Connections allowed beyond `pool_size`, -1 or more; -1 sets no
+                bound. They are closed when they come back.
+            timeout: How long to wait for a slot, in seconds, 0 or more; 0 does not wait,
+                None waits for ever. Connecting is not bounded by it.
+            use_lifo: Lend the connection that was returned last, not the one that has
+                rested longest.
+            **kw: `recycle`, `echo`, `logging_name`, `reset_on_return`, `events`,
+                `dialect`, `pre_ping`, as for every SQLAlchemy pool.
+
+        Raises:
+            ArgumentError: A value of the wrong type or outside its range.
+            TypeError: A parameter that does not exist.
+        """
+        self._size = parameters.integer(
+            "pool_size",
+            pool_size,
+            minimum=0,
+            meaning="a whole number, 0 (no bound) or more",
+        )
+        max_overflow = parameters.integer(
+            "max_overflow",
+            max_overflow,
+            minimum=-1,
+            meaning="a whole number, -1 (no bound) or more",
+        )
+        self._max_overflow = -1 if self._size == 0 else max_overflow
+        self._timeout = parameters.seconds(
+            "timeout",
+            timeout,
+            minimum=0,
+            meaning="seconds, 0 (do not wait) or more, or None (wait for ever)",
+            none_allowed=True,
+        )
+        self._lifo = parameters.boolean("use_lifo", use_lifo)
+        _check_base_parameters(kw)
+        super().__init__(creator, **kw)
+        if "_dialect" not in self.__dict__:
+            # SQLAlchemy's stand-in is one object for all pools; fork.protect changes it.
+            self._dialect = type(self._dialect)()
+        self._generation = _native.generation()
+        self._opened_by = os.getpid()
+        self._idle: dict[int, Entry] = {}
+        self._entries: weakref.WeakSet[Entry] = weakref.WeakSet()
+        self._detached: weakref.WeakSet[ConnectionFairy] = weakref.WeakSet()
+        self._sleepers: dict[int, Any] = {}
+        self._gate = self._make_gate()
+        fork.enroll(self)
+
+    def _make_gate(self) -> _native.Gate:
+        unbounded = self._max_overflow == -1
+        return _native.Gate(
+            kept=self._size or None,
+            total=None if unbounded else self._size + self._max_overflow,
+            lifo=self._lifo,
+        )
+
+    # --- checkout -------------------------------------------------------------------
+
+    def connect(self) -> PoolProxiedConnection:
+        """Check a connection out; its `close()` checks it in.
+
+        Returns:
+            The pooled connection.
+
+        Raises:
+            PoolTimeout: No slot became free within `timeout`.
+        """
+        fairy = ConnectionFairy._checkout(self)
+        entry: Any = fairy._connection_record
+        entry.lent_to = entry.fairy_ref
+        return fairy
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        try:
+            ticket = self._gate.acquire()
+            if ticket is None:
+                ticket = self._wait()
+        except _native.Forked:
+            fork.after_fork()
+            return self._do_get()
+        entry = self._idle.pop(ticket.slot, None)
+        if entry is None:
+            entry = self._open_entry(ticket)
+        entry.ticket = ticket
+        return entry
+
+    def _open_entry(self, ticket: _native.Ticket) -> Entry:
+        try:
+            entry = Entry(self)
+        except BaseException:
+            self._wake(ticket.vacate())
+            raise
+        entry.lent_to = None
+        self._entries.add(entry)
+        return entry
+
+    def _wait(self) -> _native.Ticket:
+        started = time.monotonic()
+        if self._timeout == 0:
+            ticket = None
+        elif _is_cooperative():
+            ticket = self._wait_cooperatively(started)
+        else:
+            ticket = self._gate.wait(self._timeout)
+        if ticket is None:
+            raise self._timed_out(time.monotonic() - started)
+        return ticket
+
+    def _wait_cooperatively(self, started: float) -> _native.Ticket | None:
+        """Wait on the caller's own lock, which lets other greenlets run."""
+        place = self._gate.join()
+        if isinstance(place, _native.Ticket):
+            return place
+        bell = threading.Lock()
+        bell.acquire()
+        self._sleepers[place.number] = bell
+        ticket: _native.Ticket | None = None
+        try:
+            while True:
+                ticket = place.take()
+                if ticket is not None:
+                    return ticket
+                left = _LOOK_AGAIN_S
+                if self._timeout is not None:
+                    left = min(left, started + self._timeout - time.monotonic())
+                    if left <= 0:
+                        return place.leave()
+                bell.acquire(True, left)
+        finally:
+            self._sleepers.pop(place.number, None)
+
+    def _timed_out(self, waited: float) -> PoolTimeout:
+        stats = self.stats()
+        return PoolTimeout(
+            self._name(),
+            stats.size,
+            stats.max_overflow,
+            stats.in_use,
+            stats.waiting,
+            waited,
+            self.holders()[:_HOLDERS_NAMED],
+        )
+
+    # --- check-in -------------------------------------------------------------------
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        assert isinstance(record, Entry)
+        if record.dbapi_connection is None:
+            self._remember_detached(record)
+        ticket = record.ticket
+        answer = ticket.release(self._idle, record)
+        if answer is None:
+            return
+        if answer == _SURPLUS:
+            try:
+                record.close()
+            finally:
+                self._wake(ticket.vacate())
+        elif answer == _NOBODYS:
+            self._close_nobodys(record)
+        else:
+            self._wake(answer)
+
+    def _close_nobodys(self, entry: Entry) -> None:
+        """Close what belongs to a disposed generation; a fork's leftovers are let be."""
+        if not fork.is_current():
+            fork.after_fork()
+        entry.close()
+
+    def _remember_detached(self, entry: Entry) -> None:
+        fairy = entry.lent_to() if entry.lent_to is not None else None
+        if fairy is not None and fairy.dbapi_connection is not None:
+            self._detached.add(fairy)
+
+    def _wake(self, number: int | None) -> None:
+        """Wake a cooperative waiter; None and those who have gone are let be."""
+        if number is None:
+            return
+        bell = self._sleepers.get(number)
+        if bell is not None and bell.locked():
+            bell.release()
+
+    # --- connections ----------------------------------------------------------------
+
+    def _should_wrap_creator(self, creator: Any) -> Any:
+        create = super()._should_wrap_creator(creator)
+
+        def open_and_watch(entry: ConnectionPoolEntry) -> DBAPIConnection:
+            return self._open(create, entry)
+
+        return open_and_watch
+
+    def _open(self, create: Any, entry: ConnectionPoolEntry) -> DBAPIConnection:
+        fork.protect(self._dialect)
+        while True:
+            before = _native.generation()
+            connection: DBAPIConnection = create(entry)
+            if _native.generation() == before:
+                sockets.watch(connection)
+                return connection
+            # A greenlet that was connecting at the fork goes on in both processes: this
+            # is the child, and the session is the parent's.
+            number = sockets.descriptor(connection)
+            if number is not None:
+                _native.sever(number)
+            fork.disown(connection)
+
+    def _close_connection(
+        self, connection: DBAPIConnection, *, terminate: bool = False
+    ) -> None:
+        if not fork.is_current():
+            fork.after_fork()
+        if fork.is_inherited(connection):
+            return
+        super()._close_connection(connection, terminate=terminate)
+        sockets.unwatch(connection)
+
+    def _renew(self, parent_pid: int) -> None:
+        """Start afresh in a child: nothing lent, nothing idle, nobody waiting."""
+        entries, self._entries = list(self._entries), weakref.WeakSet()
+        detached, self._detached = list(self._detached), weakref.WeakSet()
+        self._idle = {}
+        self._gate = self._make_gate()
+        self._opened_by, parent_pid = os.getpid(), self._opened_by
+        for entry in entries:
+            fairy = entry.fairy_ref() if entry.fairy_ref is not None else None
+            if fairy is not None:
+                fork.ForkedFairy.take_over(fairy, parent_pid)
+            fork.disown(entry.dbapi_connection)
+            entry.dbapi_connection = None
+            entry.fairy_ref = None
+            entry.finalize_callback.clear()
+        for fairy in detached:
+            fork.ForkedFairy.take_over(fairy, parent_pid)
+        fork.renew_listeners(self)
+        for bell in list(self._sleepers.values()):
+            if bell.locked():
+                bell.release()
+
+    # --- the rest of QueuePool's methods ----------------------------------------------
+
+    def dispose(self) -> None:
+        """Close the idle connections; those that are out are closed when they return.
+
+        The pool remains usable. In a child, connections of the parent are left alone.
+        """
+        try:
+            slots, waiters = self._gate.expire_all()
+        except _native.Forked:
+            fork.after_fork()
+            return self.dispose()
+        idle = [self._idle.pop(slot, None) for slot in slots]
+        for number in waiters:
+            self._wake(number)
+        for entry in idle:
+            if entry is not None:
+                entry.close()
+        self.logger.info("Pool disposed. %s", self.status())
+        return None
+
+    def recreate(self) -> Pool:
+        """Make an empty pool of the same class with the same parameters and listeners.
+
+        Returns:
+            The new pool.
+        """
+        self.logger.info("Pool recreating")
+        return self.__class__(
+            self._creator,
+            pool_size=self._size,
+            max_overflow=self._max_overflow,
+            timeout=self._timeout,
+            use_lifo=self._lifo,
+            recycle=self._recycle,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            reset_on_return=self._reset_on_return,
+            pre_ping=self._pre_ping,
+            _dispatch=self.dispatch,
+            dialect=self._dialect,
+        )
+
+    def stats(self) -> PoolStats:
+        """Count what this pool has in this process.
+
+        Returns:
+            The numbers at one instant.
+        """
+        try:
+            idle, lent, waiting, lent_total, waited_total = self._gate.snapshot()
+        except _native.Forked:
+            fork.after_fork()
+            return self.stats()
+        return PoolStats(
+            size=self._size,
+            max_overflow=self._max_overflow,
+            idle=idle,
+            in_use=lent,
+            waiting=waiting,
+            checkouts_total=lent_total,
+            waited_total=waited_total,
+            generation=_native.generation(),
+        )
+
+    def holders(self) -> tuple[Holder, ...]:
+        """Say who holds connections.
+
+        Returns:
+            One `Holder` for each slot that is lent, longest first.
+        """
+        try:
+            held = self._gate.holders()
+        except _native.Forked:
+            fork.after_fork()
+            return self.holders()
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        pid = os.getpid()
+        return tuple(
+            Holder(names.get(ident, f"ended thread {ident}"), pid, held_s)
+            for _slot, ident, held_s in held
+        )
+
+    def status(self) -> str:
+        """Describe the state in one line, in QueuePool's words."""
+        return (
+            f"Pool size: {self.size()}  Connections in pool: {self.checkedin()} "
+            f"Current Overflow: {self.overflow()} Current Checked out "
+            f"connections: {self.checkedout()}"
+        )
+
+    def size(self) -> int:
+        """Connections kept when idle (`pool_size`)."""
+        return self._size
+
+    def timeout(self) -> float | None:
+        """How long a caller waits for a slot, in seconds; None is for ever."""
+        return self._timeout
+
+    def checkedin(self) -> int:
+        """Connections at rest in the pool."""
+        return self.stats().idle
+
+    def checkedout(self) -> int:
+        """Connections that are out."""
+        return self.stats().in_use
+
+    def overflow(self) -> int:
+        """Connections beyond `pool_size`; negative while there are fewer."""
+        stats = self.stats()
+        return stats.idle + stats.in_use - self._size if self._size else 0
+
+    def _name(self) -> str:
+        return self._orig_logging_name or f"{id(self):#x}"
+
+
+def _check_base_parameters(kw: dict[str, Any]) -> None:
+    if "recycle" in kw:
+        parameters.seconds(
+            "recycle",
+            kw["recycle"],
+            minimum=-1,
+            meaning="seconds, -1 (never) or more",
+            none_allowed=False,
+        )
+    if "pre_ping" in kw:
+        parameters.boolean("pre_ping", kw["pre_ping"])
+
+
+def _is_cooperative() -> bool:
+    """Tell whether gevent or eventlet has replaced the standard locks."""
+    allocate: Iterable[object] | Any = _thread.allocate_lock
+    return not isinstance(allocate, types.BuiltinFunctionType)

@@ -1,0 +1,24 @@
+//! The core of poolproof: who may use which connection, in which process.
+//!
+//! The modules know nothing of Python; `py` alone, behind the feature `python`, binds them.
+
+pub mod pool;
+pub mod process;
+#[cfg(feature = "python")]
+mod py;
+
+#[cfg(feature = "python")]
+#[pyo3::pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::py::gate::{Forked, Gate, Ticket, Waiter};
+    #[pymodule_export]
+    use crate::py::process::{Registration, forget, forked, generation, sever, severed};
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::process::install().map_err(crate::py::errors::from_register)
+    }
+}

@@ -1,0 +1,332 @@
+//! The gate: the ledger behind a lock, and the only code of the pool that sleeps and reads the clock.
+//!
+//! Locking: the one lock guards the ledger and the table of sleepers. Held for a few hundred nanoseconds at a
+//! time; nobody sleeps, calls out or touches a Python object while holding it. Sleepers are woken after it
+//! has been let go.
+//!
+//! Forks: every verb compares the gate's generation with the process's *before* it takes the lock, which a thread
+//! of the parent may have held at the fork. A gate of an older generation answers [`Stale`] for ever.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::ledger::{Grant, Holder, Ledger, Release, Slot, Snapshot};
+use super::limits::Limits;
+use super::parker::{Parked, Parker, remaining};
+use super::sync::{Arc, Mutex, lock};
+use super::waiters::WaiterId;
+use crate::process;
+
+/// The gate was made in a parent process: it is of no use here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the pool was made before a fork")]
+pub struct Stale;
+
+/// What became of a slot that came back, as the holder needs to know it.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// At rest, or handed to a thread that has been woken.
+    Done,
+    /// Handed to this waiter, whom the caller must wake.
+    Wake(WaiterId),
+    /// Too many idle: close the connection, then vacate.
+    Surplus,
+    /// The connection is nobody's any more: close it, or forget it if it came over a fork.
+    Stale,
+}
+
+/// What a caller finds at the gate.
+#[derive(Debug)]
+pub enum Admission {
+    /// A slot was free.
+    Granted(Grant),
+    /// It has joined the queue.
+    Waiting(Waiter),
+}
+
+/// How a wait ended, or why it paused.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The slot is the caller's.
+    Granted(Grant),
+    /// The time is over and the queue has been left.
+    TimedOut,
+    /// A signal may have arrived; the caller is still in the queue.
+    Interrupted,
+}
+
+#[derive(Debug)]
+struct Inner {
+    ledger: Ledger,
+    /// Those who sleep in Rust. Waiters who are not here are woken by the caller.
+    sleepers: BTreeMap<WaiterId, Arc<Parker>>,
+}
+
+impl Inner {
+    /// The sleeper to wake for an offer, or the waiter whom the caller must wake.
+    fn rouse(&mut self, waiter: WaiterId) -> Rouse {
+        match self.sleepers.remove(&waiter) {
+            Some(parker) => Rouse::Sleeper(parker),
+            None => Rouse::Caller(waiter),
+        }
+    }
+}
+
+enum Rouse {
+    Sleeper(Arc<Parker>),
+    Caller(WaiterId),
+}
+
+impl Rouse {
+    fn wake(self) -> Option<WaiterId> {
+        match self {
+            Self::Sleeper(parker) => {
+                parker.unpark();
+                None
+            }
+            Self::Caller(waiter) => Some(waiter),
+        }
+    }
+}
+
+/// The ledger behind a lock.
+#[derive(Debug)]
+pub struct Gate {
+    generation: u64,
+    inner: Mutex<Inner>,
+}
+
+impl Gate {
+    /// An empty gate of this process.
+    pub fn new(limits: Limits) -> Self {
+        let inner = Inner {
+            ledger: Ledger::new(limits),
+            sleepers: BTreeMap::new(),
+        };
+        Self {
+            generation: process::generation(),
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// True when the process has been forked since the gate was made.
+    pub fn is_stale(&self) -> bool {
+        self.generation != process::generation()
+    }
+
+    fn check(&self) -> Result<(), Stale> {
+        if self.is_stale() { Err(Stale) } else { Ok(()) }
+    }
+
+    /// Lends a slot at once, or says that there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn acquire(&self, thread: u64) -> Result<Option<Grant>, Stale> {
+        self.check()?;
+        let now = now();
+        Ok(lock(&self.inner).ledger.acquire(thread, now))
+    }
+
+    /// Lends a slot at once, or joins the queue. With `sleeps` the caller sleeps in [`Waiter::sleep`];
+    /// without, it has its own way to wait, and is named by what [`Gate::release`] and others return.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn join(self: &Arc<Self>, thread: u64, sleeps: bool) -> Result<Admission, Stale> {
+        self.check()?;
+        let now = now();
+        let mut inner = lock(&self.inner);
+        if let Some(grant) = inner.ledger.acquire(thread, now) {
+            return Ok(Admission::Granted(grant));
+        }
+        let id = inner.ledger.wait(thread);
+        let parker = Arc::new(Parker::default());
+        if sleeps {
+            inner.sleepers.insert(id, Arc::clone(&parker));
+        }
+        drop(inner);
+        Ok(Admission::Waiting(Waiter {
+            gate: Arc::clone(self),
+            id,
+            parker,
+        }))
+    }
+
+    /// Takes a slot back, with its connection.
+    pub fn release(&self, slot: Slot) -> Released {
+        if self.is_stale() {
+            return Released::Stale;
+        }
+        let now = now();
+        let rouse = {
+            let mut inner = lock(&self.inner);
+            match inner.ledger.release(slot, now) {
+                Release::Kept => return Released::Done,
+                Release::Surplus => return Released::Surplus,
+                Release::Stale => return Released::Stale,
+                Release::Offered(waiter) => inner.rouse(waiter),
+            }
+        };
+        rouse.wake().map_or(Released::Done, Released::Wake)
+    }
+
+    /// Takes a slot back without a connection. Returns the waiter whom the caller must wake.
+    #[must_use]
+    pub fn vacate(&self, slot: Slot) -> Option<WaiterId> {
+        if self.is_stale() {
+            return None;
+        }
+        let now = now();
+        let rouse = {
+            let mut inner = lock(&self.inner);
+            let waiter = inner.ledger.vacate(slot, now)?;
+            inner.rouse(waiter)
+        };
+        rouse.wake()
+    }
+
+    /// Makes every slot stale. Returns the slots to close, and the waiters whom the caller must wake.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn expire_all(&self) -> Result<(Vec<Slot>, Vec<WaiterId>), Stale> {
+        self.check()?;
+        let now = now();
+        let (closing, rouse) = {
+            let mut inner = lock(&self.inner);
+            let expired = inner.ledger.expire_all(now);
+            let rouse: Vec<_> = expired
+                .offered
+                .iter()
+                .map(|&waiter| inner.rouse(waiter))
+                .collect();
+            (expired.closing, rouse)
+        };
+        Ok((closing, rouse.into_iter().filter_map(Rouse::wake).collect()))
+    }
+
+    /// The numbers now.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn snapshot(&self) -> Result<Snapshot, Stale> {
+        self.check()?;
+        Ok(lock(&self.inner).ledger.snapshot())
+    }
+
+    /// Who holds which slot and for how long, longest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn holders(&self) -> Result<Vec<(Holder, Duration)>, Stale> {
+        self.check()?;
+        let holders = lock(&self.inner).ledger.holders();
+        let now = now();
+        Ok(holders
+            .into_iter()
+            .map(|holder| (holder, now.saturating_duration_since(holder.since)))
+            .collect())
+    }
+
+    /// Gives back a grant that nobody made use of: an idle connection stays idle, an empty slot stays empty.
+    #[must_use]
+    pub fn give_back(&self, grant: Grant) -> Option<WaiterId> {
+        if grant.must_open {
+            return self.vacate(grant.slot);
+        }
+        match self.release(grant.slot) {
+            Released::Wake(waiter) => Some(waiter),
+            Released::Surplus => self.vacate(grant.slot),
+            Released::Done | Released::Stale => None,
+        }
+    }
+}
+
+/// A place in the queue. Dropping it leaves the queue; a slot that was offered meanwhile goes to the next.
+#[derive(Debug)]
+pub struct Waiter {
+    gate: Arc<Gate>,
+    id: WaiterId,
+    parker: Arc<Parker>,
+}
+
+impl Waiter {
+    /// The name of this wait.
+    pub fn id(&self) -> WaiterId {
+        self.id
+    }
+
+    /// Sleeps until a slot is offered, for at most `limit`; `None` is without bound.
+    ///
+    /// On [`Outcome::Interrupted`] the place in the queue is kept: look at what came, then sleep on.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn sleep(&self, limit: Option<Duration>) -> Result<Outcome, Stale> {
+        let started = now();
+        loop {
+            self.gate.check()?;
+            let left = remaining(limit, started.elapsed());
+            match self.parker.park(left) {
+                Parked::Interrupted => return Ok(Outcome::Interrupted),
+                Parked::TimedOut => {
+                    return Ok(self.leave().map_or(Outcome::TimedOut, Outcome::Granted));
+                }
+                Parked::Woken => {
+                    if let Some(grant) = self.take()? {
+                        return Ok(Outcome::Granted(grant));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The slot that has been offered, if one has.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn take(&self) -> Result<Option<Grant>, Stale> {
+        self.gate.check()?;
+        let now = now();
+        Ok(lock(&self.gate.inner).ledger.accept(self.id, now))
+    }
+
+    /// Leaves the queue. A slot that was offered in the last instant is the caller's to use or give back.
+    #[must_use]
+    pub fn leave(&self) -> Option<Grant> {
+        if self.gate.is_stale() {
+            return None;
+        }
+        let now = now();
+        let mut inner = lock(&self.gate.inner);
+        inner.sleepers.remove(&self.id);
+        inner.ledger.leave(self.id, now)
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if let Some(grant) = self.leave() {
+            // A waiter who is woken by its caller looks again by itself before long.
+            let _next = self.gate.give_back(grant);
+        }
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the gate is where the pool reads the clock"
+)]
+fn now() -> Instant {
+    Instant::now()
+}

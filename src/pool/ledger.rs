@@ -1,0 +1,291 @@
+//! The ledger: which slots are idle, which are lent, who is served next. A pure state machine.
+//!
+//! Time and threads are arguments, nothing blocks, nothing here can fail. Two rules hold after every step:
+//!
+//! - `idle + lent ≤ total`, and a slot is either idle or lent, never both, never twice;
+//! - when somebody waits, no slot is idle and none could be opened (else the waiter would have been served).
+//!
+//! Slot numbers only grow. Expiring moves the mark below which every slot is stale, so a ticket from before can
+//! do no harm however late it comes back.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use super::limits::Limits;
+use super::waiters::{WaiterId, Waiters};
+
+/// A numbered place in the pool.
+pub type Slot = u64;
+
+/// The right to one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Which slot.
+    pub slot: Slot,
+    /// The slot is empty: a connection must be opened first.
+    pub must_open: bool,
+}
+
+/// What became of a slot that came back.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// The connection rests in its slot.
+    Kept,
+    /// The connection belongs to this waiter now.
+    Offered(WaiterId),
+    /// There are enough idle ones: close the connection, then vacate the slot.
+    Surplus,
+    /// The slot is of an older generation, or not lent: the connection is nobody's.
+    Stale,
+}
+
+/// Who holds a slot, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Which slot.
+    pub slot: Slot,
+    /// The thread, as `threading.get_ident` numbers it.
+    pub thread: u64,
+    /// When it was lent.
+    pub since: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Loan {
+    thread: u64,
+    since: Instant,
+}
+
+/// What expiring left to do.
+#[must_use]
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Slots whose connections must be closed.
+    pub closing: Vec<Slot>,
+    /// Waiters who have been offered an empty slot.
+    pub offered: Vec<WaiterId>,
+}
+
+/// The numbers of a pool at one instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Slots with a connection at rest.
+    pub idle: usize,
+    /// Slots lent, those that are being opened or closed included.
+    pub lent: usize,
+    /// Callers waiting for a slot.
+    pub waiting: usize,
+    /// Times a slot was lent, ever.
+    pub lent_total: u64,
+    /// Times a slot was lent to somebody who had to wait for it, ever.
+    pub waited_total: u64,
+}
+
+/// The state machine over the slots of one pool.
+#[derive(Debug)]
+pub struct Ledger {
+    limits: Limits,
+    /// Slots below this one have expired.
+    oldest: Slot,
+    next: Slot,
+    idle: VecDeque<Slot>,
+    lent: BTreeMap<Slot, Loan>,
+    waiters: Waiters,
+    lent_total: u64,
+    waited_total: u64,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            oldest: 0,
+            next: 0,
+            idle: VecDeque::new(),
+            lent: BTreeMap::new(),
+            waiters: Waiters::default(),
+            lent_total: 0,
+            waited_total: 0,
+        }
+    }
+
+    /// Lends a slot at once, or says that there is none. Never passes somebody who waits.
+    pub fn acquire(&mut self, thread: u64, now: Instant) -> Option<Grant> {
+        if !self.waiters.is_empty() {
+            return None;
+        }
+        let rested = if self.limits.lifo {
+            self.idle.pop_back()
+        } else {
+            self.idle.pop_front()
+        };
+        let grant = match rested {
+            Some(slot) => Grant {
+                slot,
+                must_open: false,
+            },
+            None => Grant {
+                slot: self.open()?,
+                must_open: true,
+            },
+        };
+        self.lend(grant.slot, thread, now);
+        Some(grant)
+    }
+
+    /// Joins the queue, after `acquire` found nothing.
+    pub fn wait(&mut self, thread: u64) -> WaiterId {
+        self.waiters.join(thread)
+    }
+
+    /// Takes what the waiter has been offered, if anything; the loan counts from `now`.
+    pub fn accept(&mut self, waiter: WaiterId, now: Instant) -> Option<Grant> {
+        let grant = self.waiters.accept(waiter)?;
+        self.restart(grant, now);
+        Some(grant)
+    }
+
+    /// Ends a wait. An offer that was made already is returned, so that it is used or given back, never lost.
+    pub fn leave(&mut self, waiter: WaiterId, now: Instant) -> Option<Grant> {
+        let grant = self.waiters.leave(waiter)?;
+        self.restart(grant, now);
+        Some(grant)
+    }
+
+    /// Takes a slot back, with its connection.
+    pub fn release(&mut self, slot: Slot, now: Instant) -> Release {
+        if slot < self.oldest || !self.lent.contains_key(&slot) {
+            return Release::Stale;
+        }
+        if let Some(waiter) = self.hand_over(
+            Grant {
+                slot,
+                must_open: false,
+            },
+            now,
+        ) {
+            return Release::Offered(waiter);
+        }
+        if !self.limits.keeps(self.idle.len()) {
+            return Release::Surplus;
+        }
+        self.lent.remove(&slot);
+        self.idle.push_back(slot);
+        Release::Kept
+    }
+
+    /// Takes a slot back without a connection: opening failed, or it has been closed.
+    ///
+    /// Returns the waiter who may open one instead.
+    pub fn vacate(&mut self, slot: Slot, now: Instant) -> Option<WaiterId> {
+        if slot < self.oldest || self.lent.remove(&slot).is_none() {
+            return None;
+        }
+        self.serve(now)
+    }
+
+    /// Makes every slot stale. Loans that are out no longer count, idle connections are to be closed, those
+    /// who wait are offered empty slots.
+    pub fn expire_all(&mut self, now: Instant) -> Expired {
+        self.oldest = self.next;
+        self.lent.clear();
+        let mut expired = Expired {
+            closing: self.idle.drain(..).collect(),
+            offered: Vec::new(),
+        };
+        // Offers on their way are of the old generation too: each is replaced by an empty slot.
+        for offer in self.waiters.offers_mut() {
+            if !offer.grant.must_open {
+                expired.closing.push(offer.grant.slot);
+            }
+            offer.grant = Grant {
+                slot: self.next,
+                must_open: true,
+            };
+            self.next += 1;
+            self.lent.insert(
+                offer.grant.slot,
+                Loan {
+                    thread: offer.thread,
+                    since: now,
+                },
+            );
+        }
+        while let Some(waiter) = self.serve(now) {
+            expired.offered.push(waiter);
+        }
+        expired
+    }
+
+    /// The numbers now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            idle: self.idle.len(),
+            lent: self.lent.len(),
+            waiting: self.waiters.len(),
+            lent_total: self.lent_total,
+            waited_total: self.waited_total,
+        }
+    }
+
+    /// Who holds which slot, longest first.
+    pub fn holders(&self) -> Vec<Holder> {
+        let mut holders: Vec<_> = self
+            .lent
+            .iter()
+            .map(|(&slot, loan)| Holder {
+                slot,
+                thread: loan.thread,
+                since: loan.since,
+            })
+            .collect();
+        holders.sort_by_key(|holder| holder.since);
+        holders
+    }
+
+    fn open(&mut self) -> Option<Slot> {
+        if !self.limits.has_room(self.idle.len() + self.lent.len()) {
+            return None;
+        }
+        let slot = self.next;
+        self.next += 1;
+        Some(slot)
+    }
+
+    fn lend(&mut self, slot: Slot, thread: u64, now: Instant) {
+        self.lent_total += 1;
+        self.lent.insert(slot, Loan { thread, since: now });
+    }
+
+    /// Offers an empty slot to the first waiter, if there is one and there is room.
+    fn serve(&mut self, now: Instant) -> Option<WaiterId> {
+        if self.waiters.is_empty() {
+            return None;
+        }
+        let slot = self.open()?;
+        self.hand_over(
+            Grant {
+                slot,
+                must_open: true,
+            },
+            now,
+        )
+    }
+
+    fn hand_over(&mut self, grant: Grant, now: Instant) -> Option<WaiterId> {
+        let first = self.waiters.first()?;
+        self.waited_total += 1;
+        self.lend(grant.slot, first.thread, now);
+        self.waiters.offer(first, grant);
+        Some(first.id)
+    }
+
+    /// The loan of an offer counts from the moment that it is taken.
+    fn restart(&mut self, grant: Grant, now: Instant) {
+        if let Some(loan) = self.lent.get_mut(&grant.slot) {
+            loan.since = now;
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The one map from the core's errors to Python's exceptions.
+
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use super::gate::Forked;
+use crate::pool::Stale;
+use crate::process::RegisterError;
+
+/// A gate that a parent process made.
+pub(crate) fn from_stale(error: Stale) -> PyErr {
+    Forked::new_err(error.to_string())
+}
+
+/// A descriptor that cannot be registered.
+pub(crate) fn from_register(error: RegisterError) -> PyErr {
+    match error {
+        RegisterError::NotASocket { .. } => PyValueError::new_err(error.to_string()),
+        RegisterError::Full { .. } => PyRuntimeError::new_err(error.to_string()),
+        RegisterError::Examine { ref source, .. } | RegisterError::Install { ref source } => {
+            PyOSError::new_err((source.raw_os_error(), error.to_string()))
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The gate, and the tickets and places in the queue that it hands out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::errors::from_stale;
+use crate::pool;
+use crate::pool::{Admission, Grant, Limits, Outcome, Released};
+use crate::process::thread_ident;
+
+create_exception!(
+    poolproof._native,
+    Forked,
+    PyException,
+    "The gate was made before a fork. Never leaves the package."
+);
+
+/// Who may hold which slot of one pool, in one process.
+#[pyclass(frozen, module = "poolproof._native")]
+#[derive(Debug)]
+pub(crate) struct Gate {
+    gate: Arc<pool::Gate>,
+}
+
+#[pymethods]
+impl Gate {
+    /// Makes an empty gate: at most `kept` idle and `total` slots in all, `None` for no bound.
+    #[new]
+    #[pyo3(signature = (*, kept, total, lifo))]
+    fn new(kept: Option<usize>, total: Option<usize>, lifo: bool) -> Self {
+        Self {
+            gate: Arc::new(pool::Gate::new(Limits { kept, total, lifo })),
+        }
+    }
+
+    /// A ticket at once, or None.
+    fn acquire(&self) -> PyResult<Option<Ticket>> {
+        let grant = self.gate.acquire(thread_ident()).map_err(from_stale)?;
+        Ok(grant.map(|grant| self.ticket(grant)))
+    }
+
+    /// A ticket within `timeout_s` seconds (None: without bound), or None. Sleeps detached.
+    #[pyo3(signature = (timeout_s))]
+    fn wait(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<Option<Ticket>> {
+        let limit = timeout_s.map(duration).transpose()?.flatten();
+        let waiter = match self.gate.join(thread_ident(), true).map_err(from_stale)? {
+            Admission::Granted(grant) => return Ok(Some(self.ticket(grant))),
+            Admission::Waiting(waiter) => waiter,
+        };
+        let mut spent = Duration::ZERO;
+        loop {
+            let left = limit.map(|limit| limit.saturating_sub(spent));
+            let (outcome, slept) = py.detach(|| timed(|| waiter.sleep(left)));
+            spent += slept;
+            match outcome.map_err(from_stale)? {
+                Outcome::Granted(grant) => return Ok(Some(self.ticket(grant))),
+                Outcome::TimedOut => return Ok(None),
+                // A Ctrl-C raises here, and dropping the waiter leaves the queue.
+                Outcome::Interrupted => py.check_signals()?,
+            }
+        }
+    }
+
+    /// A ticket at once, or a place in the queue for a caller that waits in its own way.
+    fn join(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match self.gate.join(thread_ident(), false).map_err(from_stale)? {
+            Admission::Granted(grant) => Ok(Py::new(py, self.ticket(grant))?.into_any()),
+            Admission::Waiting(waiter) => {
+                let waiter = Waiter {
+                    gate: Arc::clone(&self.gate),
+                    waiter,
+                };
+                Ok(Py::new(py, waiter)?.into_any())
+            }
+        }
+    }
+
+    /// Makes every slot stale: `(slots to close, waiters to wake)`.
+    fn expire_all(&self) -> PyResult<(Vec<u64>, Vec<u64>)> {
+        self.gate.expire_all().map_err(from_stale)
+    }
+
+    /// `(idle, lent, waiting, lent_total, waited_total)`.
+    fn snapshot(&self) -> PyResult<(usize, usize, usize, u64, u64)> {
+        let now = self.gate.snapshot().map_err(from_stale)?;
+        Ok((
+            now.idle,
+            now.lent,
+            now.waiting,
+            now.lent_total,
+            now.waited_total,
+        ))
+    }
+
+    /// `[(slot, thread, seconds)]`, longest first.
+    fn holders(&self) -> PyResult<Vec<(u64, u64, f64)>> {
+        let holders = self.gate.holders().map_err(from_stale)?;
+        Ok(holders
+            .into_iter()
+            .map(|(holder, held)| (holder.slot, holder.thread, held.as_secs_f64()))
+            .collect())
+    }
+}
+
+impl Gate {
+    fn ticket(&self, grant: Grant) -> Ticket {
+        Ticket::new(Arc::clone(&self.gate), grant)
+    }
+}
+
+/// The right to one slot, used once. Dropped unused, it gives the slot back.
+#[pyclass(frozen, module = "poolproof._native", freelist = 64)]
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    gate: Arc<pool::Gate>,
+    grant: Grant,
+    used: AtomicBool,
+}
+
+#[pymethods]
+impl Ticket {
+    /// The slot's number.
+    #[getter]
+    fn slot(&self) -> u64 {
+        self.grant.slot
+    }
+
+    /// True when nobody can hold this ticket any more because the process was forked.
+    #[getter]
+    fn stale(&self) -> bool {
+        self.gate.is_stale()
+    }
+
+    /// Puts `entry` back into `idle` and the slot back into the pool, in one step for Python.
+    ///
+    /// Returns None when all is done, the number (0 or more) of a waiter to wake, `-1` when the entry must be
+    /// closed and the ticket vacated, `-2` when the entry belongs to nobody.
+    fn release(&self, idle: &Bound<'_, PyDict>, entry: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
+        if self.used.load(Ordering::Acquire) || self.gate.is_stale() {
+            return Ok(Some(NOBODYS));
+        }
+        // In its place before the slot is free: the next holder may look at once.
+        idle.set_item(self.grant.slot, entry)?;
+        let answer = match self.gate.release(self.grant.slot) {
+            Released::Done => None,
+            Released::Wake(waiter) => Some(i64::try_from(waiter).unwrap_or(i64::MAX)),
+            Released::Surplus => {
+                idle.del_item(self.grant.slot)?;
+                return Ok(Some(SURPLUS));
+            }
+            Released::Stale => {
+                idle.del_item(self.grant.slot)?;
+                Some(NOBODYS)
+            }
+        };
+        self.used.store(true, Ordering::Release);
+        Ok(answer)
+    }
+
+    /// Gives the slot back empty. Returns the waiter to wake, if one is to be woken.
+    fn vacate(&self) -> Option<u64> {
+        if self.used.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        self.gate.vacate(self.grant.slot)
+    }
+}
+
+/// [`Ticket::release`]: close the entry, then vacate.
+const SURPLUS: i64 = -1;
+/// [`Ticket::release`]: the slot is of an older generation.
+const NOBODYS: i64 = -2;
+
+impl Ticket {
+    fn new(gate: Arc<pool::Gate>, grant: Grant) -> Self {
+        Self {
+            gate,
+            grant,
+            used: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.used.load(Ordering::Acquire) {
+            // Whoever waits in Python looks again by itself before long.
+            let _next = self.gate.give_back(self.grant);
+        }
+    }
+}
+
+/// A place in the queue, for a caller that waits in its own way.
+#[pyclass(frozen, module = "poolproof._native")]
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    gate: Arc<pool::Gate>,
+    waiter: pool::Waiter,
+}
+
+#[pymethods]
+impl Waiter {
+    /// The number by which `release` and others name this waiter.
+    #[getter]
+    fn number(&self) -> u64 {
+        self.waiter.id()
+    }
+
+    /// The ticket, if a slot has been offered.
+    fn take(&self) -> PyResult<Option<Ticket>> {
+        let grant = self.waiter.take().map_err(from_stale)?;
+        Ok(grant.map(|grant| Ticket::new(Arc::clone(&self.gate), grant)))
+    }
+
+    /// Leaves the queue; returns the ticket that was offered in the last instant, if one was.
+    fn leave(&self) -> Option<Ticket> {
+        let grant = self.waiter.leave();
+        grant.map(|grant| Ticket::new(Arc::clone(&self.gate), grant))
+    }
+}
+
+/// Seconds as a duration; None when it is longer than a clock can count.
+fn duration(seconds: f64) -> PyResult<Option<Duration>> {
+    if seconds.is_nan() || seconds < 0.0 {
+        return Err(PyValueError::new_err(format!(
+            "a timeout of {seconds} s is not possible"
+        )));
+    }
+    Ok(Duration::try_from_secs_f64(seconds).ok())
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "how long a wait lasted is known only here"
+)]
+fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
+    let started = std::time::Instant::now();
+    let outcome = run();
+    (outcome, started.elapsed())
+}

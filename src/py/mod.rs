@@ -1,0 +1,8 @@
+//! The Python face of the core: one class or function for each thing below, and no policy.
+//!
+//! Rules: no lock is held while a Python object is touched; what can block runs detached from the interpreter;
+//! every error becomes a Python exception in [`errors`], nowhere else.
+
+pub(crate) mod errors;
+pub(crate) mod gate;
+pub(crate) mod process;
