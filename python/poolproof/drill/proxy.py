@@ -62,7 +62,9 @@ class Pump(threading.Thread):
 class Link:
     """One client's connection and the server's side of it."""
 
-    def __init__(self, number: int, client: socket.socket, server: socket.socket) -> None:
+    def __init__(
+        self, number: int, client: socket.socket, server: socket.socket
+    ) -> None:
         self.number = number
         self._client = client
         self._server = server

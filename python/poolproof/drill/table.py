@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from poolproof.drill.errors import CannotDrill
+from poolproof.drill.errors import SetupError
 from poolproof.drill.stage import checked
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def ask_version(target: Target, driver: str) -> str:
     """Connect once and return the server's version.
 
     Raises:
-        CannotDrill: The server cannot be reached, or does not let us in.
+        SetupError: The server cannot be reached, or does not let us in.
     """
     try:
         with reach(target, driver).connect() as connection:
             return str(connection.execute(text("SHOW server_version")).scalar_one())
     except (SQLAlchemyError, OSError) as error:
-        raise CannotDrill(
+        raise SetupError(
             f"cannot connect to {target.shown()} with {driver}:"
             f" {describe(error, target)}"
         ) from None
@@ -68,14 +68,14 @@ class Table:
         """Create the table.
 
         Raises:
-            CannotDrill: The database does not let us.
+            SetupError: The database does not let us.
         """
         statement = f"CREATE TABLE {checked(self.name)} (id text PRIMARY KEY)"
         try:
             with self._engine.begin() as connection:
                 connection.execute(text(statement))
         except (SQLAlchemyError, OSError) as error:
-            raise CannotDrill(
+            raise SetupError(
                 f"cannot create a table in {self._target.shown()}:"
                 f" {describe(error, self._target)}"
             ) from None
@@ -90,13 +90,13 @@ class Table:
         """Drop the table, after ending what is left of the drill's sessions.
 
         Raises:
-            CannotDrill: It could not be dropped, and nothing else went wrong.
+            SetupError: It could not be dropped, and nothing else went wrong.
         """
         try:
             self._drop()
         except (SQLAlchemyError, OSError) as failure:
             if error is None:
-                raise CannotDrill(
+                raise SetupError(
                     f"cannot drop the table {self.name}:"
                     f" {describe(failure, self._target)}"
                 ) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from poolproof.drill.incidents import Incident, Measure
 
-Number: TypeAlias = "int | float"
+Number: TypeAlias = int | float
 _SAMPLES_MAX = 12
 
 
@@ -41,7 +41,9 @@ class Row:
 
     def value(self, measure: Measure) -> Number | None:
         """Return one measure over all trials, None when no trial has it."""
-        values = [outcome[measure.field] for outcome in self.outcomes.values()]
+        values: list[Number] = [
+            outcome[measure.field] for outcome in self.outcomes.values()
+        ]
         if not values:
             return None
         if measure.over == "sum":

@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, quote_plus
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from poolproof.drill.errors import UsageFault
+from poolproof.drill.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DRIVERS: Final = ("psycopg2", "psycopg", "pg8000")
 """The drivers that the drill knows, in the order of its table."""
@@ -59,18 +61,18 @@ class Target:
             The target.
 
         Raises:
-            UsageFault: The text is no URL, or not one of PostgreSQL. The message
+            UsageError: The text is no URL, or not one of PostgreSQL. The message
                 does not quote it, because it may hold a password.
         """
         try:
             url = make_url(re.sub(r"^postgres(?=://)", "postgresql", text.strip()))
             backend = url.get_backend_name()
         except (ArgumentError, ValueError):
-            raise UsageFault(
+            raise UsageError(
                 f"--url: not a database URL; it should look like {_SHAPE}"
             ) from None
         if backend != "postgresql":
-            raise UsageFault(
+            raise UsageError(
                 f"--url: a database of {backend}; the drill needs PostgreSQL: {_SHAPE}"
             )
         return cls(url.set(drivername="postgresql").difference_update_query(_OURS))
@@ -117,7 +119,7 @@ class Target:
             What `sqlalchemy.create_engine` wants: a URL and its ``connect_args``.
 
         Raises:
-            UsageFault: pg8000 cannot be told what the URL says.
+            UsageError: pg8000 cannot be told what the URL says.
         """
         url = self.url.set(drivername=f"postgresql+{driver}")
         return (url, {}) if driver in _LIBPQ else _for_pg8000(url)
@@ -129,8 +131,9 @@ class Target:
         port = int(
             port_of_host
             or self.url.port
-            or (_values(self.url.query.get("port")) or [""])[0]
-            or os.environ.get("PGPORT", _DEFAULT_PORT)
+            or (_values(self.url.query.get("port")) or [""])[0].split(",")[0]
+            or os.environ.get("PGPORT")
+            or _DEFAULT_PORT
         )
         host = host or os.environ.get("PGHOST", "")
         directories = (host,) if host.startswith("/") else _SOCKET_DIRECTORIES
@@ -178,14 +181,14 @@ def _for_pg8000(url: URL) -> tuple[URL, dict[str, Any]]:
         elif name == "sslmode":
             arguments["ssl_context"] = _tls(value, url.query)
         elif name not in ("sslrootcert", "connect_timeout"):
-            raise UsageFault(
+            raise UsageError(
                 f"--url: pg8000 does not know the parameter {name!r};"
                 " leave it out, or choose --driver psycopg2 or psycopg"
             )
     return url.set(query={}), arguments
 
 
-def _tls(mode: str, query: Mapping[str, str | tuple[str, ...]]) -> Any:  # noqa: ANN401 (pg8000 takes a context, False or None)
+def _tls(mode: str, query: Mapping[str, str | tuple[str, ...]]) -> Any:
     """Return pg8000's ``ssl_context`` for a libpq ``sslmode``."""
     if mode == "disable":
         return False
@@ -194,7 +197,7 @@ def _tls(mode: str, query: Mapping[str, str | tuple[str, ...]]) -> Any:  # noqa:
     roots = _values(query.get("sslrootcert"))
     context = ssl.create_default_context(cafile=roots[0] if roots else None)
     if mode == "verify-full" and "hostaddr" in query:
-        raise UsageFault(
+        raise UsageError(
             "--url: pg8000 cannot check the server's name (sslmode=verify-full) through"
             " the drill's proxy; leave out pg8000 or the incident corruption"
         )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from poolproof.drill.players import Player, Report
+    from poolproof.drill.player import Player, Report
     from poolproof.drill.stage import Stage
 
 _ASK: Final = text("SELECT CAST(:token AS text)")
@@ -103,5 +103,7 @@ def settle(stage: Stage, players: Iterable[Player]) -> Account:
 def pick(*kinds: list[str]) -> tuple[str, ...]:
     """Return a few different messages of each kind, for people to look at."""
     return tuple(
-        message for kind in kinds for message in list(dict.fromkeys(kind))[:_SAMPLES_MAX]
+        message
+        for kind in kinds
+        for message in list(dict.fromkeys(kind))[:_SAMPLES_MAX]
     )

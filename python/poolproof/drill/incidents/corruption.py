@@ -10,19 +10,20 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from poolproof.drill.errors import CannotDrill
+from poolproof.drill.errors import SetupError
 from poolproof.drill.incidents.base import Incident, Measure, Outcome
-from poolproof.drill.players import Troupe
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.traffic import request, settle
+from poolproof.drill.troupe import Troupe
 
 if TYPE_CHECKING:
-    from poolproof.drill.players import Report
+    from poolproof.drill.player import Report
     from poolproof.drill.stage import Stage
 
 SIZE: Final = 2
 REQUESTS: Final = 20
 _TEXT_OID: Final = 25
+_FREED_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +56,7 @@ def _data_row(value: bytes) -> bytes:
 
 _ROW: Final = _data_row(b"an answer to nobody's question")
 _ANSWER: Final = (
-    _row_description()
-    + _ROW
-    + _message(b"C", b"SELECT 1\0")
-    + _message(b"Z", b"I")
+    _row_description() + _ROW + _message(b"C", b"SELECT 1\0") + _message(b"Z", b"I")
 )
 
 STRAYS: Final[dict[str, bytes]] = {
@@ -73,7 +71,10 @@ STRAYS: Final[dict[str, bytes]] = {
 def play(stage: Stage) -> CorruptionOutcome:
     """Poison one of two idle pooled connections, then serve twenty requests."""
     kind = list(STRAYS)[stage.trial % len(STRAYS)]
-    with Proxy(stage.target.address()) as proxy, Troupe() as troupe:
+    with (
+        Proxy(stage.target.address()) as proxy,
+        Troupe(is_idle=stage.is_idle) as troupe,
+    ):
         engine = stage.engine(
             stage.target.through(proxy.port), pool_size=SIZE, max_overflow=0
         )
@@ -81,7 +82,7 @@ def play(stage: Stage) -> CorruptionOutcome:
             connection.close()
         victim = stage.rng.choice(proxy.links)
         if not victim.wait_quiet():
-            raise CannotDrill("an idle pooled connection does not come to rest")
+            raise SetupError("an idle pooled connection does not come to rest")
         victim.inject(STRAYS[kind])
 
         def act(report: Report) -> None:
@@ -90,6 +91,10 @@ def play(stage: Stage) -> CorruptionOutcome:
 
         troupe.thread("client", act)
         troupe.watch()
+        if troupe.hangs:  # what hangs waits for the proxy, which can end that
+            for link in proxy.links:
+                link.cut()
+            troupe.join(_FREED_S)
         account = settle(stage, troupe.players)
     return CorruptionOutcome(
         requests=REQUESTS,
@@ -114,5 +119,5 @@ INCIDENT: Final = Incident(
         Measure("hangs", "hangs", is_fault=True),
         Measure("failed", "later requests that failed"),
     ),
-    batch=5,
+    batch=9,
 )

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from poolproof.drill.incidents.base import Incident, Measure, Outcome
-from poolproof.drill.players import Troupe
 from poolproof.drill.traffic import request, settle
+from poolproof.drill.troupe import Troupe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Engine
 
-    from poolproof.drill.players import Report
+    from poolproof.drill.player import Report
     from poolproof.drill.stage import Stage
 
 CHILDREN: Final = 3
@@ -47,7 +47,7 @@ def play(stage: Stage) -> ForkOutcome:
     warm = [engine.connect() for _ in range(WARM)]
     for connection in warm:
         connection.close()
-    with Troupe() as troupe:
+    with Troupe(is_idle=stage.is_idle) as troupe:
         first_beat = time.monotonic() + 0.05
         for n in range(CHILDREN):
             troupe.fork(f"child{n}", _serve(engine, stage, f"child{n}", first_beat))

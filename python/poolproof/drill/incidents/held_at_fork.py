@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from poolproof.drill.incidents.base import Incident, Measure, Outcome
-from poolproof.drill.players import Player, Troupe
 from poolproof.drill.traffic import pick
+from poolproof.drill.troupe import Troupe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection, Engine
 
-    from poolproof.drill.players import Report
+    from poolproof.drill.player import Player, Report
     from poolproof.drill.stage import Stage
 
 ROWS: Final = 3
@@ -127,10 +127,10 @@ def _try(stage: Stage, name: str, troupes: list[Troupe]) -> int:
             with engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
 
-    with Troupe() as before:
+    with Troupe(is_idle=stage.is_idle) as before:
         before.fork(name, child, hear_stderr=True)
         before.watch()
-    with Troupe() as after:
+    with Troupe(is_idle=stage.is_idle) as after:
         teller = after.thread("parent", parent)
         after.watch()
     troupes += [before, after]
@@ -157,5 +157,5 @@ INCIDENT: Final = Incident(
         Measure("child_errors", "errors in the child"),
         Measure("child_lines", "log lines in the child"),
     ),
-    batch=5,
+    batch=9,
 )
