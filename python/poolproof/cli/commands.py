@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import click
 
 from poolproof.cli import EXIT_INTERRUPTED, EXIT_USAGE
 from poolproof.cli.signals import Stopped
-from poolproof.drill.errors import DrillError
+from poolproof.drill.errors import DrillError, SetupError
 from poolproof.drill.incidents import INCIDENTS
 from poolproof.drill.stage import POOLS
 from poolproof.drill.target import DRIVERS
@@ -154,22 +156,29 @@ def drill(
 
 def _check_writable(path: Path) -> None:
     """Find out before minutes of work whether the file can be written."""
-    try:
-        with path.open("a"):
-            pass
-    except OSError as error:
-        raise click.BadParameter(
-            f"{path}: {error.strerror}", param_hint="'--json'"
-        ) from None
+    if not path.parent.is_dir():
+        number = errno.ENOENT
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        number = errno.EACCES
+    else:
+        return
+    raise click.BadParameter(f"{path}: {os.strerror(number)}", param_hint="'--json'")
 
 
 def _write_json(path: str | None, report: dict[str, Any]) -> None:
-    """Write the report where the user wants it."""
+    """Write the report where the user wants it.
+
+    Raises:
+        SetupError: It cannot be written there after all.
+    """
     if path is None:
         return
     body = json.dumps(report, indent=2, allow_nan=False) + "\n"
     if path == "-":
         sys.stdout.write(body)
         sys.stdout.flush()
-    else:
+        return
+    try:
         Path(path).write_text(body, encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror}") from None

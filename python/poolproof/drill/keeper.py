@@ -29,6 +29,7 @@ USER = "drill"
 STARTS = 3  # tries, each with a new port: another process may take the first one
 READY_S = 60.0
 STOP_S = 5.0
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -59,6 +60,17 @@ def account() -> pwd.struct_passwd | None:
     raise StartError(
         "running as root, and there is no user nobody to run PostgreSQL as"
     )
+
+
+def workplace(user: pwd.struct_passwd | None) -> Path:
+    """Return where to put the server's directory: where *user* may go, too."""
+    chosen = Path(tempfile.gettempdir()).resolve()
+    for base in (chosen, Path("/tmp"), Path("/var/tmp")):  # noqa: S108 (mkdtemp follows)
+        if user is None or all(
+            path.stat().st_mode & 0o001 for path in (base, *base.parents)
+        ):
+            return base
+    raise StartError(f"the user {user.pw_name if user else ''} may not enter {chosen}")
 
 
 def run_as(user: pwd.struct_passwd | None) -> dict[str, object]:
@@ -208,15 +220,16 @@ def answer(**facts: object) -> None:
 
 def main() -> int:
     """Start, say so, wait for the end of stdin, stop, remove."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDINGS:
         signal.signal(number, lambda *_: sys.exit(0))
     order = json.loads(sys.stdin.readline() or "{}")
     if "home" not in order:
         return 1
-    directory = Path(tempfile.mkdtemp(prefix="poolproof-drill-"))
-    server = None
+    directory = server = None
     try:
         user = account()
+        made = tempfile.mkdtemp(prefix="poolproof-drill-", dir=workplace(user))
+        directory = Path(made)
         if user is not None:
             os.chown(directory, user.pw_uid, user.pw_gid)
         password = secrets.token_urlsafe(18)
@@ -229,11 +242,12 @@ def main() -> int:
         answer(error=str(error))
         return 1
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in ENDINGS:
             signal.signal(number, signal.SIG_IGN)
         if server is not None:
             stop(server)
-        shutil.rmtree(directory, ignore_errors=True)
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 STALL_S: Final = 5.0
-"""Seconds without a report after which a player hangs; a request takes 1–20 ms."""
+"""Seconds without a report that are a hang; a request reports each of its steps."""
 
-SILENT_S: Final = 1.5
+SILENT_S: Final = 2.0
 """The same, when the server does nothing for it either: no answer is on its way."""
 
 BOUND_S: Final = 30.0
