@@ -2,6 +2,7 @@
 //!
 //! The modules know nothing of Python; `py` alone, behind the feature `python`, binds them.
 
+pub mod fault;
 pub mod pool;
 pub mod process;
 #[cfg(feature = "python")]
@@ -11,6 +12,8 @@ mod py;
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
+    use crate::py::fault::{classify, fault_prices, fault_rows};
+    #[pymodule_export]
     use crate::py::gate::{Forked, Gate, Ticket, Waiter};
     #[pymodule_export]
     use crate::py::process::{Registration, forget, forked, generation, sever, severed};
@@ -18,7 +21,8 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_init]
-    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::process::install().map_err(crate::py::errors::from_register)
     }
 }

@@ -8,6 +8,8 @@
 //!
 //! The registry is made for that handler: fixed places, each written with atomics, the descriptor last.
 //! There is no lock that another thread may hold at the fork, and no allocation in the handler.
+//!
+//! Long, because it is one idea, with the tests that fork beside what they test.
 #![allow(
     unsafe_code,
     reason = "pthread_atfork and the raw calls of its handler have no safe form"

@@ -5,17 +5,29 @@
 
 from __future__ import annotations
 
-from poolproof import _sqlalchemy as _sqlalchemy  # first: refuses what it cannot stand on
+# First: refuses a SQLAlchemy that the pool cannot stand on.
+from poolproof import _sqlalchemy as _sqlalchemy
+from poolproof._native import __version__
 from poolproof.errors import ConnectionForked, PoolTimeout
+from poolproof.faults import Fault, Verdict, classify
 from poolproof.fork import after_fork
+from poolproof.guard import guard
+from poolproof.observe import FaultEvent, on_fault
 from poolproof.pool import Pool
 from poolproof.stats import Holder, PoolStats
 
 __all__ = [
     "ConnectionForked",
+    "Fault",
+    "FaultEvent",
     "Holder",
     "Pool",
     "PoolStats",
     "PoolTimeout",
+    "Verdict",
+    "__version__",
     "after_fork",
+    "classify",
+    "guard",
+    "on_fault",
 ]

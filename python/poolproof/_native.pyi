@@ -1,6 +1,6 @@
 """The Rust core. Private: use the public names of `poolproof`."""
 
-from typing import final
+from typing import Any, final
 
 __all__ = [
     "Forked",
@@ -8,12 +8,18 @@ __all__ = [
     "Registration",
     "Ticket",
     "Waiter",
+    "__version__",
+    "classify",
+    "fault_prices",
+    "fault_rows",
     "forget",
     "forked",
     "generation",
     "sever",
     "severed",
 ]
+
+__version__: str
 
 class Forked(Exception): ...
 
@@ -33,7 +39,7 @@ class Ticket:
     def slot(self) -> int: ...
     @property
     def stale(self) -> bool: ...
-    def release(self, idle: dict[int, object], entry: object) -> int | None: ...
+    def release(self, idle: dict[int, Any], entry: object) -> int | None: ...
     def vacate(self) -> int | None: ...
 
 @final
@@ -52,3 +58,21 @@ def forked() -> None: ...
 def generation() -> int: ...
 def sever(fd: int) -> None: ...
 def severed() -> int: ...
+def classify(
+    *,
+    sqlstate: str | None,
+    message: str,
+    classes: list[str],
+    driver: str,
+    dbapi: bool,
+    frames: list[str],
+    by_driver: bool,
+    closed: bool,
+    disconnect: bool,
+    interruption: bool,
+    read_only: str,
+    phase: str,
+    sees_sockets: bool,
+) -> tuple[str, str, str, str, str]: ...
+def fault_prices() -> list[tuple[str, str, str, str, str, str]]: ...
+def fault_rows() -> list[tuple[str, list[str], str]]: ...

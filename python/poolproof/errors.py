@@ -43,10 +43,10 @@ class ConnectionForked(exc.DontWrapMixin, exc.OperationalError):
         self.parent_pid = parent_pid
         self.child_pid = child_pid
         text = (
-            f"this connection was opened by process {parent_pid} and is used in process "
-            f"{child_pid}, which was forked from it; nothing was sent. Roll back or "
-            "close the session (or connection) here and check out a new one: the same "
-            "engine gives this process connections of its own"
+            f"this connection was opened by process {parent_pid} and is used in "
+            f"process {child_pid}, which was forked from it; nothing was sent. Roll "
+            "back or close the session (or connection) here and check out a new one: "
+            "the same engine gives this process connections of its own"
         )
         super().__init__(
             None,
@@ -55,7 +55,7 @@ class ConnectionForked(exc.DontWrapMixin, exc.OperationalError):
             connection_invalidated=True,
         )
 
-    def __reduce__(self) -> tuple[type[ConnectionForked], tuple[int, int]]:  # type: ignore[override]  # SQLAlchemy's form carries a statement
+    def __reduce__(self) -> tuple[type[ConnectionForked], tuple[int, int]]:
         """Pickle by the two process ids."""
         return type(self), (self.parent_pid, self.child_pid)
 
@@ -79,7 +79,7 @@ class PoolTimeout(exc.TimeoutError):
 
     __module__ = "poolproof"
 
-    def __init__(  # noqa: D417 - the attributes above
+    def __init__(
         self,
         pool: str,
         size: int,

@@ -1,7 +1,7 @@
 """What a child does with the pools and connections that came over a fork.
 
 Safety does not depend on this module: the sockets were severed inside `fork()`, before
-any Python ran (src/process.rs). What is left to do is to make the leftovers quiet. Every
+any Python ran (src/process.rs). What is left is to make the leftovers quiet. Every
 pool gets an empty ledger; every inherited driver connection is made immortal, because
 destructors take locks that a thread of the parent may have held, and some warn; every
 inherited fairy becomes a `ForkedFairy`, which does nothing in silence for what ends a
@@ -39,11 +39,11 @@ _renewed_pid = os.getpid()
 def after_fork() -> None:
     """Renew every pool in a child process. Idempotent; does nothing in a parent.
 
-    Called by itself at every fork that Python sees, and at the first use of a pool after
-    any other fork. Call it in an init hook of your own where you want it early and
-    explicit (Celery's `worker_process_init`, uWSGI's `postfork`). After a fork that
-    bypassed the C library (a raw `clone` system call, `_Fork`) the call itself severs the
-    inherited sockets.
+    Called by itself at every fork that Python sees, and at the first use of a pool
+    after any other fork. Call it in an init hook of your own where you want it early
+    and explicit (Celery's `worker_process_init`, uWSGI's `postfork`). After a fork that
+    bypassed the C library (a raw `clone` system call, `_Fork`) the call itself severs
+    the inherited sockets.
     """
     global _renewed_generation, _renewed_pid  # noqa: PLW0603 - the state of this process
     pid = os.getpid()
@@ -56,7 +56,7 @@ def after_fork() -> None:
     _renewed_generation = _native.generation()
     sockets.forget_all()
     for pool in list(_pools):
-        pool._renew(parent_pid)  # noqa: SLF001 - the pool's half of this module
+        pool._renew(parent_pid)
 
 
 def is_current() -> bool:
@@ -125,7 +125,7 @@ class ForkedFairy(ConnectionFairy):
         if finalizer is not None:
             finalizer.detach()
         fairy.__class__ = cls
-        fairy._opened_by = parent_pid  # type: ignore[attr-defined]  # noqa: SLF001 - rides in the fairy's __dict__
+        fairy._opened_by = parent_pid  # type: ignore[attr-defined]
 
     def error(self) -> ConnectionForked:
         """Make the error that says what happened."""
@@ -136,9 +136,9 @@ class ForkedFairy(ConnectionFairy):
 
     # What goes on with the connection.
 
-    def cursor(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
-        """Return a cursor that refuses everything but a rollback."""
-        return _ForkedCursor(self)
+    def cursor(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG002
+        """Refuse."""
+        self._refuse()
 
     def commit(self) -> NoReturn:
         """Refuse."""
@@ -167,86 +167,80 @@ class ForkedFairy(ConnectionFairy):
     def invalidate(
         self,
         e: BaseException | None = None,
-        soft: bool = False,  # noqa: FBT001, FBT002
+        soft: bool = False,
     ) -> None:
         """Do nothing."""
 
     def _close(self) -> None:
         pass
 
-    def _close_special(self, transaction_reset: bool = False) -> None:  # noqa: FBT001, FBT002
+    def _close_special(self, transaction_reset: bool = False) -> None:
         pass
 
-    def _checkin(self, transaction_was_reset: bool = False) -> None:  # noqa: FBT001, FBT002
+    def _checkin(self, transaction_was_reset: bool = False) -> None:
         pass
-
-
-class _ForkedCursor:
-    """Takes rollbacks in silence, so that a session can be closed, and refuses the rest."""
-
-    description = None
-    rowcount = -1
-    lastrowid = None
-    arraysize = 1
-
-    def __init__(self, fairy: ForkedFairy) -> None:
-        self._fairy = fairy
-
-    def execute(self, statement: object, *_: object, **__: object) -> None:
-        text = str(statement).lstrip().upper()
-        if not text.startswith("ROLLBACK"):
-            raise self._fairy.error()
-
-    def close(self) -> None:
-        pass
-
-    def __getattr__(self, key: str) -> Any:
-        if key.startswith("__"):
-            raise AttributeError(key)
-        raise self._fairy.error()
 
 
 def protect(dialect: Any) -> None:
     """Have a dialect's transaction verbs look for a fork first. Idempotent.
 
-    These three are all that SQLAlchemy calls on an inherited connection before anything
-    of the pool runs, and so all that a fork without Python hooks can surprise.
+    They are all that SQLAlchemy calls on an inherited connection before anything of the
+    pool runs, and so all that a fork without Python hooks can surprise.
 
     Args:
         dialect: The dialect instance of one engine.
     """
-    if getattr(dialect.do_begin, "poolproof", False):
+    if getattr(dialect.do_rollback, "looks_for_forks", False):
         return
+    for name, look_then in (
+        ("do_begin", _look_then_begin),
+        ("do_commit", _look_then_end),
+        ("do_rollback", _look_then_end),
+        ("do_rollback_to_savepoint", _look_then_undo),
+        ("do_rollback_twophase", _look_then_undo),
+    ):
+        verb = getattr(dialect, name, None)  # SQLAlchemy's stand-in has no do_begin
+        if verb is not None:
+            setattr(dialect, name, look_then(verb))
 
-    def looking(verb: Callable[[Any], None]) -> Callable[[Any], None]:
-        def look_then(connection: Any) -> None:
-            if not is_current():
-                after_fork()
-            verb(connection)
 
-        return look_then
+def _look_then_end(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+    def looking(connection: Any) -> None:
+        if _native.generation() != _renewed_generation:
+            after_fork()
+        verb(connection)
 
-    begin = dialect.do_begin
+    looking.looks_for_forks = True  # type: ignore[attr-defined]
+    return looking
 
-    def do_begin(connection: Any) -> None:
-        if not is_current():
+
+def _look_then_begin(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+    def looking(connection: Any) -> None:
+        if _native.generation() != _renewed_generation:
             after_fork()
         if isinstance(connection, ForkedFairy):
+            # Most dialects send nothing here, so nothing else would refuse.
             raise connection.error()
-        begin(connection)
+        verb(connection)
 
-    do_begin.poolproof = True  # type: ignore[attr-defined]
-    dialect.do_begin = do_begin
-    dialect.do_rollback = looking(dialect.do_rollback)
-    dialect.do_commit = looking(dialect.do_commit)
+    return looking
+
+
+def _look_then_undo(verb: Callable[..., None]) -> Callable[..., None]:
+    def looking(connection: Any, *args: Any, **kwargs: Any) -> None:
+        # A statement undoes these, and on an inherited connection it would be refused.
+        if forked_error(connection) is None:
+            verb(connection, *args, **kwargs)
+
+    return looking
 
 
 def renew_listeners(pool: Pool) -> None:
     """Free the pool's connect event from a first run that was under way at the fork.
 
-    SQLAlchemy runs the first connect of a pool under a mutex, and initialises the dialect
-    in it, once. A thread of the parent that was doing so is not here: the mutex would
-    stay locked, and the initialisation count as done.
+    SQLAlchemy runs the first connect of a pool under a mutex, and initialises the
+    dialect in it, once. A thread of the parent that was doing so is not here: the mutex
+    would stay locked, and the initialisation count as done.
 
     Args:
         pool: A pool that came over the fork.
@@ -256,10 +250,10 @@ def renew_listeners(pool: Pool) -> None:
         if not hasattr(listeners, "_exec_w_sync_once"):
             continue  # nobody listens on this pool
         mutex = getattr(listeners, "_exec_once_mutex", None)
-        if mutex is not None and mutex.locked() and not listeners._exec_w_sync_once:  # noqa: SLF001
+        if mutex is not None and mutex.locked() and not listeners._exec_w_sync_once:
             for listener in listeners:
                 _rearm(listener)
-        listeners._exec_once_mutex = None  # noqa: SLF001 - made anew at next use
+        listeners._exec_once_mutex = None
 
 
 def _rearm(listener: Any) -> None:

@@ -5,24 +5,27 @@ which slot. One rule makes an interruption at any bytecode harmless: an idle ent
 owned by `_idle`, a lent one by whoever uses it, and the ticket by its entry. So a frame
 that unwinds drops the entry, the entry drops the ticket, and the ticket gives the slot
 back.
+
+Long, because it is one idea: a pool of SQLAlchemy's, whose methods are given.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import time
 import types
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import _thread
 import sqlalchemy.pool
 
 from poolproof import _native, fork, parameters, sockets
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.entry import Entry
 from poolproof.errors import PoolTimeout
+from poolproof.guard import protect
 from poolproof.stats import Holder, PoolStats
 
 if TYPE_CHECKING:
@@ -51,13 +54,13 @@ class Pool(sqlalchemy.pool.Pool):
 
     _is_asyncio = False
 
-    def __init__(  # noqa: PLR0913 - QueuePool's parameters
+    def __init__(
         self,
         creator: Any,
         pool_size: int = 5,
         max_overflow: int = 10,
         timeout: float | None = 30.0,
-        use_lifo: bool = False,  # noqa: FBT001, FBT002 - QueuePool's order
+        use_lifo: bool = False,
         **kw: Any,
     ) -> None:
         """Make an empty pool; nothing is connected yet.
@@ -68,8 +71,8 @@ class Pool(sqlalchemy.pool.Pool):
             pool_size: Connections kept when idle, 0 or more; 0 sets no bound at all.
             max_overflow: Connections allowed beyond `pool_size`, -1 or more; -1 sets no
                 bound. They are closed when they come back.
-            timeout: How long to wait for a slot, in seconds, 0 or more; 0 does not wait,
-                None waits for ever. Connecting is not bounded by it.
+            timeout: How long to wait for a slot, in seconds, 0 or more; 0 does not
+                wait, None waits for ever. Connecting is not bounded by it.
             use_lifo: Lend the connection that was returned last, not the one that has
                 rested longest.
             **kw: `recycle`, `echo`, `logging_name`, `reset_on_return`, `events`,
@@ -103,8 +106,9 @@ class Pool(sqlalchemy.pool.Pool):
         _check_base_parameters(kw)
         super().__init__(creator, **kw)
         if "_dialect" not in self.__dict__:
-            # SQLAlchemy's stand-in is one object for all pools; fork.protect changes it.
+            # SQLAlchemy's stand-in is one for all pools; fork.protect changes it.
             self._dialect = type(self._dialect)()
+        protect(self._dialect, own_pool=True, pool=self)
         self._generation = _native.generation()
         self._opened_by = os.getpid()
         self._idle: dict[int, Entry] = {}
@@ -212,25 +216,25 @@ class Pool(sqlalchemy.pool.Pool):
     # --- check-in -------------------------------------------------------------------
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        assert isinstance(record, Entry)
-        if record.dbapi_connection is None:
-            self._remember_detached(record)
-        ticket = record.ticket
-        answer = ticket.release(self._idle, record)
+        entry = cast("Entry", record)
+        if entry.dbapi_connection is None:
+            self._remember_detached(entry)
+        ticket = entry.ticket
+        answer = ticket.release(self._idle, entry)
         if answer is None:
             return
         if answer == _SURPLUS:
             try:
-                record.close()
+                entry.close()
             finally:
                 self._wake(ticket.vacate())
         elif answer == _NOBODYS:
-            self._close_nobodys(record)
+            self._close_nobodys(entry)
         else:
             self._wake(answer)
 
     def _close_nobodys(self, entry: Entry) -> None:
-        """Close what belongs to a disposed generation; a fork's leftovers are let be."""
+        """Close what belongs to a disposed generation, but no leftover of a fork."""
         if not fork.is_current():
             fork.after_fork()
         entry.close()
@@ -260,6 +264,7 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _open(self, create: Any, entry: ConnectionPoolEntry) -> DBAPIConnection:
         fork.protect(self._dialect)
+        protect(self._dialect, own_pool=True)  # create_engine(pool=…) sets it late
         while True:
             before = _native.generation()
             connection: DBAPIConnection = create(entry)

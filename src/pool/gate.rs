@@ -8,12 +8,13 @@
 //! of the parent may have held at the fork. A gate of an older generation answers [`Stale`] for ever.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ledger::{Grant, Holder, Ledger, Release, Slot, Snapshot};
 use super::limits::Limits;
 use super::parker::{Parked, Parker, remaining};
-use super::sync::{Arc, Mutex, lock};
+use super::sync::{Mutex, lock};
 use super::waiters::WaiterId;
 use crate::process;
 

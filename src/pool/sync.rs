@@ -1,9 +1,9 @@
 //! The locks in use: the standard ones, or loom's when it explores every interleaving.
 
 #[cfg(loom)]
-pub(super) use loom::sync::{Arc, Mutex, MutexGuard};
+pub(super) use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(loom))]
-pub(super) use std::sync::{Arc, Mutex, MutexGuard};
+pub(super) use std::sync::{Mutex, MutexGuard};
 
 use std::sync::PoisonError;
 

@@ -4,5 +4,6 @@
 //! every error becomes a Python exception in [`errors`], nowhere else.
 
 pub(crate) mod errors;
+pub(crate) mod fault;
 pub(crate) mod gate;
 pub(crate) mod process;

@@ -1,0 +1,38 @@
+# Two commands matter: `make drill` and `make test`. Each makes ready what it
+# needs (tools/bootstrap) and calls nox; the work is in noxfile.py.
+
+.DEFAULT_GOAL := help
+.PHONY: help drill test wheels soak bench docs fmt clean
+
+NOX = tools/bootstrap nox
+ARGS ?=
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo 'Arguments go in ARGS: make drill ARGS="--driver psycopg --trials 5"'
+
+drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
+	@$(NOX) -s drill -- $(ARGS)
+
+test: ## Run every check
+	@tools/bootstrap python tools/system_packages.py postgresql
+	@$(NOX)
+
+wheels: ## Build the sdist and the wheels into dist/, and try each
+	@$(NOX) -s wheels
+
+soak: ## Repeat the pool and fork tests for ARGS minutes (10)
+	@$(NOX) -s soak -- $(ARGS)
+
+bench: ## Run the benchmarks
+	@$(NOX) -s bench -- $(ARGS)
+
+docs: ## Build the documentation into docs/_build/html
+	@$(NOX) -s docs
+
+fmt: ## Format the code
+	@$(NOX) -s fmt
+
+clean: ## Remove what was built in the checkout (not the shared cache)
+	rm -rf .nox dist docs/_build target
+	rm -rf .mypy_cache .pytest_cache .ruff_cache

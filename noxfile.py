@@ -1,0 +1,262 @@
+"""Every check and every build of the project; `make help` names the usual ones.
+
+Sessions put their virtual environments into .nox/ and install the package as a
+wheel, so what is tested is what is shipped. Cargo's target directories stand in
+the cache directory, one for each Python (tools/build_cache.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import nox
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "tools"))
+
+import build_cache
+import interpreters
+
+PYTHONS = interpreters.found()
+if not PYTHONS:
+    sys.exit(f"nox: none of Python {', '.join(interpreters.SUPPORTED)} was found")
+MAIN = list(PYTHONS)[-1]
+SQLALCHEMY = {"2.0": "SQLAlchemy>=2.0.0,<2.1", "2.1": "SQLAlchemy>=2.1.0,<2.2"}
+# SQLAlchemy 2.1 needs Python 3.11.
+PAIRS = [
+    (version, line)
+    for version in PYTHONS
+    for line in SQLALCHEMY
+    if (version, line) != ("3.10", "2.1")
+]
+IN_SDIST = {
+    *("Cargo.lock", "Cargo.toml", "clippy.toml", "pyproject.toml", "src", "python"),
+    *("LICENSE", "LICENSE-APACHE", "LICENSE-MIT", "PKG-INFO", "README.md"),
+}
+EXTRAS = "flask,celery,gunicorn,luigi,cli,drill,metrics"
+
+os.environ["PATH"] = os.pathsep.join(
+    [str(interpreters.link(PYTHONS, HERE / ".nox" / "pythons")), os.environ["PATH"]]
+)
+os.environ.setdefault("UV_SYSTEM_CERTS", "1")
+os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True
+nox.options.sessions = ["rust", "lint", "typing", "tests", "matrix", "docs"]
+
+
+def cargo(session: nox.Session, *args: str, env: dict[str, str]) -> None:
+    """Run a cargo command with the locked dependencies."""
+    command, *rest = args
+    session.run("cargo", command, "-q", "--locked", *rest, external=True, env=env)
+
+
+_built: dict[tuple[str, ...], Path] = {}
+
+
+def wheel(session: nox.Session, version: str, *options: str) -> Path:
+    """Build the wheel for one Python, once, into .nox/, and return its path."""
+    key = (version, *options)
+    if key in _built:
+        return _built[key]
+    out = HERE / ".nox" / "built" / ("release" if "--release" in options else "dev")
+    tag = f"cp{version.replace('.', '')}"
+    for old in out.glob(f"*-{tag}-*.whl"):
+        old.unlink()
+    with build_cache.target_directory(tag) as env:
+        session.run(
+            "maturin",
+            "build",
+            "--quiet",
+            "--locked",
+            f"--interpreter={PYTHONS[version]}",
+            f"--out={out}",
+            *options,
+            external=True,
+            env=env,
+        )
+    (built,) = out.glob(f"*-{tag}-*.whl")
+    _built[key] = built
+    return built
+
+
+def install(
+    session: nox.Session,
+    *requirements: str,
+    extras: str = EXTRAS,
+    options: tuple[str, ...] = (),
+) -> None:
+    """Build the package for the session's Python; install it and *requirements*."""
+    built = wheel(session, str(session.python), *options)
+    session.install(
+        "--reinstall-package=poolproof",
+        f"poolproof[{extras}] @ {built.as_uri()}",
+        *requirements,
+    )
+
+
+@nox.session(python=False)
+def rust(session: nox.Session) -> None:
+    """Check the crate: format, clippy with and without Python, documents, tests."""
+    session.run("cargo", "fmt", "--check", external=True)
+    with build_cache.target_directory("core") as env:
+        env["PYO3_PYTHON"] = str(PYTHONS[MAIN])
+        deny = ("--", "-Dwarnings")
+        cargo(session, "clippy", "--all-targets", *deny, env=env)
+        core = "--no-default-features"
+        cargo(session, "clippy", "--all-targets", core, *deny, env=env)
+        strict = env | {"RUSTDOCFLAGS": "-Dwarnings"}
+        cargo(session, "doc", "--no-deps", core, env=strict)
+        cargo(session, "test", core, *session.posargs, env=env)
+        loom = env | {"RUSTFLAGS": "--cfg loom", "LOOM_MAX_PREEMPTIONS": "3"}
+        for target in loom_targets():
+            cargo(session, "test", "--release", core, *target, env=loom)
+
+
+def loom_targets() -> list[list[str]]:
+    """Name the tests that loom runs: tests/loom*.rs, and modules named so in src/."""
+    files = sorted(HERE.glob("tests/loom*.rs"))
+    targets = [["--test", file.stem] for file in files]
+    sources = (file.read_text() for file in (HERE / "src").rglob("*.rs"))
+    if any("cfg(all(test, loom))" in source for source in sources):
+        targets.append(["--lib", "loom"])
+    return targets
+
+
+@nox.session(python=MAIN)
+def lint(session: nox.Session) -> None:
+    """Check the form of the Python code, and the layers of both languages."""
+    session.install("--group=lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("python", "tools/check_layers.py")
+
+
+@nox.session(python=MAIN)
+def typing(session: nox.Session) -> None:
+    """Check types: the package, its public names in use, the extension's stub."""
+    install(session, "--group=typing")
+    env = {"MYPYPATH": "python"}
+    session.run("mypy", "python/poolproof", "tests/typing", env=env)
+    session.run("mypy", "noxfile.py", "tools", env={"MYPYPATH": "tools"})
+    session.run("stubtest", "poolproof._native", env=env)
+
+
+@nox.session(python=MAIN)
+def tests(session: nox.Session) -> None:
+    """Run every Python test on one interpreter."""
+    install(session, "--group=test", SQLALCHEMY["2.1"])
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("python,sqlalchemy", PAIRS)
+def matrix(session: nox.Session, sqlalchemy: str) -> None:
+    """Run the contract and the fork tests on every Python and SQLAlchemy line."""
+    absent = [name for name in interpreters.SUPPORTED if name not in PYTHONS]
+    if absent:
+        session.log(f"not on this machine, left out: Python {', '.join(absent)}")
+    install(session, "--group=test", SQLALCHEMY[sqlalchemy], extras="drill")
+    session.run("pytest", "tests/pool", "tests/fork", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    install(session, "--group=docs", extras="cli")
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", "docs/_build/html")
+
+
+@nox.session(python=MAIN)
+def drill(session: nox.Session) -> None:
+    """Run the drill, on an embedded PostgreSQL when no --url is given."""
+    install(session, extras="drill")
+    session.run("poolproof", "drill", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks, or those that are named, on a release build."""
+    install(session, "--group=test", options=("--release",))
+    scripts = session.posargs or sorted(
+        str(script)
+        for script in (HERE / "bench").glob("*.py")
+        if not script.name.startswith("_")
+    )
+    for script in scripts:
+        session.run("python", script)
+
+
+@nox.session(python=MAIN)
+def soak(session: nox.Session) -> None:
+    """Repeat the pool and fork tests in new orders; minutes as argument (10)."""
+    install(session, "--group=test")
+    minutes = float(session.posargs[0]) if session.posargs else 10
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        session.run("pytest", "-q", "--exitfirst", "tests/pool", "tests/fork")
+
+
+@nox.session(python=False)
+def wheels(session: nox.Session) -> None:
+    """Build the sdist and a wheel for each Python that is there; smoke-test each."""
+    out = HERE / "dist"
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("maturin", "sdist", f"--out={out}", external=True)
+    (sdist,) = out.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        folders = {name.split("/")[1] for name in archive.getnames()}
+    if unexpected := folders - IN_SDIST:
+        session.error(f"the sdist holds {', '.join(sorted(unexpected))}")
+    for version in PYTHONS:
+        built = shutil.copy(wheel(session, version, "--release"), out)
+        smoke(session, version, Path(built))
+    # The sdist must be enough by itself: pip's way, in isolation.
+    with (
+        tempfile.TemporaryDirectory() as again,
+        build_cache.target_directory("sdist") as env,
+    ):
+        uv = ("uv", "build", "-q", "--wheel", f"--python={PYTHONS[MAIN]}")
+        command = (*uv, f"--out-dir={again}", str(sdist))
+        session.run(*command, external=True, env=env)
+        (rebuilt,) = Path(again).glob("*.whl")
+        smoke(session, MAIN, rebuilt)
+
+
+def smoke(session: nox.Session, version: str, built: Path) -> None:
+    """Try an installed wheel in a fresh environment, away from the checkout."""
+    expected = crate_version(session)
+    script = str(HERE / "tools" / "smoke.py")
+    uv = functools.partial(session.run, "uv", external=True)
+    with tempfile.TemporaryDirectory() as place, session.chdir(place):
+        python = f"{place}/environment/bin/python"
+        uv("venv", "-q", f"--python={PYTHONS[version]}", "environment")
+        uv("pip", "install", "-q", f"--python={python}", str(built))
+        session.run(python, "-I", script, expected, external=True)
+
+
+def crate_version(session: nox.Session) -> str:
+    """Return the version that Cargo.toml states."""
+    command = ("cargo", "metadata", "--no-deps", "--format-version=1")
+    answer = session.run(*command, external=True, silent=True)
+    return str(json.loads(str(answer))["packages"][0]["version"])
+
+
+@nox.session(python=MAIN)
+def fmt(session: nox.Session) -> None:
+    """Format the code of both languages and mend what can be mended."""
+    session.install("--group=lint")
+    session.run("cargo", "fmt", external=True)
+    session.run("ruff", "check", "--fix-only", "-q")
+    session.run("ruff", "format")

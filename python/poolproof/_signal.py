@@ -1,0 +1,252 @@
+"""What can be read off an exception, whichever driver raised it.
+
+Nothing here decides what an error means: that is the fault table's part. Nothing here
+asks the server either; every value is one that the driver already has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import exc as sa_exc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+__all__ = ["Phase", "ReadOnly", "Signal", "phase_of", "read", "read_only_of", "unwrap"]
+
+Phase = Literal[
+    "connect", "ping", "begin", "statement", "commit", "rollback", "unknown"
+]
+ReadOnly = Literal["imposed", "chosen", "unknown"]
+
+# Top-level packages of the drivers, with the name that the table uses for each.
+_DRIVERS = {
+    "psycopg2": "psycopg2",
+    "psycopg2cffi": "psycopg2",
+    "psycopg": "psycopg",
+    "psycopg_binary": "psycopg",
+    "psycopg_c": "psycopg",
+    "pg8000": "pg8000",
+    "asyncpg": "asyncpg",
+}
+_ASYNCPG_ADAPTER = "sqlalchemy.dialects.postgresql.asyncpg"
+
+# Code that a driver calls to reach the network: an error raised here is the driver's own.
+_PLUMBING = frozenset(
+    {"asyncio", "eventlet", "gevent", "select", "selectors", "socket", "ssl", "uvloop"}
+)
+
+# Names that mark an error class as the driver's (PEP 249; asyncpg has its own).
+_DBAPI_NAMES = frozenset({"DatabaseError", "InterfaceError", "PostgresError"})
+
+# SQLAlchemy's functions that an error comes through, and what each was doing.
+_STEPS: dict[str, Phase] = {
+    "do_ping": "ping",
+    "_do_ping_w_event": "ping",
+    "connect": "connect",
+    "do_begin": "begin",
+    "do_begin_twophase": "begin",
+    "_begin_impl": "begin",
+    "do_commit": "commit",
+    "do_commit_twophase": "commit",
+    "do_prepare_twophase": "commit",
+    "_commit_impl": "commit",
+    "_commit_twophase_impl": "commit",
+    "_prepare_twophase_impl": "commit",
+    "do_rollback": "rollback",
+    "_rollback_impl": "rollback",
+    "do_execute": "statement",
+    "do_execute_no_params": "statement",
+    "do_executemany": "statement",
+}
+
+# A statement that begins with one of these cannot end a transaction by itself.
+_PLAIN = frozenset({"select", "insert", "update", "delete", "merge", "values", "table"})
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """An error in plain values.
+
+    Attributes:
+        sqlstate: Five characters, or None when there is none.
+        message: The message alone, as the driver gives it; may hold user data.
+        classes: The exception's class and its bases, each with its module.
+        driver: ``psycopg2``, ``psycopg``, ``pg8000``, ``asyncpg``, or empty.
+        dbapi: Whether it is an error class of a driver.
+        frames: The driver's functions it went through, outermost first.
+        by_driver: Whether the driver's own Python code raised it.
+        interruption: Whether it is no error but an interruption of the caller.
+    """
+
+    sqlstate: str | None
+    message: str
+    classes: list[str]
+    driver: str
+    dbapi: bool
+    frames: list[str]
+    by_driver: bool
+    interruption: bool
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """Return the driver's exception inside SQLAlchemy's, or the exception itself."""
+    if isinstance(error, sa_exc.StatementError) and error.orig is not None:
+        return error.orig
+    return error
+
+
+def read(error: BaseException, driver: str = "") -> Signal:
+    """Read what an exception says about itself.
+
+    Args:
+        error: An exception of a driver or of anything else, not wrapped.
+        driver: The driver's name as its dialect gives it, when it is known.
+
+    Returns:
+        What was read. An exception that refuses to be read (its ``str`` raises) has an
+        empty message.
+    """
+    said = error
+    if type(error).__module__ == _ASYNCPG_ADAPTER and error.__cause__ is not None:
+        # The adapter's own text begins with the class's name; the cause's does not.
+        said = error.__cause__
+    classes = [f"{c.__module__}.{c.__qualname__}" for c in type(said).__mro__]
+    names = {c.__name__ for c in type(said).__mro__}
+    origins = [f"{module}:{name}" for module, name, _ in _trail(error)]
+    frames = [origin for origin in origins if _package(origin) in _DRIVERS]
+    known = driver.partition("_")[0] or _driver_of(classes) or _driver_of(frames)
+    dbapi = bool(names & _DBAPI_NAMES)
+    return Signal(
+        sqlstate=_sqlstate(said) if dbapi else None,
+        message=_message(said),
+        # Ours are known by the name they are imported by.
+        classes=[c.replace("poolproof.errors.", "poolproof.") for c in classes],
+        driver=_DRIVERS.get(known, known),
+        dbapi=dbapi,
+        frames=frames,
+        by_driver=_raised_by_driver(origins),
+        interruption=not isinstance(error, Exception),
+    )
+
+
+def phase_of(
+    error: BaseException, statement: str | None, *, autocommit: bool | None
+) -> Phase:
+    """Say what was being done when the error came.
+
+    Args:
+        error: The driver's exception, with its traceback.
+        statement: The statement that was running, if one was.
+        autocommit: Whether each statement commits by itself; None if not known.
+
+    Returns:
+        ``"unknown"`` whenever the error may have struck a commit.
+    """
+    phase: Phase = "unknown"
+    for module, name, _ in _trail(error):
+        if module.startswith(("sqlalchemy.engine.", "sqlalchemy.dialects.")):
+            phase = _STEPS.get(name, phase)
+    if phase == "statement":
+        words = (statement or "").split(None, 1)
+        plain = bool(words) and words[0].lower() in _PLAIN
+        return phase if plain and autocommit is False else "unknown"
+    return phase
+
+
+def read_only_of(connection: object) -> ReadOnly:
+    """Say who made the connection's transaction read-only, without a round trip.
+
+    The server reports both settings that make transactions read-only by themselves
+    (PostgreSQL 14 and newer). When neither is on, the application did it.
+
+    Args:
+        connection: The driver's own connection.
+    """
+    for name in ("readonly", "read_only"):
+        if getattr(connection, name, None) is True:
+            return "chosen"
+    values = [
+        _server_setting(connection, name)
+        for name in ("in_hot_standby", "default_transaction_read_only")
+    ]
+    if "on" in values:
+        return "imposed"
+    return "chosen" if values == ["off", "off"] else "unknown"
+
+
+def _server_setting(connection: object, name: str) -> str | None:
+    """Return a setting that the server reports by itself, if the driver keeps it."""
+    value: object = None
+    kept = getattr(connection, "parameter_statuses", None)  # pg8000
+    settings = getattr(connection, "get_settings", None)  # asyncpg
+    status = getattr(
+        getattr(connection, "info", None), "parameter_status", None
+    )  # psycopg, psycopg2
+    if isinstance(kept, dict):
+        value = kept.get(name, kept.get(name.encode()))
+    elif callable(settings):
+        value = getattr(settings(), name, None)
+    elif callable(status):
+        value = status(name)
+    if isinstance(value, bytes):
+        return value.decode("ascii", "replace")
+    return value if isinstance(value, str) else None
+
+
+def _trail(error: BaseException) -> Iterator[tuple[str, str, FrameType]]:
+    """Walk the traceback, outermost first, as module, function and frame."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        module = frame.f_globals.get("__name__")
+        yield str(module), frame.f_code.co_name, frame
+        traceback = traceback.tb_next
+
+
+def _raised_by_driver(origins: list[str]) -> bool:
+    for origin in reversed(origins):
+        package = _package(origin)
+        if package not in _PLUMBING:
+            return package in _DRIVERS
+    return False
+
+
+def _package(name: str) -> str:
+    return name.partition(":")[0].partition(".")[0]
+
+
+def _driver_of(names: list[str]) -> str:
+    for name in names:
+        if _package(name) in _DRIVERS:
+            return _package(name)
+    return ""
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    fields = _fields(error)
+    value = (
+        getattr(error, "pgcode", None)
+        or getattr(error, "sqlstate", None)
+        or (fields.get("C") if fields is not None else None)
+    )
+    return value if isinstance(value, str) and len(value) == 5 else None  # noqa: PLR2004 - a SQLSTATE is five characters
+
+
+def _fields(error: BaseException) -> dict[str, object] | None:
+    """Return the fields of a server's error as pg8000 keeps them."""
+    first = error.args[0] if error.args else None
+    return first if isinstance(first, dict) else None
+
+
+def _message(error: BaseException) -> str:
+    fields = _fields(error)
+    if fields is not None:
+        return str(fields.get("M", ""))
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - any class may have any __str__
+        return ""

@@ -1,0 +1,270 @@
+"""The event hook: what an error costs, on any pool."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Protocol
+
+from sqlalchemy import event
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import Dialect, Engine
+
+from poolproof import fork
+from poolproof._signal import Phase, ReadOnly, phase_of, read, read_only_of
+from poolproof.faults import Fault, Verdict, judge
+from poolproof.observe import FaultEvent, emit
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, ExceptionContext
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool
+
+__all__ = ["guard", "protect"]
+
+_log = logging.getLogger("poolproof.guard")
+
+_HOOK = "_poolproof_hook"
+_PID = "poolproof_backend_pid"
+
+
+def guard(engine: Engine | AsyncEngine) -> None:
+    """Make each error cost exactly what it must, on any pool.
+
+    Corruption costs the one connection that it came from, a failover every connection, a
+    unique violation nothing. What SQLAlchemy takes for a disconnect stays one. A
+    `poolproof.Pool` does this by itself.
+
+    Calling it again does nothing.
+
+    Args:
+        engine: An engine, sync or async, with any pool.
+
+    Raises:
+        TypeError: *engine* is not an engine.
+    """
+    found = getattr(engine, "sync_engine", engine)
+    if not isinstance(found, Engine):
+        msg = f"guard needs an Engine or an AsyncEngine, not {type(engine).__name__}"
+        raise TypeError(msg)
+    from poolproof.pool import Pool as OwnPool  # noqa: PLC0415 - it imports this module
+
+    pool = found.pool
+    protect(found.dialect, own_pool=isinstance(pool, OwnPool), pool=pool)
+
+
+def protect(dialect: object, *, own_pool: bool, pool: Pool | None = None) -> None:
+    """Put the hook on a dialect, once however often it is called.
+
+    Args:
+        dialect: The dialect of one engine. The stand-in of a pool that has none yet has no
+            events and is passed over.
+        own_pool: Whether the engine's pool looks at its sockets before it hands them on.
+        pool: The engine's pool, before it is used. With it the backend's process id is
+            kept from the moment of connecting, because a driver forgets it when the
+            connection breaks.
+    """
+    if pool is not None and _remember not in list(pool.dispatch.connect):
+        event.listen(pool, "connect", _remember)
+    if not isinstance(dialect, Dialect):
+        return
+    # setdefault on an instance's dict is one step: no lock, which a fork could leave locked.
+    hook = vars(dialect).get(_HOOK) or vars(dialect).setdefault(_HOOK, _Hook())
+    hook.sees_sockets = own_pool
+    # First in the row: a handler of the application that raises ends the row. SQLAlchemy
+    # knows a listener that it has already.
+    event.listen(dialect, "handle_error", hook.handle, insert=True)
+
+
+class _Hook:
+    """The listener of one dialect."""
+
+    __slots__ = ("sees_sockets",)
+
+    def __init__(self) -> None:
+        self.sees_sockets = False
+
+    def handle(self, ctx: ExceptionContext) -> BaseException | None:
+        """Judge an error; never raise one."""
+        try:
+            return self._judge(ctx)
+        except Exception:
+            _log.exception("the guard failed and left the error as it was")
+            return None
+
+    def _judge(self, ctx: ExceptionContext) -> BaseException | None:
+        error = ctx.original_exception
+        forked = fork.forked_error(ctx.connection)
+        if forked is not None:
+            if isinstance(error, type(forked)):
+                forked = error
+            ctx.is_disconnect = True
+            ctx.invalidate_pool_on_disconnect = False
+            _report(judge(read(forked)), forked, None, ctx, None)
+            return None if forked is error else forked
+        if isinstance(error, sa_exc.StatementError):
+            # It has been here before, or it came from another engine inside a hook.
+            return None
+
+        connection = _usable(ctx.connection)
+        raw = _raw(connection)
+        driver = _driver_connection(connection)
+        signal = read(error, ctx.dialect.driver)
+        verdict = judge(
+            signal,
+            phase=_phase(ctx, raw),
+            read_only=_read_only(ctx, raw, driver, signal.sqlstate),
+            closed=_closed(driver),
+            disconnect=ctx.is_disconnect,
+            # SQLAlchemy's own ping replaces every connection when it finds one dead.
+            sees_sockets=self.sees_sockets and not ctx.is_pre_ping,
+        )
+        if verdict.fault is Fault.NONE:
+            return None
+        _charge(ctx, verdict)
+        _report(verdict, error, signal.sqlstate, ctx, _pid(connection, driver))
+        return None
+
+
+def _charge(ctx: ExceptionContext, verdict: Verdict) -> None:
+    """Make SQLAlchemy discard what the verdict says.
+
+    Both flags are needed: SQLAlchemy discards nothing unless it takes the error for a
+    disconnect. That flag is only ever set here, never taken back.
+    """
+    if verdict.cost != "nothing":
+        ctx.is_disconnect = True
+        ctx.invalidate_pool_on_disconnect = verdict.cost == "generation"
+
+
+def _report(
+    verdict: Verdict,
+    error: BaseException,
+    sqlstate: str | None,
+    ctx: ExceptionContext,
+    pid: int | None,
+) -> None:
+    """Log a fault once and give it to the listeners.
+
+    The line has no text of the driver's: that may hold values of the application.
+    """
+    event_ = FaultEvent(
+        fault=verdict.fault,
+        verdict=verdict,
+        backend_pid=pid,
+        process_id=os.getpid(),
+        driver=ctx.dialect.driver,
+        sqlstate=sqlstate,
+        exception=error,
+        when=datetime.now(timezone.utc),
+    )
+    _log.log(
+        logging.INFO if verdict.cost == "nothing" else logging.WARNING,
+        "%s: %s; cost %s, retry %s, outcome %s "
+        "(sqlstate %s, backend pid %s, process id %s, driver %s)",
+        verdict.fault,
+        verdict.cause,
+        verdict.cost,
+        verdict.retry,
+        verdict.outcome,
+        sqlstate,
+        pid,
+        event_.process_id,
+        event_.driver,
+    )
+    emit(event_)
+
+
+class _Fairy(Protocol):
+    """The pool's proxy of a connection, as far as it is looked at here."""
+
+    dbapi_connection: DBAPIConnection | None
+    driver_connection: object
+    info: dict[object, object]
+
+
+def _usable(connection: Connection | None) -> _Fairy | None:
+    """Return the pool's proxy, without making SQLAlchemy connect anew."""
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    return connection.connection
+
+
+def _raw(fairy: _Fairy | None) -> object:
+    return None if fairy is None else fairy.dbapi_connection
+
+
+def _driver_connection(fairy: _Fairy | None) -> object:
+    return None if fairy is None else fairy.driver_connection
+
+
+def _closed(driver: object) -> bool:
+    """Whether the driver says so: psycopg2, psycopg (a number or a bool), asyncpg."""
+    if driver is None:
+        return False
+    is_closed = getattr(driver, "is_closed", None)
+    return bool(
+        getattr(driver, "closed", False)
+        or getattr(driver, "broken", False)
+        or (callable(is_closed) and is_closed())
+    )
+
+
+def _phase(ctx: ExceptionContext, raw: object) -> Phase:
+    if ctx.is_pre_ping:
+        return "ping"
+    if ctx.connection is None:
+        return "connect"
+    autocommit = getattr(raw, "autocommit", None)
+    return phase_of(
+        ctx.original_exception,
+        ctx.statement,
+        autocommit=autocommit if isinstance(autocommit, bool) else None,
+    )
+
+
+def _read_only(
+    ctx: ExceptionContext, raw: object, driver: object, sqlstate: str | None
+) -> ReadOnly:
+    if sqlstate != "25006" or ctx.connection is None:
+        return "unknown"
+    options = ctx.connection.get_execution_options()
+    if options.get("postgresql_readonly") is True or (
+        getattr(raw, "readonly", None) is True
+    ):
+        return "chosen"
+    return read_only_of(driver)
+
+
+def _remember(
+    dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry
+) -> None:
+    """Keep the backend's process id; a driver forgets it when the connection breaks."""
+    try:
+        record.info[_PID] = _ask_pid(record.driver_connection)
+    except Exception:
+        _log.exception("the backend's process id could not be read")
+
+
+def _pid(fairy: _Fairy | None, driver: object) -> int | None:
+    if fairy is None:
+        return None
+    kept = fairy.info.get(_PID)
+    return kept if isinstance(kept, int) else _ask_pid(driver)
+
+
+def _ask_pid(driver: object) -> int | None:
+    """Read the backend's process id out of the driver, without a round trip."""
+    info = getattr(driver, "info", None)  # psycopg2, psycopg
+    key = getattr(driver, "_backend_key_data", None)  # pg8000
+    ask = getattr(driver, "get_server_pid", None)  # asyncpg
+    pid: object = None
+    if isinstance(key, bytes):
+        pid = int.from_bytes(key[:4], "big")
+    elif callable(ask):
+        pid = ask()
+    elif info is not None:
+        pid = getattr(info, "backend_pid", None)
+    return pid if isinstance(pid, int) and pid > 0 else None

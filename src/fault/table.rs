@@ -1,0 +1,189 @@
+//! Looking an error up in the rows.
+
+use super::kind::Fault;
+use super::rows::{PRICES, Price, ROWS, Row, Rule, Test};
+use super::signal::{Phase, ReadOnly, Signal};
+use super::statement::speaks_of_another;
+use super::verdict::{Cost, Outcome, Retry, Verdict};
+
+/// What libpq and psycopg begin a failed connection attempt with.
+const ATTEMPTS: [&str; 6] = [
+    "connection to server ",
+    "connection failed: ",
+    "could not connect to server",
+    "could not translate host name ",
+    "connection timeout expired",
+    "- host: ",
+];
+
+/// A fault, with the cause that the row names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What the error means.
+    pub fault: Fault,
+    /// The cause that the matching row gives; the fault's own sentence when no row matched.
+    pub cause: &'static str,
+    price: &'static Price,
+    phase: Phase,
+    answered: bool,
+    gone: bool,
+}
+
+impl PartialEq for Price {
+    fn eq(&self, other: &Self) -> bool {
+        self.fault == other.fault
+    }
+}
+
+impl Eq for Price {}
+
+impl Finding {
+    /// What it costs and what may be done.
+    ///
+    /// `sees_sockets` says whether the pool looks at a socket before it hands it on; if it
+    /// does not, faults that strike all connections at once cost them all.
+    pub fn verdict(&self, sees_sockets: bool) -> Verdict {
+        let (retry, outcome) = follow(self.price.rule, self.phase, self.answered);
+        Verdict {
+            cost: self.cost(sees_sockets),
+            retry,
+            outcome,
+        }
+    }
+
+    fn cost(&self, sees_sockets: bool) -> Cost {
+        let listed = if sees_sockets {
+            self.price.cost
+        } else {
+            self.price.blind
+        };
+        match (listed, self.phase) {
+            // There is no connection yet that could be discarded.
+            (_, Phase::Connect) => Cost::Nothing,
+            // SQLAlchemy replaces everything when a ping of its own finds a dead connection.
+            (Cost::Connection, Phase::Ping) if !sees_sockets => Cost::Generation,
+            // Whatever the fault, a connection that is gone is gone.
+            (Cost::Nothing, _) if self.gone && sees_sockets => Cost::Connection,
+            (Cost::Nothing, _) if self.gone => Cost::Generation,
+            (cost, _) => cost,
+        }
+    }
+
+    /// The sentence about the fault.
+    pub fn meaning(&self) -> &'static str {
+        self.price.meaning
+    }
+}
+
+fn follow(rule: Rule, phase: Phase, answered: bool) -> (Retry, Outcome) {
+    match rule {
+        Rule::Always(retry, outcome) => (retry, outcome),
+        Rule::ByPhase => match phase {
+            Phase::Connect | Phase::Ping => (Retry::Reconnect, Outcome::NotDone),
+            Phase::Begin | Phase::Statement | Phase::Rollback => {
+                (Retry::WholeUnit, Outcome::NotDone)
+            }
+            Phase::Commit | Phase::Unknown => (Retry::Never, Outcome::Unknown),
+        },
+        Rule::IfAnswered if answered => (Retry::Never, Outcome::NotDone),
+        Rule::IfAnswered => (Retry::Never, Outcome::Unknown),
+    }
+}
+
+/// Says what an error means.
+pub fn classify(signal: &Signal<'_>) -> Finding {
+    let text = Text::of(signal.message);
+    let row = if signal.interruption {
+        None
+    } else {
+        ROWS.iter().find(|row| holds(row, signal, &text))
+    };
+    let fault = match row {
+        Some(row) => row.fault,
+        None if signal.interruption => Fault::Interrupted,
+        None if signal.closed || signal.disconnect => Fault::ConnectionLost,
+        None => Fault::None,
+    };
+    let price = price_of(fault);
+    Finding {
+        fault,
+        cause: row.map_or(price.meaning, |row| row.cause),
+        price,
+        phase: signal.phase,
+        answered: signal.sqlstate.is_some(),
+        gone: signal.closed || signal.disconnect,
+    }
+}
+
+fn price_of(fault: Fault) -> &'static Price {
+    // A test shows that every fault has its price; the first entry is the harmless one.
+    PRICES
+        .iter()
+        .find(|price| price.fault == fault)
+        .unwrap_or(&PRICES[0])
+}
+
+/// A message as the rows look at it: what stands in double quotes is taken out, because there
+/// the application's own words stand, and runs of blanks are one.
+struct Text {
+    first: String,
+    attempts: Vec<String>,
+    connecting: bool,
+}
+
+impl Text {
+    fn of(message: &str) -> Self {
+        let lines: Vec<String> = message.lines().map(unquoted).collect();
+        let attempts: Vec<String> = lines
+            .iter()
+            .filter(|line| ATTEMPTS.iter().any(|attempt| line.starts_with(attempt)))
+            .cloned()
+            .collect();
+        let first = lines.into_iter().next().unwrap_or_default();
+        let connecting = ATTEMPTS.iter().any(|attempt| first.starts_with(attempt));
+        Self {
+            first,
+            attempts,
+            connecting,
+        }
+    }
+}
+
+fn unquoted(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut inside = false;
+    for c in line.trim().chars() {
+        if c == '"' {
+            inside = !inside;
+            out.push(c);
+        } else if !(inside || c.is_whitespace() && out.ends_with(' ')) {
+            out.push(if c.is_whitespace() { ' ' } else { c });
+        }
+    }
+    out
+}
+
+fn holds(row: &Row, signal: &Signal<'_>, text: &Text) -> bool {
+    let names_code = row
+        .tests
+        .iter()
+        .any(|test| matches!(test, Test::Code(_) | Test::Class(_)));
+    // The server's own words, which may quote the application's, count only beside a SQLSTATE
+    // that the row names; the driver's words only where there is no SQLSTATE.
+    let words = names_code || (signal.dbapi && signal.sqlstate.is_none());
+    row.tests.iter().all(|test| match *test {
+        Test::Code(code) => signal.sqlstate == Some(code),
+        Test::Class(class) => signal.sqlstate.is_some_and(|code| code.starts_with(class)),
+        Test::Is(what) => words && text.first == what,
+        Test::Starts(what) => words && !text.connecting && text.first.starts_with(what),
+        Test::Has(what) => words && !text.connecting && text.first.contains(what),
+        Test::Refusal(what) => words && text.attempts.iter().any(|line| line.contains(what)),
+        Test::Driver(driver) => signal.driver == driver,
+        Test::Exception(class) => signal.classes.contains(&class),
+        Test::Through(function) => signal.frames.contains(&function),
+        Test::Raw => !signal.dbapi && signal.by_driver,
+        Test::Foreign => !signal.dbapi,
+        Test::AnotherStatement => speaks_of_another(signal.message),
+        Test::ReadOnlyChosen => signal.read_only == ReadOnly::Chosen,
+    })
+}

@@ -1,0 +1,271 @@
+//! What the table must say, and what it must never say.
+
+use proptest::prelude::*;
+
+use super::rows::{PRICES, ROWS, Test};
+use super::statement::speaks_of_another;
+use super::{Cost, Fault, Outcome, Phase, ReadOnly, Retry, Signal, classify};
+
+fn server(code: &'static str, message: &'static str) -> Signal<'static> {
+    Signal {
+        sqlstate: Some(code),
+        message,
+        classes: vec!["psycopg2.errors.Some"],
+        driver: "psycopg2",
+        dbapi: true,
+        ..Signal::default()
+    }
+}
+
+fn client(driver: &'static str, message: &'static str) -> Signal<'static> {
+    Signal {
+        message,
+        classes: vec!["driver.OperationalError"],
+        driver,
+        dbapi: true,
+        ..Signal::default()
+    }
+}
+
+fn fault(signal: &Signal<'_>) -> Fault {
+    classify(signal).fault
+}
+
+#[test]
+fn every_fault_has_one_price_and_a_row_or_a_rule() {
+    for fault in Fault::ALL {
+        let prices = PRICES.iter().filter(|price| price.fault == fault).count();
+        assert_eq!(prices, 1, "{fault}");
+        let rowless = matches!(fault, Fault::None | Fault::Interrupted);
+        assert!(
+            rowless || ROWS.iter().any(|row| row.fault == fault),
+            "{fault}"
+        );
+    }
+    assert_eq!(PRICES.len(), Fault::ALL.len());
+}
+
+#[test]
+fn the_blind_never_pay_less() {
+    for price in PRICES {
+        let rank = |cost| match cost {
+            Cost::Nothing => 0,
+            Cost::Connection => 1,
+            Cost::Generation => 2,
+        };
+        assert!(rank(price.cost) <= rank(price.blind), "{}", price.fault);
+    }
+}
+
+#[test]
+fn every_row_can_be_reached() {
+    for (n, row) in ROWS.iter().enumerate() {
+        let shadow = ROWS[..n]
+            .iter()
+            .find(|above| above.tests.iter().all(|test| row.tests.contains(test)));
+        assert!(shadow.is_none(), "{row:?} is hidden by {shadow:?}");
+    }
+}
+
+#[test]
+fn a_tuples_ok_costs_its_one_connection() {
+    let text = "error with status PGRES_TUPLES_OK and no message from the libpq";
+    for sees in [true, false] {
+        let found = classify(&client("psycopg2", text));
+        assert_eq!(found.fault, Fault::Corruption);
+        assert_eq!(found.verdict(sees).cost, Cost::Connection);
+        assert_eq!(found.verdict(sees).outcome, Outcome::Unknown);
+        assert_eq!(found.verdict(sees).retry, Retry::Never);
+    }
+}
+
+#[test]
+fn words_of_the_application_are_no_fault() {
+    let detail = "duplicate key value violates unique constraint \"a\"\n\
+        DETAIL:  Key (x)=(lost synchronization with server) already exists.";
+    assert_eq!(fault(&server("23505", detail)), Fault::None);
+    let raised = "lost synchronization with server: got message type";
+    assert_eq!(fault(&server("P0001", raised)), Fault::None);
+    let quoted = "syntax error at or near \"server closed the connection unexpectedly\"";
+    assert_eq!(fault(&client("psycopg2", quoted)), Fault::None);
+    let own = Signal {
+        message: raised,
+        classes: vec!["builtins.ValueError"],
+        ..Signal::default()
+    };
+    assert_eq!(fault(&own), Fault::None);
+}
+
+#[test]
+fn a_later_line_is_not_the_message() {
+    let text = "some error\nlost synchronization with server";
+    assert_eq!(fault(&client("psycopg2", text)), Fault::None);
+}
+
+#[test]
+fn a_refused_connection_is_no_lost_one() {
+    let text = "connection to server at \"h\" (::1), port 1 failed: Connection refused\n\
+        \tIs the server running on that host?\n\
+        connection to server at \"h\" (127.0.0.1), port 1 failed: \
+        FATAL:  sorry, too many clients already\n";
+    assert_eq!(fault(&client("psycopg2", text)), Fault::TooManyConnections);
+    let text = "connection failed: connection to server at \"h\", port 1 failed: \
+        server closed the connection unexpectedly";
+    assert_eq!(fault(&client("psycopg", text)), Fault::Unreachable);
+}
+
+#[test]
+fn a_pooler_is_told_from_a_broken_protocol() {
+    assert_eq!(fault(&server("08P01", "query_wait_timeout")), Fault::Pooler);
+    let text = "bind message supplies 1 parameters, but prepared statement \"\" requires 2";
+    assert_eq!(fault(&server("08P01", text)), Fault::Corruption);
+    assert_eq!(fault(&server("08006", "")), Fault::ConnectionLost);
+}
+
+#[test]
+fn a_termination_costs_one_connection_where_sockets_are_seen() {
+    let found = classify(&server("57P01", "terminating connection"));
+    assert_eq!(found.fault, Fault::Terminated);
+    assert_eq!(found.verdict(true).cost, Cost::Connection);
+    assert_eq!(found.verdict(false).cost, Cost::Generation);
+}
+
+#[test]
+fn a_write_to_a_standby_costs_the_generation_unless_it_was_meant() {
+    let mut signal = server("25006", "cannot execute INSERT in a read-only transaction");
+    assert_eq!(classify(&signal).verdict(true).cost, Cost::Generation);
+    signal.read_only = ReadOnly::Chosen;
+    assert_eq!(classify(&signal).verdict(true).cost, Cost::Nothing);
+}
+
+#[test]
+fn a_commit_that_broke_is_unknown_and_never_repeated() {
+    let mut signal = client("psycopg2", "server closed the connection unexpectedly");
+    for (phase, retry, outcome) in [
+        (Phase::Commit, Retry::Never, Outcome::Unknown),
+        (Phase::Unknown, Retry::Never, Outcome::Unknown),
+        (Phase::Statement, Retry::WholeUnit, Outcome::NotDone),
+        (Phase::Connect, Retry::Reconnect, Outcome::NotDone),
+    ] {
+        signal.phase = phase;
+        let verdict = classify(&signal).verdict(true);
+        assert_eq!(
+            (verdict.retry, verdict.outcome),
+            (retry, outcome),
+            "{phase:?}"
+        );
+    }
+}
+
+#[test]
+fn connecting_costs_nothing_because_there_is_nothing_yet() {
+    let mut signal = client("psycopg2", "server closed the connection unexpectedly");
+    signal.phase = Phase::Connect;
+    assert_eq!(classify(&signal).verdict(false).cost, Cost::Nothing);
+}
+
+#[test]
+fn a_closed_connection_is_lost_whatever_was_said() {
+    let mut signal = server("XX000", "something");
+    assert_eq!(fault(&signal), Fault::None);
+    signal.closed = true;
+    assert_eq!(fault(&signal), Fault::ConnectionLost);
+    let mut signal = server("40001", "could not serialize access");
+    signal.disconnect = true;
+    assert_eq!(classify(&signal).verdict(true).cost, Cost::Connection);
+    assert_eq!(classify(&signal).verdict(false).cost, Cost::Generation);
+}
+
+#[test]
+fn an_interruption_is_not_looked_up() {
+    let mut signal = server("23505", "");
+    signal.interruption = true;
+    assert_eq!(fault(&signal), Fault::Interrupted);
+}
+
+#[test]
+fn an_exception_amid_an_answer_of_pg8000_is_corruption() {
+    let mut signal = Signal {
+        message: "'NoneType' object has no attribute 'append'",
+        classes: vec!["builtins.AttributeError"],
+        driver: "pg8000",
+        by_driver: true,
+        ..Signal::default()
+    };
+    assert_eq!(fault(&signal), Fault::Suspect);
+    signal.frames = vec!["pg8000.core:handle_messages", "pg8000.core:handle_DATA_ROW"];
+    assert_eq!(fault(&signal), Fault::Corruption);
+}
+
+fn phases() -> impl Strategy<Value = Phase> {
+    prop::sample::select(Phase::ALL.to_vec())
+}
+
+/// Text that a row looks for, so that random messages come near to matching.
+fn needles() -> impl Strategy<Value = String> {
+    let words: Vec<String> = ROWS
+        .iter()
+        .flat_map(|row| row.tests)
+        .filter_map(|test| match test {
+            Test::Is(text) | Test::Starts(text) | Test::Has(text) | Test::Refusal(text) => {
+                Some((*text).to_owned())
+            }
+            _ => None,
+        })
+        .chain([
+            "at or near \"".into(),
+            "\nLINE 1: ".into(),
+            "connection to server ".into(),
+        ])
+        .collect();
+    prop::collection::vec(
+        prop_oneof![prop::sample::select(words), any::<String>()],
+        0..4,
+    )
+    .prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(
+        message in needles(),
+        code in prop::option::of("\\PC{0,6}"),
+        driver in "psycopg2?|pg8000|asyncpg|",
+        exception in "\\PC{0,20}",
+        dbapi: bool, by_driver: bool, closed: bool, disconnect: bool, sees: bool,
+        phase in phases(),
+    ) {
+        let signal = Signal {
+            sqlstate: code.as_deref(),
+            message: &message,
+            classes: vec![&exception],
+            driver: &driver,
+            dbapi, by_driver, closed, disconnect, phase,
+            ..Signal::default()
+        };
+        let found = classify(&signal);
+        let verdict = found.verdict(sees);
+        prop_assert!(!found.cause.is_empty());
+        // Only what is known not to be done may be repeated.
+        prop_assert!(verdict.retry == Retry::Never || verdict.outcome == Outcome::NotDone);
+    }
+
+    #[test]
+    fn a_data_error_is_no_fault_whatever_it_says(
+        message in needles(),
+        class in "22|23|42|P0",
+        rest in "[0-9A-Z]{3}",
+    ) {
+        let code = format!("{class}{rest}");
+        // The one row that reads the text of such an error.
+        prop_assume!(!(code == "42601" && speaks_of_another(&message)));
+        let signal = Signal {
+            sqlstate: Some(&code),
+            message: &message,
+            driver: "psycopg2",
+            dbapi: true,
+            ..Signal::default()
+        };
+        prop_assert_eq!(classify(&signal).fault, Fault::None);
+    }
+}

@@ -1,0 +1,99 @@
+"""What the documents show, runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def load(name: str) -> ModuleType:
+    """Import a module that stands beside this file, whatever the path is."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"tests_docs_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+blocks = load("blocks")
+PAGES = {page.relative_to(blocks.CHECKOUT).as_posix(): page for page in blocks.pages()}
+RUNNING = [
+    name
+    for name, page in PAGES.items()
+    if any(block.runs for block in blocks.blocks(page) if block.language == "python")
+]
+SHELL = [
+    name
+    for name, page in PAGES.items()
+    if any(block.runs for block in blocks.blocks(page) if block.language == "console")
+]
+LANGUAGES = {"python", "console", "text", "toml", "ini", "{toctree}"}
+
+
+def run_page(page: Path, netloc: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """Run one document's blocks in a process of its own."""
+    environment = {k: v for k, v in os.environ.items() if k != "POOLPROOF"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(blocks.__file__), str(page), netloc],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize("name", sorted({*RUNNING, *SHELL}))
+def test_every_block_of_a_document_runs(name: str, pg: Any, tmp_path: Path) -> None:
+    url = pg.url("psycopg2")
+    netloc = f"{url.username}@{url.host}:{url.port}/{url.database}"
+    done = run_page(PAGES[name], netloc, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_the_front_door_and_the_quick_start_have_blocks_that_run() -> None:
+    assert {"README.md", "docs/quickstart.md", "docs/testing.md"} <= set(RUNNING)
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_every_block_names_a_language_that_is_known(name: str) -> None:
+    languages = {block.language for block in blocks.blocks(PAGES[name])}
+    assert languages <= LANGUAGES
+
+
+def test_make_drill_and_make_test_stand_within_the_first_screen() -> None:
+    first_screen = "\n".join(PAGES["README.md"].read_text().splitlines()[:24])
+    assert "make drill" in first_screen
+    assert "make test" in first_screen
+
+
+def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A page\n\n```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n"
+    )
+    done = run_page(page, "", tmp_path)
+    assert done.returncode != 0
+    assert 'page.md", line 8' in done.stderr
+
+
+def test_only_a_reason_keeps_a_block_from_running(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    block = "```console\n$ false\n```\n"
+    page.write_text(f"<!-- not run: it fails -->\n{block}")
+    assert run_page(page, "", tmp_path).returncode == 0
+    page.write_text(f"<!-- not run: -->\n{block}")
+    assert run_page(page, "", tmp_path).returncode != 0

@@ -1,0 +1,152 @@
+//! Every interleaving of two or three threads at the gate, explored by loom.
+//!
+//! Run with `RUSTFLAGS="--cfg loom"`. Loom does not model the passing of time, so a wait that times out is
+//! played by a waiter that leaves the queue, which is what a time-out does.
+#![cfg(loom)]
+
+use std::sync::Arc;
+
+use _native::pool::{Admission, Gate, Grant, Limits, Outcome, Released};
+use loom::thread;
+
+const ONE: Limits = Limits {
+    kept: Some(1),
+    total: Some(1),
+    lifo: false,
+};
+
+fn put(gate: &Gate, grant: Grant) {
+    match gate.release(grant.slot) {
+        Released::Done => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+fn take(gate: &Arc<Gate>, thread: u64) -> Grant {
+    match gate.join(thread, true).unwrap() {
+        Admission::Granted(grant) => grant,
+        Admission::Waiting(waiter) => loop {
+            match waiter.sleep(None).unwrap() {
+                Outcome::Granted(grant) => return grant,
+                Outcome::TimedOut => panic!("a wait without bound timed out"),
+                Outcome::Interrupted => thread::yield_now(),
+            }
+        },
+    }
+}
+
+#[test]
+fn a_sleeper_is_woken_by_a_release() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(ONE));
+        let grant = gate.acquire(0).unwrap().unwrap();
+        let other = Arc::clone(&gate);
+        let taker = thread::spawn(move || {
+            let grant = take(&other, 1);
+            put(&other, grant);
+        });
+        put(&gate, grant);
+        taker.join().unwrap();
+        let end = gate.snapshot().unwrap();
+        assert_eq!((end.idle, end.lent, end.waiting), (1, 0, 0));
+    });
+}
+
+#[test]
+fn one_who_gives_up_while_being_served_loses_no_slot() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(ONE));
+        let grant = gate.acquire(0).unwrap().unwrap();
+        let other = Arc::clone(&gate);
+        let quitter = thread::spawn(move || match other.join(1, true).unwrap() {
+            Admission::Granted(grant) => put(&other, grant),
+            Admission::Waiting(waiter) => drop(waiter),
+        });
+        put(&gate, grant);
+        quitter.join().unwrap();
+        let end = gate.snapshot().unwrap();
+        assert_eq!((end.idle, end.lent, end.waiting), (1, 0, 0));
+    });
+}
+
+#[test]
+fn one_who_gives_up_passes_the_slot_to_the_one_behind() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(ONE));
+        let grant = gate.acquire(0).unwrap().unwrap();
+        let Admission::Waiting(quitter) = gate.join(1, true).unwrap() else {
+            panic!()
+        };
+        let Admission::Waiting(patient) = gate.join(2, true).unwrap() else {
+            panic!()
+        };
+        let other = Arc::clone(&gate);
+        let leaving = thread::spawn(move || {
+            drop(quitter);
+            drop(other);
+        });
+        put(&gate, grant);
+        leaving.join().unwrap();
+        assert_eq!(patient.take().unwrap().unwrap().slot, grant.slot);
+    });
+}
+
+#[test]
+fn a_failed_opening_wakes_the_next() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(ONE));
+        let grant = gate.acquire(0).unwrap().unwrap();
+        let other = Arc::clone(&gate);
+        let taker = thread::spawn(move || {
+            let grant = take(&other, 1);
+            assert!(grant.must_open);
+            put(&other, grant);
+        });
+        assert_eq!(gate.vacate(grant.slot), None);
+        taker.join().unwrap();
+        assert_eq!(gate.snapshot().unwrap().idle, 1);
+    });
+}
+
+#[test]
+fn a_slot_is_never_granted_to_two() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(Limits {
+            kept: Some(1),
+            total: Some(2),
+            lifo: false,
+        }));
+        let takers: Vec<_> = (0..2)
+            .map(|n| {
+                let gate = Arc::clone(&gate);
+                thread::spawn(move || gate.acquire(n).unwrap().unwrap().slot)
+            })
+            .collect();
+        let mut slots: Vec<_> = takers
+            .into_iter()
+            .map(|taker| taker.join().unwrap())
+            .collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [0, 1]);
+    });
+}
+
+#[test]
+fn expiring_beside_a_release_keeps_the_count() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(ONE));
+        let grant = gate.acquire(0).unwrap().unwrap();
+        let other = Arc::clone(&gate);
+        let disposer = thread::spawn(move || other.expire_all().unwrap());
+        let released = gate.release(grant.slot);
+        let (closing, _) = disposer.join().unwrap();
+        // Either it was idle when everything expired, or it came back stale: closed once in any case.
+        match released {
+            Released::Done => assert_eq!(closing, [grant.slot]),
+            Released::Stale => assert!(closing.is_empty()),
+            other => panic!("{other:?}"),
+        }
+        let end = gate.snapshot().unwrap();
+        assert_eq!((end.idle, end.lent), (0, 0));
+    });
+}

@@ -1,0 +1,98 @@
+"""A proxy that puts bytes into answers, and small helpers of the fault tests."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import sqlalchemy as sa
+
+
+class Proxy:
+    """Forwards to a server, and puts bytes before its next answer when told to.
+
+    Args:
+        address: Host and port of the server.
+    """
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._stray: bytes | None = None
+        self.port: int = self._listener.getsockname()[1]
+        self._run(self._accept)
+
+    def inject(self, stray: bytes) -> None:
+        """Put *stray* before whatever the server says next, in the same segment."""
+        self._stray = stray
+
+    def cut(self) -> None:
+        """End every connection."""
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End everything."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self.cut()
+        for thread in self._threads:
+            thread.join(5)
+        self._listener.close()
+        for each in self._sockets:
+            each.close()
+
+    def _run(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._address)
+                self._sockets += [client, server]
+                self._run(self._pump, client, server, False)  # noqa: FBT003
+                self._run(self._pump, server, client, True)  # noqa: FBT003
+
+    def _pump(self, source: socket.socket, sink: socket.socket, down: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if down and self._stray is not None:
+                    data, self._stray = self._stray + data, None
+                sink.sendall(data)
+        for each in (source, sink):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+def message(kind: bytes, body: bytes = b"") -> bytes:
+    """Return one message of the protocol, whole."""
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def driver_connections(engine: sa.Engine, count: int) -> list[object]:
+    """Check *count* connections out together; return the drivers' own, then check in."""
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(engine.connect()) for _ in range(count)]
+        return [each.connection.driver_connection for each in opened]
+
+
+def first_error(action: Callable[[], object]) -> BaseException:
+    """Return what *action* raises; fail when it raises nothing."""
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+        return error
+    pytest.fail("nothing was raised")

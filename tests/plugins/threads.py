@@ -1,0 +1,104 @@
+"""Threads of a test: their outcomes, who waits, and whether the pool is whole after.
+
+Nothing here needs pytest, so that scripts in processes of their own start quickly.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.pool import QueuePool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.pool import PoolProxiedConnection
+
+    from plugins.dbapi import StubDBAPI
+
+PATIENCE = 20.0  # seconds that a thread of a test may take
+
+
+class Task(threading.Thread):
+    """A thread whose outcome is asked for: ``result()`` returns or raises it."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:  # noqa: ANN401
+        super().__init__(daemon=True)
+        self._function = function
+        self._arguments = arguments
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Call the function; keep what comes out."""
+        try:
+            self._result = self._function(*self._arguments)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asks
+            self._error = error
+        finally:
+            del self._function, self._arguments
+
+    def result(self, seconds: float = PATIENCE) -> Any:  # noqa: ANN401
+        """Return what the function returned, or raise what it raised."""
+        self.join(seconds)
+        assert not self.is_alive(), f"the thread still runs after {seconds} s"
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        result, self._result = self._result, None
+        return result
+
+
+def waiting(pool: Any) -> int:  # noqa: ANN401
+    """Return how many threads wait in the pool for a connection."""
+    if isinstance(pool, QueuePool):
+        return len(pool._pool.not_empty._waiters)  # type: ignore[attr-defined]
+    return int(pool.stats().waiting)
+
+
+def wait_for_waiters(pool: Any, count: int) -> None:  # noqa: ANN401
+    """Return when exactly *count* threads wait in the pool."""
+    eventually(lambda: waiting(pool) == count, what=f"{count} waiting threads")
+
+
+def assert_whole(pool: Any, dbapi: StubDBAPI, capacity: int) -> None:  # noqa: ANN401
+    """Assert that nothing is out and that the full capacity can be taken.
+
+    Args:
+        pool: The pool, with nobody using it.
+        dbapi: Its scripted driver; the script is cleared.
+        capacity: The size and the overflow together.
+    """
+    dbapi.script.clear()
+    gc.collect()
+    assert pool.checkedout() == 0, pool.status()
+    tasks = [Task(pool.connect) for _ in range(capacity)]
+    taken: list[PoolProxiedConnection] = [task.result() for task in tasks]
+    assert pool.checkedout() == capacity, pool.status()
+    assert len({id(one.dbapi_connection) for one in taken}) == capacity
+    for one in taken:
+        one.close()
+    assert pool.checkedout() == 0, pool.status()
+    assert pool.checkedin() <= max(pool.size(), capacity if not pool.size() else 0)
+
+
+def eventually(
+    condition: Callable[[], object], *, seconds: float = 10.0, what: str = ""
+) -> None:
+    """Wait until *condition* is true, looking every millisecond.
+
+    Args:
+        condition: Looked at until it is true.
+        seconds: After so long the test fails.
+        what: What is waited for, for the failure's message.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            message = f"did not happen within {seconds} s: {what or condition!r}"
+            raise AssertionError(message)
+        time.sleep(0.001)

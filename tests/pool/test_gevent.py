@@ -1,0 +1,280 @@
+"""Under gevent a waiting greenlet lets the others run.
+
+Each test runs in a process of its own, patched before anything else is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from plugins.processes import run_script
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("gevent") is None, reason="gevent is not installed"
+)
+
+PRELUDE = """
+from gevent import monkey
+monkey.patch_all()
+import sys, threading, time
+import gevent
+from sqlalchemy import exc
+from sqlalchemy.pool import QueuePool
+import poolproof
+from plugins.dbapi import SocketDBAPI
+
+dbapi = SocketDBAPI()
+cls = {"queue": QueuePool, "poolproof": poolproof.Pool}[sys.argv[1]]
+ticks = 0
+
+def tick():
+    global ticks
+    while True:
+        gevent.sleep(0.001)
+        ticks += 1
+
+ticker = gevent.spawn(tick)
+
+def whole(pool, capacity):
+    assert pool.checkedout() == 0, pool.status()
+    pool._timeout = 5
+    taken = [pool.connect() for _ in range(capacity)]
+    assert pool.checkedout() == capacity
+    for one in taken:
+        one.close()
+"""
+
+
+def run(pool_class, source, *arguments, prelude=PRELUDE):
+    name = "queue" if pool_class.__name__ == "QueuePool" else "poolproof"
+    done = run_script(prelude + source, name, *arguments, seconds=40, warnings="default")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_sixty_greenlets_share_five_connections_and_the_hub_is_never_blocked(pool_class):
+    (ticks,) = run(
+        pool_class,
+        """
+pool = cls(dbapi.connect, pool_size=3, max_overflow=2, timeout=20)
+dbapi.script["connect"] = lambda _: gevent.sleep(0.005)
+longest = 0.0
+
+def work():
+    for _ in range(10):
+        with pool.connect():
+            gevent.sleep(0.002)
+
+def watch():
+    global longest
+    before = time.monotonic()
+    while True:
+        gevent.sleep(0.001)
+        now = time.monotonic()
+        longest = max(longest, now - before)
+        before = now
+
+watcher = gevent.spawn(watch)
+greenlets = [gevent.spawn(work) for _ in range(60)]
+gevent.joinall(greenlets, timeout=30, raise_error=True)
+assert all(greenlet.successful() for greenlet in greenlets)
+assert dbapi.peak <= 5, dbapi.peak
+assert longest < 2, longest
+whole(pool, 5)
+print(ticks)
+""",
+    )
+    assert int(ticks) > 20
+
+
+def test_time_out_comes_in_time_and_the_hub_runs_on(pool_class):
+    (ticks,) = run(
+        pool_class,
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=0.3)
+held = pool.connect()
+began = time.monotonic()
+try:
+    pool.connect()
+except exc.TimeoutError:
+    took = time.monotonic() - began
+assert 0.25 < took < 3, took
+held.close()
+whole(pool, 1)
+print(ticks)
+""",
+    )
+    assert int(ticks) > 20
+
+
+def test_timeout_none_waits_until_a_connection_is_there(pool_class):
+    run(
+        pool_class,
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=None)
+held = pool.connect()
+waiter = gevent.spawn(lambda: pool.connect().close())
+while ticks < 20:
+    gevent.sleep(0.001)
+assert not waiter.ready()
+held.close()
+waiter.get(timeout=5)
+whole(pool, 1)
+""",
+    )
+
+
+def test_connection_that_comes_back_wakes_its_waiter_at_once(pool_class):
+    run(
+        pool_class,
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
+for _ in range(20):
+    held = pool.connect()
+    waiter = gevent.spawn(lambda: pool.connect().close())
+    gevent.sleep(0.005)
+    began = time.monotonic()
+    held.close()
+    waiter.get(timeout=5)
+    took = time.monotonic() - began
+    assert took < 0.2, took
+whole(pool, 1)
+""",
+    )
+
+
+@pytest.mark.parametrize("kind", ["GreenletExit", "KeyboardInterrupt", "Timeout"])
+def test_greenlet_that_is_ended_while_it_waits_loses_no_slot(pool_class, kind):
+    run(
+        pool_class,
+        """
+kinds = {
+    "GreenletExit": gevent.GreenletExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "Timeout": gevent.Timeout,
+}
+kind = kinds[sys.argv[2]]
+pool = cls(dbapi.connect, pool_size=2, max_overflow=0, timeout=20)
+ended = []
+
+def wait():
+    try:
+        pool.connect().close()
+    except kind:
+        ended.append(True)
+
+for turn in range(10):
+    held = [pool.connect(), pool.connect()]
+    waiters = [gevent.spawn(wait) for _ in range(6)]
+    gevent.sleep(0.005)
+    for waiter in waiters[::2]:
+        waiter.kill(kind, block=False)
+    if turn % 2:
+        gevent.sleep(0.005)
+    for one in held:
+        one.close()  # the offers and the endings race
+    gevent.joinall(waiters, timeout=10, raise_error=True)
+    assert all(waiter.ready() for waiter in waiters)
+assert ended
+whole(pool, 2)
+""",
+        kind,
+    )
+
+
+def test_failed_connect_in_one_greenlet_serves_the_next_by_its_deadline(pool_class):
+    run(
+        pool_class,
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=1.0)
+
+def refuse_the_first(connection):
+    if connection.number == 1:
+        gevent.sleep(0.02)
+        raise dbapi.OperationalError("refused")
+
+dbapi.script["connect"] = refuse_the_first
+
+def first():
+    try:
+        pool.connect()
+    except dbapi.OperationalError:
+        return "refused"
+
+failing = gevent.spawn(first)
+gevent.sleep(0.005)
+waiter = gevent.spawn(lambda: pool.connect().close())
+assert failing.get(timeout=10) == "refused"
+waiter.get(timeout=10)
+whole(pool, 1)
+""",
+    )
+
+
+def test_dropped_connection_serves_a_waiting_greenlet(pool_class):
+    run(
+        pool_class,
+        """
+import gc
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
+kept = [pool.connect()]
+waiter = gevent.spawn(lambda: pool.connect().close())
+gevent.sleep(0.005)
+kept.clear()
+gc.collect()
+waiter.get(timeout=10)
+whole(pool, 1)
+""",
+    )
+
+
+@pytest.mark.difference
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_difference_greenlets_are_served_in_the_order_of_their_arrival(pool_class):
+    run(
+        pool_class,
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
+held = pool.connect()
+served = []
+
+def wait(name):
+    with pool.connect():
+        served.append(name)
+        gevent.sleep(0)
+
+waiters = []
+for name in range(20):
+    waiters.append(gevent.spawn(wait, name))
+    gevent.sleep(0)
+held.close()
+with pool.connect():
+    served.append("newcomer")
+gevent.joinall(waiters, timeout=10, raise_error=True)
+assert served == [*range(20), "newcomer"], served
+whole(pool, 1)
+""",
+    )
+
+
+def test_pool_that_was_imported_before_the_patch_waits_cooperatively(pool_class):
+    """``gunicorn -k gevent`` patches after much has been imported."""
+    (ticks,) = run(
+        pool_class,
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=0.3)
+held = pool.connect()
+try:
+    pool.connect()
+except exc.TimeoutError:
+    print(ticks)
+held.close()
+whole(pool, 1)
+""",
+        prelude="import poolproof, sqlalchemy.pool\n" + PRELUDE,
+    )
+    if pool_class.__name__ != "QueuePool":  # which took the locks it found at import
+        assert int(ticks) > 20

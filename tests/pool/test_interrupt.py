@@ -1,0 +1,221 @@
+"""Ctrl-C, signals and the interpreter lock while a thread waits.
+
+Each test runs in a process of its own, which gets a real signal.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from plugins.processes import run_script
+
+PRELUDE = """
+import os, signal, sys, threading, time
+from sqlalchemy import exc
+from sqlalchemy.pool import QueuePool
+import poolproof
+from plugins.dbapi import SocketDBAPI
+from plugins.threads import Task, assert_whole, wait_for_waiters
+
+dbapi = SocketDBAPI()
+cls = {"queue": QueuePool, "poolproof": poolproof.Pool}[sys.argv[1]]
+"""
+
+
+def run(pool_class, source, *, quiet=True):
+    name = "queue" if pool_class.__name__ == "QueuePool" else "poolproof"
+    done = run_script(PRELUDE + source, name, seconds=30)
+    assert done.returncode == 0, done.stderr
+    assert not (quiet and done.stderr), done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("timeout", ["None", "30.0"])
+def test_ctrl_c_ends_the_wait_at_once_and_loses_no_slot(pool_class, timeout):
+    (seconds,) = run(
+        pool_class,
+        f"""
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout={timeout})
+held = pool.connect()
+sent = []
+
+def interrupt():
+    wait_for_waiters(pool, 1)
+    sent.append(time.monotonic())
+    os.kill(os.getpid(), signal.SIGINT)
+
+helper = Task(interrupt)
+try:
+    pool.connect()
+except KeyboardInterrupt:
+    print(time.monotonic() - sent[0])
+else:
+    sys.exit("was not interrupted")
+helper.result()
+assert pool.checkedout() == 1
+held.close()
+pool._timeout = 10
+assert_whole(pool, dbapi, 1)
+""",
+    )
+    assert float(seconds) < 0.5
+
+
+@pytest.mark.difference
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_difference_ctrl_c_at_any_moment_loses_no_slot(pool_class):
+    """QueuePool can lose one between its count and its record."""
+    (interrupts,) = run(
+        pool_class,
+        """
+import random
+rounds = 40
+interrupts = 0
+for seed in range(rounds):
+    pool = cls(dbapi.connect, pool_size=1, max_overflow=1, timeout=5)
+    started = threading.Event()
+
+    def interrupt(delay=random.Random(seed).random() * 0.01):
+        started.wait()
+        time.sleep(delay)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    helper = Task(interrupt)
+    try:
+        started.set()
+        while True:
+            for one in [pool.connect(), pool.connect()]:
+                one.close()
+    except KeyboardInterrupt:
+        interrupts += 1
+        one = None
+    helper.result()
+    assert_whole(pool, dbapi, 2)
+    pool.dispose()
+print(interrupts)
+""",
+        quiet=False,  # SQLAlchemy logs an interrupted close
+    )
+    assert int(interrupts) == 40
+
+
+def test_signal_whose_handler_returns_does_not_end_the_wait(pool_class):
+    run(
+        pool_class,
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
+held = pool.connect()
+handled = threading.Event()
+signal.signal(signal.SIGUSR1, lambda *_: handled.set())
+
+def disturb_and_release():
+    wait_for_waiters(pool, 1)
+    for _ in range(3):
+        handled.clear()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        # A signal that comes while the handler of the one before still runs stays
+        # pending in the interpreter until the next.
+        while not handled.wait(0.1):
+            os.kill(os.getpid(), signal.SIGUSR1)
+    wait_for_waiters(pool, 1)
+    held.close()
+
+helper = Task(disturb_and_release)
+pool.connect().close()
+helper.result()
+assert_whole(pool, dbapi, 1)
+""",
+    )
+
+
+def test_signal_does_not_lengthen_the_wait(pool_class):
+    run(
+        pool_class,
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=0.5)
+held = pool.connect()
+signal.signal(signal.SIGUSR1, lambda *_: None)
+stop = threading.Event()
+
+def disturb():
+    while not stop.wait(0.02):
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+helper = Task(disturb)
+began = time.monotonic()
+try:
+    pool.connect()
+except exc.TimeoutError:
+    took = time.monotonic() - began
+stop.set()
+helper.result()
+assert 0.45 < took < 2, took
+held.close()
+""",
+    )
+
+
+def test_exception_of_a_signal_handler_reaches_the_waiting_caller(pool_class):
+    run(
+        pool_class,
+        """
+class TimeLimit(Exception):
+    pass
+
+def limit(*_):
+    raise TimeLimit
+
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=None)
+held = pool.connect()
+signal.signal(signal.SIGALRM, limit)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+try:
+    pool.connect()
+except TimeLimit:
+    pass
+held.close()
+pool._timeout = 10
+assert_whole(pool, dbapi, 1)
+""",
+    )
+
+
+def test_other_threads_run_while_one_waits(pool_class):
+    (ticks,) = run(
+        pool_class,
+        """
+sys.setswitchinterval(0.001)
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=1.0)
+held = pool.connect()
+ticks = 0
+stop = threading.Event()
+
+def tick():
+    global ticks
+    while not stop.wait(0.001):
+        ticks += 1
+
+ticker = Task(tick)
+try:
+    pool.connect()
+except exc.TimeoutError:
+    print(ticks)
+stop.set()
+ticker.result()
+held.close()
+""",
+    )
+    assert int(ticks) > 50
+
+
+def test_interpreter_ends_while_daemon_threads_wait(pool_class):
+    run(
+        pool_class,
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=None)
+held = pool.connect()
+tasks = [Task(pool.connect) for _ in range(4)]
+wait_for_waiters(pool, 4)
+""",
+    )

@@ -1,0 +1,129 @@
+"""The layer check finds each kind of breach when one is planted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT / "tools"))
+
+import check_layers  # noqa: E402 - found by the line above
+
+
+def breaches(root: Path, files: dict[str, str]) -> list[str]:
+    """Write *files* below *root* and return what is found, as 'path:line: what'."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return [
+        f"{breach.path.relative_to(root).as_posix()}:{breach.line}: {breach.what}"
+        for breach in check_layers.check(root)
+    ]
+
+
+def test_this_checkout_keeps_to_its_layers() -> None:
+    assert check_layers.check(CHECKOUT) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("src/pool/gate.rs", "use pyo3::prelude::*;\n", "pyo3 outside"),
+        ("src/process.rs", "fn f(_: pyo3::Python<'_>) {}\n", "pyo3 outside"),
+        ("src/pool/gate.rs", "use tokio::sync::Mutex;\n", "tokio in src/pool"),
+        ("src/pool/gate.rs", "use crate::socket::probe;\n", "uses crate::socket"),
+        (
+            "src/pool/gate.rs",
+            "use crate::{process, fault};\n",
+            "uses crate::fault",
+        ),
+        ("src/pool/gate.rs", "use super::super::py;\n", "pool uses crate::py"),
+        ("src/pool/mod.rs", "use super::wire::Wire;\n", "pool uses crate::wire"),
+        ("src/socket/probe.rs", "crate::pool::now();\n", "socket uses crate::pool"),
+        ("src/fault/table.rs", "use crate::process;\n", "fault uses crate::process"),
+        ("src/process.rs", "use crate::pool;\n", "process uses crate::pool"),
+        ("src/pool/gate.rs", "// SAFETY: no\nunsafe {}\n", "unsafe outside"),
+        ("src/process.rs", "fn f() {\n    unsafe {}\n}\n", "without a SAFETY"),
+        ("src/process.rs", "// SAFETY: one\nf();\nunsafe {}\n", "without a SAFETY"),
+    ],
+)
+def test_a_breach_planted_in_the_crate_is_found(
+    tmp_path: Path, name: str, text: str, found: str
+) -> None:
+    (breach,) = breaches(tmp_path, {name: text})
+    assert breach.startswith(f"{name}:")
+    assert found in breach
+
+
+def test_what_the_crate_may_do_is_not_reported(tmp_path: Path) -> None:
+    files = {
+        "src/lib.rs": "#[pyo3::pymodule]\nmod _native {}\nuse crate::pool;\n",
+        "src/py/gate.rs": "use pyo3::prelude::*;\nuse crate::{pool, process};\n",
+        "src/pool/gate.rs": "// no pyo3 and no tokio here\nuse crate::process;\n",
+        "src/process.rs": (
+            "#![allow(unsafe_code)]\n"
+            "// SAFETY: takes any integer.\n"
+            "#[inline]\n"
+            "fn f() { unsafe {} }\n"
+            "// SAFETY: one statement may be several lines.\n"
+            "let x = y\n"
+            "    .z(|| unsafe {});\n"
+            "/// # Safety\n"
+            "/// Call it once.\n"
+            "pub unsafe fn g() {}\n"
+        ),
+    }
+    assert breaches(tmp_path, files) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        (
+            "guard.py",
+            "from poolproof import _native\n",
+            "poolproof._native",
+        ),
+        ("guard.py", "import poolproof._native as n\n", "poolproof._native"),
+        ("guard.py", "from poolproof._native import Gate\n", "poolproof._native"),
+        ("pool.py", "def f():\n    import poolproof.cli.app\n", "poolproof.cli"),
+        ("errors.py", "from poolproof.pool import Pool\n", "poolproof.pool"),
+        ("cli/app.py", "from poolproof.integrations import flask\n", "integrations"),
+        ("novel.py", "from poolproof.pool import Pool\n", "novel has no layer"),
+    ],
+)
+def test_a_breach_planted_in_the_package_is_found(
+    tmp_path: Path, name: str, text: str, found: str
+) -> None:
+    (breach,) = breaches(tmp_path, {f"python/poolproof/{name}": text})
+    assert found in breach
+
+
+def test_what_the_package_may_do_is_not_reported(tmp_path: Path) -> None:
+    files = {
+        "__init__.py": "from poolproof.pool import Pool\n",
+        "pool.py": "from poolproof import _native, errors\nimport poolproof.fork\n",
+        "errors.py": (
+            "from typing import TYPE_CHECKING\n"
+            "if TYPE_CHECKING:\n"
+            "    from poolproof.pool import Pool\n"
+        ),
+        "cli/app.py": "from poolproof.drill import run\nfrom poolproof import Pool\n",
+    }
+    inside = {f"python/poolproof/{name}": text for name, text in files.items()}
+    assert breaches(tmp_path, inside) == []
+
+
+@pytest.mark.parametrize("name", ["src/pool/gate.rs", "python/poolproof/pool.py"])
+def test_a_long_file_must_say_why_it_is_one_idea(tmp_path: Path, name: str) -> None:
+    comment = "//" if name.endswith(".rs") else "#"
+    rest = f"{comment} more\n" * 400
+    (breach,) = breaches(tmp_path, {name: f"{comment} A file.\n{rest}"})
+    assert breach == f"{name}:1: 401 lines, and its top does not say why it is one idea"
+    assert (
+        breaches(tmp_path, {name: f"{comment} Long, as it is one idea.\n{rest}"}) == []
+    )

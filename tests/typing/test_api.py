@@ -1,0 +1,20 @@
+"""The typed examples leave no public name out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import poolproof
+
+
+@pytest.mark.parametrize("name", poolproof.__all__)
+def test_every_public_name_is_used_in_typed_code(name: str) -> None:
+    text = Path(__file__).with_name("api.py").read_text()
+    assert f"poolproof.{name}" in text
+
+
+@pytest.mark.parametrize("name", poolproof.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert hasattr(poolproof, name)

@@ -1,0 +1,67 @@
+"""Share cargo's target directories between checkouts.
+
+Cargo decides by file times whether the crate must be compiled again, and does
+not see that a target directory was last used by another checkout: it would
+hand out that checkout's library. So a directory is locked while it is used, and
+carries a digest of the sources it was last used with; when that differs, our
+crate's part is cleaned out first. The dependencies' part stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import caches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@contextlib.contextmanager
+def target_directory(name: str) -> Iterator[dict[str, str]]:
+    """Hold the target directory *name* and give the environment that uses it.
+
+    Args:
+        name: What is built there; builds that would throw out each other's
+            dependencies (PyO3's, for another Python) have different names.
+
+    Yields:
+        Environment variables for cargo and maturin. Results must be copied, and
+        test programs run, before the block ends.
+    """
+    target = caches.cache_directory() / "target" / name
+    with caches.locked(target):
+        target.mkdir(exist_ok=True)
+        environment = {"CARGO_TARGET_DIR": str(target)}
+        stamp = target / "sources"
+        digest = sources_digest()
+        if not stamp.exists() or stamp.read_text() != digest:
+            subprocess.run(
+                ["cargo", "clean", "-q", "-p", "poolproof"],
+                cwd=CHECKOUT,
+                env=os.environ | environment,
+                check=True,
+            )
+            stamp.write_text(digest)
+        yield environment
+
+
+def sources_digest() -> str:
+    """Return a digest of everything that cargo compiles from this checkout."""
+    digest = hashlib.sha256()
+    files = [CHECKOUT / "Cargo.toml", CHECKOUT / "Cargo.lock", CHECKOUT / "build.rs"]
+    for folder in ("src", "tests", "benches", "examples"):
+        files += sorted((CHECKOUT / folder).rglob("*.rs"))
+    for file in files:
+        if file.exists():
+            content = file.read_bytes()
+            name = file.relative_to(CHECKOUT)
+            digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()

@@ -1,0 +1,77 @@
+"""Find the Python interpreters that are there.
+
+Looked for on the PATH and in pyenv's directory. One counts only when it runs
+and says its version itself: a shim may exist and not run.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
+
+# The interpreter below a virtual environment, if it is one: what is built and
+# made with it must outlive that environment.
+_SAY = """
+import sys
+print(*sys.version_info[:2], sep=".")
+print(getattr(sys, "_base_executable", sys.executable))
+"""
+
+
+def found() -> dict[str, Path]:
+    """Return the supported versions that are there with their paths, oldest first."""
+    return {
+        version: path
+        for version in SUPPORTED
+        if (path := _first_that_runs(version)) is not None
+    }
+
+
+def _first_that_runs(version: str) -> Path | None:
+    directories = [Path(entry) for entry in os.get_exec_path()]
+    candidates = [entry / f"python{version}" for entry in directories]
+    candidates += [entry / "python3" for entry in directories]
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    candidates += sorted((pyenv / "versions").glob(f"{version}.*/bin/python"))
+    for candidate in candidates:
+        if candidate.exists() and (real := _ask(candidate, version)) is not None:
+            return real
+    return None
+
+
+def _ask(candidate: Path, version: str) -> Path | None:
+    """Return the interpreter behind *candidate* if it runs and is *version*."""
+    try:
+        answer = subprocess.run(
+            [candidate, "-I", "-c", _SAY],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = answer.stdout.splitlines()
+    if answer.returncode != 0 or lines[:1] != [version]:
+        return None
+    return Path(lines[1])
+
+
+def link(pythons: dict[str, Path], directory: Path) -> Path:
+    """Make *directory* hold `python3.X` for each of *pythons*, and nothing else.
+
+    Put first on the PATH it gives every tool the same answer, without the other
+    programs that stand beside an interpreter.
+
+    Returns:
+        The directory.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for stale in directory.iterdir():
+        stale.unlink()
+    for version, path in pythons.items():
+        (directory / f"python{version}").symlink_to(path)
+    return directory

@@ -1,0 +1,78 @@
+"""Install the Debian packages that some tests need, where that is allowed.
+
+    python tools/system_packages.py postgresql
+
+What is already there costs nothing. What may not be installed is named,
+together with what its absence leaves out; that is no error.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import debian
+
+# Read by Debian's postgresql package when it is installed. The tests start
+# servers of their own; a cluster of the system's is not ours to make.
+NO_CLUSTER = "/etc/postgresql-common/createcluster.d/poolproof.conf"
+
+
+@dataclass(frozen=True)
+class Need:
+    """A Debian package: how to see that it is there, and what needs it."""
+
+    package: str
+    program: str
+    leaves_out: str
+
+
+NEEDS = {
+    "postgresql": Need(
+        package="postgresql",
+        program="postgres",
+        leaves_out="the tests that need TLS or an extension of PostgreSQL",
+    ),
+}
+
+
+def is_there(need: Need) -> bool:
+    """Say whether the program of *need* is on the PATH or where Debian puts servers."""
+    if shutil.which(need.program):
+        return True
+    return any(Path("/usr/lib/postgresql").glob(f"*/bin/{need.program}"))
+
+
+def main(names: list[str]) -> None:
+    """Install what is missing of *names*, or say what is left out."""
+    missing = [need for need in map(NEEDS.__getitem__, names) if not is_there(need)]
+    if not missing:
+        return
+    if debian.may_install():
+        try:
+            install(missing)
+        except subprocess.CalledProcessError as error:
+            print(f"system-packages: {error}", file=sys.stderr)
+    for need in missing:
+        if not is_there(need):
+            print(
+                f"system-packages: no {need.package} "
+                f"(apt-get install {need.package}); left out: {need.leaves_out}",
+                file=sys.stderr,
+            )
+
+
+def install(missing: list[Need]) -> None:
+    """Install *missing* with one look at the archive, and no cluster."""
+    debian.write_root_file(NO_CLUSTER, "create_main_cluster = false\n")
+    try:
+        debian.install([need.package for need in missing])
+    finally:
+        debian.remove_root_file(NO_CLUSTER)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
