@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import sys
 import threading
 import time
 import types
@@ -53,6 +54,8 @@ class Pool(sqlalchemy.pool.Pool):
     """
 
     _is_asyncio = False
+    # What SQLAlchemy documents for pools: logging.getLogger("sqlalchemy.pool").
+    _sqla_logger_namespace = "sqlalchemy.pool.poolproof"
 
     def __init__(
         self,
@@ -120,9 +123,10 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _make_gate(self) -> _native.Gate:
         unbounded = self._max_overflow == -1
+        total = None if unbounded else min(self._size + self._max_overflow, sys.maxsize)
         return _native.Gate(
-            kept=self._size or None,
-            total=None if unbounded else self._size + self._max_overflow,
+            kept=min(self._size, sys.maxsize) or None,
+            total=total,
             lifo=self._lifo,
         )
 
@@ -162,7 +166,6 @@ class Pool(sqlalchemy.pool.Pool):
         except BaseException:
             self._wake(ticket.vacate())
             raise
-        entry.lent_to = None
         self._entries.add(entry)
         return entry
 
@@ -232,6 +235,18 @@ class Pool(sqlalchemy.pool.Pool):
             self._close_nobodys(entry)
         else:
             self._wake(answer)
+
+    def give_up(self, entry: Entry) -> None:
+        """Take back the slot of an entry whose check-in failed half-way.
+
+        Args:
+            entry: An entry of this pool.
+        """
+        if not entry.ticket.used:
+            try:
+                entry.close()
+            finally:
+                self._wake(entry.ticket.vacate())
 
     def _close_nobodys(self, entry: Entry) -> None:
         """Close what belongs to a disposed generation, but no leftover of a fork."""

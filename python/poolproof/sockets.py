@@ -61,7 +61,7 @@ def watch(connection: Any) -> None:
         return
     try:
         registration = _native.Registration(number)
-    except ValueError:  # no socket: a file, as with SQLite
+    except (ValueError, OverflowError):  # a file, or no descriptor at all
         return
     key = id(connection)
 

@@ -4,10 +4,10 @@
 //! of whose tests hold decides, so a narrow row stands above a wide one. This file is longer
 //! than others because it is one table.
 //!
-//! Two rules keep an application's own words from being taken for a fault, and hold for every
+//! Three rules keep an application's own words from being taken for a fault, and hold for every
 //! row without being written in it (see `table.rs`): a test of text holds only for a driver's
-//! error that carries no SQLSTATE, unless the row names the SQLSTATE too; and what stands in
-//! double quotes is not looked at.
+//! error that carries no SQLSTATE, unless the row names the SQLSTATE too; what stands in double
+//! quotes is not looked at; and text and SQLSTATE count from drivers of `PostgreSQL` only.
 //!
 //! Messages are matched in English. In another language a fault is still found where the
 //! driver gives a SQLSTATE or says that the connection is closed.
@@ -78,14 +78,15 @@ pub enum Test {
 impl fmt::Display for Test {
     /// The condition in words, for the documents.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |text: &str| text.replace("\"\"", "\"…\"");
         match self {
             Self::Code(code) => write!(f, "SQLSTATE `{code}`"),
             Self::Class(class) => write!(f, "SQLSTATE class `{class}`"),
             Self::Is("") => write!(f, "an empty message"),
-            Self::Is(text) => write!(f, "message `{text}`"),
-            Self::Starts(text) => write!(f, "message begins `{text}`"),
-            Self::Has(text) => write!(f, "message has `{text}`"),
-            Self::Refusal(text) => write!(f, "connecting failed with `{text}`"),
+            Self::Is(text) => write!(f, "message `{}`", show(text)),
+            Self::Starts(text) => write!(f, "message begins `{}`", show(text)),
+            Self::Has(text) => write!(f, "message has `{}`", show(text)),
+            Self::Refusal(text) => write!(f, "connecting failed with `{}`", show(text)),
             Self::Driver(driver) => write!(f, "driver {driver}"),
             Self::Exception(class) => write!(f, "exception `{class}`"),
             Self::Through(function) => write!(f, "raised in `{function}`"),
