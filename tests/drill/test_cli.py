@@ -132,7 +132,7 @@ def test_without_the_drivers_the_extra_is_named(bare):
     assert "Traceback" not in done.stderr
 
 
-def test_away_from_a_terminal_there_are_lines_and_no_escapes(poolproof, url):
+def test_away_from_a_terminal_there_are_lines_and_no_escapes(poolproof, url, tables):
     done = poolproof(*SHORT, POOLPROOF_DRILL_URL=url)
     assert done.status == 0
     assert ESCAPE not in done.out + done.err
@@ -142,6 +142,7 @@ def test_away_from_a_terminal_there_are_lines_and_no_escapes(poolproof, url):
     assert len(finished) == 2
     assert "held-at-fork  psycopg2  lost rows" in done.out
     assert "no wrong result, no lost row and no hang" in done.out
+    assert tables() == []
 
 
 def on_a_terminal(url: str, **env: str) -> tuple[int, str]:
@@ -187,7 +188,15 @@ def test_no_color_is_honoured(url):
     assert not COLOUR.search(shown)
 
 
-def test_a_database_of_ones_own_is_left_as_it_was(poolproof, url, tables):
-    done = poolproof(*SHORT, POOLPROOF_DRILL_URL=url)
-    assert done.status == 0
-    assert tables() == []
+def test_a_reader_that_goes_away_is_no_fault_of_the_pool(url):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poolproof", *SHORT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "POOLPROOF_DRILL_URL": url},
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+    process.stderr.close()

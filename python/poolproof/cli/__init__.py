@@ -2,13 +2,13 @@
 
 Exit status: 0 when all is well, 1 when `poolproof.Pool` showed a fault, 2 when
 nothing could be proved (a wrong option, a server that cannot be reached, a package
-that is missing), 128 + n after signal n (130 on Ctrl-C).
+that is missing), 128 + n after signal n (130 on Ctrl-C), 141 when the reader of its
+output went away.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +19,7 @@ EXIT_OK: Final = 0
 EXIT_FAULT: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
-_EXIT_PIPE: Final = 141
+EXIT_PIPE: Final = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,10 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(argv)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes stdout once more at exit; give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _EXIT_PIPE
 
 
-__all__ = ["EXIT_FAULT", "EXIT_INTERRUPTED", "EXIT_OK", "EXIT_USAGE", "main"]
+__all__ = [
+    "EXIT_FAULT",
+    "EXIT_INTERRUPTED",
+    "EXIT_OK",
+    "EXIT_PIPE",
+    "EXIT_USAGE",
+    "main",
+]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from poolproof.cli import EXIT_INTERRUPTED, EXIT_USAGE
+from poolproof.cli import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE
 from poolproof.cli.signals import Stopped
 from poolproof.drill.errors import DrillError, SetupError
 from poolproof.drill.incidents import INCIDENTS
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SEED_BITS = 31
+
+
+class _OutputClosed(Exception):  # noqa: N818 (no error: ``| head`` is enough)
+    """Nobody reads our output any more; click would call that exit status 1."""
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -45,6 +49,10 @@ def run(argv: Sequence[str] | None) -> int:
     except DrillError as error:
         click.echo(f"poolproof: {error}", err=True)
         return EXIT_USAGE
+    except _OutputClosed:
+        # Python flushes stdout once more at exit; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
     except Stopped as stopped:
         click.echo(f"poolproof: stopped by {stopped.name}", err=True)
         return stopped.status
@@ -137,20 +145,24 @@ def drill(
 
     if json_path not in (None, "-"):
         _check_writable(Path(str(json_path)))
-    report, status = perform(
-        Request(
-            url=url or None,
-            drivers=DRIVERS if "all" in drivers else tuple(dict.fromkeys(drivers)),
-            pools=POOLS if pool == "both" else (pool,),
-            trials=trials,
-            incidents=tuple(INCIDENTS[n] for n in incidents or INCIDENTS),
-            seed=secrets.randbits(_SEED_BITS) if seed is None else seed,
-            jobs=jobs,
+    request = Request(
+        url=url or None,
+        drivers=DRIVERS if "all" in drivers else tuple(dict.fromkeys(drivers)),
+        pools=POOLS if pool == "both" else (pool,),
+        trials=trials,
+        incidents=tuple(
+            INCIDENTS[name] for name in dict.fromkeys(incidents or INCIDENTS)
         ),
-        # Standard output carries either the table or the JSON, never both.
-        sys.stderr if json_path == "-" else sys.stdout,
+        seed=secrets.randbits(_SEED_BITS) if seed is None else seed,
+        jobs=jobs,
     )
-    _write_json(json_path, report)
+    # Standard output carries either the table or the JSON, never both.
+    stream = sys.stderr if json_path == "-" else sys.stdout
+    try:
+        report, status = perform(request, stream)
+        _write_json(json_path, report)
+    except BrokenPipeError:
+        raise _OutputClosed from None
     return status
 
 
