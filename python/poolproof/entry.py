@@ -9,7 +9,7 @@ from poolproof._sqlalchemy import ConnectionRecord
 if TYPE_CHECKING:
     import weakref
 
-    from poolproof._native import Ticket
+    from poolproof._native import Registration, Ticket
     from poolproof._sqlalchemy import ConnectionFairy
     from poolproof.pool import Pool
 
@@ -25,18 +25,21 @@ class Entry(ConnectionRecord):
     Attributes:
         ticket: The right to the slot, renewed at each checkout.
         owner: The pool.
+        socket: The registration of the connection's socket, if it has one.
         lent_to: The fairy of the last checkout, remembered for when it is detached.
     """
 
-    __slots__ = ("lent_to", "owner", "ticket")
+    __slots__ = ("lent_to", "owner", "socket", "ticket")
 
     ticket: Ticket
     lent_to: weakref.ref[ConnectionFairy] | None
+    socket: Registration | None
 
     def __init__(self, owner: Pool) -> None:
         """Open a connection for a slot of `owner`."""
         self.owner = owner
         self.lent_to = None
+        self.socket = None
         super().__init__(owner)
 
     def checkin(self, _fairy_was_created: bool = True) -> None:

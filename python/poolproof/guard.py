@@ -27,7 +27,7 @@ __all__ = ["guard", "protect"]
 _log = logging.getLogger("poolproof.guard")
 
 _HOOK = "_poolproof_hook"
-_PID = "poolproof_backend_pid"
+_PID = "_poolproof_backend_pid"
 
 
 def guard(engine: Engine | AsyncEngine) -> None:
@@ -238,7 +238,8 @@ def _read_only(
 def _remember(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     """Keep the backend's process id; a driver forgets it when the connection breaks."""
     try:
-        record.info[_PID] = _ask_pid(record.driver_connection)
+        # Not in record.info, which is the application's.
+        setattr(record, _PID, _ask_pid(record.driver_connection))
     except Exception:  # noqa: BLE001 - a missing number harms nobody
         _log.exception("the backend's process id could not be read")
 
@@ -246,7 +247,7 @@ def _remember(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
 def _pid(fairy: PoolProxiedConnection | None, driver: object) -> int | None:
     if fairy is None:
         return None
-    kept = fairy.info.get(_PID)
+    kept = getattr(getattr(fairy, "_connection_record", None), _PID, None)
     return kept if isinstance(kept, int) else _ask_pid(driver)
 
 

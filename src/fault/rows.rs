@@ -1,8 +1,8 @@
 //! The fault table: the one place where its rows stand.
 //!
 //! [`PRICES`] says what each fault costs, [`ROWS`] how each is recognised. The first row all
-//! of whose tests hold decides, so a narrow row stands above a wide one. This file is longer
-//! than others because it is one table.
+//! of whose tests hold decides, so a narrow row stands above a wide one. This file is long
+//! because it is one idea: the table.
 //!
 //! Three rules keep an application's own words from being taken for a fault, and hold for every
 //! row without being written in it (see `table.rs`): a test of text holds only for a driver's
@@ -200,6 +200,12 @@ pub const ROWS: &[Row] = &[
     row(Fault::Suspect, &[Exception("sqlalchemy.exc.MultipleResultsFound")],
         "one row was asked of an answer with several"),
 
+    // ---- What a driver lets through as it came from the system.
+    row(Fault::Unreachable, &[Raw, Exception("builtins.ConnectionRefusedError")],
+        "nothing listens at the address"),
+    row(Fault::Unreachable, &[Raw, Exception("socket.gaierror")],
+        "the host name has no address"),
+
     // ---- Corruption: the answers do not belong to the questions.
     row(Fault::Corruption, &[PSYCOPG2, Starts("error with status PGRES_")],
         "an answer of a kind that the statement cannot have (PGRES_TUPLES_OK and others)"),
@@ -229,12 +235,20 @@ pub const ROWS: &[Row] = &[
         "the answer to an earlier command was never read to its end"),
     row(Fault::Corruption, &[Has("SSL error: decryption failed or bad record mac")],
         "bytes that are not ours in a TLS stream"),
-    row(Fault::Corruption, &[Has("SSL error: bad record type")],
-        "bytes that are not ours in a TLS stream"),
-    row(Fault::Corruption, &[Has("SSL error: wrong version number")],
+    row(Fault::ConnectionLost, &[Has("SSL error: unexpected eof")],
+        "the server's end of the TLS connection is gone"),
+    row(Fault::Corruption, &[Has("SSL error: ")],
         "bytes that are not ours in a TLS stream"),
     row(Fault::Corruption, &[Code("42601"), AnotherStatement],
         "a syntax error in a statement that was not sent"),
+    row(Fault::ConnectionLost, &[PG8000, Raw, Exception("builtins.ConnectionError")],
+        "the connection was reset or aborted"),
+    row(Fault::ConnectionLost, &[PG8000, Raw, Exception("builtins.TimeoutError")],
+        "the network timed out"),
+    row(Fault::ConnectionLost, &[PG8000, Raw, Exception("ssl.SSLEOFError")],
+        "the server's end of the TLS connection is gone"),
+    row(Fault::ConnectionLost, &[PG8000, Raw, Exception("ssl.SSLZeroReturnError")],
+        "the server ended the TLS connection"),
     row(Fault::Corruption, &[PG8000, Foreign, Through("pg8000.core:handle_messages")],
         "an exception in the middle of reading an answer, which stays unread"),
     row(Fault::Corruption, &[PG8000, Through("pg8000.core:handle_COPY_IN_RESPONSE")],
@@ -339,10 +353,6 @@ pub const ROWS: &[Row] = &[
         "nothing listens at the address"),
     row(Fault::Unreachable, &[PG8000, Is("communication error")],
         "nothing listens at the unix socket"),
-    row(Fault::Unreachable, &[Raw, Exception("builtins.ConnectionRefusedError")],
-        "nothing listens at the address"),
-    row(Fault::Unreachable, &[Raw, Exception("socket.gaierror")],
-        "the host name has no address"),
 
     // ---- The connection broke.
     row(Fault::ConnectionLost, &[Class("08")],
@@ -353,8 +363,6 @@ pub const ROWS: &[Row] = &[
         "the server's end of the TLS connection is gone"),
     row(Fault::ConnectionLost, &[Has("SSL SYSCALL error")],
         "the network broke under TLS"),
-    row(Fault::ConnectionLost, &[Has("SSL error: unexpected eof")],
-        "the server's end of the TLS connection is gone"),
     row(Fault::ConnectionLost, &[Has("could not receive data from server")],
         "reading failed"),
     row(Fault::ConnectionLost, &[Has("could not send data to server")],
@@ -373,14 +381,8 @@ pub const ROWS: &[Row] = &[
         "the server's end of the connection is gone"),
     row(Fault::ConnectionLost, &[ASYNCPG, Is("connection is closed")],
         "the connection was closed before"),
-    row(Fault::ConnectionLost, &[Raw, Exception("builtins.ConnectionResetError")],
-        "the connection was reset"),
-    row(Fault::ConnectionLost, &[Raw, Exception("builtins.ConnectionAbortedError")],
-        "the connection was aborted"),
-    row(Fault::ConnectionLost, &[Raw, Exception("builtins.BrokenPipeError")],
-        "writing failed"),
-    row(Fault::ConnectionLost, &[PG8000, Raw, Exception("builtins.TimeoutError")],
-        "the network timed out"),
+    row(Fault::ConnectionLost, &[Raw, Exception("builtins.ConnectionError")],
+        "the connection was reset or aborted"),
     row(Fault::ConnectionLost, &[Raw, Exception("ssl.SSLError")],
         "TLS failed"),
 

@@ -163,6 +163,14 @@ impl Ticket {
         Ok(answer)
     }
 
+    /// Gives back a ticket that nobody made use of. Returns the waiter to wake, if one is to be woken.
+    fn give_back(&self) -> Option<u64> {
+        if self.used.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        self.gate.give_back(self.grant)
+    }
+
     /// Gives the slot back empty. Returns the waiter to wake, if one is to be woken.
     fn vacate(&self) -> Option<u64> {
         if self.used.swap(true, Ordering::AcqRel) {

@@ -99,13 +99,28 @@ def test_corruption_costs_exactly_the_one_connection(pg, proxy, events):
     assert (event.fault, event.verdict.cost) == (Fault.CORRUPTION, "connection")
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_address_without_a_server_is_unreachable(pg, driver, proxy):
+    # asyncpg lets the system's error through, which no handler ever sees.
+    proxy.close()
+
+    async def action(engine):
+        with pytest.raises((sa.exc.OperationalError, OSError)) as raised:
+            await engine.connect()
+        return poolproof.classify(raised.value)
+
+    verdict = run(pg, driver, action, port=proxy.port)
+    assert (verdict.fault, verdict.outcome) == (Fault.UNREACHABLE, "not_done")
+    assert (verdict.cost, verdict.retry) == ("nothing", "reconnect")
+
+
 def test_a_unique_violation_costs_nothing(pg, observer, table, events):
     observer.rows(f"create unique index on {table} (n)")
 
     async def action(engine):
         before = await driver_connections(engine)
         async with engine.connect() as connection:
-            insert = sa.text(f"insert into {table} values (1)")  # noqa: S608
+            insert = sa.text(f"insert into {table} values (1)")
             await connection.execute(insert)
             with pytest.raises(sa.exc.IntegrityError):
                 await connection.execute(insert)

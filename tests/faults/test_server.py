@@ -1,5 +1,4 @@
 """Faults that a real server reports, and errors that are none."""
-# ruff: noqa: S608 - the tables are our own
 
 from __future__ import annotations
 
@@ -239,6 +238,17 @@ def test_a_cut_connection_is_lost_and_a_commit_unknown(
     )
 
 
+def test_a_reset_connection_is_lost(make_engine, driver, proxy, events):
+    engine = make_engine(driver, proxy, pool_size=1)
+    poolproof.guard(engine)
+    with engine.connect() as connection:
+        connection.execute(SELECT)
+        proxy.reset()
+        first_error(lambda: connection.execute(SELECT))
+        connection.invalidate()
+    assert [event.fault for event in events] == [Fault.CONNECTION_LOST]
+
+
 # --- connecting was refused -----------------------------------------------------------
 
 
@@ -271,11 +281,10 @@ def test_an_address_without_a_server_is_unreachable(make_engine, driver, proxy, 
     assert (event.verdict.cost, event.verdict.retry) == ("nothing", "reconnect")
 
 
-@pytest.mark.parametrize("pool", [sa.QueuePool, poolproof.Pool], ids=["queue", "ours"])
 def test_a_dead_connection_found_by_a_ping_is_reported_and_replaced(
-    make_engine, driver, observer, events, pool
+    make_engine, driver, observer, events
 ):
-    engine = make_engine(driver, pool_size=1, pool_pre_ping=True, poolclass=pool)
+    engine = make_engine(driver, pool_size=1, pool_pre_ping=True)
     poolproof.guard(engine)
     with engine.connect() as connection:
         pid = pid_of(connection)
@@ -285,6 +294,20 @@ def test_a_dead_connection_found_by_a_ping_is_reported_and_replaced(
     (event,) = events
     assert event.fault in {Fault.TERMINATED, Fault.CONNECTION_LOST}
     assert (event.verdict.cost, event.verdict.retry) == ("generation", "reconnect")
+
+
+def test_our_pool_sees_a_dead_connection_and_hands_out_another(
+    make_engine, driver, observer, events
+):
+    engine = make_engine(driver, pool_size=2, poolclass=poolproof.Pool)
+    with engine.connect() as one, engine.connect() as other:
+        dead, alive = pid_of(one), pid_of(other)
+    observer.terminate(dead)
+    with engine.connect() as one, engine.connect() as other:
+        pids = {pid_of(one), pid_of(other)}
+    assert dead not in pids
+    assert alive in pids
+    assert events == []
 
 
 # --- a failover -----------------------------------------------------------------------

@@ -29,12 +29,17 @@ class Proxy:
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._stray: bytes | None = None
+        self._reset = False
         self.port: int = self._listener.getsockname()[1]
         self._run(self._accept)
 
     def inject(self, stray: bytes) -> None:
         """Put *stray* before whatever the server says next, in the same segment."""
         self._stray = stray
+
+    def reset(self) -> None:
+        """Reset the connection (RST, not FIN) when its client next sends anything."""
+        self._reset = True
 
     def cut(self) -> None:
         """End every connection."""
@@ -72,6 +77,12 @@ class Proxy:
             while data := source.recv(65536):
                 if down and self._stray is not None:
                     data, self._stray = self._stray + data, None
+                if not down and self._reset:
+                    self._reset = False
+                    linger = struct.pack("ii", 1, 0)
+                    source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    source.close()
+                    break
                 sink.sendall(data)
         for each in (source, sink):
             with contextlib.suppress(OSError):
