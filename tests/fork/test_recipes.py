@@ -25,7 +25,7 @@ BACKEND = text("select pg_backend_pid()")
 
 
 class Application:
-    """What an application has as globals: an engine, a session, an open unit of work."""
+    """An application's globals: an engine, a session, an open unit of work."""
 
     def __init__(self, engine, table):
         self.engine = engine
@@ -221,7 +221,7 @@ def test_recipe_before_each_task_does_no_harm(application, observer):
     application.finish(observer, children=3)
 
 
-# --- events that compare process ids, from SQLAlchemy's documentation ------------------
+# --- events that compare process ids, from SQLAlchemy's documentation ----------------
 
 
 def compare_process_ids(engine):
@@ -313,7 +313,7 @@ def test_initializer_of_a_process_pool_does_no_harm(
     application.finish(observer, children=6)
 
 
-# --- os.register_at_fork, which cannot be undone: in a process of its own --------------
+# --- os.register_at_fork, which cannot be undone: in a process of its own -----------
 
 AT_FORK = """
 import json, os, sys
@@ -357,7 +357,7 @@ class Application:
         return where.scalar(text("select pg_backend_pid()"))
 
     def insert(self):
-        self.session.execute(text(f"insert into {table} values (:n)"), {"n": os.getpid()})
+        self.session.execute(text(f"insert into {table} values ({os.getpid()})"))
 
     def work(self):
         self.session.remove()
