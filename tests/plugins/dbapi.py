@@ -9,6 +9,7 @@ the middle of another one.
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
@@ -113,27 +114,36 @@ class StubConnection:
 class SocketConnection(StubConnection):
     """A stub whose connection is one end of a real socket pair.
 
-    ``peer`` is the server's end.
+    The descriptors are bare numbers, as in a C driver: socket objects would complain
+    when the collector finds them in a cycle before it finds us.
+
+    Attributes:
+        peer: The descriptor of the server's end.
     """
 
     def __init__(self, dbapi: StubDBAPI, number: int) -> None:
         super().__init__(dbapi, number)
-        self.socket, self.peer = socket.socketpair()
+        ours, peers = socket.socketpair()
+        self._descriptor, self.peer = ours.detach(), peers.detach()
 
     def fileno(self) -> int:
-        """Return the descriptor, as psycopg2 and psycopg do."""
-        return self.socket.fileno()
+        """Return the descriptor, as psycopg2 and psycopg do; -1 when closed."""
+        return self._descriptor
 
     def close(self) -> None:
         """Close both ends."""
-        self.socket.close()
-        self.peer.close()
+        self._close_descriptors()
         super().close()
 
     def __del__(self) -> None:
-        # Like a real driver's: the descriptor goes with the object.
-        self.socket.close()
-        self.peer.close()
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        ours, self._descriptor = self._descriptor, -1
+        peers, self.peer = self.peer, -1
+        for descriptor in (ours, peers):
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 class StubDBAPI:
