@@ -103,21 +103,11 @@ def test_connections_dropped_by_many_threads_come_back(make_pool, dbapi):
     assert_whole(pool, dbapi, 3)
 
 
-@pytest.mark.parametrize(
-    ("size", "overflow"),
-    [
-        pytest.param(3, 0, id="size"),
-        # QueuePool takes a plain lock around its overflow count: a check-in from the
-        # collector inside it waits for ever.
-        pytest.param(1, 2, id="overflow", marks=pytest.mark.difference),
-    ],
-)
+@pytest.mark.parametrize(("size", "overflow"), [(3, 0), (1, 2)])
 @pytest.mark.usefixtures("eager_collector")
 def test_check_in_by_the_collector_in_the_middle_of_anything_does_not_deadlock(
-    request, make_pool, dbapi, size, overflow
+    make_pool, dbapi, size, overflow
 ):
-    if overflow and request.node.callspec.params["pool_class"] == "queue":
-        pytest.skip("intended difference: QueuePool may deadlock here")
     pool = make_pool(pool_size=size, max_overflow=overflow)
     stop = threading.Event()
 
