@@ -67,8 +67,8 @@ def test_the_bootstrap_says_in_one_sentence_that_there_is_no_python(tmp_path):
     path = tmp_path / "bin"
     path.mkdir()
     tools = {tool: shutil.which(tool) for tool in ("sh", "dirname")}
-    for tool in tools:
-        (path / tool).symlink_to(tools[tool])
+    for tool, real in tools.items():
+        (path / tool).symlink_to(real)
     done = subprocess.run(
         [CHECKOUT / "tools" / "bootstrap", "true"],
         env={"PATH": str(path), "HOME": str(tmp_path)},
