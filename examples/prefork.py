@@ -1,8 +1,8 @@
 """A preloading server: the parent warms its pool, then forks workers that serve.
 
 This is what Gunicorn with `preload_app`, Celery's prefork workers and
-`luigi.build(workers=N)` do. Each request asks the database for a token and looks whether
-the answer is its own. Run it with each pool and compare:
+`luigi.build(workers=N)` do. Each request asks the database for a token and looks
+whether the answer is its own. Run it with each pool and compare:
 
     python examples/prefork.py
     python examples/prefork.py --pool queue
