@@ -2,7 +2,7 @@
 # needs (tools/bootstrap) and calls nox; the work is in noxfile.py.
 
 .DEFAULT_GOAL := help
-.PHONY: help drill test wheels soak bench docs fmt clean
+.PHONY: help drill test matrix wheels soak bench docs fmt clean
 
 NOX = tools/bootstrap nox
 ARGS ?=
@@ -17,6 +17,9 @@ drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
 test: ## Run every check
 	@tools/bootstrap python tools/system_packages.py postgresql
 	@$(NOX)
+
+matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs some)
+	@$(NOX) -s matrix
 
 wheels: ## Build the sdist and the wheels into dist/, and try each
 	@$(NOX) -s wheels

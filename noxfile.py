@@ -30,6 +30,7 @@ if not PYTHONS:
     sys.exit(f"nox: none of Python {', '.join(interpreters.SUPPORTED)} was found")
 MAIN = list(PYTHONS)[-1]
 SQLALCHEMY = {"2.0": "SQLAlchemy>=2.0.0,<2.1", "2.1": "SQLAlchemy>=2.1.0,<2.2"}
+
 # SQLAlchemy 2.1 needs Python 3.11.
 PAIRS = [
     (version, line)
@@ -37,6 +38,17 @@ PAIRS = [
     for line in SQLALCHEMY
     if (version, line) != ("3.10", "2.1")
 ]
+MAIN_LINE = PAIRS[-1][1]
+# What `make test` runs of them beside the main pair, which the session `tests` has:
+# every Python, and both lines. `make matrix` runs all.
+COVER = [
+    (version, line)
+    for version, line in PAIRS
+    if line == ("2.1" if version == "3.11" and version != MAIN else "2.0")
+]
+WORKERS = min(4, os.cpu_count() or 1)
+
+CONTRACT = ("tests/pool", "tests/fork")
 IN_SDIST = {
     *("Cargo.lock", "Cargo.toml", "clippy.toml", "pyproject.toml", "src", "python"),
     *("LICENSE", "LICENSE-APACHE", "LICENSE-MIT", "PKG-INFO", "README.md"),
@@ -53,7 +65,11 @@ nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["rust", "lint", "typing", "tests", "matrix", "docs"]
+nox.options.sessions = [
+    *("rust", "lint", "typing", "tests"),
+    *(f"matrix(python='{version}', sqlalchemy='{line}')" for version, line in COVER),
+    "docs",
+]
 
 
 def cargo(session: nox.Session, *args: str, env: dict[str, str]) -> None:
@@ -156,8 +172,13 @@ def typing(session: nox.Session) -> None:
 @nox.session(python=MAIN)
 def tests(session: nox.Session) -> None:
     """Run every Python test on one interpreter."""
-    install(session, "--group=test", SQLALCHEMY["2.1"])
-    session.run("pytest", *session.posargs)
+    install(session, "--group=test", SQLALCHEMY[MAIN_LINE])
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("pytest", f"--numprocesses={WORKERS}", "-m", "not timing")
+    # What measures time runs alone.
+    session.run("pytest", "-m", "timing")
 
 
 @nox.session
@@ -168,7 +189,8 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
     if absent:
         session.log(f"not on this machine, left out: Python {', '.join(absent)}")
     install(session, "--group=test", SQLALCHEMY[sqlalchemy], extras="drill")
-    session.run("pytest", "tests/pool", "tests/fork", *session.posargs)
+    chosen = ("-m", "not timing", *session.posargs)
+    session.run("pytest", f"--numprocesses={WORKERS}", *CONTRACT, *chosen)
 
 
 @nox.session(python=MAIN)
@@ -205,7 +227,7 @@ def soak(session: nox.Session) -> None:
     minutes = float(session.posargs[0]) if session.posargs else 10
     end = time.monotonic() + 60 * minutes
     while time.monotonic() < end:
-        session.run("pytest", "-q", "--exitfirst", "tests/pool", "tests/fork")
+        session.run("pytest", "-q", "--exitfirst", *CONTRACT)
 
 
 @nox.session(python=False)

@@ -7,6 +7,7 @@ pub mod pool;
 pub mod process;
 #[cfg(feature = "python")]
 mod py;
+pub mod socket;
 
 #[cfg(feature = "python")]
 #[pyo3::pymodule]

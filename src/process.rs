@@ -117,6 +117,15 @@ impl Place {
         !self.claimed.load(Ordering::Relaxed) && !self.claimed.swap(true, Ordering::Acquire)
     }
 
+    /// True while `fd` is the very socket that was registered here.
+    fn holds(&self, fd: RawFd) -> bool {
+        identify(fd).is_some_and(|identity| {
+            identity.is_socket
+                && identity.dev == self.dev.load(Ordering::Relaxed)
+                && identity.ino == self.ino.load(Ordering::Relaxed)
+        })
+    }
+
     fn vacate(&self) {
         self.fd.store(FREE, Ordering::Release);
         self.claimed.store(false, Ordering::Release);
@@ -153,6 +162,39 @@ impl Registration {
         place.ino.store(identity.ino, Ordering::Relaxed);
         place.fd.store(fd, Ordering::Release);
         Ok(Self { place, generation })
+    }
+}
+
+impl Registration {
+    /// The descriptor; none when it was severed or the registration is of a parent process.
+    pub fn fd(&self) -> Option<RawFd> {
+        if self.generation != generation() {
+            return None;
+        }
+        let fd = self.place.fd.load(Ordering::Acquire);
+        (fd != FREE).then_some(fd)
+    }
+}
+
+impl Registration {
+    /// Ends the registration: the connection has been closed.
+    pub fn end(&self) {
+        if self.generation == generation() {
+            self.place.fd.store(FREE, Ordering::Release);
+        }
+    }
+
+    /// Severs the socket in this process too, and ends the registration. False when it was not there.
+    ///
+    /// Nothing is sent; the server learns that the connection has ended.
+    pub fn sever(&self) -> bool {
+        let Some(fd) = self.fd() else { return false };
+        let is_ours = self.place.holds(fd);
+        self.place.fd.store(FREE, Ordering::Release);
+        if is_ours {
+            sever(fd);
+        }
+        is_ours
     }
 }
 
@@ -246,11 +288,7 @@ pub fn forked() {
             let fd = place.fd.load(Ordering::Acquire);
             if fd != FREE {
                 // The driver may have closed the descriptor, and the number may be a file's by now.
-                let is_ours = identify(fd).is_some_and(|identity| {
-                    identity.is_socket
-                        && identity.dev == place.dev.load(Ordering::Relaxed)
-                        && identity.ino == place.ino.load(Ordering::Relaxed)
-                });
+                let is_ours = place.holds(fd);
                 if is_ours {
                     sever(fd);
                     severed += 1;
@@ -437,6 +475,25 @@ mod tests {
             std::mem::forget(own);
             kept
         }));
+    }
+
+    #[test]
+    fn severing_by_hand_spares_a_file_that_took_over_the_number() {
+        let (here, mut peer) = UnixStream::pair().unwrap();
+        let fd = here.as_raw_fd();
+        let registration = Registration::new(fd).unwrap();
+        assert!(registration.sever());
+        assert!(!registration.sever());
+        assert!(reads_end_of_file(fd));
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+
+        let (here, _peer) = UnixStream::pair().unwrap();
+        let fd = here.as_raw_fd();
+        let registration = Registration::new(fd).unwrap();
+        let file = File::open("/dev/zero").unwrap();
+        assert!(duplicate_over(file.as_raw_fd(), fd) >= 0);
+        assert!(!registration.sever());
+        assert!(!reads_end_of_file(fd));
     }
 
     #[test]

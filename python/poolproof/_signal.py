@@ -34,7 +34,8 @@ _DRIVERS = {
 }
 _ASYNCPG_ADAPTER = "sqlalchemy.dialects.postgresql.asyncpg"
 
-# Code that a driver calls to reach the network: an error raised here is the driver's own.
+# Code that a driver calls to reach the network: an error raised here is the driver's
+# own.
 _PLUMBING = frozenset(
     {"asyncio", "eventlet", "gevent", "select", "selectors", "socket", "ssl", "uvloop"}
 )
@@ -94,7 +95,11 @@ class Signal:
 
 def unwrap(error: BaseException) -> BaseException:
     """Return the driver's exception inside SQLAlchemy's, or the exception itself."""
-    if isinstance(error, sa_exc.StatementError) and error.orig is not None:
+    if (
+        isinstance(error, sa_exc.StatementError)
+        and not isinstance(error, sa_exc.DontWrapMixin)  # as ConnectionForked is
+        and error.orig is not None
+    ):
         return error.orig
     return error
 

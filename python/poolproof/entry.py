@@ -9,8 +9,9 @@ from poolproof._sqlalchemy import ConnectionRecord
 if TYPE_CHECKING:
     import weakref
 
-    from poolproof._native import Ticket
+    from poolproof._native import Registration, Ticket
     from poolproof._sqlalchemy import ConnectionFairy
+    from poolproof.pool import Pool
 
 __all__ = ["Entry"]
 
@@ -23,10 +24,32 @@ class Entry(ConnectionRecord):
 
     Attributes:
         ticket: The right to the slot, renewed at each checkout.
+        owner: The pool.
+        socket: The registration of the connection's socket, if it has one.
         lent_to: The fairy of the last checkout, remembered for when it is detached.
     """
 
-    __slots__ = ("lent_to", "ticket")
+    __slots__ = ("lent_to", "owner", "socket", "ticket")
 
     ticket: Ticket
     lent_to: weakref.ref[ConnectionFairy] | None
+    socket: Registration | None
+
+    def __init__(self, owner: Pool) -> None:
+        """Open a connection for a slot of `owner`."""
+        self.owner = owner
+        self.lent_to = None
+        self.socket = None
+        super().__init__(owner)
+
+    def checkin(self, _fairy_was_created: bool = True) -> None:
+        """Go back to the pool, whatever the listeners do.
+
+        An error of a `checkin` listener ends SQLAlchemy's check-in half-way; whoever
+        keeps that error keeps this entry alive, and with it the slot.
+        """
+        try:
+            super().checkin(_fairy_was_created)
+        except BaseException:
+            self.owner.give_up(self)
+            raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
@@ -20,24 +20,26 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.pool import ConnectionPoolEntry, Pool
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
 __all__ = ["guard", "protect"]
 
 _log = logging.getLogger("poolproof.guard")
 
 _HOOK = "_poolproof_hook"
-_PID = "poolproof_backend_pid"
+_PID = "_poolproof_backend_pid"
 
 
 def guard(engine: Engine | AsyncEngine) -> None:
     """Make each error cost exactly what it must, on any pool.
 
-    Corruption costs the one connection that it came from, a failover every connection, a
-    unique violation nothing. What SQLAlchemy takes for a disconnect stays one. A
+    Corruption costs the one connection that it came from, a failover every connection,
+    a unique violation nothing. What SQLAlchemy takes for a disconnect stays one. A
     `poolproof.Pool` does this by itself.
 
-    Calling it again does nothing.
+    Call it right after creating the engine: SQLAlchemy calls handlers of errors in the
+    order in which they were put on, and one that raises an error of its own ends the
+    row. Calling it again does nothing.
 
     Args:
         engine: An engine, sync or async, with any pool.
@@ -59,9 +61,10 @@ def protect(dialect: object, *, own_pool: bool, pool: Pool | None = None) -> Non
     """Put the hook on a dialect, once however often it is called.
 
     Args:
-        dialect: The dialect of one engine. The stand-in of a pool that has none yet has no
-            events and is passed over.
-        own_pool: Whether the engine's pool looks at its sockets before it hands them on.
+        dialect: The dialect of one engine. The stand-in of a pool that has none yet
+            has no events and is passed over.
+        own_pool: Whether the engine's pool looks at its sockets before it hands them
+            on.
         pool: The engine's pool, before it is used. With it the backend's process id is
             kept from the moment of connecting, because a driver forgets it when the
             connection breaks.
@@ -70,12 +73,12 @@ def protect(dialect: object, *, own_pool: bool, pool: Pool | None = None) -> Non
         event.listen(pool, "connect", _remember)
     if not isinstance(dialect, Dialect):
         return
-    # setdefault on an instance's dict is one step: no lock, which a fork could leave locked.
+    # setdefault on an instance's dict is one step: no lock, which a fork could leave
+    # locked.
     hook = vars(dialect).get(_HOOK) or vars(dialect).setdefault(_HOOK, _Hook())
     hook.sees_sockets = own_pool
-    # First in the row: a handler of the application that raises ends the row. SQLAlchemy
-    # knows a listener that it has already.
-    event.listen(dialect, "handle_error", hook.handle, insert=True)
+    # SQLAlchemy knows a listener that it has already.
+    event.listen(dialect, "handle_error", hook.handle)
 
 
 class _Hook:
@@ -90,7 +93,7 @@ class _Hook:
         """Judge an error; never raise one."""
         try:
             return self._judge(ctx)
-        except Exception:
+        except Exception:  # noqa: BLE001 - it must never replace the original
             _log.exception("the guard failed and left the error as it was")
             return None
 
@@ -160,8 +163,10 @@ def _report(
         exception=error,
         when=datetime.now(timezone.utc),
     )
+    # A connection of the parent is no loss of this process, and the caller is told.
+    harmless = verdict.cost == "nothing" or verdict.fault is Fault.FORKED
     _log.log(
-        logging.INFO if verdict.cost == "nothing" else logging.WARNING,
+        logging.INFO if harmless else logging.WARNING,
         "%s: %s; cost %s, retry %s, outcome %s "
         "(sqlstate %s, backend pid %s, process id %s, driver %s)",
         verdict.fault,
@@ -177,26 +182,18 @@ def _report(
     emit(event_)
 
 
-class _Fairy(Protocol):
-    """The pool's proxy of a connection, as far as it is looked at here."""
-
-    dbapi_connection: DBAPIConnection | None
-    driver_connection: object
-    info: dict[object, object]
-
-
-def _usable(connection: Connection | None) -> _Fairy | None:
+def _usable(connection: Connection | None) -> PoolProxiedConnection | None:
     """Return the pool's proxy, without making SQLAlchemy connect anew."""
     if connection is None or connection.closed or connection.invalidated:
         return None
     return connection.connection
 
 
-def _raw(fairy: _Fairy | None) -> object:
+def _raw(fairy: PoolProxiedConnection | None) -> object:
     return None if fairy is None else fairy.dbapi_connection
 
 
-def _driver_connection(fairy: _Fairy | None) -> object:
+def _driver_connection(fairy: PoolProxiedConnection | None) -> object:
     return None if fairy is None else fairy.driver_connection
 
 
@@ -238,20 +235,19 @@ def _read_only(
     return read_only_of(driver)
 
 
-def _remember(
-    dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry
-) -> None:
+def _remember(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     """Keep the backend's process id; a driver forgets it when the connection breaks."""
     try:
-        record.info[_PID] = _ask_pid(record.driver_connection)
-    except Exception:
+        # Not in record.info, which is the application's.
+        setattr(record, _PID, _ask_pid(record.driver_connection))
+    except Exception:  # noqa: BLE001 - a missing number harms nobody
         _log.exception("the backend's process id could not be read")
 
 
-def _pid(fairy: _Fairy | None, driver: object) -> int | None:
+def _pid(fairy: PoolProxiedConnection | None, driver: object) -> int | None:
     if fairy is None:
         return None
-    kept = fairy.info.get(_PID)
+    kept = getattr(getattr(fairy, "_connection_record", None), _PID, None)
     return kept if isinstance(kept, int) else _ask_pid(driver)
 
 

@@ -43,9 +43,9 @@ class FaultEvent:
     when: datetime
 
 
-# No lock: one step on a dict is atomic, and a lock that another thread held at a fork would
-# stay locked in the child for ever. The key makes each subscription its own, even when a
-# callback is given twice.
+# No lock: one step on a dict is atomic, and a lock that another thread held at a fork
+# would stay locked in the child for ever. The key makes each subscription its own, even
+# when a callback is given twice.
 _listeners: dict[object, Callable[[FaultEvent], object]] = {}
 _emitting: ContextVar[bool] = ContextVar("poolproof_emitting", default=False)
 
@@ -53,9 +53,9 @@ _emitting: ContextVar[bool] = ContextVar("poolproof_emitting", default=False)
 def on_fault(callback: Callable[[FaultEvent], object]) -> Callable[[], None]:
     """Call a function at each fault.
 
-    It is called in the thread that met the fault, before the error reaches the caller, so
-    it should be quick. What it returns is ignored; what it raises is logged. A fault that
-    it causes itself is logged and not given to listeners again.
+    It is called in the thread that met the fault, before the error reaches the caller,
+    so it should be quick. What it returns is ignored; what it raises is logged. A fault
+    that it causes itself is logged and not given to listeners again.
 
     Args:
         callback: Called with a `FaultEvent`.
@@ -67,7 +67,7 @@ def on_fault(callback: Callable[[FaultEvent], object]) -> Callable[[], None]:
         TypeError: *callback* cannot be called.
     """
     if not callable(callback):
-        msg = f"on_fault needs a function, not {callback!r}"
+        msg = f"on_fault needs a function, not {callback!r}"  # type: ignore[unreachable]  # callers without types
         raise TypeError(msg)
     key = object()
     _listeners[key] = callback
@@ -87,7 +87,7 @@ def emit(event: FaultEvent) -> None:
         for callback in list(_listeners.values()):
             try:
                 callback(event)
-            except Exception:
+            except Exception:  # noqa: BLE001 - each is heard by itself
                 _log.exception("a listener of poolproof.on_fault failed")
     finally:
         _emitting.reset(token)

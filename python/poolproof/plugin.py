@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import CreateEnginePlugin
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import QueuePool
 
 from poolproof.guard import guard
@@ -22,10 +23,10 @@ _log = logging.getLogger("poolproof")
 class Plugin(CreateEnginePlugin):
     """Makes an engine use `poolproof.Pool`, and guards it.
 
-    The pool is used where SQLAlchemy's own choice would be `QueuePool`. A pool or a pool
-    class that the caller names is respected, and so is the special pool that a dialect
-    needs (SQLite in memory). An async engine keeps its pool, which must be an async one,
-    and gets the guard alone; the log says so once a process.
+    The pool is used where SQLAlchemy's own choice would be `QueuePool`. A pool or a
+    pool class that the caller names is respected, and so is the special pool that a
+    dialect needs (SQLite in memory). An async engine keeps its pool, which must be an
+    async one, and gets the guard alone; the log says so once a process.
     """
 
     def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
@@ -43,7 +44,10 @@ class Plugin(CreateEnginePlugin):
         dialect = url.get_dialect(_is_async=bool(kwargs.get("_is_async", False)))
         if dialect.is_async:
             _say_async_once()
-        elif dialect.get_pool_class(url) is QueuePool:
+        elif (
+            issubclass(dialect, DefaultDialect)
+            and dialect.get_pool_class(url) is QueuePool
+        ):
             kwargs["poolclass"] = Pool
 
     def update_url(self, url: URL) -> URL:

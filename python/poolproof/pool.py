@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import sys
 import threading
 import time
 import types
@@ -53,6 +54,8 @@ class Pool(sqlalchemy.pool.Pool):
     """
 
     _is_asyncio = False
+    # What SQLAlchemy documents for pools: logging.getLogger("sqlalchemy.pool").
+    _sqla_logger_namespace = "sqlalchemy.pool.poolproof.Pool"
 
     def __init__(
         self,
@@ -120,9 +123,10 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _make_gate(self) -> _native.Gate:
         unbounded = self._max_overflow == -1
+        total = None if unbounded else min(self._size + self._max_overflow, sys.maxsize)
         return _native.Gate(
-            kept=self._size or None,
-            total=None if unbounded else self._size + self._max_overflow,
+            kept=min(self._size, sys.maxsize) or None,
+            total=total,
             lifo=self._lifo,
         )
 
@@ -147,24 +151,51 @@ class Pool(sqlalchemy.pool.Pool):
             ticket = self._gate.acquire()
             if ticket is None:
                 ticket = self._wait()
+            entry = self._idle.pop(ticket.slot, None)
+            if entry is None:
+                entry = self._open_entry(ticket)
+            elif entry.socket is not None:
+                finding = entry.socket.probe()
+                if finding is not None:
+                    self._discard(entry, finding)
         except _native.Forked:
             fork.after_fork()
             return self._do_get()
-        entry = self._idle.pop(ticket.slot, None)
-        if entry is None:
-            entry = self._open_entry(ticket)
         entry.ticket = ticket
         return entry
 
     def _open_entry(self, ticket: _native.Ticket) -> Entry:
+        """Connect for an empty slot.
+
+        Raises:
+            Forked: The process was forked meanwhile (by another greenlet), and this is
+                the child: the slot is one of the parent's pool.
+        """
         try:
             entry = Entry(self)
-        except BaseException:
+        except BaseException as error:
+            if ticket.used and isinstance(error, Exception):
+                raise _native.Forked from error
             self._wake(ticket.vacate())
             raise
-        entry.lent_to = None
+        if ticket.used:
+            entry.close()
+            raise _native.Forked
         self._entries.add(entry)
         return entry
+
+    def _discard(self, entry: Entry, finding: str) -> None:
+        """End an idle connection that is not at rest; the entry connects anew.
+
+        Nothing is sent: a peer that is out of step would take it for something else.
+        """
+        if entry.dbapi_connection is None or entry.socket is None:
+            return
+        self.logger.info(
+            "Connection %r is %s; replacing it", entry.dbapi_connection, finding
+        )
+        entry.socket.sever()
+        entry.invalidate()
 
     def _wait(self) -> _native.Ticket:
         started = time.monotonic()
@@ -186,7 +217,6 @@ class Pool(sqlalchemy.pool.Pool):
         bell = threading.Lock()
         bell.acquire()
         self._sleepers[place.number] = bell
-        ticket: _native.Ticket | None = None
         try:
             while True:
                 ticket = place.take()
@@ -198,6 +228,12 @@ class Pool(sqlalchemy.pool.Pool):
                     if left <= 0:
                         return place.leave()
                 bell.acquire(True, left)
+        except BaseException:
+            # The error may keep this frame, and with it the place in the queue.
+            ticket = place.leave()
+            if ticket is not None:
+                self._wake(ticket.give_back())
+            raise
         finally:
             self._sleepers.pop(place.number, None)
 
@@ -233,6 +269,18 @@ class Pool(sqlalchemy.pool.Pool):
         else:
             self._wake(answer)
 
+    def give_up(self, entry: Entry) -> None:
+        """Take back the slot of an entry whose check-in failed half-way.
+
+        Args:
+            entry: An entry of this pool.
+        """
+        if not entry.ticket.used:
+            try:
+                entry.close()
+            finally:
+                self._wake(entry.ticket.vacate())
+
     def _close_nobodys(self, entry: Entry) -> None:
         """Close what belongs to a disposed generation, but no leftover of a fork."""
         if not fork.is_current():
@@ -257,19 +305,19 @@ class Pool(sqlalchemy.pool.Pool):
     def _should_wrap_creator(self, creator: Any) -> Any:
         create = super()._should_wrap_creator(creator)
 
-        def open_and_watch(entry: ConnectionPoolEntry) -> DBAPIConnection:
+        def open_and_watch(entry: Entry) -> DBAPIConnection:
             return self._open(create, entry)
 
         return open_and_watch
 
-    def _open(self, create: Any, entry: ConnectionPoolEntry) -> DBAPIConnection:
+    def _open(self, create: Any, entry: Entry) -> DBAPIConnection:
         fork.protect(self._dialect)
         protect(self._dialect, own_pool=True)  # create_engine(pool=…) sets it late
         while True:
             before = _native.generation()
             connection: DBAPIConnection = create(entry)
             if _native.generation() == before:
-                sockets.watch(connection)
+                entry.socket = sockets.watch(connection)
                 return connection
             # A greenlet that was connecting at the fork goes on in both processes: this
             # is the child, and the session is the parent's.
@@ -285,8 +333,18 @@ class Pool(sqlalchemy.pool.Pool):
             fork.after_fork()
         if fork.is_inherited(connection):
             return
-        super()._close_connection(connection, terminate=terminate)
+        if sockets.is_severed(connection):
+            self._close_severed(connection)
+        else:
+            super()._close_connection(connection, terminate=terminate)
         sockets.unwatch(connection)
+
+    def _close_severed(self, connection: DBAPIConnection) -> None:
+        """Close what has no session any more; that the driver's goodbye fails is meant."""
+        try:
+            self._dialect.do_terminate(connection)
+        except Exception as error:  # noqa: BLE001 - the driver's own, of any class
+            self.logger.debug("Closing severed connection %r: %r", connection, error)
 
     def _renew(self, parent_pid: int) -> None:
         """Start afresh in a child: nothing lent, nothing idle, nobody waiting."""

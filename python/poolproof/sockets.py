@@ -17,7 +17,7 @@ from poolproof import _native
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["descriptor", "forget_all", "unwatch", "watch"]
+__all__ = ["descriptor", "forget_all", "is_severed", "unwatch", "watch"]
 
 # id of the driver connection -> its registration, and what ends that at collection.
 _watched: dict[int, tuple[_native.Registration, object]] = {}
@@ -50,19 +50,22 @@ def descriptor(connection: Any) -> int | None:
     return None
 
 
-def watch(connection: Any) -> None:
+def watch(connection: Any) -> _native.Registration | None:
     """Register the socket of a connection, if it has one.
 
     Args:
         connection: A DBAPI connection that was just opened in this process.
+
+    Returns:
+        The registration, or None where there is no socket.
     """
     number = descriptor(connection)
     if number is None:
-        return
+        return None
     try:
         registration = _native.Registration(number)
-    except ValueError:  # no socket: a file, as with SQLite
-        return
+    except (ValueError, OverflowError):  # a file, or no descriptor at all
+        return None
     key = id(connection)
 
     def collected(_: object) -> None:
@@ -73,6 +76,17 @@ def watch(connection: Any) -> None:
     except TypeError:  # no weak references: the registration ends when it is closed
         ender = None
     _watched[key] = (registration, ender)
+    return registration
+
+
+def is_severed(connection: Any) -> bool:
+    """Tell whether the socket of a connection was severed in this process.
+
+    Args:
+        connection: A DBAPI connection.
+    """
+    found = _watched.get(id(connection))
+    return found is not None and found[0].severed
 
 
 def unwatch(connection: Any) -> None:
@@ -81,7 +95,9 @@ def unwatch(connection: Any) -> None:
     Args:
         connection: A DBAPI connection; one that was never watched does no harm.
     """
-    _watched.pop(id(connection), None)
+    found = _watched.pop(id(connection), None)
+    if found is not None:
+        found[0].end()
 
 
 def forget_all() -> None:

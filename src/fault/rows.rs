@@ -4,10 +4,10 @@
 //! of whose tests hold decides, so a narrow row stands above a wide one. This file is longer
 //! than others because it is one table.
 //!
-//! Two rules keep an application's own words from being taken for a fault, and hold for every
+//! Three rules keep an application's own words from being taken for a fault, and hold for every
 //! row without being written in it (see `table.rs`): a test of text holds only for a driver's
-//! error that carries no SQLSTATE, unless the row names the SQLSTATE too; and what stands in
-//! double quotes is not looked at.
+//! error that carries no SQLSTATE, unless the row names the SQLSTATE too; what stands in double
+//! quotes is not looked at; and text and SQLSTATE count from drivers of `PostgreSQL` only.
 //!
 //! Messages are matched in English. In another language a fault is still found where the
 //! driver gives a SQLSTATE or says that the connection is closed.
@@ -78,14 +78,15 @@ pub enum Test {
 impl fmt::Display for Test {
     /// The condition in words, for the documents.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |text: &str| text.replace("\"\"", "\"…\"");
         match self {
             Self::Code(code) => write!(f, "SQLSTATE `{code}`"),
             Self::Class(class) => write!(f, "SQLSTATE class `{class}`"),
             Self::Is("") => write!(f, "an empty message"),
-            Self::Is(text) => write!(f, "message `{text}`"),
-            Self::Starts(text) => write!(f, "message begins `{text}`"),
-            Self::Has(text) => write!(f, "message has `{text}`"),
-            Self::Refusal(text) => write!(f, "connecting failed with `{text}`"),
+            Self::Is(text) => write!(f, "message `{}`", show(text)),
+            Self::Starts(text) => write!(f, "message begins `{}`", show(text)),
+            Self::Has(text) => write!(f, "message has `{}`", show(text)),
+            Self::Refusal(text) => write!(f, "connecting failed with `{}`", show(text)),
             Self::Driver(driver) => write!(f, "driver {driver}"),
             Self::Exception(class) => write!(f, "exception `{class}`"),
             Self::Through(function) => write!(f, "raised in `{function}`"),
@@ -199,6 +200,12 @@ pub const ROWS: &[Row] = &[
     row(Fault::Suspect, &[Exception("sqlalchemy.exc.MultipleResultsFound")],
         "one row was asked of an answer with several"),
 
+    // ---- What a driver lets through as it came from the system.
+    row(Fault::Unreachable, &[Raw, Exception("builtins.ConnectionRefusedError")],
+        "nothing listens at the address"),
+    row(Fault::Unreachable, &[Raw, Exception("socket.gaierror")],
+        "the host name has no address"),
+
     // ---- Corruption: the answers do not belong to the questions.
     row(Fault::Corruption, &[PSYCOPG2, Starts("error with status PGRES_")],
         "an answer of a kind that the statement cannot have (PGRES_TUPLES_OK and others)"),
@@ -228,12 +235,20 @@ pub const ROWS: &[Row] = &[
         "the answer to an earlier command was never read to its end"),
     row(Fault::Corruption, &[Has("SSL error: decryption failed or bad record mac")],
         "bytes that are not ours in a TLS stream"),
-    row(Fault::Corruption, &[Has("SSL error: bad record type")],
-        "bytes that are not ours in a TLS stream"),
-    row(Fault::Corruption, &[Has("SSL error: wrong version number")],
+    row(Fault::ConnectionLost, &[Has("SSL error: unexpected eof")],
+        "the server's end of the TLS connection is gone"),
+    row(Fault::Corruption, &[Has("SSL error: ")],
         "bytes that are not ours in a TLS stream"),
     row(Fault::Corruption, &[Code("42601"), AnotherStatement],
         "a syntax error in a statement that was not sent"),
+    row(Fault::ConnectionLost, &[PG8000, Raw, Exception("builtins.ConnectionError")],
+        "the connection was reset or aborted"),
+    row(Fault::ConnectionLost, &[PG8000, Raw, Exception("builtins.TimeoutError")],
+        "the network timed out"),
+    row(Fault::ConnectionLost, &[PG8000, Raw, Exception("ssl.SSLEOFError")],
+        "the server's end of the TLS connection is gone"),
+    row(Fault::ConnectionLost, &[PG8000, Raw, Exception("ssl.SSLZeroReturnError")],
+        "the server ended the TLS connection"),
     row(Fault::Corruption, &[PG8000, Foreign, Through("pg8000.core:handle_messages")],
         "an exception in the middle of reading an answer, which stays unread"),
     row(Fault::Corruption, &[PG8000, Through("pg8000.core:handle_COPY_IN_RESPONSE")],
@@ -338,10 +353,6 @@ pub const ROWS: &[Row] = &[
         "nothing listens at the address"),
     row(Fault::Unreachable, &[PG8000, Is("communication error")],
         "nothing listens at the unix socket"),
-    row(Fault::Unreachable, &[Raw, Exception("builtins.ConnectionRefusedError")],
-        "nothing listens at the address"),
-    row(Fault::Unreachable, &[Raw, Exception("socket.gaierror")],
-        "the host name has no address"),
 
     // ---- The connection broke.
     row(Fault::ConnectionLost, &[Class("08")],
@@ -352,8 +363,6 @@ pub const ROWS: &[Row] = &[
         "the server's end of the TLS connection is gone"),
     row(Fault::ConnectionLost, &[Has("SSL SYSCALL error")],
         "the network broke under TLS"),
-    row(Fault::ConnectionLost, &[Has("SSL error: unexpected eof")],
-        "the server's end of the TLS connection is gone"),
     row(Fault::ConnectionLost, &[Has("could not receive data from server")],
         "reading failed"),
     row(Fault::ConnectionLost, &[Has("could not send data to server")],
@@ -372,14 +381,8 @@ pub const ROWS: &[Row] = &[
         "the server's end of the connection is gone"),
     row(Fault::ConnectionLost, &[ASYNCPG, Is("connection is closed")],
         "the connection was closed before"),
-    row(Fault::ConnectionLost, &[Raw, Exception("builtins.ConnectionResetError")],
-        "the connection was reset"),
-    row(Fault::ConnectionLost, &[Raw, Exception("builtins.ConnectionAbortedError")],
-        "the connection was aborted"),
-    row(Fault::ConnectionLost, &[Raw, Exception("builtins.BrokenPipeError")],
-        "writing failed"),
-    row(Fault::ConnectionLost, &[PG8000, Raw, Exception("builtins.TimeoutError")],
-        "the network timed out"),
+    row(Fault::ConnectionLost, &[Raw, Exception("builtins.ConnectionError")],
+        "the connection was reset or aborted"),
     row(Fault::ConnectionLost, &[Raw, Exception("ssl.SSLError")],
         "TLS failed"),
 

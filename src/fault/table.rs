@@ -6,6 +6,9 @@ use super::signal::{Phase, ReadOnly, Signal};
 use super::statement::speaks_of_another;
 use super::verdict::{Cost, Outcome, Retry, Verdict};
 
+/// The drivers whose SQLSTATEs and words are those of `PostgreSQL`.
+const DRIVERS: [&str; 5] = ["psycopg2", "psycopg", "pg8000", "asyncpg", "poolproof"];
+
 /// What libpq and psycopg begin a failed connection attempt with.
 const ATTEMPTS: [&str; 6] = [
     "connection to server ",
@@ -170,10 +173,11 @@ fn holds(row: &Row, signal: &Signal<'_>, text: &Text) -> bool {
         .any(|test| matches!(test, Test::Code(_) | Test::Class(_)));
     // The server's own words, which may quote the application's, count only beside a SQLSTATE
     // that the row names; the driver's words only where there is no SQLSTATE.
-    let words = names_code || (signal.dbapi && signal.sqlstate.is_none());
+    let server = DRIVERS.contains(&signal.driver);
+    let words = server && (names_code || (signal.dbapi && signal.sqlstate.is_none()));
     row.tests.iter().all(|test| match *test {
-        Test::Code(code) => signal.sqlstate == Some(code),
-        Test::Class(class) => signal.sqlstate.is_some_and(|code| code.starts_with(class)),
+        Test::Code(code) => server && signal.sqlstate == Some(code),
+        Test::Class(class) => server && signal.sqlstate.is_some_and(|code| code.starts_with(class)),
         Test::Is(what) => words && text.first == what,
         Test::Starts(what) => words && !text.connecting && text.first.starts_with(what),
         Test::Has(what) => words && !text.connecting && text.first.contains(what),

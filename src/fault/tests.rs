@@ -97,6 +97,17 @@ fn words_of_the_application_are_no_fault() {
 }
 
 #[test]
+fn another_database_is_not_judged_by_these_words() {
+    for driver in ["", "pysqlite", "mysqlconnector"] {
+        let text = "server closed the connection unexpectedly";
+        assert_eq!(fault(&client(driver, text)), Fault::None);
+        let mut signal = server("25006", "read only");
+        signal.driver = driver;
+        assert_eq!(fault(&signal), Fault::None);
+    }
+}
+
+#[test]
 fn a_later_line_is_not_the_message() {
     let text = "some error\nlost synchronization with server";
     assert_eq!(fault(&client("psycopg2", text)), Fault::None);

@@ -16,6 +16,9 @@ pub(crate) fn from_stale(error: Stale) -> PyErr {
 pub(crate) fn from_register(error: RegisterError) -> PyErr {
     match error {
         RegisterError::NotASocket { .. } => PyValueError::new_err(error.to_string()),
+        RegisterError::Examine { ref source, .. } if source.raw_os_error() == Some(libc::EBADF) => {
+            PyValueError::new_err(error.to_string())
+        }
         RegisterError::Full { .. } => PyRuntimeError::new_err(error.to_string()),
         RegisterError::Examine { ref source, .. } | RegisterError::Install { ref source } => {
             PyOSError::new_err((source.raw_os_error(), error.to_string()))

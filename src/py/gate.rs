@@ -131,10 +131,10 @@ impl Ticket {
         self.grant.slot
     }
 
-    /// True when nobody can hold this ticket any more because the process was forked.
+    /// True when the slot is no longer this ticket's: it was given back, or the process was forked.
     #[getter]
-    fn stale(&self) -> bool {
-        self.gate.is_stale()
+    fn used(&self) -> bool {
+        self.used.load(Ordering::Acquire) || self.gate.is_stale()
     }
 
     /// Puts `entry` back into `idle` and the slot back into the pool, in one step for Python.
@@ -142,7 +142,7 @@ impl Ticket {
     /// Returns None when all is done, the number (0 or more) of a waiter to wake, `-1` when the entry must be
     /// closed and the ticket vacated, `-2` when the entry belongs to nobody.
     fn release(&self, idle: &Bound<'_, PyDict>, entry: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
-        if self.used.load(Ordering::Acquire) || self.gate.is_stale() {
+        if self.used() {
             return Ok(Some(NOBODYS));
         }
         // In its place before the slot is free: the next holder may look at once.
@@ -161,6 +161,14 @@ impl Ticket {
         };
         self.used.store(true, Ordering::Release);
         Ok(answer)
+    }
+
+    /// Gives back a ticket that nobody made use of. Returns the waiter to wake, if one is to be woken.
+    fn give_back(&self) -> Option<u64> {
+        if self.used.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        self.gate.give_back(self.grant)
     }
 
     /// Gives the slot back empty. Returns the waiter to wake, if one is to be woken.

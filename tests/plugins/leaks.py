@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import stat
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
 SECONDS = 5.0  # how long what is ending may take to end
 
 
-def pytest_collection_finish() -> None:
-    """Leave what is there before the first test out of every later collection.
-
-    A full collection then takes a tenth of the time, and each test makes one.
-    """
-    gc.collect()
-    gc.freeze()
-
-
 def sockets() -> set[tuple[int, int]]:
     """Return the sockets of this process as pairs of descriptor and inode."""
     found = set()
@@ -42,9 +34,14 @@ def sockets() -> set[tuple[int, int]]:
     return found
 
 
-def children() -> set[int]:
-    """Return the process ids of the child processes, zombies included."""
-    return {child.pid for child in psutil.Process().children()}
+def children(processes: set[int]) -> set[int]:
+    """Return which of these processes are our children, zombies included."""
+    ours = set()
+    for pid in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).ppid() == os.getpid():
+                ours.add(pid)
+    return ours
 
 
 def threads() -> set[threading.Thread]:
@@ -60,7 +57,7 @@ def left_behind(
     found: dict[str, object] = {
         "threads": threads() - before[0],
         "sockets": sockets() - before[1],
-        "child processes": children() - before[2],
+        "child processes": children(set(psutil.pids()) - before[2]),
         "sessions on the server": observer.backends() if observer else [],
     }
     return {kind: things for kind, things in found.items() if things}
@@ -82,7 +79,10 @@ def no_leaks(
     observer: Observer | None = None
     if "pg" in request.fixturenames:
         observer = request.getfixturevalue("observer")
-    before = (threads(), sockets(), children())
+    # What is there now is left out of the collections to come: each takes a tenth of
+    # the time then, and there are several for each test.
+    gc.freeze()
+    before = (threads(), sockets(), set(psutil.pids()))
     yield
     let_go_of_log_records(caplog)
     deadline = time.monotonic() + SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import pickle
@@ -173,6 +174,124 @@ def _nothing() -> None:
     pass
 
 
+class ScriptHost:
+    """A process that imports once and then runs one script after the other.
+
+    Each script sees the names of the prelude; the names that it makes are forgotten
+    after it.  A script that hangs costs the process, and the next gets a new one.
+
+    Args:
+        prelude: Source that is run once, before the first script.
+        arguments: ``sys.argv[1:]`` of the process.
+        warnings: What becomes of warnings, as ``python -W`` takes it.
+    """
+
+    def __init__(
+        self, prelude: str, *arguments: str, warnings: str = "error"
+    ) -> None:
+        self._command = [
+            *(sys.executable, "-W", warnings, "-c", _HOST + prelude + _SERVE),
+            *arguments,
+        ]
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start the process; it imports while the caller goes on."""
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env={**os.environ, "PYTHONPATH": _path(), "PYTHONFAULTHANDLER": "1"},
+        )
+
+    def run(
+        self, source: str, *, seconds: float = SECONDS, quiet: bool = True
+    ) -> list[str]:
+        """Run one script; return the words that it gave to ``answer``.
+
+        Args:
+            source: The script; common indentation is removed.
+            seconds: How long it may take.
+            quiet: Whether it must write nothing to its standard error.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._stderr.seek(0, os.SEEK_END)
+        before = self._stderr.tell()
+        process.stdin.write(json.dumps(textwrap.dedent(source)).encode() + b"\n")
+        process.stdin.flush()
+        if not select.select([process.stdout], [], [], seconds)[0]:
+            process.send_signal(signal.SIGABRT)  # faulthandler tells where it hangs
+            process.wait()
+            self._stop()
+            message = f"the script hung for {seconds} s:\n{self._noise(before)}"
+            raise TimeoutError(message)
+        line = process.stdout.readline()
+        noise = self._noise(before)
+        assert line, f"the process died:\n{noise}"
+        answer = json.loads(line)
+        assert not answer["error"], answer["error"] + noise
+        assert not (quiet and noise), noise
+        words: list[str] = answer["words"]
+        return words
+
+    def close(self) -> None:
+        """End the process."""
+        self._stop()
+        self._stderr.close()
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _noise(self, since: int) -> str:
+        self._stderr.seek(since)
+        return self._stderr.read().decode(errors="replace")
+
+
+_HOST = """
+import json as _json, os as _os, sys as _sys, traceback as _traceback
+_replies = _os.fdopen(_os.dup(1), "w", buffering=1)
+_os.dup2(2, 1)
+"""
+_SERVE = """
+_words = []
+def answer(*words):
+    _words.extend(map(str, words))
+_kept = set(globals()) | {"_line", "_reply", "_kept", "_name"}
+for _line in _sys.stdin:
+    _reply = {"error": "", "words": _words}
+    try:
+        exec(compile(_json.loads(_line), "<script>", "exec"), globals())
+    except BaseException:
+        _reply["error"] = _traceback.format_exc()
+    for _name in set(globals()) - _kept:
+        del globals()[_name]
+    _replies.write(_json.dumps(_reply) + "\\n")
+    _words.clear()
+"""
+
+
+def _path() -> str:
+    return os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH")]))
+
+
 def run_script(
     source: str, *arguments: str, seconds: float = SECONDS, warnings: str = "error"
 ) -> subprocess.CompletedProcess[str]:
@@ -190,5 +309,5 @@ def run_script(
         text=True,
         timeout=seconds,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(_TESTS), "PYTHONFAULTHANDLER": "1"},
+        env={**os.environ, "PYTHONPATH": _path(), "PYTHONFAULTHANDLER": "1"},
     )

@@ -1,6 +1,6 @@
 """Under gevent a waiting greenlet lets the others run.
 
-Each test runs in a process of its own, patched before anything else is imported.
+The tests run in other processes, patched before anything else is imported.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import importlib.util
 
 import pytest
 
-from plugins.processes import run_script
+from plugins.processes import ScriptHost, run_script
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gevent") is None, reason="gevent is not installed"
@@ -25,9 +25,7 @@ from sqlalchemy.pool import QueuePool
 import poolproof
 from plugins.dbapi import SocketDBAPI
 
-dbapi = SocketDBAPI()
 cls = {"queue": QueuePool, "poolproof": poolproof.Pool}[sys.argv[1]]
-ticks = 0
 
 def tick():
     global ticks
@@ -35,7 +33,9 @@ def tick():
         gevent.sleep(0.001)
         ticks += 1
 
+ticks = 0
 ticker = gevent.spawn(tick)
+dbapi = SocketDBAPI()
 
 def whole(pool, capacity):
     assert pool.checkedout() == 0, pool.status()
@@ -47,17 +47,35 @@ def whole(pool, capacity):
 """
 
 
-def run(pool_class, source, *arguments, prelude=PRELUDE):
-    name = "queue" if pool_class.__name__ == "QueuePool" else "poolproof"
-    done = run_script(prelude + source, name, *arguments, seconds=40, warnings="default")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout.split()
+@pytest.fixture(scope="session")
+def hosts():
+    """Start a patched process for each pool."""
+    made = {
+        name: ScriptHost(PRELUDE, name, warnings="default")
+        for name in ("queue", "poolproof")
+    }
+    yield made
+    for host in made.values():
+        host.close()
 
 
-def test_sixty_greenlets_share_five_connections_and_the_hub_is_never_blocked(pool_class):
+@pytest.fixture
+def run(pool_class, hosts):
+    """Return a function that runs a script and returns what it answers."""
+    host = hosts[name_of(pool_class)]
+
+    def run_it(source):
+        return host.run("dbapi = SocketDBAPI()\nticks = 0\n" + source)
+
+    return run_it
+
+
+def name_of(pool_class):
+    return "queue" if pool_class.__name__ == "QueuePool" else "poolproof"
+
+
+def test_sixty_greenlets_share_five_connections_and_the_hub_is_never_blocked(run):
     (ticks,) = run(
-        pool_class,
         """
 pool = cls(dbapi.connect, pool_size=3, max_overflow=2, timeout=20)
 dbapi.script["connect"] = lambda _: gevent.sleep(0.005)
@@ -83,16 +101,16 @@ gevent.joinall(greenlets, timeout=30, raise_error=True)
 assert all(greenlet.successful() for greenlet in greenlets)
 assert dbapi.peak <= 5, dbapi.peak
 assert longest < 2, longest
+watcher.kill()
 whole(pool, 5)
-print(ticks)
+answer(ticks)
 """,
     )
     assert int(ticks) > 20
 
 
-def test_time_out_comes_in_time_and_the_hub_runs_on(pool_class):
+def test_time_out_comes_in_time_and_the_hub_runs_on(run):
     (ticks,) = run(
-        pool_class,
         """
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=0.3)
 held = pool.connect()
@@ -104,15 +122,14 @@ except exc.TimeoutError:
 assert 0.25 < took < 3, took
 held.close()
 whole(pool, 1)
-print(ticks)
+answer(ticks)
 """,
     )
     assert int(ticks) > 20
 
 
-def test_timeout_none_waits_until_a_connection_is_there(pool_class):
+def test_timeout_none_waits_until_a_connection_is_there(run):
     run(
-        pool_class,
         """
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=None)
 held = pool.connect()
@@ -127,9 +144,8 @@ whole(pool, 1)
     )
 
 
-def test_connection_that_comes_back_wakes_its_waiter_at_once(pool_class):
+def test_connection_that_comes_back_wakes_its_waiter_at_once(run):
     run(
-        pool_class,
         """
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
 for _ in range(20):
@@ -147,17 +163,17 @@ whole(pool, 1)
 
 
 @pytest.mark.parametrize("kind", ["GreenletExit", "KeyboardInterrupt", "Timeout"])
-def test_greenlet_that_is_ended_while_it_waits_loses_no_slot(pool_class, kind):
+def test_greenlet_that_is_ended_while_it_waits_loses_no_slot(run, kind):
     run(
-        pool_class,
+        f"kind = {kind!r}\n"
         """
 kinds = {
     "GreenletExit": gevent.GreenletExit,
     "KeyboardInterrupt": KeyboardInterrupt,
     "Timeout": gevent.Timeout,
 }
-kind = kinds[sys.argv[2]]
-pool = cls(dbapi.connect, pool_size=2, max_overflow=0, timeout=20)
+kind = kinds[kind]
+pool = cls(dbapi.connect, pool_size=2, max_overflow=0, timeout=2)
 ended = []
 
 def wait():
@@ -181,13 +197,38 @@ for turn in range(10):
 assert ended
 whole(pool, 2)
 """,
-        kind,
     )
 
 
-def test_failed_connect_in_one_greenlet_serves_the_next_by_its_deadline(pool_class):
+@pytest.mark.difference
+@pytest.mark.timing
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_difference_offer_to_a_greenlet_that_is_ended_goes_to_the_next_at_once(run):
+    """Under QueuePool the greenlet takes the wake-up with it to its end."""
+    (longest,) = run(
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
+longest = 0.0
+for _ in range(10):
+    held = pool.connect()
+    first = gevent.spawn(lambda: pool.connect().close())
+    gevent.sleep(0.002)
+    second = gevent.spawn(lambda: pool.connect().close())
+    gevent.sleep(0.002)
+    first.kill(block=False)
+    held.close()
+    began = time.monotonic()
+    second.get(timeout=10)
+    longest = max(longest, time.monotonic() - began)
+whole(pool, 1)
+answer(longest)
+""",
+    )
+    assert float(longest) < 0.1
+
+
+def test_failed_connect_in_one_greenlet_serves_the_next_by_its_deadline(run):
     run(
-        pool_class,
         """
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=1.0)
 
@@ -214,9 +255,8 @@ whole(pool, 1)
     )
 
 
-def test_dropped_connection_serves_a_waiting_greenlet(pool_class):
+def test_dropped_connection_serves_a_waiting_greenlet(run):
     run(
-        pool_class,
         """
 import gc
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
@@ -233,9 +273,8 @@ whole(pool, 1)
 
 @pytest.mark.difference
 @pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
-def test_difference_greenlets_are_served_in_the_order_of_their_arrival(pool_class):
+def test_difference_greenlets_are_served_in_the_order_of_their_arrival(run):
     run(
-        pool_class,
         """
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
 held = pool.connect()
@@ -262,9 +301,10 @@ whole(pool, 1)
 
 def test_pool_that_was_imported_before_the_patch_waits_cooperatively(pool_class):
     """``gunicorn -k gevent`` patches after much has been imported."""
-    (ticks,) = run(
-        pool_class,
-        """
+    done = run_script(
+        "import poolproof, sqlalchemy.pool\n"
+        + PRELUDE
+        + """
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=0.3)
 held = pool.connect()
 try:
@@ -274,7 +314,9 @@ except exc.TimeoutError:
 held.close()
 whole(pool, 1)
 """,
-        prelude="import poolproof, sqlalchemy.pool\n" + PRELUDE,
+        name_of(pool_class),
+        warnings="default",
     )
+    assert (done.returncode, done.stderr) == (0, "")
     if pool_class.__name__ != "QueuePool":  # which took the locks it found at import
-        assert int(ticks) > 20
+        assert int(done.stdout) > 20

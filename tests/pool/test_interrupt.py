@@ -1,13 +1,13 @@
 """Ctrl-C, signals and the interpreter lock while a thread waits.
 
-Each test runs in a process of its own, which gets a real signal.
+Each test runs in another process, which gets real signals.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from plugins.processes import run_script
+from plugins.processes import ScriptHost, run_script
 
 PRELUDE = """
 import os, signal, sys, threading, time
@@ -22,19 +22,34 @@ cls = {"queue": QueuePool, "poolproof": poolproof.Pool}[sys.argv[1]]
 """
 
 
-def run(pool_class, source, *, quiet=True):
-    name = "queue" if pool_class.__name__ == "QueuePool" else "poolproof"
-    done = run_script(PRELUDE + source, name, seconds=30)
-    assert done.returncode == 0, done.stderr
-    assert not (quiet and done.stderr), done.stderr
-    return done.stdout.split()
+@pytest.fixture(scope="session")
+def hosts():
+    """Start a process for each pool."""
+    made = {name: ScriptHost(PRELUDE, name) for name in ("queue", "poolproof")}
+    yield made
+    for host in made.values():
+        host.close()
+
+
+@pytest.fixture
+def run(pool_class, hosts):
+    """Return a function that runs a script and returns what it answers."""
+    host = hosts[name_of(pool_class)]
+
+    def run_it(source, **how):
+        return host.run("dbapi = SocketDBAPI()\n" + source, **how)
+
+    return run_it
+
+
+def name_of(pool_class):
+    return "queue" if pool_class.__name__ == "QueuePool" else "poolproof"
 
 
 @pytest.mark.timing
 @pytest.mark.parametrize("timeout", ["None", "30.0"])
-def test_ctrl_c_ends_the_wait_at_once_and_loses_no_slot(pool_class, timeout):
+def test_ctrl_c_ends_the_wait_at_once_and_loses_no_slot(run, timeout):
     (seconds,) = run(
-        pool_class,
         f"""
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout={timeout})
 held = pool.connect()
@@ -49,7 +64,7 @@ helper = Task(interrupt)
 try:
     pool.connect()
 except KeyboardInterrupt:
-    print(time.monotonic() - sent[0])
+    answer(time.monotonic() - sent[0])
 else:
     sys.exit("was not interrupted")
 helper.result()
@@ -64,10 +79,9 @@ assert_whole(pool, dbapi, 1)
 
 @pytest.mark.difference
 @pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
-def test_difference_ctrl_c_at_any_moment_loses_no_slot(pool_class):
+def test_difference_ctrl_c_at_any_moment_loses_no_slot(run):
     """QueuePool can lose one between its count and its record."""
     (interrupts,) = run(
-        pool_class,
         """
 import random
 rounds = 40
@@ -93,21 +107,20 @@ for seed in range(rounds):
     helper.result()
     assert_whole(pool, dbapi, 2)
     pool.dispose()
-print(interrupts)
+answer(interrupts)
 """,
         quiet=False,  # SQLAlchemy logs an interrupted close
     )
     assert int(interrupts) == 40
 
 
-def test_signal_whose_handler_returns_does_not_end_the_wait(pool_class):
+def test_signal_whose_handler_returns_does_not_end_the_wait(run):
     run(
-        pool_class,
         """
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
 held = pool.connect()
 handled = threading.Event()
-signal.signal(signal.SIGUSR1, lambda *_: handled.set())
+before = signal.signal(signal.SIGUSR1, lambda *_: handled.set())
 
 def disturb_and_release():
     wait_for_waiters(pool, 1)
@@ -129,9 +142,8 @@ assert_whole(pool, dbapi, 1)
     )
 
 
-def test_signal_does_not_lengthen_the_wait(pool_class):
+def test_signal_does_not_lengthen_the_wait(run):
     run(
-        pool_class,
         """
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=0.5)
 held = pool.connect()
@@ -156,9 +168,8 @@ held.close()
     )
 
 
-def test_exception_of_a_signal_handler_reaches_the_waiting_caller(pool_class):
+def test_exception_of_a_signal_handler_reaches_the_waiting_caller(run):
     run(
-        pool_class,
         """
 class TimeLimit(Exception):
     pass
@@ -181,9 +192,8 @@ assert_whole(pool, dbapi, 1)
     )
 
 
-def test_other_threads_run_while_one_waits(pool_class):
+def test_other_threads_run_while_one_waits(run):
     (ticks,) = run(
-        pool_class,
         """
 sys.setswitchinterval(0.001)
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=1.0)
@@ -200,7 +210,7 @@ ticker = Task(tick)
 try:
     pool.connect()
 except exc.TimeoutError:
-    print(ticks)
+    answer(ticks)
 stop.set()
 ticker.result()
 held.close()
@@ -210,12 +220,14 @@ held.close()
 
 
 def test_interpreter_ends_while_daemon_threads_wait(pool_class):
-    run(
-        pool_class,
-        """
+    done = run_script(
+        PRELUDE
+        + """
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=None)
 held = pool.connect()
 tasks = [Task(pool.connect) for _ in range(4)]
 wait_for_waiters(pool, 4)
 """,
+        name_of(pool_class),
     )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -113,8 +113,8 @@ def test_younger_connection_does_not_invalidate_the_pool_again(pool, clock, dbap
     assert dbapi.connects == connects
 
 
-def test_engine_invalidates_the_pool_on_a_disconnect(stub_engine, dbapi, clock):
-    engine = stub_engine(pool_size=2, max_overflow=0)
+def lose_one_of_two(engine, dbapi, clock):
+    """Have one of two connections lost in a statement; return which are used then."""
     for one in [engine.connect(), engine.connect()]:
         one.close()
     clock.advance(1)
@@ -128,9 +128,24 @@ def test_engine_invalidates_the_pool_on_a_disconnect(stub_engine, dbapi, clock):
     dbapi.script.clear()
     clock.advance(1)
     taken = [engine.raw_connection(), engine.raw_connection()]
-    assert {one.dbapi_connection.number for one in taken} == {3, 4}
+    numbers = {one.dbapi_connection.number for one in taken}
     for one in taken:
         one.close()
+    return numbers
+
+
+@pytest.mark.parametrize("pool_class", ["queue"], indirect=True)
+def test_disconnect_costs_queue_pool_every_connection(stub_engine, dbapi, clock):
+    engine = stub_engine(pool_size=2, max_overflow=0)
+    assert lose_one_of_two(engine, dbapi, clock) == {3, 4}
+
+
+@pytest.mark.difference
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_difference_disconnect_costs_the_one_connection(stub_engine, dbapi, clock):
+    """The others show by themselves, when they are looked at, whether they live."""
+    engine = stub_engine(pool_size=2, max_overflow=0)
+    assert lose_one_of_two(engine, dbapi, clock) == {2, 3}
 
 
 def test_listener_that_says_disconnect_costs_the_connection(stub_engine, dbapi):
