@@ -251,12 +251,11 @@ class Pool(sqlalchemy.pool.Pool):
 
     # --- check-in -------------------------------------------------------------------
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        entry = cast("Entry", record)
+    def _do_return_conn(self, record: Any) -> None:
+        entry: Entry = record
         if entry.dbapi_connection is None:
             self._remember_detached(entry)
-        ticket = entry.ticket
-        answer = ticket.release(self._idle, entry)
+        answer = entry.ticket.release(self._idle, entry)
         if answer is None:
             return
         if answer == _SURPLUS:
