@@ -204,7 +204,8 @@ def docs(session: nox.Session) -> None:
 def drill(session: nox.Session) -> None:
     """Run the drill, on an embedded PostgreSQL when no --url is given."""
     install(session, extras="drill")
-    session.run("poolproof", "drill", *session.posargs)
+    # nox would kill it half a second after Ctrl-C, in the middle of its clean-up.
+    session.run("poolproof", "drill", *session.posargs, interrupt_timeout=20)
 
 
 @nox.session(python=MAIN)

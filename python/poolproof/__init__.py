@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-# First: refuses a SQLAlchemy that the pool cannot stand on.
+# First: they refuse an interpreter and a SQLAlchemy that the pool cannot stand on.
+from poolproof import _interpreter as _interpreter
 from poolproof import _sqlalchemy as _sqlalchemy
 from poolproof._native import __version__
 from poolproof.errors import ConnectionForked, PoolTimeout

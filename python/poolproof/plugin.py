@@ -41,7 +41,7 @@ class Plugin(CreateEnginePlugin):
             return
         # create_async_engine marks its call with this argument; a driver that is async
         # only (asyncpg) shows it in its dialect.
-        dialect = url.get_dialect(_is_async=bool(kwargs.get("_is_async", False)))
+        dialect: Any = url.get_dialect(_is_async=bool(kwargs.get("_is_async", False)))
         if dialect.is_async:
             _say_async_once()
         elif (

@@ -339,7 +339,7 @@ class Pool(sqlalchemy.pool.Pool):
         sockets.unwatch(connection)
 
     def _close_severed(self, connection: DBAPIConnection) -> None:
-        """Close what has no session any more; that the driver's goodbye fails is meant."""
+        """Close what has no session any more; the driver's goodbye is meant to fail."""
         try:
             self._dialect.do_terminate(connection)
         except Exception as error:  # noqa: BLE001 - the driver's own, of any class

@@ -1,8 +1,8 @@
 //! The fault table: the one place where its rows stand.
 //!
 //! [`PRICES`] says what each fault costs, [`ROWS`] how each is recognised. The first row all
-//! of whose tests hold decides, so a narrow row stands above a wide one. This file is longer
-//! than others because it is one table.
+//! of whose tests hold decides, so a narrow row stands above a wide one. This file is long
+//! because it is one idea: the table.
 //!
 //! Three rules keep an application's own words from being taken for a fault, and hold for every
 //! row without being written in it (see `table.rs`): a test of text holds only for a driver's

@@ -120,7 +120,7 @@ def test_a_unique_violation_costs_nothing(pg, observer, table, events):
     async def action(engine):
         before = await driver_connections(engine)
         async with engine.connect() as connection:
-            insert = sa.text(f"insert into {table} values (1)")  # noqa: S608
+            insert = sa.text(f"insert into {table} values (1)")
             await connection.execute(insert)
             with pytest.raises(sa.exc.IntegrityError):
                 await connection.execute(insert)

@@ -39,7 +39,7 @@ def test_an_inherited_connection_raises_connection_forked_as_one_event(
 ):
     engine = make_engine(driver, poolclass=poolproof.Pool)
     with engine.connect() as connection:
-        connection.execute(sa.text(f"insert into {table} values (1)"))  # noqa: S608
+        connection.execute(sa.text(f"insert into {table} values (1)"))
 
         def use_it():
             error = first_error(
@@ -75,7 +75,7 @@ def test_an_inherited_connection_raises_connection_forked_as_one_event(
         connection.commit()
     assert events == []
     with engine.connect() as connection:
-        count = connection.execute(sa.text(f"select count(*) from {table}"))  # noqa: S608
+        count = connection.execute(sa.text(f"select count(*) from {table}"))
         assert count.scalar() == 1
 
 

@@ -173,6 +173,61 @@ def test_a_disconnect_of_sqlalchemys_stays_one(make_engine, events):
     assert not set(before) & set(driver_connections(engine, 2))
 
 
+def test_a_fault_inside_a_statement_of_sqlalchemys_own_is_one_event(
+    make_engine, table, events
+):
+    """A column's default is selected first; its error passes the hook twice."""
+    slow = sa.Table(
+        table,
+        sa.MetaData(),
+        sa.Column("n", sa.Integer, primary_key=True, default=sa.func.pg_sleep(5)),
+        implicit_returning=False,
+    )
+    engine = make_engine("psycopg2")
+    poolproof.guard(engine)
+    with engine.connect() as connection:
+        connection.execute(sa.text("set local statement_timeout = 10"))
+        first_error(lambda: connection.execute(slow.insert()))
+    assert [one.fault for one in events] == [Fault.CANCELLED]
+
+
+def test_an_error_of_another_engine_is_not_this_ones(make_engine, proxy, events):
+    engine, other = (make_engine("psycopg2", way, pool_size=1) for way in (None, proxy))
+    poolproof.guard(engine)
+    poolproof.guard(other)
+    before = driver_connections(engine, 1)
+
+    @event.listens_for(engine, "do_execute")
+    def use_the_other(*_):
+        with other.connect() as connection:
+            connection.execute(SELECT)
+            proxy.cut()
+            connection.execute(SELECT)
+
+    with engine.connect() as connection:
+        error = first_error(lambda: connection.execute(SELECT))
+    assert "server closed the connection unexpectedly" in str(error)
+    assert [one.fault for one in events] == [Fault.CONNECTION_LOST]
+    assert driver_connections(engine, 1) == before
+
+
+def test_a_closed_connection_does_not_go_back_whatever_was_raised(make_engine, events):
+    engine = make_engine("psycopg2", pool_size=1)
+    poolproof.guard(engine)
+    (before,) = driver_connections(engine, 1)
+
+    @event.listens_for(engine, "do_execute", once=True)
+    def close_and_fail(*_):
+        before.close()
+        raise LookupError("mine")
+
+    with engine.connect() as connection:
+        assert isinstance(first_error(lambda: connection.execute(SELECT)), LookupError)
+    assert [one.fault for one in events] == [Fault.CONNECTION_LOST]
+    with engine.connect() as connection:
+        assert connection.execute(SELECT).scalar() == 42
+
+
 # --- log and listeners ----------------------------------------------------------------
 
 

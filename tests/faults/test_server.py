@@ -1,5 +1,4 @@
 """Faults that a real server reports, and errors that are none."""
-# ruff: noqa: S608 - the tables are our own
 
 from __future__ import annotations
 

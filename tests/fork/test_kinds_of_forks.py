@@ -1,4 +1,4 @@
-"""Forks of every kind: of forks, of threads, of C code, of daemons, and of no code at all."""
+"""Forks of every kind: of forks, of threads, of C code, of daemons, of no code."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_after_fork_does_nothing_in_a_parent_and_twice_in_a_child(engine, backen
 
 
 def test_a_daemon_that_closes_every_descriptor(engine, tmp_path, table, observer):
-    """The parent exits; the daemon reuses the numbers for files, and they stay whole."""
+    """The parent exits; the daemon reuses the numbers for files; they stay whole."""
     held = engine.connect()
     held.execute(text(f"insert into {table} values (1)"))
     number = held.connection.driver_connection
@@ -224,7 +224,8 @@ def test_a_daemon_that_closes_every_descriptor(engine, tmp_path, table, observer
         try:
             os.closerange(3, 256)
             files = [
-                os.open(tmp_path / f"file{n}", os.O_RDWR | os.O_CREAT) for n in range(60)
+                os.open(tmp_path / f"file{n}", os.O_RDWR | os.O_CREAT)
+                for n in range(60)
             ]
             for file in files:
                 os.write(file, b"precious")

@@ -165,7 +165,7 @@ class Cluster:
                 stderr=log,
                 cwd=self.home,
                 start_new_session=True,  # Ctrl-C in the terminal is ours, not its
-                preexec_fn=_die_with_parent(),
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - no threads yet
                 **self._as_account(),
             )
 
@@ -217,7 +217,9 @@ class Cluster:
         package = self.package or self.binaries.parent
         target = self.home / "server" / package.name
         shutil.copytree(package, target)
-        libraries = package.parent / f"{package.name}.libs"  # where auditwheel puts them
+        libraries = (
+            package.parent / f"{package.name}.libs"
+        )  # where auditwheel puts them
         if libraries.is_dir():
             shutil.copytree(libraries, target.parent / libraries.name)
         for path in (target.parent, *target.parent.rglob("*")):
@@ -238,7 +240,7 @@ def _unprivileged_account() -> pwd.struct_passwd:
 
 def _short_temporary_root() -> str | None:
     # The path of a unix socket is limited to about 100 bytes.
-    return tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"  # noqa: S108
+    return tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
 
 
 def _free_port(host: str) -> int:

@@ -168,7 +168,7 @@ class StubDBAPI:
         self._sizes: deque[int] = deque([0])
         self._numbers = itertools.count(1)
 
-    def connect(self, *_: object, **__: object) -> Any:  # noqa: ANN401
+    def connect(self, *_: object, **__: object) -> Any:
         """Open a connection, as the script allows."""
         number = next(self._numbers)
         self.calls.append(f"connect {number}")

@@ -24,7 +24,7 @@ SECONDS = 5.0  # how long what is ending may take to end
 def sockets() -> set[tuple[int, int]]:
     """Return the sockets of this process as pairs of descriptor and inode."""
     found = set()
-    for name in os.listdir("/dev/fd"):
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208 - the numbers are wanted
         try:
             status = os.fstat(int(name))
         except OSError:  # the descriptor of the listing itself, closed by now

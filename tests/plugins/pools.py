@@ -53,7 +53,7 @@ def make_pool(pool_class: type[Pool], dbapi: StubDBAPI) -> Iterator[MakePool]:
     """Make pools over the scripted driver; dispose of them at the end."""
     made: list[Pool] = []
 
-    def make(creator: Any = None, **parameters: Any) -> Any:  # noqa: ANN401
+    def make(creator: Any = None, **parameters: Any) -> Any:
         parameters.setdefault("timeout", PATIENCE)
         pool = pool_class(creator or dbapi.connect, **parameters)
         made.append(pool)
@@ -70,7 +70,7 @@ def make_engine(pool_class: type[Pool]) -> Iterator[MakeEngine]:
     """Make engines over the pool under test; dispose of them at the end."""
     made: list[Engine] = []
 
-    def make(url: Any, **parameters: Any) -> Engine:  # noqa: ANN401
+    def make(url: Any, **parameters: Any) -> Engine:
         parameters.setdefault("poolclass", pool_class)
         engine = create_engine(url, **parameters)
         made.append(engine)
@@ -85,7 +85,7 @@ def make_engine(pool_class: type[Pool]) -> Iterator[MakeEngine]:
 def stub_engine(make_engine: MakeEngine, dbapi: StubDBAPI) -> MakeEngine:
     """Make engines over the scripted driver, without a first look at the server."""
 
-    def make(**parameters: Any) -> Engine:  # noqa: ANN401
+    def make(**parameters: Any) -> Engine:
         parameters.setdefault("pool_timeout", PATIENCE)
         return make_engine(
             "postgresql+psycopg2://stub", module=dbapi, _initialize=False, **parameters

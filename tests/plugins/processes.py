@@ -1,4 +1,4 @@
-"""Runs a function in a forked child, or a script in a new process, with a time bound."""
+"""Runs a function in a forked child, or a script in a new process, in bounded time."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _be_the_child(function: Callable[[], Any], writing: int, stderr: int) -> Non
             warnings.simplefilter("always")
             try:
                 report.result = function()
-            except BaseException:  # noqa: BLE001 - reported to the parent
+            except BaseException:
                 report.error = traceback.format_exc()
             function = _nothing
             gc.collect()
@@ -164,7 +164,7 @@ def _be_the_child(function: Callable[[], Any], writing: int, stderr: int) -> Non
         with os.fdopen(writing, "wb") as pipe:
             pickle.dump(report, pipe)
         status = 0
-    except BaseException:  # noqa: BLE001 - the status tells the parent
+    except BaseException:
         traceback.print_exc()
     finally:
         os._exit(status)
@@ -186,9 +186,7 @@ class ScriptHost:
         warnings: What becomes of warnings, as ``python -W`` takes it.
     """
 
-    def __init__(
-        self, prelude: str, *arguments: str, warnings: str = "error"
-    ) -> None:
+    def __init__(self, prelude: str, *arguments: str, warnings: str = "error") -> None:
         self._command = [
             *(sys.executable, "-W", warnings, "-c", _HOST + prelude + _SERVE),
             *arguments,

@@ -50,7 +50,7 @@ class Observer:
         cursor = self._connection.execute(statement.encode(), parameters)
         return cursor.fetchall() if cursor.description else []
 
-    def value(self, statement: str, *parameters: object) -> Any:  # noqa: ANN401
+    def value(self, statement: str, *parameters: object) -> Any:
         """Run one statement; return the first value of the first row."""
         return self.rows(statement, *parameters)[0][0]
 

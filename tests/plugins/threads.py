@@ -25,7 +25,7 @@ PATIENCE = 20.0  # seconds that a thread of a test may take
 class Task(threading.Thread):
     """A thread whose outcome is asked for: ``result()`` returns or raises it."""
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:  # noqa: ANN401
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         super().__init__(daemon=True)
         self._function = function
         self._arguments = arguments
@@ -37,12 +37,12 @@ class Task(threading.Thread):
         """Call the function; keep what comes out."""
         try:
             self._result = self._function(*self._arguments)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever asks
+        except BaseException as error:
             self._error = error
         finally:
             del self._function, self._arguments
 
-    def result(self, seconds: float = PATIENCE) -> Any:  # noqa: ANN401
+    def result(self, seconds: float = PATIENCE) -> Any:
         """Return what the function returned, or raise what it raised."""
         self.join(seconds)
         assert not self.is_alive(), f"the thread still runs after {seconds} s"
@@ -53,19 +53,19 @@ class Task(threading.Thread):
         return result
 
 
-def waiting(pool: Any) -> int:  # noqa: ANN401
+def waiting(pool: Any) -> int:
     """Return how many threads wait in the pool for a connection."""
     if isinstance(pool, QueuePool):
         return len(pool._pool.not_empty._waiters)  # type: ignore[attr-defined]
     return int(pool.stats().waiting)
 
 
-def wait_for_waiters(pool: Any, count: int) -> None:  # noqa: ANN401
+def wait_for_waiters(pool: Any, count: int) -> None:
     """Return when exactly *count* threads wait in the pool."""
     eventually(lambda: waiting(pool) == count, what=f"{count} waiting threads")
 
 
-def assert_whole(pool: Any, dbapi: StubDBAPI, capacity: int) -> None:  # noqa: ANN401
+def assert_whole(pool: Any, dbapi: StubDBAPI, capacity: int) -> None:
     """Assert that nothing is out and that the full capacity can be taken.
 
     Args:

@@ -103,8 +103,8 @@ def test_pool_keeps_its_kind_when_it_is_asked_for_by_name(pool_class, dbapi):
 
 
 def test_asyncio_engine_refuses_a_pool_that_blocks(pool_class):
+    from_async = pytest.importorskip("sqlalchemy.ext.asyncio")
     with pytest.raises(exc.ArgumentError, match="cannot be used with"):
-        from_async = pytest.importorskip("sqlalchemy.ext.asyncio")
         from_async.create_async_engine(
             "postgresql+psycopg://nobody@nowhere.invalid/x", poolclass=pool_class
         )

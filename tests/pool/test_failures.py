@@ -54,7 +54,9 @@ def use(pool, error):
 
 @pytest.mark.parametrize("step", STEPS_OF_THE_DRIVER)
 @pytest.mark.parametrize("used_before", [False, True])
-def test_failing_step_of_the_driver_loses_no_slot(pool, dbapi, step, error, used_before):
+def test_failing_step_of_the_driver_loses_no_slot(
+    pool, dbapi, step, error, used_before
+):
     if used_before:
         pool.connect().close()
     dbapi.script[step] = error

@@ -116,7 +116,7 @@ def test_failed_connect_lets_the_next_waiter_try(make_pool, dbapi):
 
 
 def test_timed_out_waiter_does_not_swallow_a_connection(make_pool, dbapi):
-    """Time-outs and returns race, thousands of times; whatever wins, nothing is lost."""
+    """Time-outs and returns race, thousands of times; whoever wins, nothing is lost."""
     pool = make_pool(pool_size=1, max_overflow=0, timeout=0.002)
     outcomes = collections.Counter()
 

@@ -104,9 +104,7 @@ def test_creator_may_take_nothing(make_pool, kind):
     assert pool.checkedin() == 1
 
 
-def test_creator_with_a_wrong_signature_is_an_error_and_loses_no_slot(
-    make_pool, dbapi
-):
+def test_creator_with_a_wrong_signature_is_an_error_and_loses_no_slot(make_pool, dbapi):
     pool = make_pool(lambda _a, _b: None, pool_size=1, max_overflow=0, timeout=0)
     for _ in range(3):
         with pytest.raises(TypeError):

@@ -1,0 +1,56 @@
+"""The command ``poolproof``.
+
+Exit status: 0 when all is well, 1 when `poolproof.Pool` showed a fault, 2 when
+nothing could be proved (a wrong option, a server that cannot be reached, a package
+that is missing), 128 + n after signal n (130 on Ctrl-C), 141 when the reader of its
+output went away.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_OK: Final = 0
+EXIT_FAULT: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+EXIT_PIPE: Final = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments without the program's name; None means the process's own.
+
+    Returns:
+        The exit status.
+    """
+    absent = [name for name in ("click", "rich") if not importlib.util.find_spec(name)]
+    if absent:
+        sys.stderr.write(
+            f"poolproof: the command line needs {' and '.join(absent)}:"
+            ' pip install "poolproof[cli]", or "poolproof[drill]" for the drill too\n'
+        )
+        return EXIT_USAGE
+    try:
+        from poolproof.cli.commands import run  # noqa: PLC0415 (after the check above)
+
+        return run(argv)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+__all__ = [
+    "EXIT_FAULT",
+    "EXIT_INTERRUPTED",
+    "EXIT_OK",
+    "EXIT_PIPE",
+    "EXIT_USAGE",
+    "main",
+]

@@ -1,0 +1,196 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from poolproof.cli import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE
+from poolproof.cli.signals import Stopped
+from poolproof.drill.errors import DrillError, SetupError
+from poolproof.drill.incidents import INCIDENTS
+from poolproof.drill.stage import POOLS
+from poolproof.drill.target import DRIVERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SEED_BITS = 31
+
+
+class _OutputClosed(Exception):  # noqa: N818 (no error: ``| head`` is enough)
+    """Nobody reads our output any more; click would call that exit status 1."""
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Run the commands; turn every mistake of the user into one sentence.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        status = commands.main(
+            args=list(argv) if argv is not None else None,
+            prog_name="poolproof",
+            standalone_mode=False,
+        )
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    except DrillError as error:
+        click.echo(f"poolproof: {error}", err=True)
+        return EXIT_USAGE
+    except _OutputClosed:
+        # Python flushes stdout once more at exit; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+    except Stopped as stopped:
+        click.echo(f"poolproof: stopped by {stopped.name}", err=True)
+        return stopped.status
+    return int(status or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="poolproof", prog_name="poolproof")
+def commands() -> None:
+    """A PostgreSQL connection pool for SQLAlchemy that survives forks."""
+
+
+@commands.command()
+@click.option(
+    "--url",
+    envvar="POOLPROOF_DRILL_URL",
+    metavar="URL",
+    help="The database to drill: postgresql://user:password@host/database. A password"
+    " is better given in the environment variable POOLPROOF_DRILL_URL than on"
+    " the command line. [default: an embedded PostgreSQL]",
+)
+@click.option(
+    "--driver",
+    "drivers",
+    multiple=True,
+    type=click.Choice([*DRIVERS, "all"]),
+    default=["all"],
+    help="May be given several times. [default: all]",
+)
+@click.option(
+    "--pool",
+    type=click.Choice([*POOLS, "both"]),
+    default="both",
+    show_default=True,
+    help="Which pool: SQLAlchemy's QueuePool, poolproof.Pool, or one beside the other.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(1, 10_000),
+    default=25,
+    show_default=True,
+    help="Trials of each incident with each driver and pool.",
+)
+@click.option(
+    "--incident",
+    "incidents",
+    multiple=True,
+    type=click.Choice(list(INCIDENTS)),
+    help="May be given several times. [default: every incident]",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help='Write every count there as JSON; "-" is standard output.',
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**_SEED_BITS - 1),
+    help="Repeat the chances of an earlier run. [default: a new one]",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    help="Trials that run side by side. [default: by the number of processors]",
+)
+def drill(
+    *,
+    url: str | None,
+    drivers: tuple[str, ...],
+    pool: str,
+    trials: int,
+    incidents: tuple[str, ...],
+    json_path: str | None,
+    seed: int | None,
+    jobs: int | None,
+) -> int:
+    """Show what forks, crowds and stray bytes do to a connection pool.
+
+    Plays each incident on a real PostgreSQL with each driver, with QueuePool and with
+    poolproof.Pool, and counts what went wrong. In a database of yours it makes one
+    table with a name of its own, and drops it in the end.
+
+    Exit status: 0 when poolproof.Pool showed no wrong result, no lost row and no hang;
+    1 when it did; 2 when nothing could be proved.
+    """
+    # Here, so that --help and --version need no driver and no database package.
+    from poolproof.cli.drill import Request, perform  # noqa: PLC0415
+
+    if json_path not in (None, "-"):
+        _check_writable(Path(str(json_path)))
+    request = Request(
+        url=url or None,
+        drivers=DRIVERS if "all" in drivers else tuple(dict.fromkeys(drivers)),
+        pools=POOLS if pool == "both" else (pool,),
+        trials=trials,
+        incidents=tuple(
+            INCIDENTS[name] for name in dict.fromkeys(incidents or INCIDENTS)
+        ),
+        seed=secrets.randbits(_SEED_BITS) if seed is None else seed,
+        jobs=jobs,
+    )
+    # Standard output carries either the table or the JSON, never both.
+    stream = sys.stderr if json_path == "-" else sys.stdout
+    try:
+        report, status = perform(request, stream)
+        _write_json(json_path, report)
+    except BrokenPipeError:
+        raise _OutputClosed from None
+    return status
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before minutes of work whether the file can be written."""
+    if not path.parent.is_dir():
+        number = errno.ENOENT
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        number = errno.EACCES
+    else:
+        return
+    raise click.BadParameter(f"{path}: {os.strerror(number)}", param_hint="'--json'")
+
+
+def _write_json(path: str | None, report: dict[str, Any]) -> None:
+    """Write the report where the user wants it.
+
+    Raises:
+        SetupError: It cannot be written there after all.
+    """
+    if path is None:
+        return
+    body = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    if path == "-":
+        sys.stdout.write(body)
+        sys.stdout.flush()
+        return
+    try:
+        Path(path).write_text(body, encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror}") from None

@@ -1,0 +1,251 @@
+"""How the drill looks: rich on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Protocol, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from rich.progress import TaskID
+
+    from poolproof.drill.incidents import Measure
+    from poolproof.drill.runner import Plan
+    from poolproof.drill.tally import Number, Row
+
+TITLES: Final = {"queue": "QueuePool", "poolproof": "poolproof.Pool"}
+"""What people call the pools."""
+
+_HEADS: Final = ("incident", "driver", "measure")
+
+
+class Display(Protocol):
+    """What the drill shows, in the order in which it shows it."""
+
+    def note(self, message: str) -> None:
+        """Say what is being done."""
+
+    def progress(self, total: int) -> AbstractContextManager[None]:
+        """Show how far it is, of *total* trials, while the block runs."""
+
+    def advance(self, row: Row, trials: int) -> None:
+        """Show that trials of a row came in; *row* may be done with them."""
+
+    def table(self, rows: list[Row], plan: Plan) -> None:
+        """Show every count, the pools side by side."""
+
+    def verdict(self, faults: int | None, of_queue: int | None, seconds: float) -> None:
+        """Say in one line what was proved."""
+
+
+def for_stream(stream: TextIO) -> Display:
+    """Return the display that suits a stream; rich itself honours NO_COLOR."""
+    return RichDisplay(Console(file=stream)) if stream.isatty() else Plain(stream)
+
+
+class Plain:
+    """One line for each row that is done, and a table without a single escape."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def _line(self, text: str) -> None:
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+    def note(self, message: str) -> None:
+        """Say what is being done."""
+        self._line(f"poolproof drill: {message}")
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[None]:
+        """Say how much there is to do."""
+        self.note(f"{total} trials in all")
+        yield
+
+    def advance(self, row: Row, trials: int) -> None:  # noqa: ARG002 (part of the protocol)
+        """Write a row that is done, and nothing before that."""
+        if row.is_done:
+            self._line(summary(row))
+
+    def table(self, rows: list[Row], plan: Plan) -> None:
+        """Write the table in columns of spaces."""
+        pools = plan.pools
+        lines = [(*_HEADS, *(TITLES[pool] for pool in pools))]
+        lines += [
+            (*heads, *(_shown(value, measure) for value, _ in values))
+            for heads, measure, values in _grid(rows, pools)
+        ]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        self._line("")
+        for line in lines:
+            cells = [
+                text.ljust(width) if n < len(_HEADS) else text.rjust(width)
+                for n, (text, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            self._line("  ".join(cells).rstrip())
+        self._line("")
+
+    def verdict(self, faults: int | None, of_queue: int | None, seconds: float) -> None:
+        """Write the verdict."""
+        self._line(verdict(faults, of_queue, seconds))
+
+
+class RichDisplay:
+    """A progress bar, and a table with colours."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def note(self, message: str) -> None:
+        """Say what is being done."""
+        self._console.print(Text(message, style="dim"))
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[None]:
+        """Show a bar until the block ends."""
+        bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("trials"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        with bar:
+            self._bar, self._task = bar, bar.add_task("drill", total=total)
+            try:
+                yield
+            finally:
+                self._bar = self._task = None
+
+    def advance(self, row: Row, trials: int) -> None:
+        """Move the bar; leave a line above it for a row that is done."""
+        if self._bar is None or self._task is None:
+            return
+        cell = row.cell
+        name = f"{cell.incident.name} {cell.driver} {TITLES[cell.pool]}"
+        self._bar.update(self._task, advance=trials, description=name)
+        if row.is_done:
+            self._console.print(Text(summary(row), style="dim"))
+
+    def table(self, rows: list[Row], plan: Plan) -> None:
+        """Show the table; faults in red, where there might be some in green."""
+        table = Table(box=box.SIMPLE_HEAD, title="poolproof drill")
+        for head in _HEADS:
+            table.add_column(head)
+        for pool in plan.pools:
+            table.add_column(TITLES[pool], justify="right")
+        before = ""
+        for heads, measure, values in _grid(rows, plan.pools):
+            if heads[0] and before:
+                table.add_section()
+            before = heads[0] or before
+            cells = [
+                Text(_shown(value, measure), style=_style(value, measure))
+                for value, _ in values
+            ]
+            table.add_row(*heads, *cells)
+        self._console.print(table)
+
+    def verdict(self, faults: int | None, of_queue: int | None, seconds: float) -> None:
+        """Show the verdict."""
+        style = "bold" if faults is None else "bold red" if faults else "bold green"
+        self._console.print(Text(verdict(faults, of_queue, seconds), style=style))
+
+
+def _grid(
+    rows: list[Row], pools: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, str, str], Measure, list[tuple[Number | None, Row]]]]:
+    """Yield the table's lines: heads (blank if repeated), measure, a value a pool."""
+    by_cell = {(r.cell.incident.name, r.cell.driver, r.cell.pool): r for r in rows}
+    groups = dict.fromkeys((r.cell.incident.name, r.cell.driver) for r in rows)
+    last = ""
+    for incident, driver in groups:
+        here = [by_cell[incident, driver, pool] for pool in pools]
+        first = True
+        for measure in measures_of(here):
+            heads = (
+                incident if incident != last else "",
+                driver if first else "",
+                measure.label,
+            )
+            yield heads, measure, [(_value(row, measure), row) for row in here]
+            last, first = incident, False
+
+
+def measures_of(rows: list[Row]) -> tuple[Measure, ...]:
+    """Return the measures of one incident's rows; crashes only if there were some."""
+    from poolproof.drill.incidents import Measure  # noqa: PLC0415 (a value, not a type)
+
+    measures = rows[0].cell.incident.measures
+    if any(row.crashes for row in rows):
+        return (*measures, Measure("crashes", "crashed trials", is_fault=True))
+    return measures
+
+
+def _value(row: Row, measure: Measure) -> Number | None:
+    """Return a row's value, its crashes included."""
+    return row.crashes if measure.field == "crashes" else row.value(measure)
+
+
+def _shown(value: Number | None, measure: Measure) -> str:
+    """Return a value as people read it."""
+    if value is None:
+        return "–"
+    text = f"{value:,.2f}" if measure.unit == ": 1" else f"{value:,.0f}"
+    return f"{text} {measure.unit}".rstrip()
+
+
+def _style(value: Number | None, measure: Measure) -> str:
+    """Return a value's colour: only faults have one."""
+    if not measure.is_fault or value is None:
+        return ""
+    return "bold red" if value else "green"
+
+
+def summary(row: Row) -> str:
+    """Return a finished row in one line."""
+    cell = row.cell
+    counts = [
+        f"{measure.label} {_shown(_value(row, measure), measure)}"
+        for measure in measures_of([row])
+    ]
+    return (
+        f"{cell.incident.name} {cell.driver} {TITLES[cell.pool]}:"
+        f" {row.wanted} trial{'s' if row.wanted > 1 else ''} in {row.seconds:.1f} s:"
+        f" {', '.join(counts)}"
+    )
+
+
+def verdict(faults: int | None, of_queue: int | None, seconds: float) -> str:
+    """Return the sentence at the end."""
+    parts = []
+    if faults is not None:
+        parts.append(
+            f"poolproof.Pool showed {faults:,} faults"
+            if faults
+            else "poolproof.Pool showed no wrong result, no lost row and no hang"
+        )
+    if of_queue is not None:
+        parts.append(f"QueuePool showed {of_queue:,} faults")
+    return f"{'; '.join(parts)} ({seconds:.0f} s)"

@@ -1,0 +1,21 @@
+"""The incidents, one file each; a new one is a file and a line here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from poolproof.drill.incidents import corruption, fork, held_at_fork, starvation
+from poolproof.drill.incidents.base import Incident, Measure, Outcome
+
+INCIDENTS: Final[dict[str, Incident]] = {
+    incident.name: incident
+    for incident in (
+        fork.INCIDENT,
+        held_at_fork.INCIDENT,
+        starvation.INCIDENT,
+        corruption.INCIDENT,
+    )
+}
+"""Every incident by its name, in the order of the drill's table."""
+
+__all__ = ["INCIDENTS", "Incident", "Measure", "Outcome"]

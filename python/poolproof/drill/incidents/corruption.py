@@ -1,0 +1,123 @@
+"""`corruption`: bytes that nobody asked for lie in a pooled connection's socket.
+
+A proxy puts them there while the connection is idle, as a fork, a timed-out query or
+a broken pooler does. What does it cost the requests that come after?
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from poolproof.drill.errors import SetupError
+from poolproof.drill.incidents.base import Incident, Measure, Outcome
+from poolproof.drill.proxy import Proxy
+from poolproof.drill.traffic import request, settle
+from poolproof.drill.troupe import Troupe
+
+if TYPE_CHECKING:
+    from poolproof.drill.player import Report
+    from poolproof.drill.stage import Stage
+
+SIZE: Final = 2
+REQUESTS: Final = 20
+_TEXT_OID: Final = 25
+_FREED_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorruptionOutcome(Outcome):
+    """What one poisoned connection cost the requests after it."""
+
+    requests: int
+    failed: int
+    wrong: int
+    lost: int
+    ghosts: int
+    hangs: int
+
+
+def _message(kind: bytes, body: bytes) -> bytes:
+    """Frame one message of PostgreSQL's protocol (version 3)."""
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def _row_description() -> bytes:
+    """Describe one column of text named ``stray``."""
+    column = b"stray\0" + struct.pack("!ihihih", 0, 0, _TEXT_OID, -1, -1, 0)
+    return _message(b"T", struct.pack("!h", 1) + column)
+
+
+def _data_row(value: bytes) -> bytes:
+    """Carry one row of one column."""
+    return _message(b"D", struct.pack("!hi", 1, len(value)) + value)
+
+
+_ROW: Final = _data_row(b"an answer to nobody's question")
+_ANSWER: Final = (
+    _row_description() + _ROW + _message(b"C", b"SELECT 1\0") + _message(b"Z", b"I")
+)
+
+STRAYS: Final[dict[str, bytes]] = {
+    "answer": _ANSWER,
+    "row": _ROW,
+    "half a row": _ROW[: len(_ROW) // 2],
+    "noise": bytes(range(128, 160)),
+}
+"""What the trials inject, in turn."""
+
+
+def play(stage: Stage) -> CorruptionOutcome:
+    """Poison one of two idle pooled connections, then serve twenty requests."""
+    kind = list(STRAYS)[stage.trial % len(STRAYS)]
+    with (
+        Proxy(stage.target.address()) as proxy,
+        Troupe(is_idle=stage.is_idle) as troupe,
+    ):
+        engine = stage.engine(
+            stage.target.through(proxy.port), pool_size=SIZE, max_overflow=0
+        )
+        for connection in [engine.connect() for _ in range(SIZE)]:
+            connection.close()
+        victim = stage.rng.choice(proxy.links)
+        if not victim.wait_quiet():
+            raise SetupError("an idle pooled connection does not come to rest")
+        victim.inject(STRAYS[kind])
+
+        def act(report: Report) -> None:
+            for n in range(REQUESTS):
+                request(engine, stage, report, kind.replace(" ", "-"), n)
+
+        troupe.thread("client", act)
+        troupe.watch()
+        if troupe.hangs:  # what hangs waits for the proxy, which can end that
+            for link in proxy.links:
+                link.cut()
+            troupe.join(_FREED_S)
+        account = settle(stage, troupe.players)
+    return CorruptionOutcome(
+        requests=REQUESTS,
+        failed=account.errors,
+        wrong=account.wrong,
+        lost=account.lost,
+        ghosts=account.ghosts,
+        hangs=troupe.hangs,
+        samples=tuple(f"{kind}: {sample}" for sample in account.samples),
+        stuck=troupe.has_stuck_thread,
+    )
+
+
+INCIDENT: Final = Incident(
+    name="corruption",
+    headline="stray bytes in one pooled connection, twenty requests after",
+    play=play,
+    measures=(
+        Measure("wrong", "wrong results", is_fault=True),
+        Measure("lost", "lost commits", is_fault=True),
+        Measure("ghosts", "uncommitted rows kept", is_fault=True),
+        Measure("hangs", "hangs", is_fault=True),
+        Measure("failed", "later requests that failed"),
+    ),
+    batch=9,
+)

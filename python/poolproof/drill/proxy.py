@@ -1,0 +1,223 @@
+"""A TCP proxy inside this process that can do harm to what passes through.
+
+Each client connection is a `Link` with two `Pump` threads, one for each direction.
+A pump owns the socket it writes to: whatever is sent there goes through its lock, so
+that bytes put in by hand never tear a segment of the server's. Harm is done by
+commands on a link, from any thread; today `Link.inject` and `Link.cut`. To stop,
+to delay or to shorten what passes belongs in `Pump.forward`, the only place that
+passes anything on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from poolproof.drill.target import Address
+
+_CHUNK: Final = 65536
+_CONNECT_S: Final = 10.0
+_JOIN_S: Final = 2.0
+
+
+class Pump(threading.Thread):
+    """Moves bytes one way, from one socket to another, until either ends."""
+
+    def __init__(self, name: str, source: socket.socket, sink: socket.socket) -> None:
+        super().__init__(name=name, daemon=True)
+        self.bytes_total = 0
+        self.last_at = time.monotonic()
+        self._source = source
+        self._sink = sink
+        self._lock = threading.Lock()  # guards writes to the sink, and nothing else
+
+    def run(self) -> None:
+        """Forward until the source ends, then let the sink know."""
+        with contextlib.suppress(OSError):
+            while data := self._source.recv(_CHUNK):
+                self.forward(data)
+        with contextlib.suppress(OSError):
+            self._sink.shutdown(socket.SHUT_WR)
+
+    def forward(self, data: bytes) -> None:
+        """Pass on what the source sent."""
+        self.write(data)
+        self.bytes_total += len(data)
+        self.last_at = time.monotonic()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the sink, whole, between two others' bytes."""
+        with self._lock:
+            self._sink.sendall(data)
+
+
+class Link:
+    """One client's connection and the server's side of it."""
+
+    def __init__(
+        self, number: int, client: socket.socket, server: socket.socket
+    ) -> None:
+        self.number = number
+        self._client = client
+        self._server = server
+        self._up = Pump(f"proxy-{number}-up", client, server)
+        self._down = Pump(f"proxy-{number}-down", server, client)
+
+    def start(self) -> None:
+        """Begin to forward in both directions."""
+        self._up.start()
+        self._down.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether both sides are still connected."""
+        return self._up.is_alive() and self._down.is_alive()
+
+    def is_quiet(self, quiet_s: float = 0.01) -> bool:
+        """Tell whether nothing passed for *quiet_s* seconds, as on an idle session."""
+        last = max(self._up.last_at, self._down.last_at)
+        return time.monotonic() - last >= quiet_s
+
+    def wait_quiet(self, *, quiet_s: float = 0.01, timeout_s: float = 2.0) -> bool:
+        """Wait until the link `is_quiet`.
+
+        Args:
+            quiet_s: Seconds without a byte.
+            timeout_s: Seconds after which to give up.
+
+        Returns:
+            Whether it became quiet in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.is_quiet(quiet_s):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(quiet_s / 4)
+        return True
+
+    def inject(self, data: bytes) -> None:
+        """Send bytes to the client that its server never sent.
+
+        They lie in the client's receive buffer when this returns (on loopback).
+
+        Raises:
+            OSError: The client is gone.
+        """
+        self._down.write(data)
+
+    def cut(self) -> None:
+        """End both connections, as when the network path is torn down."""
+        for side in (self._client, self._server):
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Cut, wait for the pumps, and give the descriptors back."""
+        self.cut()
+        for pump in (self._up, self._down):
+            if pump.ident is not None:
+                pump.join(_JOIN_S)
+        self._client.close()
+        self._server.close()
+
+
+class Proxy:
+    """Listens on a loopback port and forwards each connection to a server.
+
+    Example:
+        >>> with Proxy(target.address()) as proxy:  # doctest: +SKIP
+        ...     engine = stage.engine(target.through(proxy.port))
+        ...     proxy.links[0].inject(b"stray")
+    """
+
+    def __init__(self, upstream: Address) -> None:
+        self._upstream = upstream
+        self._listener: socket.socket | None = None
+        self._links: list[Link] = []
+        self._lock = threading.Lock()  # guards the list of links
+
+    def start(self) -> Self:
+        """Listen on a free port and accept in a thread of its own."""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(
+            target=self._accept, args=(self._listener,), name="proxy", daemon=True
+        ).start()
+        return self
+
+    @property
+    def port(self) -> int:
+        """The loopback port where it listens."""
+        if self._listener is None:
+            raise RuntimeError("the proxy was not started")
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The links that are alive, oldest first."""
+        with self._lock:
+            return tuple(link for link in self._links if link.alive)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take connections until the listener is shut."""
+        number = 0
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                server = self._connect()
+            except OSError:
+                client.close()
+                continue
+            for side in (client, server):
+                if side.family != socket.AF_UNIX:
+                    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link = Link(number, client, server)
+            number += 1
+            link.start()
+            with self._lock:
+                self._links.append(link)
+
+    def _connect(self) -> socket.socket:
+        """Open the server's side of a new link."""
+        if self._upstream.path:
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._upstream.path)
+            return server
+        address = (self._upstream.host, self._upstream.port)
+        server = socket.create_connection(address, _CONNECT_S)
+        server.settimeout(None)
+        return server
+
+    def stop(self) -> None:
+        """Stop listening and close every link; does nothing a second time."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
+            listener.close()
+        with self._lock:
+            links, self._links = self._links, []
+        for link in links:
+            link.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

@@ -1,0 +1,122 @@
+"""Where one trial plays: its pool, its table, and what is true in the end."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool, QueuePool
+
+from poolproof.drill.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Engine, TextClause
+    from sqlalchemy.pool import Pool
+
+    from poolproof.drill.target import Target
+
+POOLS: Final = ("queue", "poolproof")
+"""The pools that are compared, as `--pool` names them."""
+
+_NAME: Final = re.compile(r"poolproof_drill_[0-9a-f]{12}")
+_SETTLE_S: Final = 3.0
+_QUIET_LOOKS: Final = 2
+_LOOK_S: Final = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What an incident may use; nothing of it is shared with another trial."""
+
+    target: Target
+    driver: str
+    pool: str
+    table: str
+    seed: int
+    trial: int
+
+    @cached_property
+    def tag(self) -> str:
+        """The ``application_name`` of this trial's sessions; unique in the run."""
+        return f"{self.table}.{self.driver}.{self.pool}.{self.trial}"[-63:]
+
+    @cached_property
+    def rng(self) -> random.Random:
+        """Chance that is the same for both pools, and the same for one seed."""
+        return random.Random(f"{self.seed}/{self.driver}/{self.trial}")  # noqa: S311
+
+    def poolclass(self) -> type[Pool]:
+        """Return the pool's class; the one thing in which the two runs differ."""
+        if self.pool == "queue":
+            return QueuePool
+        from poolproof import Pool  # noqa: PLC0415 (QueuePool's trials go without)
+
+        return Pool
+
+    def engine(self, target: Target | None = None, **options: Any) -> Engine:
+        """Make an engine with the pool that is drilled.
+
+        Args:
+            target: Where to connect instead of the stage's own target.
+            options: For `sqlalchemy.create_engine`.
+        """
+        return self._create(target or self.target, self.poolclass(), self.tag, options)
+
+    def witness(self) -> Engine:
+        """Make an engine that shares nothing: a new connection each time."""
+        return self._create(self.target, NullPool, f"{self.tag}.witness"[-63:], {})
+
+    def _create(
+        self, target: Target, poolclass: type[Pool], tag: str, options: dict[str, Any]
+    ) -> Engine:
+        url, arguments = target.for_driver(self.driver)
+        arguments["application_name"] = tag
+        return create_engine(
+            url, connect_args=arguments, poolclass=poolclass, **options
+        )
+
+    def insert(self) -> TextClause:
+        """Return the statement that writes the row ``:id``."""
+        return text(f"INSERT INTO {checked(self.table)} (id) VALUES (:id)")  # noqa: S608 (the name is checked)
+
+    def is_idle(self) -> bool:
+        """Tell whether the server has nothing to do for this trial's sessions."""
+        with self.witness().connect() as connection:
+            return not connection.execute(_BUSY, {"tag": self.tag}).scalar_one()
+
+    def present(self, ids: Iterable[str]) -> set[str]:
+        """Return which of these rows the database really holds.
+
+        Waits first until none of the trial's sessions is still at work, so that a
+        commit which merely runs late is not called lost.
+        """
+        deadline = time.monotonic() + _SETTLE_S
+        with self.witness().connect() as connection:
+            quiet = 0
+            while quiet < _QUIET_LOOKS and time.monotonic() < deadline:
+                busy = connection.execute(_BUSY, {"tag": self.tag}).scalar_one()
+                connection.rollback()
+                quiet = 0 if busy else quiet + 1
+                time.sleep(_LOOK_S)
+            query = text(f"SELECT id FROM {checked(self.table)} WHERE id = ANY(:ids)")  # noqa: S608 (the name is checked)
+            return set(connection.execute(query, {"ids": list(ids)}).scalars())
+
+
+_BUSY: Final = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name = :tag"
+    " AND state = 'active' AND wait_event_type IS DISTINCT FROM 'Client'"
+)
+
+
+def checked(table: str) -> str:
+    """Return a table's name that is one of ours, safe to stand in a statement."""
+    if not _NAME.fullmatch(table):
+        raise UsageError(f"not a table of the drill: {table!r}")
+    return table

