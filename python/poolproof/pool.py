@@ -18,7 +18,7 @@ import threading
 import time
 import types
 import weakref
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy.pool
 
@@ -255,7 +255,8 @@ class Pool(sqlalchemy.pool.Pool):
         entry: Entry = record
         if entry.dbapi_connection is None:
             self._remember_detached(entry)
-        answer = entry.ticket.release(self._idle, entry)
+        ticket = entry.ticket
+        answer = ticket.release(self._idle, entry)
         if answer is None:
             return
         if answer == _SURPLUS:
