@@ -18,7 +18,7 @@ import threading
 import time
 import types
 import weakref
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy.pool
 
@@ -251,8 +251,8 @@ class Pool(sqlalchemy.pool.Pool):
 
     # --- check-in -------------------------------------------------------------------
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        entry = cast("Entry", record)
+    def _do_return_conn(self, record: Any) -> None:
+        entry: Entry = record
         if entry.dbapi_connection is None:
             self._remember_detached(entry)
         ticket = entry.ticket
