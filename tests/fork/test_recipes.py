@@ -3,7 +3,7 @@
 Each is written here as people have it in their applications.  The parent has an open
 transaction and an idle connection at the fork.  The child runs the recipe and then
 works; it must be silent, and the parent must keep its transaction, its rows and its
-idle connection.
+idle connection.  Long, because it is one idea: one list of recipes.
 """
 
 from __future__ import annotations
