@@ -143,7 +143,10 @@ class Pool(sqlalchemy.pool.Pool):
         """
         fairy = ConnectionFairy._checkout(self)
         entry: Any = fairy._connection_record
-        entry.lent_to = entry.fairy_ref
+        if entry is not None:
+            entry.lent_to = entry.fairy_ref
+        elif fairy.dbapi_connection is not None:
+            self._detached.add(fairy)  # by a listener of the checkout
         return fairy
 
     def _do_get(self) -> ConnectionPoolEntry:
@@ -151,7 +154,7 @@ class Pool(sqlalchemy.pool.Pool):
             ticket = self._gate.acquire()
             if ticket is None:
                 ticket = self._wait()
-            entry = self._idle.pop(ticket.slot, None)
+            entry: Entry | None = ticket.take(self._idle)
             if entry is None:
                 entry = self._open_entry(ticket)
             elif entry.socket is not None:
@@ -253,8 +256,15 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         entry = cast("Entry", record)
-        if entry.dbapi_connection is None:
-            self._remember_detached(entry)
+        fairy = entry.lent_to() if entry.lent_to is not None else None
+        if fairy is not None and fairy._connection_record is entry:
+            if entry.dbapi_connection is not None:
+                # The next holder's before long. SQLAlchemy takes it from the fairy when
+                # all is done, and an interruption may come between.
+                fairy._connection_record = None
+                fairy.dbapi_connection = None
+            elif fairy.dbapi_connection is not None:
+                self._detached.add(fairy)
         ticket = entry.ticket
         answer = ticket.release(self._idle, entry)
         if answer is None:
@@ -286,11 +296,6 @@ class Pool(sqlalchemy.pool.Pool):
         if not fork.is_current():
             fork.after_fork()
         entry.close()
-
-    def _remember_detached(self, entry: Entry) -> None:
-        fairy = entry.lent_to() if entry.lent_to is not None else None
-        if fairy is not None and fairy.dbapi_connection is not None:
-            self._detached.add(fairy)
 
     def _wake(self, number: int | None) -> None:
         """Wake a cooperative waiter; None and those who have gone are let be."""
@@ -376,16 +381,14 @@ class Pool(sqlalchemy.pool.Pool):
         The pool remains usable. In a child, connections of the parent are left alone.
         """
         try:
-            slots, waiters = self._gate.expire_all()
+            idle, waiters = self._gate.expire_all(self._idle)
         except _native.Forked:
             fork.after_fork()
             return self.dispose()
-        idle = [self._idle.pop(slot, None) for slot in slots]
         for number in waiters:
             self._wake(number)
         for entry in idle:
-            if entry is not None:
-                entry.close()
+            entry.close()
         self.logger.info("Pool disposed. %s", self.status())
         return None
 
