@@ -281,6 +281,7 @@ extern "C" fn child_after_fork() {
 /// To be called by hand only in a child whose fork bypassed the C library (a raw `clone`, `_Fork`).
 pub fn forked() {
     GENERATION.fetch_add(1, Ordering::AcqRel);
+    let mut dead = Dead::default();
     let mut severed = 0;
     for shelf in &REGISTRY {
         let Some(places) = shelf.get() else { break };
@@ -290,7 +291,7 @@ pub fn forked() {
                 // The driver may have closed the descriptor, and the number may be a file's by now.
                 let is_ours = place.holds(fd);
                 if is_ours {
-                    sever(fd);
+                    dead.put_over(fd);
                     severed += 1;
                 }
             }
@@ -305,20 +306,53 @@ pub fn forked() {
 ///
 /// Async-signal-safe. With no descriptor left for the dead socket, `fd` is closed instead.
 pub fn sever(fd: RawFd) {
+    Dead::default().put_over(fd);
+}
+
+/// A socket whose other end is closed, made when it is first needed. One serves any number of descriptors:
+/// making it costs ten times as much as putting it over one.
+struct Dead(RawFd);
+
+impl Default for Dead {
+    fn default() -> Self {
+        Self(FREE)
+    }
+}
+
+impl Dead {
+    fn put_over(&mut self, fd: RawFd) {
+        if self.0 == FREE {
+            self.0 = dead_socket();
+        }
+        // SAFETY: plain integers; `fd` is a socket this crate was given, and closing it is what is wanted.
+        unsafe {
+            if self.0 == FREE || duplicate_over(self.0, fd) < 0 {
+                libc::close(fd);
+            }
+        }
+    }
+}
+
+impl Drop for Dead {
+    fn drop(&mut self) {
+        if self.0 != FREE {
+            // SAFETY: our own descriptor, used nowhere else.
+            unsafe { libc::close(self.0) };
+        }
+    }
+}
+
+/// A socket that reads an end of file; [`FREE`] where no descriptor is left.
+fn dead_socket() -> RawFd {
     let mut pair: [RawFd; 2] = [FREE; 2];
-    // SAFETY: `pair` is valid for writes of two descriptors. The two ends are fresh and only used here; closing
-    // and duplicating over plain integers cannot break memory safety. `fd` is a socket this crate was given.
+    // SAFETY: `pair` is valid for writes of two descriptors, which are fresh and only used here.
     unsafe {
         if libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, pair.as_mut_ptr()) != 0 {
-            libc::close(fd);
-            return;
+            return FREE;
         }
         libc::close(pair[1]);
-        if duplicate_over(pair[0], fd) < 0 {
-            libc::close(fd);
-        }
-        libc::close(pair[0]);
     }
+    pair[0]
 }
 
 #[cfg(target_os = "linux")]

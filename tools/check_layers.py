@@ -40,6 +40,7 @@ PYTHON_LAYERS = (
         "faults",
         "observe",
         "parameters",
+        "sleepers",
         "sockets",
         "stats",
     ),
@@ -58,7 +59,7 @@ PYTHON_LAYERS = (
     ("__init__", "__main__", "cli", "drill", "integrations"),
 )
 # These wrap the extension; everybody else imports them.
-NATIVE_USERS = ("__init__", "faults", "fork", "pool", "sockets")
+NATIVE_USERS = ("__init__", "faults", "fork", "pool", "sleepers", "sockets")
 
 LONG = 400
 WHY_LONG = re.compile("one (idea|table)")

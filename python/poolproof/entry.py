@@ -49,7 +49,7 @@ class Entry(ConnectionRecord):
         keeps that error keeps this entry alive, and with it the slot.
         """
         try:
-            super().checkin(_fairy_was_created)
+            ConnectionRecord.checkin(self, _fairy_was_created)  # sooner than super()
         except BaseException:
             self.owner.give_up(self)
             raise

@@ -18,6 +18,8 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sqlalchemy.engine.default import DefaultDialect
+
 from poolproof import _native, sockets
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.errors import ConnectionForked
@@ -32,6 +34,7 @@ __all__ = ["ForkedFairy", "after_fork", "forked_error"]
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 # Driver connections that came over the fork. They are immortal, so an id says enough.
 _inherited: set[int] = set()
+_SQLALCHEMYS_ENDS = (DefaultDialect.do_commit, DefaultDialect.do_rollback)
 _renewed_generation = _native.generation()
 _renewed_pid = os.getpid()
 
@@ -205,9 +208,16 @@ def protect(dialect: Any) -> None:
 
 
 def _look_then_end(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+    generation = _native.generation
+    # SQLAlchemy's own verbs only call the driver's method. The fairy would pass that on
+    # from its __getattr__, at each check-in; what others write gets the fairy.
+    own = getattr(verb, "__func__", None) in _SQLALCHEMYS_ENDS
+
     def looking(connection: Any) -> None:
-        if _native.generation() != _renewed_generation:
+        if generation() != _renewed_generation:
             after_fork()
+        if own and type(connection) is ConnectionFairy:
+            connection = connection.dbapi_connection
         verb(connection)
 
     looking.looks_for_forks = True  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 
 from sqlalchemy import exc
 
-__all__ = ["boolean", "integer", "seconds"]
+__all__ = ["boolean", "check_base", "integer", "seconds"]
 
 # What create_engine calls the parameter, where that differs.
 _ENGINE_NAMES = {
@@ -102,3 +102,24 @@ def boolean(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise _wrong(name, value, "True or False")
     return value
+
+
+def check_base(kw: dict[str, Any]) -> None:
+    """Check those parameters of SQLAlchemy's base pool that it takes as they come.
+
+    Args:
+        kw: Keyword arguments of the pool.
+
+    Raises:
+        ArgumentError: `recycle` or `pre_ping` is not what it must be.
+    """
+    if "recycle" in kw:
+        seconds(
+            "recycle",
+            kw["recycle"],
+            minimum=-1,
+            meaning="seconds, -1 (never) or more",
+            none_allowed=False,
+        )
+    if "pre_ping" in kw:
+        boolean("pre_ping", kw["pre_ping"])

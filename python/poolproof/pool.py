@@ -11,14 +11,12 @@ Long, because it is one idea: a pool of SQLAlchemy's, whose methods are given.
 
 from __future__ import annotations
 
-import _thread
 import os
 import sys
 import threading
 import time
-import types
 import weakref
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy.pool
 
@@ -26,12 +24,11 @@ from poolproof import _native, fork, parameters, sockets
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.entry import Entry
 from poolproof.errors import PoolTimeout
-from poolproof.guard import protect
+from poolproof.guard import protect as guard_dialect
+from poolproof.sleepers import Sleepers, locks_are_replaced
 from poolproof.stats import Holder, PoolStats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -40,9 +37,6 @@ __all__ = ["Pool"]
 # Answers of Ticket.release that are not the number of a waiter.
 _SURPLUS = -1
 _NOBODYS = -2
-# A cooperative waiter looks for its slot this often by itself, in seconds: a slot that
-# was given back by a destructor finds nobody to wake it.
-_LOOK_AGAIN_S = 0.25
 _HOLDERS_NAMED = 5
 
 
@@ -106,18 +100,18 @@ class Pool(sqlalchemy.pool.Pool):
             none_allowed=True,
         )
         self._lifo = parameters.boolean("use_lifo", use_lifo)
-        _check_base_parameters(kw)
+        parameters.check_base(kw)
         super().__init__(creator, **kw)
         if "_dialect" not in self.__dict__:
             # SQLAlchemy's stand-in is one for all pools; fork.protect changes it.
             self._dialect = type(self._dialect)()
-        protect(self._dialect, own_pool=True, pool=self)
+        guard_dialect(self._dialect, own_pool=True, pool=self)
         self._generation = _native.generation()
         self._opened_by = os.getpid()
         self._idle: dict[int, Entry] = {}
         self._entries: weakref.WeakSet[Entry] = weakref.WeakSet()
         self._detached: weakref.WeakSet[ConnectionFairy] = weakref.WeakSet()
-        self._sleepers: dict[int, Any] = {}
+        self._sleepers = Sleepers()
         self._gate = self._make_gate()
         fork.enroll(self)
 
@@ -160,6 +154,7 @@ class Pool(sqlalchemy.pool.Pool):
             elif entry.socket is not None:
                 finding = entry.socket.probe()
                 if finding is not None:
+                    entry.ticket = ticket
                     self._discard(entry, finding)
         except _native.Forked:
             fork.after_fork()
@@ -179,7 +174,7 @@ class Pool(sqlalchemy.pool.Pool):
         except BaseException as error:
             if ticket.used and isinstance(error, Exception):
                 raise _native.Forked from error
-            self._wake(ticket.vacate())
+            self._sleepers.wake(ticket.vacate())
             raise
         if ticket.used:
             entry.close()
@@ -198,47 +193,23 @@ class Pool(sqlalchemy.pool.Pool):
             "Connection %r is %s; replacing it", entry.dbapi_connection, finding
         )
         entry.socket.sever()
-        entry.invalidate()
+        try:
+            entry.invalidate()
+        except BaseException:  # of a listener
+            self.give_up(entry)
+            raise
 
     def _wait(self) -> _native.Ticket:
         started = time.monotonic()
         if self._timeout == 0:
             ticket = None
-        elif _is_cooperative():
-            ticket = self._wait_cooperatively(started)
+        elif locks_are_replaced():
+            ticket = self._sleepers.wait(self._gate, self._timeout)
         else:
             ticket = self._gate.wait(self._timeout)
         if ticket is None:
             raise self._timed_out(time.monotonic() - started)
         return ticket
-
-    def _wait_cooperatively(self, started: float) -> _native.Ticket | None:
-        """Wait on the caller's own lock, which lets other greenlets run."""
-        place = self._gate.join()
-        if isinstance(place, _native.Ticket):
-            return place
-        bell = threading.Lock()
-        bell.acquire()
-        self._sleepers[place.number] = bell
-        try:
-            while True:
-                ticket = place.take()
-                if ticket is not None:
-                    return ticket
-                left = _LOOK_AGAIN_S
-                if self._timeout is not None:
-                    left = min(left, started + self._timeout - time.monotonic())
-                    if left <= 0:
-                        return place.leave()
-                bell.acquire(True, left)
-        except BaseException:
-            # The error may keep this frame, and with it the place in the queue.
-            ticket = place.leave()
-            if ticket is not None:
-                self._wake(ticket.give_back())
-            raise
-        finally:
-            self._sleepers.pop(place.number, None)
 
     def _timed_out(self, waited: float) -> PoolTimeout:
         stats = self.stats()
@@ -254,8 +225,8 @@ class Pool(sqlalchemy.pool.Pool):
 
     # --- check-in -------------------------------------------------------------------
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        entry = cast("Entry", record)
+    def _do_return_conn(self, record: Any) -> None:
+        entry: Entry = record
         fairy = entry.lent_to() if entry.lent_to is not None else None
         if fairy is not None and fairy._connection_record is entry:
             if entry.dbapi_connection is not None:
@@ -273,11 +244,11 @@ class Pool(sqlalchemy.pool.Pool):
             try:
                 entry.close()
             finally:
-                self._wake(ticket.vacate())
+                self._sleepers.wake(ticket.vacate())
         elif answer == _NOBODYS:
             self._close_nobodys(entry)
         else:
-            self._wake(answer)
+            self._sleepers.wake(answer)
 
     def give_up(self, entry: Entry) -> None:
         """Take back the slot of an entry whose check-in failed half-way.
@@ -289,21 +260,13 @@ class Pool(sqlalchemy.pool.Pool):
             try:
                 entry.close()
             finally:
-                self._wake(entry.ticket.vacate())
+                self._sleepers.wake(entry.ticket.vacate())
 
     def _close_nobodys(self, entry: Entry) -> None:
         """Close what belongs to a disposed generation, but no leftover of a fork."""
         if not fork.is_current():
             fork.after_fork()
         entry.close()
-
-    def _wake(self, number: int | None) -> None:
-        """Wake a cooperative waiter; None and those who have gone are let be."""
-        if number is None:
-            return
-        bell = self._sleepers.get(number)
-        if bell is not None and bell.locked():
-            bell.release()
 
     # --- connections ----------------------------------------------------------------
 
@@ -317,7 +280,8 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _open(self, create: Any, entry: Entry) -> DBAPIConnection:
         fork.protect(self._dialect)
-        protect(self._dialect, own_pool=True)  # create_engine(pool=…) sets it late
+        # create_engine(pool=…) sets it late.
+        guard_dialect(self._dialect, own_pool=True)
         while True:
             before = _native.generation()
             connection: DBAPIConnection = create(entry)
@@ -369,9 +333,7 @@ class Pool(sqlalchemy.pool.Pool):
         for fairy in detached:
             fork.ForkedFairy.take_over(fairy, parent_pid)
         fork.renew_listeners(self)
-        for bell in list(self._sleepers.values()):
-            if bell.locked():
-                bell.release()
+        self._sleepers.wake_all()
 
     # --- the rest of QueuePool's methods ----------------------------------------------
 
@@ -386,7 +348,7 @@ class Pool(sqlalchemy.pool.Pool):
             fork.after_fork()
             return self.dispose()
         for number in waiters:
-            self._wake(number)
+            self._sleepers.wake(number)
         for entry in idle:
             entry.close()
         self.logger.info("Pool disposed. %s", self.status())
@@ -485,22 +447,3 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _name(self) -> str:
         return self._orig_logging_name or f"{id(self):#x}"
-
-
-def _check_base_parameters(kw: dict[str, Any]) -> None:
-    if "recycle" in kw:
-        parameters.seconds(
-            "recycle",
-            kw["recycle"],
-            minimum=-1,
-            meaning="seconds, -1 (never) or more",
-            none_allowed=False,
-        )
-    if "pre_ping" in kw:
-        parameters.boolean("pre_ping", kw["pre_ping"])
-
-
-def _is_cooperative() -> bool:
-    """Tell whether gevent or eventlet has replaced the standard locks."""
-    allocate: Iterable[object] | Any = _thread.allocate_lock
-    return not isinstance(allocate, types.BuiltinFunctionType)

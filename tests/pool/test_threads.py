@@ -77,7 +77,7 @@ def test_connection_is_never_in_two_hands(make_pool, dbapi):
 
 def test_timeouts_under_load_lose_no_slot(make_pool, dbapi):
     pool = make_pool(pool_size=2, max_overflow=1, timeout=0.001)
-    outcomes = collections.deque()
+    outcomes = []  # appending is atomic
 
     def hurry():
         for _ in range(40):

@@ -1,0 +1,100 @@
+"""Callers that wait for a slot without blocking their thread: gevent, eventlet.
+
+Where the standard locks are replaced, sleeping in Rust would stop every greenlet of
+the thread. Such a caller sleeps on a lock of its own kind, its bell, and whoever frees
+a slot is told by the gate whose bell to ring.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+import types
+from typing import TYPE_CHECKING, Any
+
+from poolproof import _native
+
+if TYPE_CHECKING:
+    from poolproof._native import Gate, Ticket
+
+__all__ = ["Sleepers", "locks_are_replaced"]
+
+# A waiter looks for its slot this often by itself, in seconds: a slot that was given
+# back by a destructor finds nobody to ring for it.
+_LOOK_AGAIN_S = 0.25
+
+
+def locks_are_replaced() -> bool:
+    """Tell whether gevent or eventlet has replaced the standard locks."""
+    allocate: Any = _thread.allocate_lock
+    return not isinstance(allocate, types.BuiltinFunctionType)
+
+
+class Sleepers:
+    """The bells of one pool's cooperative waiters, by the number of their wait."""
+
+    __slots__ = ("_bells",)
+
+    def __init__(self) -> None:
+        """Make an empty set of bells."""
+        self._bells: dict[int, Any] = {}
+
+    def wait(self, gate: Gate, timeout: float | None) -> Ticket | None:
+        """Wait for a slot on the caller's own kind of lock.
+
+        Args:
+            gate: The gate that lends the slots.
+            timeout: How long to wait, in seconds; None is without bound.
+
+        Returns:
+            The ticket, or None when the time is over.
+
+        Raises:
+            Forked: The process was forked meanwhile, and this is the child.
+        """
+        started = time.monotonic()
+        place = gate.join()
+        if isinstance(place, _native.Ticket):
+            return place
+        bell = threading.Lock()
+        bell.acquire()
+        self._bells[place.number] = bell
+        try:
+            while True:
+                ticket = place.take()
+                if ticket is not None:
+                    return ticket
+                left = _LOOK_AGAIN_S
+                if timeout is not None:
+                    left = min(left, started + timeout - time.monotonic())
+                    if left <= 0:
+                        return place.leave()
+                bell.acquire(True, left)
+        except BaseException:
+            # The error may keep this frame, and with it the place in the queue.
+            ticket = place.leave()
+            if ticket is not None:
+                self.wake(ticket.give_back())
+            raise
+        finally:
+            self._bells.pop(place.number, None)
+
+    def wake(self, number: int | None) -> None:
+        """Ring for a waiter; None and those who have gone are let be.
+
+        Args:
+            number: What the gate has answered.
+        """
+        if number is not None:
+            self._ring(self._bells.get(number))
+
+    def wake_all(self) -> None:
+        """Ring for everybody: their gate has gone."""
+        for bell in list(self._bells.values()):
+            self._ring(bell)
+
+    @staticmethod
+    def _ring(bell: Any) -> None:
+        if bell is not None and bell.locked():
+            bell.release()

@@ -1,0 +1,32 @@
+"""The example runs as it is, and shows the fault and its absence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "prefork.py"
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, str(EXAMPLE), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+
+
+def test_with_poolproof_every_answer_is_right():
+    done = run()
+    assert done.returncode == 0, done
+    assert done.stdout.count("50 right, 0 wrong, 0 failed") == 4
+    assert done.stderr == ""
+
+
+def test_with_queuepool_the_fault_shows():
+    done = run("--pool", "queue")
+    assert done.returncode == 1, done
+    assert "THE FAULT SHOWED" in done.stdout

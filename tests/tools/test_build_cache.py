@@ -1,0 +1,83 @@
+"""Two checkouts that share cargo's cache never get each other's build."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT / "tools"))
+
+import build_cache  # noqa: E402 - found by the line above
+
+MANIFEST = '[package]\nname = "poolproof"\nversion = "0.0.0"\nedition = "2021"\n'
+
+
+def make_checkout(place: Path, says: str, *, age_s: int) -> Path:
+    """Make a crate whose program prints a word, with files of a certain age."""
+    (place / "src").mkdir(parents=True)
+    (place / "Cargo.toml").write_text(MANIFEST)
+    main = place / "src" / "main.rs"
+    main.write_text(f'fn main() {{ println!("{says}"); }}\n')
+    when = main.stat().st_mtime - age_s
+    for file in (main, place / "Cargo.toml"):
+        os.utime(file, (when, when))
+    return place
+
+
+@pytest.fixture
+def run_in(monkeypatch, tmp_path):
+    """Return a function that runs a checkout's program as the sessions would."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(checkout: Path) -> str:
+        monkeypatch.setattr(build_cache, "CHECKOUT", checkout)
+        with build_cache.target_directory("core") as environment:
+            done = subprocess.run(
+                ["cargo", "run", "-q", "--offline"],
+                cwd=checkout,
+                env=os.environ | environment,
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+        return done.stdout.strip()
+
+    return run
+
+
+def test_a_checkout_with_older_files_is_not_taken_for_built(run_in, tmp_path):
+    older = make_checkout(tmp_path / "a", "older", age_s=3600)
+    newer = make_checkout(tmp_path / "b", "newer", age_s=60)
+    assert [run_in(place) for place in (newer, older, newer)] == [
+        "newer",
+        "older",
+        "newer",
+    ]
+
+
+def test_an_edit_is_seen_whatever_the_file_time_says(run_in, tmp_path):
+    checkout = make_checkout(tmp_path / "a", "before", age_s=3600)
+    assert run_in(checkout) == "before"
+    main = checkout / "src" / "main.rs"
+    status = main.stat()
+    main.write_text(main.read_text().replace("before", "behind"))
+    os.utime(main, (status.st_atime, status.st_mtime))
+    assert run_in(checkout) == "behind"
+
+
+def test_a_directory_is_held_by_one_at_a_time(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checkout = make_checkout(tmp_path / "a", "word", age_s=0)
+    monkeypatch.setattr(build_cache, "CHECKOUT", checkout)
+    with build_cache.target_directory("core") as environment:
+        lock = Path(environment["CARGO_TARGET_DIR"] + ".lock")
+        with lock.open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with lock.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
