@@ -233,7 +233,7 @@ class Pool(sqlalchemy.pool.Pool):
                 # The next holder's before long. SQLAlchemy takes it from the fairy when
                 # all is done, and an interruption may come between.
                 fairy._connection_record = None
-                fairy.dbapi_connection = None
+                fairy.dbapi_connection = None  # type: ignore[assignment]
             elif fairy.dbapi_connection is not None:
                 self._detached.add(fairy)
         ticket = entry.ticket
