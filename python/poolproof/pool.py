@@ -44,6 +44,11 @@ _NOBODYS = -2
 # was given back by a destructor finds nobody to wake it.
 _LOOK_AGAIN_S = 0.25
 _HOLDERS_NAMED = 5
+_RESETS = (
+    sqlalchemy.pool.reset_rollback,
+    sqlalchemy.pool.reset_commit,
+    sqlalchemy.pool.reset_none,
+)
 
 
 class Pool(sqlalchemy.pool.Pool):
@@ -495,6 +500,21 @@ def _check_base_parameters(kw: dict[str, Any]) -> None:
         )
     if "pre_ping" in kw:
         parameters.boolean("pre_ping", kw["pre_ping"])
+    if "echo" in kw:
+        parameters.choice(
+            "echo",
+            kw["echo"],
+            allowed=(None, True, False, "debug"),
+            meaning='True, False, None or "debug"',
+        )
+    if "reset_on_return" in kw:
+        parameters.choice(
+            "reset_on_return",
+            kw["reset_on_return"],
+            # The words that SQLAlchemy takes, and what recreate() hands on.
+            allowed=("rollback", "commit", None, True, False, "none", *_RESETS),
+            meaning='"rollback", "commit" or None',
+        )
 
 
 def _is_cooperative() -> bool:
