@@ -1,4 +1,7 @@
-"""Forks of every kind: of forks, of threads, of C code, of daemons, of no code."""
+"""Forks of every kind: of forks, of threads, of C code, of daemons, of listeners.
+
+Long, because it is one idea: one list of ways to fork.
+"""
 
 from __future__ import annotations
 
