@@ -166,6 +166,7 @@ def typing(session: nox.Session) -> None:
     env = {"MYPYPATH": "python"}
     session.run("mypy", "python/poolproof", "tests/typing", env=env)
     session.run("mypy", "noxfile.py", "tools", env={"MYPYPATH": "tools"})
+    session.run("mypy", "bench", env={"MYPYPATH": "bench:tests:python"})
     session.run("stubtest", "poolproof._native", env=env)
 
 
@@ -190,7 +191,9 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
         session.log(f"not on this machine, left out: Python {', '.join(absent)}")
     install(session, "--group=test", SQLALCHEMY[sqlalchemy], extras="drill")
     chosen = ("-m", "not timing", *session.posargs)
-    session.run("pytest", f"--numprocesses={WORKERS}", *CONTRACT, *chosen)
+    # The session `tests` has every driver; `make matrix` sets them all here too.
+    env = {"POOLPROOF_TEST_DRIVERS": "psycopg2"} | os.environ
+    session.run("pytest", f"--numprocesses={WORKERS}", *CONTRACT, *chosen, env=env)
 
 
 @nox.session(python=MAIN)
@@ -210,15 +213,20 @@ def drill(session: nox.Session) -> None:
 
 @nox.session(python=MAIN)
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks, or those that are named, on a release build."""
+    """Run the benchmarks, or those that are named, on a release build.
+
+    Options (--rounds, --json with a directory) go to each of them.
+    """
     install(session, "--group=test", options=("--release",))
-    scripts = session.posargs or sorted(
-        str(script)
-        for script in (HERE / "bench").glob("*.py")
+    stories = {
+        script.stem: script
+        for script in sorted((HERE / "bench").glob("*.py"))
         if not script.name.startswith("_")
-    )
-    for script in scripts:
-        session.run("python", script)
+    }
+    named = [stories[word] for word in session.posargs if word in stories]
+    options = [word for word in session.posargs if word not in stories]
+    for script in named or stories.values():
+        session.run("python", str(script), *options)
 
 
 @nox.session(python=MAIN)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["FEWEST_ROUNDS", "Number", "Story", "alternate", "clock", "pin"]
 
 FEWEST_ROUNDS = 7
+FEWEST_TRIED = 2
 
 clock = time.perf_counter
 
@@ -38,7 +39,7 @@ class Number:
 
     Attributes:
         name: What was measured.
-        unit: `×` for a ratio, else `µs`, `ms`, `bytes`, ….
+        unit: A multiplication sign for a ratio, else `µs`, `ms`, `bytes` and so on.
         rounds: One value for each round.
         at_most: The target from above, if there is one.
         at_least: The target from below, if there is one.
@@ -110,7 +111,10 @@ class Story:
     ) -> None:
         parser = argparse.ArgumentParser(description=method)
         parser.add_argument(
-            "--rounds", type=_rounds, default=rounds, help=f"default {rounds}"
+            "--rounds",
+            type=int,
+            default=rounds,
+            help=f"default {rounds}, at least {FEWEST_ROUNDS} (trial: {FEWEST_TRIED})",
         )
         parser.add_argument(
             "--scale",
@@ -118,16 +122,19 @@ class Story:
             default=1.0,
             help="fraction of each round's work; below 1 it is a trial of the script",
         )
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write it all")
         parser.add_argument(
-            "--urgent",
-            action="store_true",
-            help="run at the highest priority, where others use the machine (root)",
+            "--json",
+            type=Path,
+            metavar="FILE",
+            help="write every round to a file, or to NAME.json in a directory",
         )
         parser.add_argument(
             "--strict", action="store_true", help="exit with 1 when a target is missed"
         )
         options = parser.parse_args(arguments)
+        fewest = FEWEST_ROUNDS if options.scale == 1 else FEWEST_TRIED
+        if options.rounds < fewest:
+            parser.error(f"--rounds {options.rounds} is less than {fewest}")
         self.name = name
         self.method = " ".join(method.split())
         self.scale: float = options.scale
@@ -136,9 +143,7 @@ class Story:
         self._rounds: int = options.rounds
         self._json: Path | None = options.json
         self._strict: bool = options.strict
-        if options.urgent:
-            self.facts["priority"] = os.nice(-40)
-        self._load = [round(load, 2) for load in os.getloadavg()]
+        self._load = _load()
 
     def scaled(self, work: int, *, least: int = 1) -> int:
         """Return the share of `work` that `--scale` asks for, at least `least`."""
@@ -206,7 +211,7 @@ class Story:
         about = {
             **machine(),
             "load before": self._load,
-            "load after": [round(load, 2) for load in os.getloadavg()],
+            "load after": _load(),
             **self.facts,
         }
         print_table(self.name, self._rows())
@@ -223,12 +228,18 @@ class Story:
                 "scale": self.scale,
                 "numbers": [number.to_json() for number in self.numbers],
             }
-            self._json.write_text(json.dumps(story, indent=1, ensure_ascii=False))
+            file = self._json
+            if file.is_dir():
+                file /= f"{self.name}.json"
+            text = json.dumps(story, indent=1, ensure_ascii=False, allow_nan=False)
+            file.write_text(text + "\n")
         missed = any(number.met is False for number in self.numbers)
         return int(self._strict and missed)
 
     def _rows(self) -> list[tuple[str, ...]]:
-        rows = [("", "median", "quartiles", "target", "", "made of")]
+        rows: list[tuple[str, ...]] = [
+            ("", "median", "quartiles", "target", "", "made of")
+        ]
         for number in self.numbers:
             low, high = number.quartiles
             verdict = {True: "met", False: "MISSED", None: ""}[number.met]
@@ -285,11 +296,8 @@ def pin() -> int | None:
     return core
 
 
-def _rounds(text: str) -> int:
-    number = int(text)
-    if number < FEWEST_ROUNDS:
-        raise argparse.ArgumentTypeError(f"{number} is less than {FEWEST_ROUNDS}")
-    return number
+def _load() -> str:
+    return " ".join(f"{load:.1f}" for load in os.getloadavg())
 
 
 def _scale(text: str) -> float:

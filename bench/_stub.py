@@ -28,7 +28,7 @@ class BareConnection:
 
 
 class SocketConnection(BareConnection):
-    """A connection that owns one end of a socket pair; the other end is the server's."""
+    """A connection that owns both ends of a socket pair; one plays the server."""
 
     def __init__(self) -> None:
         self.here, self.there = socket.socketpair()

@@ -17,6 +17,8 @@ from sqlalchemy.pool import QueuePool
 import poolproof
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.pool import Pool
 
 METHOD = """
@@ -30,6 +32,7 @@ served.
 """
 THREADS = 32
 SECONDS = 1.2
+SHORTEST = 0.05  # of that, in a trial
 HOLD_S = 0.001
 SIDES = ("poolproof.Pool", "QueuePool")
 
@@ -57,9 +60,8 @@ class Outcome:
 
     @property
     def most_to_least(self) -> float:
-        """The most served thread beside the least served one."""
-        least = min(self.served)
-        return max(self.served) / least if least else math.inf
+        """The most served thread beside the least; never served counts as once."""
+        return max(self.served) / max(1, min(self.served))
 
     def wait_ms(self, share: float) -> float:
         """Return the wait in ms that `share` of all waits did not exceed."""
@@ -119,63 +121,28 @@ def contend(pool: Pool, seconds: float, hold_s: float) -> Outcome:
 def main() -> int:
     """Measure and report."""
     story = Story("fairness", METHOD, rounds=11)
-    held = run(story, 4, HOLD_S)
-    ours, theirs = (held[side] for side in SIDES)
     title = f"{THREADS} threads on 4 slots, 1 ms hold"
-    story.add(
-        Number(
-            f"{title}: longest wait ÷ ideal",
-            "×",
-            [one.longest_to_ideal(4) for one in ours],
-            at_most=2,
-            sides={"QueuePool (×)": median(one.longest_to_ideal(4) for one in theirs)},
-        )
+    held = run(story, 4, HOLD_S)
+    report = Report(story, title, held)
+    report.side_by_side(
+        "longest wait ÷ ideal", "×", lambda one: one.longest_to_ideal(4), at_most=2
     )
-    story.add(
-        Number(
-            f"{title}: most to least served",
-            "×",
-            [one.most_to_least for one in ours],
-            at_most=1.05,
-            sides={"QueuePool (×)": median(one.most_to_least for one in theirs)},
-        )
+    report.side_by_side(
+        "most to least served", "×", lambda one: one.most_to_least, at_most=1.05
     )
-    throughput(story, title, held, at_least=0.95)
-    for share, name in ((0.5, "p50"), (0.99, "p99"), (1.0, "longest")):
-        story.add(
-            Number(
-                f"{title}: wait, {name}",
-                "ms",
-                [one.wait_ms(share) for one in ours],
-                sides={"QueuePool (ms)": median(one.wait_ms(share) for one in theirs)},
-            )
-        )
-    holds = {
-        f"{side} (ms)": median(statistics.mean(one.holds) * 1e3 for one in held[side])
-        for side in SIDES
-    }
-    story.add(
-        Number(
-            f"{title}: hold as measured",
-            "ms",
-            [statistics.mean(one.holds) * 1e3 for one in ours],
-            sides=holds,
-        )
+    report.throughput(at_least=0.95)
+    report.side_by_side("wait, p50", "ms", lambda one: one.wait_ms(0.5))
+    report.side_by_side("wait, p99", "ms", lambda one: one.wait_ms(0.99))
+    report.side_by_side("wait, longest", "ms", lambda one: one.wait_ms(1))
+    report.side_by_side(
+        "hold as measured", "ms", lambda one: statistics.mean(one.holds) * 1e3
     )
     for slots in (16, 32):
         title = f"{THREADS} threads on {slots} slots, no hold"
-        busy = run(story, slots, 0)
-        throughput(story, title, busy)
-        story.add(
-            Number(
-                f"{title}: most to least served",
-                "×",
-                [one.most_to_least for one in busy[SIDES[0]]],
-                sides={
-                    "QueuePool (×)": median(one.most_to_least for one in busy[SIDES[1]])
-                },
-            )
-        )
+        report = Report(story, title, run(story, slots, 0))
+        report.throughput()
+        report.side_by_side("most to least served", "×", lambda one: one.most_to_least)
+        report.side_by_side("wait, p99", "ms", lambda one: one.wait_ms(0.99))
     return story.report()
 
 
@@ -186,36 +153,50 @@ def run(story: Story, slots: int, hold_s: float) -> dict[str, list[Outcome]]:
         side: make_engine(driver, pool_class, slots, pool_timeout=60)
         for side, pool_class in zip(SIDES, (poolproof.Pool, QueuePool), strict=True)
     }
+    seconds = SECONDS * max(story.scale, SHORTEST)
     outcomes: dict[str, list[Outcome]] = {side: [] for side in SIDES}
     for number in story.rounds(f"{THREADS}/{slots}"):
         for side in SIDES if number % 2 else reversed(SIDES):
-            seconds = SECONDS * max(story.scale, 0.05)
-            outcome = contend(engines[side].pool, seconds, hold_s)
-            outcomes[side].append(outcome)
+            outcomes[side].append(contend(engines[side].pool, seconds, hold_s))
     for engine in engines.values():
         engine.dispose()
     return outcomes
 
 
-def throughput(
-    story: Story,
-    title: str,
-    outcomes: dict[str, list[Outcome]],
-    at_least: float | None = None,
-) -> None:
-    """Add the throughput of both pools, as a ratio."""
-    story.ratio(
-        f"{title}: throughput",
-        *([one.rate for one in outcomes[side]] for side in SIDES),
-        sides=SIDES,
-        unit="checkouts/s",
-        at_least=at_least,
-    )
+class Report:
+    """Adds what one kind of run showed to the story's numbers."""
 
+    def __init__(
+        self, story: Story, title: str, outcomes: dict[str, list[Outcome]]
+    ) -> None:
+        self._story = story
+        self._title = title
+        self._outcomes = outcomes
 
-def median(values: object) -> float:
-    """Return the median of what is iterated over."""
-    return statistics.median(values)  # type: ignore[call-overload, no-any-return]
+    def side_by_side(
+        self,
+        name: str,
+        unit: str,
+        measure: Callable[[Outcome], float],
+        at_most: float | None = None,
+    ) -> None:
+        """Add a measure of poolproof.Pool's runs, QueuePool's median beside it."""
+        ours, theirs = (
+            [measure(one) for one in self._outcomes[side]] for side in SIDES
+        )
+        beside = {f"{SIDES[1]} ({unit})": statistics.median(theirs)}
+        name = f"{self._title}: {name}"
+        self._story.add(Number(name, unit, ours, at_most=at_most, sides=beside))
+
+    def throughput(self, at_least: float | None = None) -> None:
+        """Add the throughput of both pools, as a ratio."""
+        self._story.ratio(
+            f"{self._title}: throughput",
+            *([one.rate for one in self._outcomes[side]] for side in SIDES),
+            sides=SIDES,
+            unit="checkouts/s",
+            at_least=at_least,
+        )
 
 
 if __name__ == "__main__":

@@ -36,15 +36,16 @@ first statement after it, in the parent and in the child; what ran at the fork i
 between is the pool's renewal too.
 """
 DRIVERS = ("psycopg2", "psycopg", "pg8000")
-SLICES = 6
+SLICES = 9
 FORKS = 10
 SOCKETS = (0, 10, 100, 1000)
+MANY = (100, 1000)  # enough to say what each costs
 OURS, THEIRS = "poolproof.Pool", "QueuePool"
 
 
 def main() -> int:
     """Measure and report."""
-    story = Story("fork", METHOD, rounds=11)
+    story = Story("fork", METHOD, rounds=15)
     with server() as url_of:
         for driver in DRIVERS:
             first_query(story, driver, url_of(driver))
@@ -68,6 +69,8 @@ def first_query(story: Story, driver: str, url: URL) -> None:
         "plain": lambda: in_child(lambda: query(none)),
         "recipe": lambda: in_child(lambda: query_anew(queue)),
         "no fork": lambda: query(none),
+        "ours, whole": lambda: fork_and_query(ours),
+        "plain, whole": lambda: fork_and_query(none),
     }
     taken: dict[str, list[float]] = {name: [] for name in variants}
     for _ in story.rounds(driver):
@@ -77,14 +80,15 @@ def first_query(story: Story, driver: str, url: URL) -> None:
     for engine in engines.values():
         engine.dispose()
     title = f"{driver}: first query in a child"
-    for name, peer, at_most in (
-        ("plain", "new connection in a child", 1.2),
-        ("recipe", "QueuePool, dispose(close=False)", None),
-        ("no fork", "new connection without a fork", None),
+    for mine, name, peer, at_most in (
+        ("ours", "plain", "new connection in a child", 1.2),
+        ("ours, whole", "plain, whole", "the same, both with the fork", None),
+        ("ours", "recipe", "QueuePool, dispose(close=False)", None),
+        ("ours", "no fork", "new connection without a fork", None),
     ):
         story.ratio(
             f"{title} ÷ {peer}",
-            taken["ours"],
+            taken[mine],
             taken[name],
             sides=(OURS, "peer"),
             unit="ms",
@@ -105,6 +109,16 @@ def query_anew(engine: Engine) -> float:
     begun = clock()
     engine.dispose(close=False)
     return (clock() - begun) * 1e3 + query(engine)
+
+
+def fork_and_query(engine: Engine) -> float:
+    """Return the time from before the fork to the child's answer, in ms."""
+
+    def work(begun: float) -> str:
+        query(engine)
+        return str((clock() - begun) * 1e3)
+
+    return float(forked(work)[1])
 
 
 def in_child(measure: Callable[[], float]) -> float:
@@ -173,7 +187,7 @@ def fork_itself(story: Story, sockets: int) -> None:
             taken[f"child {OURS}"], taken[f"child {THEIRS}"], strict=True
         )
     ]
-    if sockets >= 100:
+    if sockets in MANY:
         story.add(
             Number(
                 f"fork with {sockets} idle sockets, for each in the child",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-import os
 import resource
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +25,7 @@ the connections, is what poolproof.Pool adds. All the driver's own (two Python s
 and two descriptors a connection) is on both sides.
 """
 CONNECTIONS = 2000
+SPARE = 100  # descriptors for everything else
 POOLS: dict[str, Any] = {"poolproof.Pool": poolproof.Pool, "QueuePool": QueuePool}
 OURS, THEIRS = POOLS
 
@@ -36,7 +37,8 @@ def main() -> int:
         return 0
     story = Story("memory", METHOD, rounds=9)
     connections = story.scaled(CONNECTIONS, least=50)
-    connections = min(connections, (allow_descriptors(2 * connections + 100) - 100) // 2)
+    allowed = allow_descriptors(2 * connections + SPARE)
+    connections = min(connections, (allowed - SPARE) // 2)
     story.facts["connections"] = connections
     grown: dict[str, list[tuple[float, float]]] = {side: [] for side in POOLS}
     for number in story.rounds():
@@ -51,8 +53,8 @@ def main() -> int:
                 [a - b for a, b in zip(ours, theirs, strict=True)],
                 at_most=most,
                 sides={
-                    f"{side} ({unit})": sorted(values)[len(values) // 2]
-                    for side, values in ((OURS, ours), (THEIRS, theirs))
+                    f"{OURS} ({unit})": statistics.median(ours),
+                    f"{THEIRS} ({unit})": statistics.median(theirs),
                 },
             )
         )
@@ -73,7 +75,7 @@ def measured(side: str, connections: int) -> tuple[float, float]:
 
 def grow(pool_class: Any, connections: int) -> None:
     """Fill a pool; print by how many bytes and descriptors the process has grown."""
-    allow_descriptors(2 * connections + 100)
+    allow_descriptors(2 * connections + SPARE)
     driver = SocketDriver()
     engine = make_engine(driver, pool_class, 1)
     engine.dispose()
@@ -93,7 +95,7 @@ def resident_bytes() -> int:
 
 def descriptor_count() -> int:
     """Return how many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 if __name__ == "__main__":

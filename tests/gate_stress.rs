@@ -188,6 +188,26 @@ fn a_waiter_that_is_dropped_passes_its_offer_on() {
 }
 
 #[test]
+fn an_offer_that_is_refused_beside_a_full_pool_keeps_its_connection_within_reach() {
+    let gate = Arc::new(Gate::new(Limits {
+        kept: Some(1),
+        total: Some(2),
+        lifo: false,
+    }));
+    let first = gate.acquire(0).unwrap().unwrap();
+    let second = gate.acquire(0).unwrap().unwrap();
+    let Admission::Waiting(quitter) = gate.join(1, true).unwrap() else {
+        panic!()
+    };
+    put(&gate, first);
+    put(&gate, second);
+    drop(quitter);
+    let (mut closing, _) = gate.expire_all().unwrap();
+    closing.sort_unstable();
+    assert_eq!(closing, [first.slot, second.slot]);
+}
+
+#[test]
 fn a_cooperative_waiter_is_named_to_whoever_frees_a_slot() {
     let gate = Arc::new(Gate::new(Limits {
         kept: Some(1),

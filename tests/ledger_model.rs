@@ -107,9 +107,6 @@ fn check(ledger: &Ledger, model: &Model, limits: Limits) {
     if let Some(total) = limits.total {
         assert!(now.idle + now.lent <= total, "more slots than there may be");
     }
-    if let Some(kept) = limits.kept {
-        assert!(now.idle <= kept, "more idle than are kept");
-    }
     if now.waiting > 0 {
         assert_eq!(now.idle, 0, "somebody waits beside an idle slot");
         assert!(
@@ -196,6 +193,19 @@ impl World {
         self.model.lent.remove(&slot);
     }
 
+    /// A slot that nobody made use of goes back where it was.
+    fn put_back(&mut self, slot: u64) {
+        self.model.lent.remove(&slot);
+        let served = self.ledger.put_back(slot, self.now);
+        assert_eq!(served, self.model.queue.pop_front());
+        if let Some(waiter) = served {
+            let must_open = false;
+            self.model.offered.insert(waiter, Grant { slot, must_open });
+        } else {
+            self.model.idle.push_back(slot);
+        }
+    }
+
     /// The slot comes back empty from a holder.
     fn empty(&mut self, slot: u64) {
         self.model.lent.remove(&slot);
@@ -263,7 +273,7 @@ impl World {
             if grant.must_open {
                 self.empty(grant.slot);
             } else {
-                self.give(grant.slot);
+                self.put_back(grant.slot);
             }
         }
     }
@@ -367,6 +377,7 @@ impl World {
                 if let Some(slot) = nth(self.model.stale.iter().copied(), n) {
                     assert_eq!(self.ledger.release(slot, self.now), Release::Stale);
                     assert_eq!(self.ledger.vacate(slot, self.now), None);
+                    assert_eq!(self.ledger.put_back(slot, self.now), None);
                 }
             }
         }

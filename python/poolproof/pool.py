@@ -137,7 +137,10 @@ class Pool(sqlalchemy.pool.Pool):
         """
         fairy = ConnectionFairy._checkout(self)
         entry: Any = fairy._connection_record
-        entry.lent_to = entry.fairy_ref
+        if entry is not None:
+            entry.lent_to = entry.fairy_ref
+        elif fairy.dbapi_connection is not None:
+            self._detached.add(fairy)  # by a listener of the checkout
         return fairy
 
     def _do_get(self) -> ConnectionPoolEntry:
@@ -145,7 +148,7 @@ class Pool(sqlalchemy.pool.Pool):
             ticket = self._gate.acquire()
             if ticket is None:
                 ticket = self._wait()
-            entry = self._idle.pop(ticket.slot, None)
+            entry: Entry | None = ticket.take(self._idle)
             if entry is None:
                 entry = self._open_entry(ticket)
             elif entry.socket is not None:
@@ -224,8 +227,15 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _do_return_conn(self, record: Any) -> None:
         entry: Entry = record
-        if entry.dbapi_connection is None:
-            self._remember_detached(entry)
+        fairy = entry.lent_to() if entry.lent_to is not None else None
+        if fairy is not None and fairy._connection_record is entry:
+            if entry.dbapi_connection is not None:
+                # The next holder's before long. SQLAlchemy takes it from the fairy when
+                # all is done, and an interruption may come between.
+                fairy._connection_record = None
+                fairy.dbapi_connection = None  # type: ignore[assignment]
+            elif fairy.dbapi_connection is not None:
+                self._detached.add(fairy)
         ticket = entry.ticket
         answer = ticket.release(self._idle, entry)
         if answer is None:
@@ -258,11 +268,6 @@ class Pool(sqlalchemy.pool.Pool):
             fork.after_fork()
         entry.close()
 
-    def _remember_detached(self, entry: Entry) -> None:
-        fairy = entry.lent_to() if entry.lent_to is not None else None
-        if fairy is not None and fairy.dbapi_connection is not None:
-            self._detached.add(fairy)
-
     # --- connections ----------------------------------------------------------------
 
     def _should_wrap_creator(self, creator: Any) -> Any:
@@ -275,9 +280,8 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _open(self, create: Any, entry: Entry) -> DBAPIConnection:
         fork.protect(self._dialect)
-        guard_dialect(
-            self._dialect, own_pool=True
-        )  # create_engine(pool=…) sets it late
+        # create_engine(pool=…) sets it late.
+        guard_dialect(self._dialect, own_pool=True)
         while True:
             before = _native.generation()
             connection: DBAPIConnection = create(entry)
@@ -339,16 +343,14 @@ class Pool(sqlalchemy.pool.Pool):
         The pool remains usable. In a child, connections of the parent are left alone.
         """
         try:
-            slots, waiters = self._gate.expire_all()
+            idle, waiters = self._gate.expire_all(self._idle)
         except _native.Forked:
             fork.after_fork()
             return self.dispose()
-        idle = [self._idle.pop(slot, None) for slot in slots]
         for number in waiters:
             self._sleepers.wake(number)
         for entry in idle:
-            if entry is not None:
-                entry.close()
+            entry.close()
         self.logger.info("Pool disposed. %s", self.status())
         return None
 

@@ -23,6 +23,18 @@ __all__ = ["descriptor", "forget_all", "is_severed", "unwatch", "watch"]
 _watched: dict[int, tuple[_native.Registration, object]] = {}
 
 
+class _Ender(weakref.ref[Any]):
+    """Ends a registration at the collection of its connection."""
+
+    __slots__ = ("key",)
+
+    key: int
+
+
+def _collected(ender: _Ender) -> None:
+    _watched.pop(ender.key, None)
+
+
 def descriptor(connection: Any) -> int | None:
     """Find the descriptor that a driver connection talks through.
 
@@ -67,14 +79,11 @@ def watch(connection: Any) -> _native.Registration | None:
     except (ValueError, OverflowError):  # a file, or no descriptor at all
         return None
     key = id(connection)
-
-    def collected(_: object) -> None:
-        _watched.pop(key, None)
-
-    try:
-        ender: object = weakref.ref(connection, collected)
-    except TypeError:  # no weak references: the registration ends when it is closed
-        ender = None
+    ender = None
+    # Without weak references the registration ends when the connection is closed.
+    with contextlib.suppress(TypeError):
+        ender = _Ender(connection, _collected)
+        ender.key = key
     _watched[key] = (registration, ender)
     return registration
 

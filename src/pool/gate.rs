@@ -246,11 +246,16 @@ impl Gate {
         if grant.must_open {
             return self.vacate(grant.slot);
         }
-        match self.release(grant.slot) {
-            Released::Wake(waiter) => Some(waiter),
-            Released::Surplus => self.vacate(grant.slot),
-            Released::Done | Released::Stale => None,
+        if self.is_stale() {
+            return None;
         }
+        let now = now();
+        let rouse = {
+            let mut inner = lock(&self.inner);
+            let waiter = inner.ledger.put_back(grant.slot, now)?;
+            inner.rouse(waiter)
+        };
+        rouse.wake()
     }
 }
 

@@ -181,6 +181,26 @@ impl Ledger {
         Release::Kept
     }
 
+    /// Takes back a slot that was granted and not made use of: its connection rests where it rested.
+    ///
+    /// Kept even beyond `limits.kept`: nobody here could close what nobody has looked at. Returns the waiter
+    /// whose it is now.
+    pub fn put_back(&mut self, slot: Slot, now: Instant) -> Option<WaiterId> {
+        if slot < self.oldest || !self.lent.contains_key(&slot) {
+            return None;
+        }
+        let grant = Grant {
+            slot,
+            must_open: false,
+        };
+        let waiter = self.hand_over(grant, now);
+        if waiter.is_none() {
+            self.lent.remove(&slot);
+            self.idle.push_back(slot);
+        }
+        waiter
+    }
+
     /// Takes a slot back without a connection: opening failed, or it has been closed.
     ///
     /// Returns the waiter who may open one instead.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
 use super::errors::from_stale;
 use crate::pool;
@@ -81,9 +81,20 @@ impl Gate {
         }
     }
 
-    /// Makes every slot stale: `(slots to close, waiters to wake)`.
-    fn expire_all(&self) -> PyResult<(Vec<u64>, Vec<u64>)> {
-        self.gate.expire_all().map_err(from_stale)
+    /// Makes every slot stale and empties `idle`: `(entries to close, waiters to wake)`.
+    ///
+    /// One step for Python: an interruption leaves no entry under a slot that nobody will look at again.
+    fn expire_all<'py>(
+        &self,
+        idle: &Bound<'py, PyDict>,
+    ) -> PyResult<(Bound<'py, PyList>, Vec<u64>)> {
+        if self.gate.is_stale() {
+            return Err(from_stale(pool::Stale));
+        }
+        let entries = idle.values();
+        idle.clear();
+        let (_slots, waiters) = self.gate.expire_all().map_err(from_stale)?;
+        Ok((entries, waiters))
     }
 
     /// `(idle, lent, waiting, lent_total, waited_total)`.
@@ -120,6 +131,7 @@ impl Gate {
 pub(crate) struct Ticket {
     gate: Arc<pool::Gate>,
     grant: Grant,
+    taken: AtomicBool,
     used: AtomicBool,
 }
 
@@ -129,6 +141,21 @@ impl Ticket {
     #[getter]
     fn slot(&self) -> u64 {
         self.grant.slot
+    }
+
+    /// Takes the slot's entry out of `idle`; None when the slot is empty.
+    ///
+    /// From then on the entry is the caller's, and a ticket that is dropped leaves an empty slot.
+    fn take<'py>(&self, idle: &Bound<'py, PyDict>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if self.grant.must_open {
+            return Ok(None);
+        }
+        let entry = idle.get_item(self.grant.slot)?;
+        if entry.is_some() {
+            idle.del_item(self.grant.slot)?;
+        }
+        self.taken.store(true, Ordering::Release);
+        Ok(entry)
     }
 
     /// True when the slot is no longer this ticket's: it was given back, or the process was forked.
@@ -168,7 +195,7 @@ impl Ticket {
         if self.used.swap(true, Ordering::AcqRel) {
             return None;
         }
-        self.gate.give_back(self.grant)
+        self.put_back()
     }
 
     /// Gives the slot back empty. Returns the waiter to wake, if one is to be woken.
@@ -190,7 +217,16 @@ impl Ticket {
         Self {
             gate,
             grant,
+            taken: AtomicBool::new(false),
             used: AtomicBool::new(false),
+        }
+    }
+
+    fn put_back(&self) -> Option<u64> {
+        if self.taken.load(Ordering::Acquire) {
+            self.gate.vacate(self.grant.slot)
+        } else {
+            self.gate.give_back(self.grant)
         }
     }
 }
@@ -199,7 +235,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.used.load(Ordering::Acquire) {
             // Whoever waits in Python looks again by itself before long.
-            let _next = self.gate.give_back(self.grant);
+            let _next = self.put_back();
         }
     }
 }

@@ -84,3 +84,13 @@ def test_dropped_detached_connection_does_not_come_back(make_pool, dbapi):
         assert other.dbapi_connection.number == 2
     assert seen == ["checkin"]
     assert dbapi.connects == 2
+
+
+def test_listener_of_the_checkout_may_detach(make_pool, dbapi):
+    pool = make_pool(pool_size=1, max_overflow=0)
+    event.listen(pool, "checkout", lambda _c, _r, fairy: fairy.detach())
+    fairy = pool.connect()
+    assert fairy.is_detached
+    assert pool.checkedout() == 0
+    fairy.close()
+    assert dbapi.open == {}
