@@ -427,11 +427,11 @@ class Pool(sqlalchemy.pool.Pool):
         except _native.Forked:
             fork.renew(self)
             return self.holders()
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        names = _thread_names()
         pid = os.getpid()
         return tuple(
-            Holder(names.get(ident, f"ended thread {ident}"), pid, held_s)
-            for _slot, ident, held_s in held
+            Holder(names.get(thread, f"ended thread {thread}"), pid, held_s)
+            for _slot, thread, held_s in held
         )
 
     def status(self) -> str:
@@ -465,3 +465,18 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _name(self) -> str:
         return self._orig_logging_name or f"{id(self):#x}"
+
+
+def _thread_names() -> dict[int | None, str]:
+    """Name the threads of this process by the numbers that the gate knows them by."""
+    kind = "a greenlet of " if locks_are_replaced() else ""
+    names = {
+        # The greenlets of a thread have its number; the thread itself came first.
+        thread.native_id: kind + thread.name
+        for thread in reversed(threading.enumerate())
+    }
+    here = threading.get_native_id()
+    if here not in names:
+        # Python 3.10 keeps the parent's number for the thread that a fork leaves.
+        names[here] = threading.current_thread().name
+    return names

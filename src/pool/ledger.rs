@@ -45,7 +45,7 @@ pub enum Release {
 pub struct Holder {
     /// Which slot.
     pub slot: Slot,
-    /// The thread, as `threading.get_ident` numbers it.
+    /// The thread, as `threading.get_native_id` numbers it.
     pub thread: u64,
     /// When it was lent.
     pub since: Instant,

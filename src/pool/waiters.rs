@@ -15,7 +15,7 @@ pub type WaiterId = u64;
 pub struct Waiting {
     /// The name of this wait.
     pub id: WaiterId,
-    /// The thread that waits, as `threading.get_ident` numbers it.
+    /// The thread that waits, as `threading.get_native_id` numbers it.
     pub thread: u64,
 }
 

@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyList};
 use super::errors::from_stale;
 use crate::pool;
 use crate::pool::{Admission, Grant, Limits, Outcome, Released};
-use crate::process::thread_ident;
+use crate::process::thread_id;
 
 create_exception!(
     poolproof._native,
@@ -41,7 +41,7 @@ impl Gate {
 
     /// A ticket at once, or None.
     fn acquire(&self) -> PyResult<Option<Ticket>> {
-        let grant = self.gate.acquire(thread_ident()).map_err(from_stale)?;
+        let grant = self.gate.acquire(thread_id()).map_err(from_stale)?;
         Ok(grant.map(|grant| self.ticket(grant)))
     }
 
@@ -49,7 +49,7 @@ impl Gate {
     #[pyo3(signature = (timeout_s))]
     fn wait(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<Option<Ticket>> {
         let limit = timeout_s.map(duration).transpose()?.flatten();
-        let waiter = match self.gate.join(thread_ident(), true).map_err(from_stale)? {
+        let waiter = match self.gate.join(thread_id(), true).map_err(from_stale)? {
             Admission::Granted(grant) => return Ok(Some(self.ticket(grant))),
             Admission::Waiting(waiter) => waiter,
         };
@@ -69,7 +69,7 @@ impl Gate {
 
     /// A ticket at once, or a place in the queue for a caller that waits in its own way.
     fn join(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self.gate.join(thread_ident(), false).map_err(from_stale)? {
+        match self.gate.join(thread_id(), false).map_err(from_stale)? {
             Admission::Granted(grant) => Ok(Py::new(py, self.ticket(grant))?.into_any()),
             Admission::Waiting(waiter) => {
                 let waiter = Waiter {

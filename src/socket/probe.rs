@@ -27,9 +27,21 @@ pub enum Verdict {
 /// As much as one peek looks at. A message that goes on beyond it leaves the verdict open.
 const WINDOW: usize = 2048;
 
+/// As much as a second peek looks at, when the first was filled by messages that a server sends unasked:
+/// many notifications, or a long one.
+const WIDE: usize = 1 << 18;
+
 /// Peeks at the socket behind `fd`, which is read by nobody else meanwhile.
 pub fn probe(fd: RawFd) -> Verdict {
     let mut window = [0u8; WINDOW];
+    match peek(fd, &mut window) {
+        (Verdict::Unknown, WINDOW) => peek(fd, &mut vec![0; WIDE]).0,
+        (verdict, _) => verdict,
+    }
+}
+
+/// The verdict on what there is to read, as far as it fits into `window`, and how much that was.
+fn peek(fd: RawFd, window: &mut [u8]) -> (Verdict, usize) {
     // SAFETY: `window` is valid for writes of its length; recv takes any integer as descriptor.
     let received = unsafe {
         libc::recv(
@@ -40,12 +52,12 @@ pub fn probe(fd: RawFd) -> Verdict {
         )
     };
     match usize::try_from(received) {
-        Ok(0) => Verdict::Dead,
-        Ok(length) => classify(window.get(..length).unwrap_or_default()),
+        Ok(0) => (Verdict::Dead, 0),
+        Ok(length) => (classify(window.get(..length).unwrap_or_default()), length),
         Err(_) => match io::Error::last_os_error().kind() {
-            io::ErrorKind::WouldBlock => Verdict::AtRest,
-            io::ErrorKind::Interrupted => Verdict::Unknown,
-            _ => Verdict::Dead,
+            io::ErrorKind::WouldBlock => (Verdict::AtRest, 0),
+            io::ErrorKind::Interrupted => (Verdict::Unknown, 0),
+            _ => (Verdict::Dead, 0),
         },
     }
 }
@@ -201,6 +213,17 @@ mod tests {
         assert_eq!(probe(here.as_raw_fd()), Verdict::AtRest);
         drop(peer);
         assert_eq!(probe(here.as_raw_fd()), Verdict::Dead);
+    }
+
+    #[test]
+    fn notifications_beyond_the_first_look_are_rest_too() {
+        let (here, mut peer) = UnixStream::pair().unwrap();
+        for _ in 0..4 {
+            peer.write_all(&message(b'A', &[b'x'; 7999])).unwrap();
+        }
+        assert_eq!(probe(here.as_raw_fd()), Verdict::AtRest);
+        peer.write_all(&message(b'Z', b"I")).unwrap();
+        assert_eq!(probe(here.as_raw_fd()), Verdict::Desynchronised);
     }
 
     #[test]

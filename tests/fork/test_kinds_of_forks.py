@@ -463,3 +463,18 @@ def test_a_renewal_that_was_interrupted_is_taken_up_at_the_next_use(
     assert (report.result, report.error) == ((0, 2), "")
     for connection in held:
         connection.close()
+
+
+def test_a_time_out_in_a_child_names_the_thread_that_holds_on(
+    pg_url, driver, make_engine
+):
+    engine = make_engine(pg_url(driver), pool_size=1, max_overflow=0, pool_timeout=0)
+    engine.connect().close()
+
+    def child():
+        with engine.connect(), pytest.raises(poolproof.PoolTimeout) as caught:
+            engine.connect()
+        (holder,) = caught.value.holders
+        return holder.thread, holder.process_id == os.getpid()
+
+    assert run_in_fork(child).result == ("MainThread", True)

@@ -109,6 +109,24 @@ answer(ticks)
     assert int(ticks) > 20
 
 
+@pytest.mark.difference
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_difference_time_out_names_the_thread_whose_greenlet_holds_on(run):
+    (words,) = run(
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=0)
+held = pool.connect()
+try:
+    pool.connect()
+except exc.TimeoutError as error:
+    answer(error.holders[0].thread.replace(" ", "_"))
+held.close()
+whole(pool, 1)
+""",
+    )
+    assert words == "a_greenlet_of_MainThread"
+
+
 def test_time_out_comes_in_time_and_the_hub_runs_on(run):
     (ticks,) = run(
         """

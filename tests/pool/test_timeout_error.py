@@ -57,6 +57,29 @@ class TestText:
         assert (error.in_use, error.waiting) == (3, 0)
         assert 0.04 <= error.waited < 5
 
+    def test_a_new_thread_is_not_blamed_for_one_that_has_ended(self, make_pool):
+        """The system gives the address of an ended thread to the next one."""
+        pool = make_pool(pool_size=1, max_overflow=0, timeout=0)
+        held = []
+
+        def take():
+            held.append(pool.connect())
+
+        culprit = threading.Thread(target=take, name="culprit")
+        culprit.start()
+        culprit.join()
+        errors = []
+        for n in range(5):
+            innocent = threading.Thread(
+                target=lambda: errors.append(time_out(pool)), name=f"innocent-{n}"
+            )
+            innocent.start()
+            innocent.join()
+        for error in errors:
+            assert "innocent" not in str(error)
+            assert "ended thread" in str(error)
+        held.pop().close()
+
     def test_it_says_how_many_others_wait(self, make_pool):
         pool = make_pool(pool_size=1, max_overflow=0)
         held = pool.connect()
