@@ -238,7 +238,8 @@ def _sqlstate(error: BaseException) -> str | None:
         or getattr(error, "sqlstate", None)
         or (fields.get("C") if fields is not None else None)
     )
-    return value if isinstance(value, str) and len(value) == 5 else None  # noqa: PLR2004 - a SQLSTATE is five characters
+    good = isinstance(value, str) and len(value) == 5 and value.isascii()  # noqa: PLR2004 - a SQLSTATE is five characters
+    return value if good else None
 
 
 def _fields(error: BaseException) -> dict[str, object] | None:
@@ -249,9 +250,9 @@ def _fields(error: BaseException) -> dict[str, object] | None:
 
 def _message(error: BaseException) -> str:
     fields = _fields(error)
-    if fields is not None:
-        return str(fields.get("M", ""))
     try:
-        return str(error)
+        text = str(error if fields is None else fields.get("M", ""))
     except Exception:  # noqa: BLE001 - any class may have any __str__
         return ""
+    # A half of a surrogate pair, left by a driver that decodes leniently.
+    return text.encode("utf-8", "replace").decode()

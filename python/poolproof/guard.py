@@ -93,7 +93,9 @@ class _Hook:
         """Judge an error; never raise one."""
         try:
             return self._judge(ctx)
-        except Exception:  # noqa: BLE001 - it must never replace the original
+        except Exception as error:  # noqa: BLE001 - it must never replace the original
+            # Its context is the original, whose text may hold user data.
+            error.__suppress_context__ = True
             _log.exception("the guard failed and left the error as it was")
             return None
 

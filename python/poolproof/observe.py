@@ -87,7 +87,9 @@ def emit(event: FaultEvent) -> None:
         for callback in list(_listeners.values()):
             try:
                 callback(event)
-            except Exception:  # noqa: BLE001 - each is heard by itself
+            except Exception as error:  # noqa: BLE001 - each is heard by itself
+                # Its context is the driver's error, whose text may hold user data.
+                error.__suppress_context__ = True
                 _log.exception("a listener of poolproof.on_fault failed")
     finally:
         _emitting.reset(token)

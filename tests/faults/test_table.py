@@ -114,6 +114,13 @@ def test_an_exception_that_refuses_to_speak_is_no_fault():
     assert classify(Mute()).fault is Fault.NONE
 
 
+def test_half_a_character_in_a_message_is_read_all_the_same():
+    error = psycopg2.OperationalError("connection \udcff already closed \ud800")
+    assert classify(error).fault in set(Fault)
+    error = type("Odd", (psycopg2.Error,), {"pgcode": "57\ud800P1"})("x")
+    assert classify(error).fault is Fault.NONE
+
+
 @pytest.mark.parametrize(
     "ask",
     [

@@ -16,6 +16,7 @@ import weakref
 
 import pytest
 from sqlalchemy import exc
+from sqlalchemy.pool.base import _ConnectionFairy
 
 import poolproof
 from plugins.dbapi import SocketDBAPI
@@ -36,7 +37,7 @@ pytestmark = [
 
 
 class Interruption:
-    """Raises once, before the `at`-th traced bytecode."""
+    """Raises once, before the `at`-th bytecode of the traced files."""
 
     def __init__(self, at):
         self.at = at
@@ -45,31 +46,61 @@ class Interruption:
 
     def run(self, story):
         """Run a story; the interruption, where it gets out, ends here."""
-        before = sys.gettrace()
-        sys.settrace(self._call)
+        self._start()
         try:
             story()
         except KeyboardInterrupt:
             pass
         finally:
-            sys.settrace(before)
+            self._stop()
 
-    def _call(self, frame, _event, _arg):
-        if not frame.f_code.co_filename.endswith(TRACED):
-            return None
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        return self._bytecode
+    def _meet(self, code):
+        self.count += 1
+        if self.count == self.at:
+            self.place = f"{code.co_filename} in {code.co_name}"
+            self._stop()
+            raise KeyboardInterrupt
 
-    def _bytecode(self, frame, event, _arg):
-        if event == "opcode":
-            self.count += 1
-            if self.count == self.at:
-                code = frame.f_code
-                self.place = f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return self._bytecode
+    if sys.version_info >= (3, 12):  # where settrace misses bytecodes
+        _TOOL = 4
+
+        def _start(self):
+            monitoring = sys.monitoring
+            monitoring.use_tool_id(self._TOOL, "poolproof tests")
+            event = monitoring.events.INSTRUCTION
+            monitoring.register_callback(self._TOOL, event, self._instruction)
+            monitoring.set_events(self._TOOL, event)
+
+        def _stop(self):
+            if sys.monitoring.get_tool(self._TOOL) is not None:
+                sys.monitoring.set_events(self._TOOL, 0)
+                sys.monitoring.free_tool_id(self._TOOL)
+
+        def _instruction(self, code, _offset):
+            if not code.co_filename.endswith(TRACED):
+                return sys.monitoring.DISABLE
+            return self._meet(code)
+
+    else:
+
+        def _start(self):
+            self._before = sys.gettrace()
+            sys.settrace(self._call)
+
+        def _stop(self):
+            sys.settrace(self._before)
+
+        def _call(self, frame, _event, _arg):
+            if not frame.f_code.co_filename.endswith(TRACED):
+                return None
+            frame.f_trace_opcodes = True
+            frame.f_trace_lines = False
+            return self._bytecode
+
+        def _bytecode(self, frame, event, _arg):
+            if event == "opcode":
+                self._meet(frame.f_code)
+            return self._bytecode
 
 
 class Stage:
@@ -164,6 +195,10 @@ def _quiet(caplog, monkeypatch):
 def test_difference_interruption_at_any_bytecode_loses_and_doubles_nothing(story):
     """QueuePool loses slots at a third of the places."""
     prepare, play = STORIES[story]
+    if play is drop and not hasattr(_ConnectionFairy, "_finalizer"):
+        # In its weak reference's callback, before the first line: the module keeps the
+        # entry for ever.
+        pytest.skip("SQLAlchemy 2.0's own finalizer can be lost")
     parameters = {"pool_size": 2, "max_overflow": 0} if play is dispose else {}
     at = 1
     while True:
