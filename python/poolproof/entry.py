@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from poolproof._sqlalchemy import ConnectionRecord
@@ -40,6 +41,11 @@ class Entry(ConnectionRecord):
         self.owner = owner
         self.lent_to = None
         self.socket = None
+        # What a fork during the connecting needs to make this quiet in the child.
+        self.fairy_ref = None
+        self.dbapi_connection = None
+        self.finalize_callback = deque()
+        owner.remember(self)
         super().__init__(owner)
 
     def checkin(self, _fairy_was_created: bool = True) -> None:

@@ -77,7 +77,13 @@ def classify(error: BaseException) -> Verdict:
     Returns:
         The verdict on a `poolproof.Pool`. Without the connection at hand it is careful:
         what may have struck a commit has an unknown outcome.
+
+    Raises:
+        TypeError: *error* is not an exception.
     """
+    if not isinstance(error, BaseException):
+        msg = f"classify needs an exception, not {error!r}"  # type: ignore[unreachable]  # callers without types
+        raise TypeError(msg)
     original = unwrap(error)
     statement = getattr(error, "statement", None)
     return judge(

@@ -37,6 +37,7 @@ _inherited: set[int] = set()
 _SQLALCHEMYS_ENDS = (DefaultDialect.do_commit, DefaultDialect.do_rollback)
 _renewed_generation = _native.generation()
 _renewed_pid = os.getpid()
+_parent_pid = os.getppid()
 
 
 def after_fork() -> None:
@@ -48,18 +49,31 @@ def after_fork() -> None:
     bypassed the C library (a raw `clone` system call, `_Fork`) the call itself severs
     the inherited sockets.
     """
-    global _renewed_generation, _renewed_pid  # noqa: PLW0603 - the state of this process
+    global _renewed_generation, _renewed_pid, _parent_pid  # noqa: PLW0603 - the state of this process
     pid = os.getpid()
     if pid != _renewed_pid and _native.generation() == _renewed_generation:
         _native.forked()
     if _native.generation() == _renewed_generation:
         return
     # Set first: what follows may come back here.
-    parent_pid, _renewed_pid = _renewed_pid, pid
+    _parent_pid, _renewed_pid = _renewed_pid, pid
     _renewed_generation = _native.generation()
     sockets.forget_all()
     for pool in list(_pools):
-        pool._renew(parent_pid)
+        pool.renew()
+
+
+def renew(pool: Pool) -> None:
+    """Renew a pool whose gate is of a parent, also when its turn was missed.
+
+    The renewal of all pools may have been interrupted, and a pool that was copied is
+    not among them.
+
+    Args:
+        pool: A pool that has met a stale gate.
+    """
+    after_fork()
+    pool.renew()
 
 
 def is_current() -> bool:
@@ -79,7 +93,12 @@ def forked_error(connection: object) -> ConnectionForked | None:
     if not is_current():
         after_fork()
     fairy = getattr(connection, "_dbapi_connection", connection)
-    return fairy.error() if isinstance(fairy, ForkedFairy) else None
+    if isinstance(fairy, ForkedFairy):
+        return fairy.error()
+    if is_inherited(getattr(fairy, "dbapi_connection", None)):
+        # Forked while it was being opened: no fairy of ours yet.
+        return ConnectionForked(_parent_pid, os.getpid())
+    return None
 
 
 def is_inherited(connection: object) -> bool:

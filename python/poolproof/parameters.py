@@ -10,9 +10,11 @@ import math
 import operator
 from typing import Any, SupportsIndex
 
-from sqlalchemy import exc
+from sqlalchemy import exc, pool
 
-__all__ = ["boolean", "check_base", "integer", "seconds"]
+__all__ = ["boolean", "check_base", "choice", "integer", "seconds"]
+
+_RESETS = (pool.reset_rollback, pool.reset_commit, pool.reset_none)
 
 # What create_engine calls the parameter, where that differs.
 _ENGINE_NAMES = {
@@ -21,18 +23,24 @@ _ENGINE_NAMES = {
     "pre_ping": "pool_pre_ping",
     "use_lifo": "pool_use_lifo",
     "reset_on_return": "pool_reset_on_return",
+    "echo": "echo_pool",
 }
 
 
-def _wrong(name: str, value: object, allowed: str) -> exc.ArgumentError:
+_NUMBER_HINT = (
+    "; values from a configuration file are strings: convert them, or use "
+    "engine_from_config"
+)
+# engine_from_config leaves pool_pre_ping and pool_use_lifo as they are.
+_SWITCH_HINT = "; values from a configuration file are strings: convert them"
+
+
+def _wrong(
+    name: str, value: object, allowed: str, of_strings: str = ""
+) -> exc.ArgumentError:
+    hint = of_strings if isinstance(value, str) else ""
     engine_name = _ENGINE_NAMES.get(name)
     also = f" ({engine_name} of create_engine)" if engine_name else ""
-    hint = (
-        "; values from a configuration file are strings: convert them, or use "
-        "engine_from_config"
-        if isinstance(value, str)
-        else ""
-    )
     return exc.ArgumentError(f"{name}{also} is {value!r}, but must be {allowed}{hint}")
 
 
@@ -52,10 +60,10 @@ def integer(name: str, value: Any, *, minimum: int, meaning: str) -> int:
         ArgumentError: Not a whole number (a bool is none), or below `minimum`.
     """
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise _wrong(name, value, meaning)
+        raise _wrong(name, value, meaning, _NUMBER_HINT)
     number = operator.index(value)
     if number < minimum:
-        raise _wrong(name, value, meaning)
+        raise _wrong(name, value, meaning, _NUMBER_HINT)
     return number
 
 
@@ -80,9 +88,9 @@ def seconds(
     if value is None and none_allowed:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _wrong(name, value, meaning)
+        raise _wrong(name, value, meaning, _NUMBER_HINT)
     if math.isnan(value) or value < minimum:
-        raise _wrong(name, value, meaning)
+        raise _wrong(name, value, meaning, _NUMBER_HINT)
     return value
 
 
@@ -100,7 +108,27 @@ def boolean(name: str, value: Any) -> bool:
         ArgumentError: Neither True nor False.
     """
     if not isinstance(value, bool):
-        raise _wrong(name, value, "True or False")
+        raise _wrong(name, value, "True or False", _SWITCH_HINT)
+    return value
+
+
+def choice(name: str, value: Any, *, allowed: tuple[object, ...], meaning: str) -> Any:
+    """Check one of a few values.
+
+    Args:
+        name: The parameter.
+        value: What was given.
+        allowed: Every value that is taken.
+        meaning: What is allowed, to end the sentence "… must be".
+
+    Returns:
+        The value.
+
+    Raises:
+        ArgumentError: None of the allowed values.
+    """
+    if value not in allowed:
+        raise _wrong(name, value, meaning)
     return value
 
 
@@ -111,7 +139,8 @@ def check_base(kw: dict[str, Any]) -> None:
         kw: Keyword arguments of the pool.
 
     Raises:
-        ArgumentError: `recycle` or `pre_ping` is not what it must be.
+        ArgumentError: `recycle`, `pre_ping`, `echo` or `reset_on_return` is not what it
+            must be.
     """
     if "recycle" in kw:
         seconds(
@@ -123,3 +152,18 @@ def check_base(kw: dict[str, Any]) -> None:
         )
     if "pre_ping" in kw:
         boolean("pre_ping", kw["pre_ping"])
+    if "echo" in kw:
+        choice(
+            "echo",
+            kw["echo"],
+            allowed=(None, True, False, "debug"),
+            meaning='True, False, None or "debug"',
+        )
+    if "reset_on_return" in kw:
+        choice(
+            "reset_on_return",
+            kw["reset_on_return"],
+            # The words that SQLAlchemy takes, and what recreate() hands on.
+            allowed=("rollback", "commit", None, True, False, "none", *_RESETS),
+            meaning='"rollback", "commit" or None',
+        )

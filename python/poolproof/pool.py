@@ -139,6 +139,8 @@ class Pool(sqlalchemy.pool.Pool):
         entry: Any = fairy._connection_record
         if entry is not None:
             entry.lent_to = entry.fairy_ref
+            if entry.lent_to is None:  # a listener of the checkout forked: the child
+                return self.connect()
         elif fairy.dbapi_connection is not None:
             self._detached.add(fairy)  # by a listener of the checkout
         return fairy
@@ -157,7 +159,7 @@ class Pool(sqlalchemy.pool.Pool):
                     entry.ticket = ticket
                     self._discard(entry, finding)
         except _native.Forked:
-            fork.after_fork()
+            fork.renew(self)
             return self._do_get()
         entry.ticket = ticket
         return entry
@@ -179,8 +181,15 @@ class Pool(sqlalchemy.pool.Pool):
         if ticket.used:
             entry.close()
             raise _native.Forked
-        self._entries.add(entry)
         return entry
+
+    def remember(self, entry: Entry) -> None:
+        """Have an entry made quiet in children, for as long as it lives.
+
+        Args:
+            entry: A new entry of this pool, before it connects.
+        """
+        self._entries.add(entry)
 
     def _discard(self, entry: Entry, finding: str) -> None:
         """End an idle connection that is not at rest; the entry connects anew.
@@ -264,8 +273,8 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _close_nobodys(self, entry: Entry) -> None:
         """Close what belongs to a disposed generation, but no leftover of a fork."""
-        if not fork.is_current():
-            fork.after_fork()
+        if self._generation != _native.generation():
+            fork.renew(self)
         entry.close()
 
     # --- connections ----------------------------------------------------------------
@@ -298,8 +307,8 @@ class Pool(sqlalchemy.pool.Pool):
     def _close_connection(
         self, connection: DBAPIConnection, *, terminate: bool = False
     ) -> None:
-        if not fork.is_current():
-            fork.after_fork()
+        if self._generation != _native.generation():
+            fork.renew(self)
         if fork.is_inherited(connection):
             return
         if sockets.is_severed(connection):
@@ -315,24 +324,33 @@ class Pool(sqlalchemy.pool.Pool):
         except Exception as error:  # noqa: BLE001 - the driver's own, of any class
             self.logger.debug("Closing severed connection %r: %r", connection, error)
 
-    def _renew(self, parent_pid: int) -> None:
-        """Start afresh in a child: nothing lent, nothing idle, nobody waiting."""
-        entries, self._entries = list(self._entries), weakref.WeakSet()
-        detached, self._detached = list(self._detached), weakref.WeakSet()
-        self._idle = {}
-        self._gate = self._make_gate()
-        self._opened_by, parent_pid = os.getpid(), self._opened_by
-        for entry in entries:
+    def renew(self) -> None:
+        """Start afresh in a child: nothing lent, nothing idle, nobody waiting.
+
+        Idempotent. An interruption leaves the pool as stale as it was, and its next use
+        begins this again.
+        """
+        if self._generation == _native.generation():
+            return
+        for entry in list(self._entries):
             fairy = entry.fairy_ref() if entry.fairy_ref is not None else None
             if fairy is not None:
-                fork.ForkedFairy.take_over(fairy, parent_pid)
+                fork.ForkedFairy.take_over(fairy, self._opened_by)
             fork.disown(entry.dbapi_connection)
             entry.dbapi_connection = None
             entry.fairy_ref = None
             entry.finalize_callback.clear()
-        for fairy in detached:
-            fork.ForkedFairy.take_over(fairy, parent_pid)
+        for fairy in list(self._detached):
+            fork.ForkedFairy.take_over(fairy, self._opened_by)
         fork.renew_listeners(self)
+        if self._generation == _native.generation():
+            return  # a destructor has used the pool meanwhile
+        self._entries = weakref.WeakSet()
+        self._detached = weakref.WeakSet()
+        self._idle = {}
+        self._opened_by = os.getpid()
+        self._gate = self._make_gate()
+        self._generation = _native.generation()
         self._sleepers.wake_all()
 
     # --- the rest of QueuePool's methods ----------------------------------------------
@@ -345,7 +363,7 @@ class Pool(sqlalchemy.pool.Pool):
         try:
             idle, waiters = self._gate.expire_all(self._idle)
         except _native.Forked:
-            fork.after_fork()
+            fork.renew(self)
             return self.dispose()
         for number in waiters:
             self._sleepers.wake(number)
@@ -385,7 +403,7 @@ class Pool(sqlalchemy.pool.Pool):
         try:
             idle, lent, waiting, lent_total, waited_total = self._gate.snapshot()
         except _native.Forked:
-            fork.after_fork()
+            fork.renew(self)
             return self.stats()
         return PoolStats(
             size=self._size,
@@ -407,7 +425,7 @@ class Pool(sqlalchemy.pool.Pool):
         try:
             held = self._gate.holders()
         except _native.Forked:
-            fork.after_fork()
+            fork.renew(self)
             return self.holders()
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         pid = os.getpid()

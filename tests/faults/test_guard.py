@@ -331,6 +331,11 @@ def test_a_listener_must_be_callable():
         poolproof.on_fault("log")
 
 
+def test_only_an_exception_can_be_classified():
+    with pytest.raises(TypeError, match="classify needs an exception, not '57P01'"):
+        poolproof.classify("57P01")
+
+
 def test_a_connect_error_has_no_connection_and_is_reported(make_engine, driver, events):
     engine = make_engine(driver, user="nobody_of_this_name")
     poolproof.guard(engine)

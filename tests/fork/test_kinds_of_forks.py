@@ -1,4 +1,7 @@
-"""Forks of every kind: of forks, of threads, of C code, of daemons, of no code."""
+"""Forks of every kind: of forks, of threads, of C code, of daemons, of listeners.
+
+Long, because it is one idea: one list of ways to fork.
+"""
 
 from __future__ import annotations
 
@@ -384,3 +387,79 @@ def test_a_fork_from_a_thread(engine, open_transaction):
     thread.join()
     assert reports[0].assert_silent().result == 0
     open_transaction.assert_untouched()
+
+
+@pytest.mark.parametrize("moment", ["do_connect", "connect", "checkout", "checkin"])
+def test_a_fork_inside_a_listener(pg_url, driver, make_engine, moment):
+    """The child goes on with the very call that the listener was part of."""
+
+    def story():
+        engine = make_engine(pg_url(driver))
+        here = os.getpid()
+
+        def fork(*_):
+            if os.getpid() == here and (child := os.fork()):
+                os.waitpid(child, 0)
+                os._exit(0)  # the child reports
+
+        event.listen(engine, moment, fork)
+        try:
+            return answers(engine, 2), os.getpid() != here
+        finally:
+            engine.dispose()
+
+    assert run_in_fork(story).assert_silent().result == (0, True)
+
+
+def test_a_fork_while_the_dialect_looks_at_its_first_connection(
+    pg_url, driver, make_engine
+):
+    def story():
+        engine = make_engine(pg_url(driver))
+        here = os.getpid()
+        look = engine.dialect.initialize
+
+        def fork_and_look(connection):
+            if os.getpid() == here and (child := os.fork()):
+                os.waitpid(child, 0)
+                os._exit(0)
+            look(connection)
+
+        engine.dialect.initialize = fork_and_look
+        try:
+            return answers(engine, 2), os.getpid() != here
+        finally:
+            engine.dispose()
+
+    assert run_in_fork(story).assert_silent().result == (0, True)
+
+
+def test_a_renewal_that_was_interrupted_is_taken_up_at_the_next_use(
+    engine, make_engine, pg_url, driver, monkeypatch
+):
+    other = make_engine(pg_url(driver))
+    held = [each.connect() for each in (engine, other)]
+    renew = poolproof.fork.renew_listeners
+    interruptions = [KeyboardInterrupt()]
+
+    def interrupted(pool):
+        if interruptions:
+            raise interruptions.pop()
+        renew(pool)
+
+    monkeypatch.setattr("poolproof.fork.renew_listeners", interrupted)
+
+    def child():
+        refused = 0
+        wrong = answers(engine) + answers(other)
+        for connection in held:
+            with pytest.raises(poolproof.ConnectionForked):
+                connection.execute(text("select 1"))
+            refused += 1
+            connection.close()
+        return wrong, refused
+
+    report = run_in_fork(child)
+    assert (report.result, report.error) == ((0, 2), "")
+    for connection in held:
+        connection.close()

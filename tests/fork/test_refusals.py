@@ -107,7 +107,7 @@ def test_a_raw_connection_is_refused_too(engine):
     raw.close()
 
 
-def test_a_cursor_held_over_the_fork_raises_the_drivers_own_disconnect(engine, driver):
+def test_a_cursor_held_over_the_fork_raises_the_drivers_own_disconnect(engine):
     raw = engine.raw_connection()
     cursor = raw.cursor()
     cursor.execute("select 1")

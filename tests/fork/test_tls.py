@@ -9,8 +9,7 @@ from sqlalchemy import create_engine, text
 
 import poolproof
 from plugins.processes import run_in_fork
-
-DRIVERS = ("psycopg2", "psycopg", "pg8000")
+from plugins.server import DRIVERS
 
 
 def is_encrypted(connection):

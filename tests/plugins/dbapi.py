@@ -121,6 +121,8 @@ class SocketConnection(StubConnection):
         peer: The descriptor of the server's end.
     """
 
+    _descriptor = peer = -1  # until the pair is there: anything may interrupt us
+
     def __init__(self, dbapi: StubDBAPI, number: int) -> None:
         super().__init__(dbapi, number)
         ours, peers = socket.socketpair()

@@ -178,7 +178,7 @@ class ScriptHost:
     """A process that imports once and then runs one script after the other.
 
     Each script sees the names of the prelude; the names that it makes are forgotten
-    after it.  A script that hangs costs the process, and the next gets a new one.
+    after it.  A script that hangs costs the process, which is replaced.
 
     Args:
         prelude: Source that is run once, before the first script.
@@ -228,8 +228,9 @@ class ScriptHost:
         if not select.select([process.stdout], [], [], seconds)[0]:
             process.send_signal(signal.SIGABRT)  # faulthandler tells where it hangs
             process.wait()
-            self._stop()
             message = f"the script hung for {seconds} s:\n{self._noise(before)}"
+            self._stop()
+            self.start()  # now, so that the next test's leak check finds it there
             raise TimeoutError(message)
         line = process.stdout.readline()
         noise = self._noise(before)

@@ -24,6 +24,8 @@ WRONG = [
     ("recycle", "pool_recycle", ["3600", "", math.nan, -2, True, None]),
     ("use_lifo", "pool_use_lifo", ["yes", "true", "false", "", 2, None]),
     ("pre_ping", "pool_pre_ping", ["true", "True", "false", "0", "", 2, None]),
+    ("reset_on_return", "pool_reset_on_return", ["rolback", "", "None", 7, []]),
+    ("echo", "echo_pool", ["yes", "true", "", 2, []]),
 ]
 CASES = [
     pytest.param(name, argument, value, id=f"{name}={value!r}")
@@ -37,6 +39,8 @@ ALLOWED = {
     "recycle": "-1",
     "use_lifo": "True or False",
     "pre_ping": "True or False",
+    "reset_on_return": '"rollback", "commit" or None',
+    "echo": "debug",
 }
 
 
@@ -101,11 +105,6 @@ def test_unknown_parameter_of_the_pool_is_refused_as_sqlalchemy_does():
         poolproof.Pool(lambda: None, pool_sizes=5)
 
 
-def test_wrong_reset_is_refused_with_the_value():
-    with pytest.raises(exc.ArgumentError, match="bogus"):
-        create_engine(URL, poolclass=poolproof.Pool, pool_reset_on_return="bogus")
-
-
 def test_string_for_pre_ping_in_a_config_file_is_refused():
     """SQLAlchemy turns strings into numbers there, but leaves this one a string."""
     with pytest.raises(exc.ArgumentError, match="pre_ping"):
@@ -113,6 +112,14 @@ def test_string_for_pre_ping_in_a_config_file_is_refused():
             {"sqlalchemy.url": URL, "sqlalchemy.pool_pre_ping": "false"},
             poolclass=poolproof.Pool,
         )
+
+
+@pytest.mark.parametrize("name", ["pool_pre_ping", "pool_use_lifo"])
+def test_a_string_that_engine_from_config_leaves_is_not_sent_there(name):
+    with pytest.raises(exc.ArgumentError) as caught:
+        create_engine(URL, poolclass=poolproof.Pool, **{name: "true"})
+    assert "strings" in str(caught.value)
+    assert "engine_from_config" not in str(caught.value)
 
 
 def test_nothing_is_connected_and_nothing_is_kept_of_a_refused_pool():

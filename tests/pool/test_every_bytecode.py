@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import socket
 import sys
 import weakref
 
@@ -95,7 +97,9 @@ def one_idle(stage):
 
 def one_dead(stage):
     with stage.pool.connect() as fairy:
-        fairy.dbapi_connection.peer.close()
+        peer = socket.socket(fileno=os.dup(fairy.dbapi_connection.peer))
+        peer.shutdown(socket.SHUT_RDWR)
+        peer.close()
 
 
 def two_idle(stage):

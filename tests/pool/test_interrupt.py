@@ -80,7 +80,7 @@ assert_whole(pool, dbapi, 1)
 @pytest.mark.difference
 @pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
 def test_difference_ctrl_c_at_any_moment_loses_no_slot(run):
-    """QueuePool can lose one between its count and its record."""
+    """Not asked of QueuePool, which counts first and makes its record later."""
     (interrupts,) = run(
         """
 import random
@@ -88,22 +88,27 @@ rounds = 40
 interrupts = 0
 for seed in range(rounds):
     pool = cls(dbapi.connect, pool_size=1, max_overflow=1, timeout=5)
-    started = threading.Event()
+    started, sent = threading.Event(), threading.Event()
 
     def interrupt(delay=random.Random(seed).random() * 0.01):
         started.wait()
         time.sleep(delay)
         os.kill(os.getpid(), signal.SIGINT)
+        sent.set()
+
+    def use():
+        for one in [pool.connect(), pool.connect()]:
+            one.close()
 
     helper = Task(interrupt)
     try:
         started.set()
-        while True:
-            for one in [pool.connect(), pool.connect()]:
-                one.close()
+        while not sent.is_set():
+            use()
+        for _ in range(20):
+            use()
     except KeyboardInterrupt:
         interrupts += 1
-        one = None
     helper.result()
     assert_whole(pool, dbapi, 2)
     pool.dispose()
@@ -111,7 +116,7 @@ answer(interrupts)
 """,
         quiet=False,  # SQLAlchemy logs an interrupted close
     )
-    assert int(interrupts) == 40
+    assert int(interrupts) > 20  # the interpreter swallows those inside destructors
 
 
 def test_signal_whose_handler_returns_does_not_end_the_wait(run):

@@ -94,7 +94,7 @@ def commands() -> None:
     type=click.IntRange(1, 10_000),
     default=25,
     show_default=True,
-    help="Trials of each incident with each driver and pool.",
+    help="Trials of each incident with each driver and pool (starvation: at most 5).",
 )
 @click.option(
     "--incident",

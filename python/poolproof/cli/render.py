@@ -232,7 +232,8 @@ def summary(row: Row) -> str:
     ]
     return (
         f"{cell.incident.name} {cell.driver} {TITLES[cell.pool]}:"
-        f" {row.wanted} trial{'s' if row.wanted > 1 else ''} in {row.seconds:.1f} s:"
+        f" {row.wanted} trial{'s' if row.wanted > 1 else ''},"
+        f" {row.seconds / row.wanted:.1f} s each:"
         f" {', '.join(counts)}"
     )
 
