@@ -168,9 +168,9 @@ def _quiet(caplog, monkeypatch):
 @pytest.mark.parametrize("story", STORIES)
 def test_difference_interruption_at_any_bytecode_loses_and_doubles_nothing(story):
     """QueuePool loses slots at a third of the places."""
+    prepare, play = STORIES[story]
     if play is drop and sqlalchemy.__version__.startswith("2.0."):
         pytest.skip("SQLAlchemy 2.0 keeps an entry whose callback was interrupted")
-    prepare, play = STORIES[story]
     parameters = {"pool_size": 2, "max_overflow": 0} if play is dispose else {}
     at = 1
     while True:
