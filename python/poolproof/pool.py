@@ -11,6 +11,7 @@ Long, because it is one idea: a pool of SQLAlchemy's, whose methods are given.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -198,8 +199,13 @@ class Pool(sqlalchemy.pool.Pool):
         """
         if entry.dbapi_connection is None or entry.socket is None:
             return
-        self.logger.info(
-            "Connection %r is %s; replacing it", entry.dbapi_connection, finding
+        # A server that goes away is routine; answers to nobody's question are not.
+        routine = finding != "desynchronised"
+        self.logger.log(
+            logging.INFO if routine else logging.WARNING,
+            "Connection %r is %s; replacing it",
+            entry.dbapi_connection,
+            finding,
         )
         entry.socket.sever()
         try:

@@ -184,9 +184,10 @@ class Proxy:
                     side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             link = Link(number, client, server)
             number += 1
-            link.start()
+            # Listed before anything can pass, so that whoever got an answer finds it.
             with self._lock:
                 self._links.append(link)
+            link.start()
 
     def _connect(self) -> socket.socket:
         """Open the server's side of a new link."""
