@@ -238,8 +238,9 @@ def _sqlstate(error: BaseException) -> str | None:
         or getattr(error, "sqlstate", None)
         or (fields.get("C") if fields is not None else None)
     )
-    good = isinstance(value, str) and len(value) == 5 and value.isascii()  # noqa: PLR2004 - a SQLSTATE is five characters
-    return value if good else None
+    if isinstance(value, str) and len(value) == 5 and value.isascii():  # noqa: PLR2004 - a SQLSTATE is five characters
+        return value
+    return None
 
 
 def _fields(error: BaseException) -> dict[str, object] | None:
