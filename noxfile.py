@@ -46,7 +46,8 @@ COVER = [
     for version, line in PAIRS
     if version != MAIN and line == ("2.1" if version == "3.11" else "2.0")
 ] or [(MAIN, "2.0")]
-WORKERS = min(4, os.cpu_count() or 1)
+# Most tests wait most of the time: for a child, a server, a deadline.
+WORKERS = min(8, 2 * (os.cpu_count() or 1))
 
 CONTRACT = ("tests/pool", "tests/fork")
 IN_SDIST = {
