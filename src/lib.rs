@@ -13,17 +13,22 @@ pub mod socket;
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
-    use crate::py::fault::{classify, fault_prices, fault_rows};
+    use crate::py::fault::{classify, fault_price, fault_prices, fault_rows, fault_text};
     #[pymodule_export]
     use crate::py::gate::{Forked, Gate, Ticket, Waiter};
     #[pymodule_export]
-    use crate::py::process::{Registration, forget, forked, generation, sever, severed};
+    use crate::py::process::{forget, forked, generation, sever, severed};
+    #[pymodule_export]
+    use crate::py::socket::Socket;
 
     use pyo3::prelude::*;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("CALL", crate::py::socket::CALL)?;
+        module.add("BLOCK", crate::py::socket::BLOCK)?;
+        module.add("HOLD", crate::py::socket::HOLD)?;
         crate::process::install().map_err(crate::py::errors::from_register)
     }
 }

@@ -197,6 +197,17 @@ impl Registration {
 }
 
 impl Registration {
+    /// Device and inode of the registered socket, which no other open socket has.
+    pub fn identity(&self) -> (u64, u64) {
+        let dev = self.place.dev.load(Ordering::Relaxed);
+        (dev, self.place.ino.load(Ordering::Relaxed))
+    }
+
+    /// True while the descriptor is still the socket that was registered.
+    pub fn is_intact(&self) -> bool {
+        self.fd().is_some_and(|fd| self.place.holds(fd))
+    }
+
     /// Ends the registration: the connection has been closed.
     pub fn end(&self) {
         if self.generation == generation() {
@@ -245,6 +256,12 @@ struct Identity {
     dev: u64,
     ino: u64,
     is_socket: bool,
+}
+
+/// Device and inode of the socket behind `fd`; none when it is closed or no socket.
+pub fn socket_identity(fd: RawFd) -> Option<(u64, u64)> {
+    let identity = identify(fd)?;
+    identity.is_socket.then_some((identity.dev, identity.ino))
 }
 
 fn identify(fd: RawFd) -> Option<Identity> {

@@ -21,6 +21,7 @@ struct Checker {
     count: AtomicUsize,
     most: usize,
     served: AtomicU64,
+    youngest: AtomicU64,
 }
 
 impl Checker {
@@ -31,6 +32,7 @@ impl Checker {
             count: AtomicUsize::new(0),
             most,
             served: AtomicU64::new(0),
+            youngest: AtomicU64::new(0),
         }
     }
 
@@ -46,6 +48,7 @@ impl Checker {
             "too many slots are held"
         );
         self.served.fetch_add(1, Ordering::SeqCst);
+        self.youngest.fetch_max(grant.slot, Ordering::SeqCst);
     }
 
     fn given(&self, grant: Grant) {
@@ -127,6 +130,96 @@ fn no_slot_is_held_twice_lost_or_given_to_one_who_gave_up() {
     assert_eq!((end.lent, end.waiting), (0, 0));
     assert!(end.idle <= 2);
     assert!(checker.served.load(Ordering::SeqCst) >= (THREADS * TURNS / 3) as u64);
+}
+
+#[test]
+fn a_keeper_that_prunes_and_opens_takes_nothing_from_those_who_work() {
+    const THREADS: usize = 16;
+    const TURNS: usize = 2_000;
+    let gate = Arc::new(Gate::new(Limits {
+        kept: Some(3),
+        total: Some(4),
+        lifo: false,
+    }));
+    let checker = Arc::new(Checker::new(4));
+    let working = Arc::new(AtomicUsize::new(THREADS));
+    let claimed = Arc::new(AtomicU64::new(0));
+    let spared = Arc::new(AtomicU64::new(0));
+    let keeper = {
+        let (gate, checker, working) = (
+            Arc::clone(&gate),
+            Arc::clone(&checker),
+            Arc::clone(&working),
+        );
+        let (claimed, spared) = (Arc::clone(&claimed), Arc::clone(&spared));
+        thread::spawn(move || {
+            let mut turn = 0_u64;
+            // On a busy machine it may have no turn before all is at rest.
+            while working.load(Ordering::SeqCst) > 0
+                || claimed.load(Ordering::SeqCst) == 0
+                || spared.load(Ordering::SeqCst) == 0
+            {
+                turn += 1;
+                // Slot numbers only grow: the youngest are the likely ones.
+                let youngest = checker.youngest.load(Ordering::SeqCst);
+                for slot in youngest.saturating_sub(4)..=youngest {
+                    let Some(grant) = gate.claim(slot, 99).unwrap() else {
+                        continue;
+                    };
+                    assert!(!grant.must_open);
+                    checker.taken(grant);
+                    claimed.fetch_add(1, Ordering::SeqCst);
+                    checker.given(grant);
+                    if turn % 3 == 0 {
+                        assert_eq!(gate.give_back(grant), None);
+                    } else {
+                        assert_eq!(gate.vacate(grant.slot), None);
+                    }
+                }
+                if let Some(grant) = gate.spare(2, 99).unwrap() {
+                    assert!(grant.must_open);
+                    checker.taken(grant);
+                    spared.fetch_add(1, Ordering::SeqCst);
+                    checker.given(grant);
+                    put(&gate, grant);
+                }
+                thread::yield_now();
+            }
+        })
+    };
+    let threads: Vec<_> = (0..THREADS)
+        .map(|n| {
+            let (gate, checker, working) = (
+                Arc::clone(&gate),
+                Arc::clone(&checker),
+                Arc::clone(&working),
+            );
+            thread::spawn(move || {
+                for turn in 0..TURNS {
+                    let grant = take(&gate, n as u64, None).expect("nobody starves");
+                    checker.taken(grant);
+                    if turn % 5 == 0 {
+                        thread::yield_now();
+                    }
+                    checker.given(grant);
+                    put(&gate, grant);
+                    if turn % 64 == 0 {
+                        // Now and then everything rests, and the keeper has its turn.
+                        thread::sleep(Duration::from_micros(200));
+                    }
+                }
+                working.fetch_sub(1, Ordering::SeqCst);
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    keeper.join().unwrap();
+    let end = gate.snapshot().unwrap();
+    assert_eq!((end.lent, end.waiting), (0, 0));
+    assert_eq!(end.lent_total, (THREADS * TURNS) as u64);
+    assert!(claimed.load(Ordering::SeqCst) > 0 && spared.load(Ordering::SeqCst) > 0);
 }
 
 #[test]

@@ -34,6 +34,14 @@ enum Step {
     Expire,
     /// A ticket of an older generation, or used already, comes back.
     ReturnStale(usize),
+    /// The keeper takes the n-th idle slot out of its rest.
+    Claim(usize),
+    /// The keeper asks for a slot of any number, which most do not rest.
+    ClaimAny(u64),
+    /// The keeper claims the n-th idle slot, and changes its mind.
+    ClaimAndPutBack(usize),
+    /// The keeper opens one ahead of need while fewer than so many are idle.
+    Spare(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -45,6 +53,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<usize>().prop_map(Step::GiveUp),
         1 => Just(Step::Expire),
         1 => any::<usize>().prop_map(Step::ReturnStale),
+        2 => any::<usize>().prop_map(Step::Claim),
+        1 => (0..40u64).prop_map(Step::ClaimAny),
+        1 => any::<usize>().prop_map(Step::ClaimAndPutBack),
+        2 => (0..4usize).prop_map(Step::Spare),
     ];
     prop::collection::vec(step, 1..200)
 }
@@ -329,6 +341,44 @@ impl World {
         assert!(slots.is_empty(), "slots lent to nobody");
     }
 
+    /// Claims a slot; it was idle, or nothing happens.
+    fn claim(&mut self, slot: u64) -> bool {
+        let before = self.ledger.snapshot();
+        let grant = self.ledger.claim(slot, 9, self.now);
+        let at = self.model.idle.iter().position(|&idle| idle == slot);
+        let must_open = false;
+        assert_eq!(
+            grant,
+            at.map(|_| Grant { slot, must_open }),
+            "the keeper got what does not rest, or not what does"
+        );
+        if let Some(at) = at {
+            assert!(self.model.queue.is_empty(), "the keeper passed somebody");
+            self.model.idle.remove(at);
+            assert!(self.model.lent.insert(slot), "a slot claimed twice");
+        }
+        let after = self.ledger.snapshot();
+        assert_eq!(before.lent_total, after.lent_total, "counted as a checkout");
+        grant.is_some()
+    }
+
+    fn spare(&mut self, least: usize) {
+        let expected = self.model.idle.len() < least
+            && self.model.queue.is_empty()
+            && self.model.has_room(self.limits)
+            && self.limits.kept.is_none_or(|kept| self.model.used() < kept);
+        assert_eq!(self.ledger.lacks(least), expected);
+        let before = self.ledger.snapshot();
+        let grant = self.ledger.spare(least, 9, self.now);
+        assert_eq!(grant.is_some(), expected);
+        if let Some(grant) = grant {
+            assert!(grant.must_open, "an idle slot was taken for a new one");
+            assert!(self.model.lent.insert(grant.slot), "a slot lent twice");
+        }
+        let after = self.ledger.snapshot();
+        assert_eq!(before.lent_total, after.lent_total, "counted as a checkout");
+    }
+
     fn step(&mut self, step: Step) {
         match step {
             Step::Come => self.come(),
@@ -375,11 +425,27 @@ impl World {
             Step::Expire => self.expire(),
             Step::ReturnStale(n) => {
                 if let Some(slot) = nth(self.model.stale.iter().copied(), n) {
+                    assert_eq!(self.ledger.claim(slot, 9, self.now), None);
                     assert_eq!(self.ledger.release(slot, self.now), Release::Stale);
                     assert_eq!(self.ledger.vacate(slot, self.now), None);
                     assert_eq!(self.ledger.put_back(slot, self.now), None);
                 }
             }
+            Step::Claim(n) => {
+                if let Some(slot) = nth(self.model.idle.iter().copied(), n) {
+                    assert!(self.claim(slot));
+                }
+            }
+            Step::ClaimAny(slot) => {
+                self.claim(slot);
+            }
+            Step::ClaimAndPutBack(n) => {
+                if let Some(slot) = nth(self.model.idle.iter().copied(), n) {
+                    assert!(self.claim(slot));
+                    self.put_back(slot);
+                }
+            }
+            Step::Spare(least) => self.spare(least),
         }
     }
 }

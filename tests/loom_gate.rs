@@ -150,3 +150,45 @@ fn expiring_beside_a_release_keeps_the_count() {
         assert_eq!((end.idle, end.lent), (0, 0));
     });
 }
+
+#[test]
+fn the_keeper_and_a_caller_never_have_the_same_slot() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(ONE));
+        let first = gate.acquire(0).unwrap().unwrap();
+        put(&gate, first);
+        let other = Arc::clone(&gate);
+        let keeper = thread::spawn(move || {
+            let claimed = other.claim(first.slot, 9).unwrap();
+            if let Some(grant) = claimed {
+                assert_eq!(other.vacate(grant.slot), None);
+            }
+            claimed.is_some()
+        });
+        let grant = take(&gate, 1);
+        let claimed = keeper.join().unwrap();
+        // What the keeper had is gone; the caller got it before, or an empty slot after.
+        assert!(!claimed || grant.must_open);
+        assert_eq!(gate.snapshot().unwrap().lent, 1);
+        put(&gate, grant);
+        assert_eq!(gate.snapshot().unwrap().idle, 1);
+    });
+}
+
+#[test]
+fn one_who_waits_beside_the_keeper_is_woken() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(ONE));
+        let other = Arc::clone(&gate);
+        let keeper = thread::spawn(move || {
+            if let Some(grant) = other.spare(1, 9).unwrap() {
+                put(&other, grant);
+            }
+        });
+        let grant = take(&gate, 1);
+        put(&gate, grant);
+        keeper.join().unwrap();
+        let end = gate.snapshot().unwrap();
+        assert_eq!((end.idle, end.lent, end.waiting), (1, 0, 0));
+    });
+}

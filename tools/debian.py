@@ -25,10 +25,11 @@ def install(packages: list[str]) -> None:
     _run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages])
 
 
-def write_root_file(path: str, text: str) -> None:
+def write_root_file(path: str, text: str, *, mode: str = "644") -> None:
     """Write *text* to a file that only root may write, with its directory."""
     _run(["mkdir", "-p", os.path.dirname(path)])  # noqa: PTH120 - a string to a command
     _run(["tee", path], text)
+    _run(["chmod", mode, path])
 
 
 def remove_root_file(path: str) -> None:

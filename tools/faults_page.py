@@ -36,8 +36,17 @@ not done, and the whole unit may be repeated; while connecting, connecting again
 enough; during a commit, or a statement that may commit by itself, unknown and never
 repeated. `if_answered` means: not done if the server said why, otherwise unknown.
 
-Nothing is discarded by an error while connecting, for there is nothing yet. What
-SQLAlchemy takes for a disconnect is always discarded, whatever the table says.
+Nothing is discarded by an error while connecting, for there is nothing yet; and while
+connecting or pinging nothing of the caller's is under way, so its outcome is always
+`not_done`. When a deadline of poolproof's own shut the connection, that costs this one
+connection on any pool. What SQLAlchemy takes for a disconnect is always discarded,
+whatever the table says.
+
+`poolproof.Pool` discards a connection by shutting its socket first and closing it then,
+so nothing is sent: neither a rollback nor a goodbye. An error that leaves it open
+whether the connection is still in step (`suspect`, and any exception that is not the
+driver's) costs nothing, but the pool asks the server before it lends the connection
+again.
 """
 
 MIDDLE = """\
@@ -51,8 +60,70 @@ drivers of PostgreSQL. Messages are matched in English; in another language a fa
 still found where the driver gives the SQLSTATE, or says that the connection is closed.
 
 An error of no row is an ordinary one, unless the driver says that the connection is
-closed or SQLAlchemy takes it for a disconnect (`connection_lost`), or it is an
-interruption such as `KeyboardInterrupt` (`interrupted`).
+closed or SQLAlchemy takes it for a disconnect (`connection_lost`).
+"""
+
+OWN = """\
+## Rows of your own
+
+`poolproof.faults.register` adds a row: what the error means, and how it is recognised.
+All of its conditions must hold. Such rows are looked at before the built-in ones, the
+newest first, by every engine of the process, and a child of the process keeps them.
+
+```python
+import poolproof
+from poolproof import Fault
+
+# A job library that ends a job by an exception in the middle of whatever runs.
+poolproof.faults.register(
+    Fault.INTERRUPTED,
+    exception="rq.timeouts.JobTimeoutException",
+    cause="the time of a job of RQ is over",
+)
+
+# A proxy that speaks for itself.
+remove = poolproof.faults.register(Fault.POOLER, message="odyssey: ")
+remove()
+```
+
+- `sqlstate`: five characters, or the two of a class.
+- `message`: what the first line of the driver's message, or the line of a failed
+  connection attempt, contains outside of double quotes; looked at where there is no
+  SQLSTATE, or one is given beside it.
+- `exception`: a class, or its name with its module, which need not be imported;
+  subclasses count.
+- `driver`: only errors of this driver.
+- `cause`: one line for the log and for `Verdict.cause`.
+
+What a fault costs cannot be registered: choose the fault that costs what it should.
+`Fault.NONE` makes an error an ordinary one. The function that `register` returns takes
+the row out again. `poolproof.classify(error)` looks at rows of your own too.
+
+## Deciding case by case
+
+A function given to `poolproof.on_fault` may return a `Verdict`, which takes the place
+of the table's. The functions are called in the order in which they were given; each
+sees the verdict as it stands by then in `event.verdict`, and the last one that answers
+decides. None leaves the verdict as it is; anything else is logged and ignored.
+
+```python
+import dataclasses
+
+
+def one_connection_is_enough(event):
+    if event.sqlstate == "57P01":  # somebody ends single sessions here, by hand
+        return dataclasses.replace(event.verdict, cost="connection")
+
+
+remove = poolproof.on_fault(one_connection_is_enough)
+remove()
+```
+
+A smaller cost is obeyed as well, even where SQLAlchemy takes the error for a
+disconnect. If the connection may be out of step (`corruption`, `interrupted`) that is
+logged as a warning, and `poolproof.Pool` still asks the server before it lends the
+connection again. Ordinary errors are no events; register a row to make them one.
+`event.exception` is None for a fault that the pool saw by itself.
 """
 
 
@@ -83,7 +154,7 @@ def page() -> str:
             for fault, tests, cause in _native.fault_rows()
         ],
     )
-    return f"{HEAD}\n{prices}\n{MIDDLE}\n{rows}"
+    return f"{HEAD}\n{prices}\n{MIDDLE}\n{rows}\n{OWN}"
 
 
 def main(arguments: list[str]) -> int:

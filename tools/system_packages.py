@@ -1,6 +1,6 @@
 """Install the Debian packages that some tests need, where that is allowed.
 
-    python tools/system_packages.py postgresql
+    python tools/system_packages.py postgresql pgbouncer iproute2
 
 What is already there costs nothing. What may not be installed is named,
 together with what its absence leaves out; that is no error.
@@ -19,6 +19,8 @@ import debian
 # Read by Debian's postgresql package when it is installed. The tests start
 # servers of their own; a cluster of the system's is not ours to make.
 NO_CLUSTER = "/etc/postgresql-common/createcluster.d/poolproof.conf"
+# Asked by Debian's packages before they start a service: 101 means no.
+NO_SERVICE = "/usr/sbin/policy-rc.d"
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,22 @@ NEEDS = {
         program="postgres",
         leaves_out="the tests that need TLS or an extension of PostgreSQL",
     ),
+    "pgbouncer": Need(
+        package="pgbouncer",
+        program="pgbouncer",
+        leaves_out="the tests behind a pooler, and the drill's incident reap",
+    ),
+    "iproute2": Need(
+        package="iproute2",
+        program="ip",
+        leaves_out="the drill's incident blackhole, and its tests",
+    ),
 }
 
 
 def is_there(need: Need) -> bool:
     """Say whether the program of *need* is on the PATH or where Debian puts servers."""
-    if shutil.which(need.program):
+    if shutil.which(need.program) or Path("/usr/sbin", need.program).exists():
         return True
     return any(Path("/usr/lib/postgresql").glob(f"*/bin/{need.program}"))
 
@@ -66,12 +78,17 @@ def main(names: list[str]) -> None:
 
 
 def install(missing: list[Need]) -> None:
-    """Install *missing* with one look at the archive, and no cluster."""
+    """Install *missing* with one look at the archive, no cluster and no service."""
+    made = [NO_CLUSTER]
     debian.write_root_file(NO_CLUSTER, "create_main_cluster = false\n")
+    if not Path(NO_SERVICE).exists():
+        made.append(NO_SERVICE)
+        debian.write_root_file(NO_SERVICE, "#!/bin/sh\nexit 101\n", mode="755")
     try:
         debian.install([need.package for need in missing])
     finally:
-        debian.remove_root_file(NO_CLUSTER)
+        for path in made:
+            debian.remove_root_file(path)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,11 @@ impl Fault {
         Self::PoolTimeout,
     ];
 
+    /// The kind of this name, if there is one.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| fault.name() == name)
+    }
+
     /// The name that Python and the documents use.
     pub const fn name(self) -> &'static str {
         match self {

@@ -17,5 +17,5 @@ mod verdict;
 pub use kind::Fault;
 pub use rows::{PRICES, Price, ROWS, Row, Rule, Test};
 pub use signal::{Phase, ReadOnly, Signal};
-pub use table::{Finding, classify};
+pub use table::{Finding, appraise, classify, unquoted};
 pub use verdict::{Cost, Outcome, Retry, Verdict};

@@ -46,25 +46,39 @@ pub struct Price {
 
 /// One condition of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Test {
+pub enum Test<'a> {
     /// The SQLSTATE is this.
-    Code(&'static str),
+    Code(&'a str),
     /// The SQLSTATE begins with this.
-    Class(&'static str),
+    Class(&'a str),
     /// The first line of the message is exactly this.
-    Is(&'static str),
+    Is(&'a str),
     /// The first line begins with this.
-    Starts(&'static str),
+    Starts(&'a str),
     /// The first line contains this.
-    Has(&'static str),
+    Has(&'a str),
     /// A line that reports a failed connection attempt contains this.
-    Refusal(&'static str),
+    Refusal(&'a str),
+    /// The first line, or a line that reports a failed connection attempt, contains this.
+    Says(&'a str),
     /// The driver is this.
-    Driver(&'static str),
+    Driver(&'a str),
     /// The exception is of this class, named with its module.
-    Exception(&'static str),
+    Exception(&'a str),
+    /// The exception is of this class, or hides one of it that it met in the same call.
+    Interrupts(&'a str),
     /// It went through this function of the driver.
-    Through(&'static str),
+    Through(&'a str),
+    /// It is no error but an interruption of the caller, or hides one.
+    Interruption,
+    /// A deadline passed.
+    Deadline,
+    /// The server calls it an error, not a fatal one: the session goes on.
+    Survived,
+    /// The driver says that it is in the middle of a command.
+    Busy,
+    /// A connection was being opened.
+    Connecting,
     /// It is no error class of the driver, but the driver's own code raised it.
     Raw,
     /// It is no error class of the driver.
@@ -75,7 +89,7 @@ pub enum Test {
     ReadOnlyChosen,
 }
 
-impl fmt::Display for Test {
+impl fmt::Display for Test<'_> {
     /// The condition in words, for the documents.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let show = |text: &str| text.replace("\"\"", "\"…\"");
@@ -87,8 +101,17 @@ impl fmt::Display for Test {
             Self::Starts(text) => write!(f, "message begins `{}`", show(text)),
             Self::Has(text) => write!(f, "message has `{}`", show(text)),
             Self::Refusal(text) => write!(f, "connecting failed with `{}`", show(text)),
+            Self::Says(text) => write!(f, "message, or a failed connecting, has `{}`", show(text)),
             Self::Driver(driver) => write!(f, "driver {driver}"),
             Self::Exception(class) => write!(f, "exception `{class}`"),
+            Self::Interrupts(class) => {
+                write!(f, "exception `{class}`, also where the driver hides it")
+            }
+            Self::Interruption => write!(f, "no `Exception`, also where the driver hides it"),
+            Self::Deadline => write!(f, "caused by `poolproof.DeadlineExceeded`"),
+            Self::Busy => write!(f, "the driver is in the middle of a command"),
+            Self::Connecting => write!(f, "while connecting"),
+            Self::Survived => write!(f, "the server says `ERROR`, not `FATAL`"),
             Self::Through(function) => write!(f, "raised in `{function}`"),
             Self::Raw => write!(f, "no DBAPI error, but raised by the driver's own code"),
             Self::Foreign => write!(f, "no DBAPI error"),
@@ -100,13 +123,13 @@ impl fmt::Display for Test {
 
 /// How one cause is recognised.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct Row<'a> {
     /// What it means.
     pub fault: Fault,
     /// All of these must hold.
-    pub tests: &'static [Test],
+    pub tests: &'a [Test<'a>],
     /// The cause, in words.
-    pub cause: &'static str,
+    pub cause: &'a str,
 }
 
 const fn price(fault: Fault, cost: Cost, blind: Cost, rule: Rule, meaning: &'static str) -> Price {
@@ -119,7 +142,7 @@ const fn price(fault: Fault, cost: Cost, blind: Cost, rule: Rule, meaning: &'sta
     }
 }
 
-const fn row(fault: Fault, tests: &'static [Test], cause: &'static str) -> Row {
+const fn row<'a>(fault: Fault, tests: &'a [Test<'a>], cause: &'a str) -> Row<'a> {
     Row {
         fault,
         tests,
@@ -174,23 +197,49 @@ pub const PRICES: &[Price] = &[
 ];
 
 use Test::{
-    AnotherStatement, Class, Code, Driver, Exception, Foreign, Has, Is, Raw, ReadOnlyChosen,
-    Refusal, Starts, Through,
+    AnotherStatement, Busy, Class, Code, Connecting, Deadline, Driver, Exception, Foreign, Has,
+    Interruption, Interrupts, Is, Raw, ReadOnlyChosen, Refusal, Starts, Survived, Through,
 };
 
-const PSYCOPG: Test = Driver("psycopg");
-const PSYCOPG2: Test = Driver("psycopg2");
-const PG8000: Test = Driver("pg8000");
-const ASYNCPG: Test = Driver("asyncpg");
+const PSYCOPG: Test<'_> = Driver("psycopg");
+const PSYCOPG2: Test<'_> = Driver("psycopg2");
+const PG8000: Test<'_> = Driver("pg8000");
+const ASYNCPG: Test<'_> = Driver("asyncpg");
 
 /// How each fault is recognised; the first row that holds decides.
 #[rustfmt::skip]
-pub const ROWS: &[Row] = &[
-    // ---- Not the driver's errors, but SQLAlchemy's and ours.
+pub const ROWS: &[Row<'_>] = &[
+    // ---- Not a driver's errors, but the pool's own.
     row(Fault::Forked, &[Exception("poolproof.ConnectionForked")],
         "a connection inherited over a fork was used"),
     row(Fault::PoolTimeout, &[Exception("sqlalchemy.exc.TimeoutError")],
         "the pool was empty for too long"),
+    row(Fault::PoolTimeout, &[Exception("poolproof.BreakerOpen")],
+        "the server is away, and no attempt to connect was made"),
+
+    // ---- The caller was interrupted. Some of these are plain exceptions.
+    row(Fault::Interrupted, &[Interrupts("billiard.exceptions.SoftTimeLimitExceeded")],
+        "a soft time limit of Celery passed"),
+    row(Fault::Interrupted, &[Interrupts("gevent.timeout.Timeout")],
+        "a timeout of gevent passed"),
+    row(Fault::Interrupted, &[Interrupts("eventlet.timeout.Timeout")],
+        "a timeout of eventlet passed"),
+    row(Fault::Interrupted, &[Interrupts("greenlet.GreenletExit")],
+        "the greenlet was killed"),
+    row(Fault::Interrupted, &[Interrupts("asyncio.exceptions.CancelledError")],
+        "the task was cancelled"),
+    row(Fault::Interrupted, &[Interrupts("builtins.KeyboardInterrupt")],
+        "the process was interrupted from the keyboard"),
+    row(Fault::Interrupted, &[Interrupts("builtins.SystemExit")],
+        "the process was told to exit"),
+    row(Fault::Interrupted, &[Interruption],
+        "the caller was interrupted"),
+
+    // ---- Our own deadline shut the connection, whatever the driver makes of that.
+    row(Fault::ConnectionLost, &[Deadline],
+        "a deadline passed, and the connection was shut"),
+
+    // ---- What SQLAlchemy finds wrong with an answer.
     row(Fault::Suspect, &[Exception("sqlalchemy.exc.ResourceClosedError")],
         "rows were asked of an answer that has none"),
     row(Fault::Suspect, &[Exception("sqlalchemy.exc.NoSuchColumnError")],
@@ -233,6 +282,8 @@ pub const ROWS: &[Row] = &[
         "an answer of a kind that the command cannot have"),
     row(Fault::Corruption, &[PSYCOPG, Has("another command is already in progress")],
         "the answer to an earlier command was never read to its end"),
+    row(Fault::Corruption, &[PSYCOPG, Has("cannot exit pipeline mode while ")],
+        "the answers to a batch were never read to their end"),
     row(Fault::Corruption, &[Has("SSL error: decryption failed or bad record mac")],
         "bytes that are not ours in a TLS stream"),
     row(Fault::ConnectionLost, &[Has("SSL error: unexpected eof")],
@@ -265,8 +316,6 @@ pub const ROWS: &[Row] = &[
     // ---- Poolers. PgBouncer gives 08P01 to all it says, so this stands above class 08.
     row(Fault::Pooler, &[Class("08"), Has("query_wait_timeout")],
         "PgBouncer had no server connection in time"),
-    row(Fault::Pooler, &[Has("query_wait_timeout")],
-        "PgBouncer had no server connection in time"),
     row(Fault::Pooler, &[Refusal("query_wait_timeout")],
         "PgBouncer had no server connection in time"),
     row(Fault::Pooler, &[Class("08"), Has("no more connections allowed")],
@@ -279,14 +328,21 @@ pub const ROWS: &[Row] = &[
         "PgBouncer cannot log in to the server"),
     row(Fault::Pooler, &[Class("08"), Has("client_idle_timeout")],
         "PgBouncer closed an idle client"),
-    row(Fault::Pooler, &[Class("08"), Has("idle_transaction_timeout")],
+    row(Fault::Pooler, &[Class("08"), Has("idle transaction timeout")],
         "PgBouncer ended an idle transaction"),
-    row(Fault::Pooler, &[Class("08"), Has("query_timeout")],
+    row(Fault::Pooler, &[Class("08"), Has("query timeout")],
         "PgBouncer ended a long query"),
     row(Fault::Pooler, &[Class("08"), Has("server conn crashed?")],
         "PgBouncer lost its server connection"),
-    row(Fault::Pooler, &[Has("server conn crashed?")],
-        "PgBouncer lost its server connection"),
+
+    row(Fault::Pooler, &[Class("08"), Has("database removed")],
+        "PgBouncer was told to end all of a database's connections"),
+    row(Fault::Pooler, &[Class("08"), Has("client_login_timeout")],
+        "PgBouncer could not reach the server in time"),
+    row(Fault::Pooler, &[Refusal("client_login_timeout")],
+        "PgBouncer could not reach the server in time"),
+    row(Fault::None, &[Code("08P01"), Connecting],
+        "PgBouncer refused the login, or passed on that the server did"),
 
     // ---- A message out of turn, where it is not a pooler that speaks.
     row(Fault::Corruption, &[Code("08P01")],
@@ -347,7 +403,13 @@ pub const ROWS: &[Row] = &[
         "the connection was reset while it was opened"),
     row(Fault::Unreachable, &[Refusal("server closed the connection unexpectedly")],
         "the connection was closed while it was opened"),
+    row(Fault::Unreachable, &[Refusal("SSL SYSCALL error")],
+        "the connection was closed while TLS was agreed on"),
+    row(Fault::Unreachable, &[Refusal("SSL error: unexpected eof")],
+        "the connection was closed while TLS was agreed on"),
     row(Fault::Unreachable, &[Refusal("could not translate host name")],
+        "the host name has no address"),
+    row(Fault::Unreachable, &[PSYCOPG, Starts("failed to resolve host ")],
         "the host name has no address"),
     row(Fault::Unreachable, &[PG8000, Starts("Can't create a connection to host")],
         "nothing listens at the address"),
@@ -355,6 +417,8 @@ pub const ROWS: &[Row] = &[
         "nothing listens at the unix socket"),
 
     // ---- The connection broke.
+    row(Fault::Suspect, &[Class("08"), Survived],
+        "a connection of the server's own broke (dblink, postgres_fdw), or the application says so"),
     row(Fault::ConnectionLost, &[Class("08")],
         "the connection broke, as SQLSTATE class 08 says"),
     row(Fault::ConnectionLost, &[Has("server closed the connection unexpectedly")],
@@ -377,8 +441,6 @@ pub const ROWS: &[Row] = &[
         "reading or writing failed"),
     row(Fault::ConnectionLost, &[PG8000, Is("connection is closed")],
         "the connection was closed before"),
-    row(Fault::ConnectionLost, &[ASYNCPG, Starts("connection was closed in the middle of operation")],
-        "the server's end of the connection is gone"),
     row(Fault::ConnectionLost, &[ASYNCPG, Is("connection is closed")],
         "the connection was closed before"),
     row(Fault::ConnectionLost, &[Raw, Exception("builtins.ConnectionError")],
@@ -395,6 +457,16 @@ pub const ROWS: &[Row] = &[
         "NOWAIT, or lock_timeout"),
     row(Fault::Cancelled, &[Code("57014")],
         "statement_timeout, or pg_cancel_backend"),
+
+    // ---- Whatever it was, the call did not come to its end.
+    row(Fault::Interrupted, &[Busy],
+        "the driver was left in the middle of a command"),
+
+    // ---- A COPY that the application may have asked for itself.
+    row(Fault::Suspect, &[PSYCOPG2, Starts("can't execute COPY ")],
+        "a COPY where the statement should have rows"),
+    row(Fault::Suspect, &[PSYCOPG, Starts("COPY cannot be used with this method")],
+        "a COPY where the statement should have rows"),
 
     // ---- Last: exceptions of the driver's own code that no row above knows.
     row(Fault::Suspect, &[Raw],

@@ -87,16 +87,25 @@ pub struct Signal<'a> {
     pub driver: &'a str,
     /// Whether it is an error class of the driver (PEP 249), not just any exception.
     pub dbapi: bool,
+    /// The same of the exceptions that the driver met while it was in a call and replaced
+    /// by this one.
+    pub masked: Vec<&'a str>,
     /// The driver's own functions that the exception went through, as `module:function`.
     pub frames: Vec<&'a str>,
     /// Whether the driver's own code raised it, not a callback of the application.
     pub by_driver: bool,
     /// The driver says that the connection is closed or broken.
     pub closed: bool,
+    /// The driver says that it is in the middle of a command.
+    pub busy: bool,
     /// `SQLAlchemy` has already decided that this is a disconnect.
     pub disconnect: bool,
-    /// It is an interruption (`KeyboardInterrupt`, `GreenletExit`, …), not an error.
+    /// It is an interruption (`KeyboardInterrupt`, `GreenletExit`, …) or hides one; no error.
     pub interruption: bool,
+    /// A deadline passed and shut the connection; what the driver says is what it made of that.
+    pub deadline: bool,
+    /// The server calls it an error that the session survives, not a fatal one.
+    pub survived: bool,
     /// Why the transaction was read-only.
     pub read_only: ReadOnly,
     /// What was being done.

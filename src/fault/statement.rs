@@ -32,12 +32,27 @@ pub(super) fn speaks_of_another(message: &str) -> bool {
     let Some(quoted) = quoted else {
         return false;
     };
+    if !quoted.ends_with("...") && token.chars().all(in_word) {
+        return !has_word(quoted, token);
+    }
     let shown: String = token
         .chars()
         .take_while(|c| !c.is_control())
         .take(SHOWN)
         .collect();
     !shown.is_empty() && !quoted.contains(&shown)
+}
+
+/// Whether `word` stands in `line` and ends there, so that `selec` is not found in `select`.
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, found)| {
+        let mut rest = line[at + found.len()..].chars();
+        !rest.next().is_some_and(in_word)
+    })
+}
+
+fn in_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 #[cfg(test)]
@@ -48,6 +63,16 @@ mod tests {
     fn a_token_that_was_never_sent_is_noticed() {
         assert!(speaks_of_another(
             "syntax error at or near \"selec\"\nLINE 1: BEGIN\n        ^\n"
+        ));
+    }
+
+    #[test]
+    fn a_token_that_only_begins_a_word_was_never_sent() {
+        assert!(speaks_of_another(
+            "syntax error at or near \"selec\"\nLINE 1: select 42\n        ^\n"
+        ));
+        assert!(!speaks_of_another(
+            "syntax error at or near \"selec\"\nLINE 1: select selec;\n        ^\n"
         ));
     }
 

@@ -10,9 +10,10 @@ use super::verdict::{Cost, Outcome, Retry, Verdict};
 const DRIVERS: [&str; 5] = ["psycopg2", "psycopg", "pg8000", "asyncpg", "poolproof"];
 
 /// What libpq and psycopg begin a failed connection attempt with.
-const ATTEMPTS: [&str; 6] = [
+const ATTEMPTS: [&str; 7] = [
     "connection to server ",
     "connection failed: ",
+    "connection is bad: ",
     "could not connect to server",
     "could not translate host name ",
     "connection timeout expired",
@@ -21,15 +22,18 @@ const ATTEMPTS: [&str; 6] = [
 
 /// A fault, with the cause that the row names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct Finding<'a> {
     /// What the error means.
     pub fault: Fault,
     /// The cause that the matching row gives; the fault's own sentence when no row matched.
-    pub cause: &'static str,
+    pub cause: &'a str,
+    /// The place in [`ROWS`] of the row that matched, if it was one of them.
+    pub row: Option<usize>,
     price: &'static Price,
     phase: Phase,
     answered: bool,
     gone: bool,
+    deadline: bool,
 }
 
 impl PartialEq for Price {
@@ -40,7 +44,7 @@ impl PartialEq for Price {
 
 impl Eq for Price {}
 
-impl Finding {
+impl Finding<'_> {
     /// What it costs and what may be done.
     ///
     /// `sees_sockets` says whether the pool looks at a socket before it hands it on; if it
@@ -63,6 +67,9 @@ impl Finding {
         match (listed, self.phase) {
             // There is no connection yet that could be discarded.
             (_, Phase::Connect) => Cost::Nothing,
+            // It was shut by this process: that says nothing about the others.
+            (Cost::Nothing, _) if self.deadline && !self.gone => Cost::Nothing,
+            (_, _) if self.deadline => Cost::Connection,
             // SQLAlchemy replaces everything when a ping of its own finds a dead connection.
             (Cost::Connection, Phase::Ping) if !sees_sockets => Cost::Generation,
             // Whatever the fault, a connection that is gone is gone.
@@ -73,13 +80,14 @@ impl Finding {
     }
 
     /// The sentence about the fault.
-    pub fn meaning(&self) -> &'static str {
+    fn meaning(&self) -> &'static str {
         self.price.meaning
     }
 }
 
 fn follow(rule: Rule, phase: Phase, answered: bool) -> (Retry, Outcome) {
-    match rule {
+    let early = matches!(phase, Phase::Connect | Phase::Ping);
+    let (retry, outcome) = match rule {
         Rule::Always(retry, outcome) => (retry, outcome),
         Rule::ByPhase => match phase {
             Phase::Connect | Phase::Ping => (Retry::Reconnect, Outcome::NotDone),
@@ -90,20 +98,26 @@ fn follow(rule: Rule, phase: Phase, answered: bool) -> (Retry, Outcome) {
         },
         Rule::IfAnswered if answered => (Retry::Never, Outcome::NotDone),
         Rule::IfAnswered => (Retry::Never, Outcome::Unknown),
-    }
+    };
+    // Nothing of the caller's is under way yet.
+    (retry, if early { Outcome::NotDone } else { outcome })
 }
 
 /// Says what an error means.
-pub fn classify(signal: &Signal<'_>) -> Finding {
+///
+/// `own` are rows of the application's, which are looked at before those of the table.
+pub fn classify<'a>(signal: &Signal<'_>, own: &'a [Row<'a>]) -> Finding<'a> {
     let text = Text::of(signal.message);
-    let row = if signal.interruption {
-        None
-    } else {
-        ROWS.iter().find(|row| holds(row, signal, &text))
-    };
+    let mut place = None;
+    let row = own
+        .iter()
+        .find(|row| holds(row, signal, &text))
+        .or_else(|| {
+            place = ROWS.iter().position(|row| holds(row, signal, &text));
+            place.and_then(|place| ROWS.get(place))
+        });
     let fault = match row {
         Some(row) => row.fault,
-        None if signal.interruption => Fault::Interrupted,
         None if signal.closed || signal.disconnect => Fault::ConnectionLost,
         None => Fault::None,
     };
@@ -111,11 +125,29 @@ pub fn classify(signal: &Signal<'_>) -> Finding {
     Finding {
         fault,
         cause: row.map_or(price.meaning, |row| row.cause),
+        row: place,
         price,
         phase: signal.phase,
         answered: signal.sqlstate.is_some(),
         gone: signal.closed || signal.disconnect,
+        deadline: signal.deadline,
     }
+}
+
+/// What a fault costs where it was seen without an error, and the sentence about it.
+pub fn appraise(fault: Fault, phase: Phase, sees_sockets: bool) -> (Verdict, &'static str) {
+    let price = price_of(fault);
+    let found = Finding {
+        fault,
+        cause: price.meaning,
+        row: None,
+        price,
+        phase,
+        answered: false,
+        gone: false,
+        deadline: false,
+    };
+    (found.verdict(sees_sockets), found.meaning())
 }
 
 fn price_of(fault: Fault) -> &'static Price {
@@ -152,7 +184,8 @@ impl Text {
     }
 }
 
-fn unquoted(line: &str) -> String {
+/// A line without what stands in double quotes and with single blanks: what rows look at.
+pub fn unquoted(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut inside = false;
     for c in line.trim().chars() {
@@ -166,14 +199,15 @@ fn unquoted(line: &str) -> String {
     out
 }
 
-fn holds(row: &Row, signal: &Signal<'_>, text: &Text) -> bool {
+fn holds(row: &Row<'_>, signal: &Signal<'_>, text: &Text) -> bool {
     let names_code = row
         .tests
         .iter()
         .any(|test| matches!(test, Test::Code(_) | Test::Class(_)));
     // The server's own words, which may quote the application's, count only beside a SQLSTATE
     // that the row names; the driver's words only where there is no SQLSTATE.
-    let server = DRIVERS.contains(&signal.driver);
+    let names_driver = row.tests.iter().any(|test| matches!(test, Test::Driver(_)));
+    let server = names_driver || DRIVERS.contains(&signal.driver);
     let words = server && (names_code || (signal.dbapi && signal.sqlstate.is_none()));
     row.tests.iter().all(|test| match *test {
         Test::Code(code) => server && signal.sqlstate == Some(code),
@@ -182,8 +216,21 @@ fn holds(row: &Row, signal: &Signal<'_>, text: &Text) -> bool {
         Test::Starts(what) => words && !text.connecting && text.first.starts_with(what),
         Test::Has(what) => words && !text.connecting && text.first.contains(what),
         Test::Refusal(what) => words && text.attempts.iter().any(|line| line.contains(what)),
+        Test::Says(what) => {
+            words
+                && (text.first.contains(what)
+                    || text.attempts.iter().any(|line| line.contains(what)))
+        }
         Test::Driver(driver) => signal.driver == driver,
         Test::Exception(class) => signal.classes.contains(&class),
+        Test::Interrupts(class) => {
+            signal.classes.contains(&class) || signal.masked.contains(&class)
+        }
+        Test::Interruption => signal.interruption,
+        Test::Deadline => signal.deadline,
+        Test::Survived => signal.survived,
+        Test::Busy => signal.busy,
+        Test::Connecting => signal.phase == Phase::Connect,
         Test::Through(function) => signal.frames.contains(&function),
         Test::Raw => !signal.dbapi && signal.by_driver,
         Test::Foreign => !signal.dbapi,

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::rows::{PRICES, ROWS, Test};
+use super::rows::{PRICES, ROWS, Row, Test};
 use super::statement::speaks_of_another;
-use super::{Cost, Fault, Outcome, Phase, ReadOnly, Retry, Signal, classify};
+use super::{Cost, Fault, Outcome, Phase, ReadOnly, Retry, Signal, appraise, classify};
 
 fn server(code: &'static str, message: &'static str) -> Signal<'static> {
     Signal {
@@ -28,7 +28,7 @@ fn client(driver: &'static str, message: &'static str) -> Signal<'static> {
 }
 
 fn fault(signal: &Signal<'_>) -> Fault {
-    classify(signal).fault
+    classify(signal, &[]).fault
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn every_fault_has_one_price_and_a_row_or_a_rule() {
     for fault in Fault::ALL {
         let prices = PRICES.iter().filter(|price| price.fault == fault).count();
         assert_eq!(prices, 1, "{fault}");
-        let rowless = matches!(fault, Fault::None | Fault::Interrupted);
+        let rowless = matches!(fault, Fault::None);
         assert!(
             rowless || ROWS.iter().any(|row| row.fault == fault),
             "{fault}"
@@ -71,7 +71,7 @@ fn every_row_can_be_reached() {
 fn a_tuples_ok_costs_its_one_connection() {
     let text = "error with status PGRES_TUPLES_OK and no message from the libpq";
     for sees in [true, false] {
-        let found = classify(&client("psycopg2", text));
+        let found = classify(&client("psycopg2", text), &[]);
         assert_eq!(found.fault, Fault::Corruption);
         assert_eq!(found.verdict(sees).cost, Cost::Connection);
         assert_eq!(found.verdict(sees).outcome, Outcome::Unknown);
@@ -135,7 +135,7 @@ fn a_pooler_is_told_from_a_broken_protocol() {
 
 #[test]
 fn a_termination_costs_one_connection_where_sockets_are_seen() {
-    let found = classify(&server("57P01", "terminating connection"));
+    let found = classify(&server("57P01", "terminating connection"), &[]);
     assert_eq!(found.fault, Fault::Terminated);
     assert_eq!(found.verdict(true).cost, Cost::Connection);
     assert_eq!(found.verdict(false).cost, Cost::Generation);
@@ -144,9 +144,9 @@ fn a_termination_costs_one_connection_where_sockets_are_seen() {
 #[test]
 fn a_write_to_a_standby_costs_the_generation_unless_it_was_meant() {
     let mut signal = server("25006", "cannot execute INSERT in a read-only transaction");
-    assert_eq!(classify(&signal).verdict(true).cost, Cost::Generation);
+    assert_eq!(classify(&signal, &[]).verdict(true).cost, Cost::Generation);
     signal.read_only = ReadOnly::Chosen;
-    assert_eq!(classify(&signal).verdict(true).cost, Cost::Nothing);
+    assert_eq!(classify(&signal, &[]).verdict(true).cost, Cost::Nothing);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_commit_that_broke_is_unknown_and_never_repeated() {
         (Phase::Connect, Retry::Reconnect, Outcome::NotDone),
     ] {
         signal.phase = phase;
-        let verdict = classify(&signal).verdict(true);
+        let verdict = classify(&signal, &[]).verdict(true);
         assert_eq!(
             (verdict.retry, verdict.outcome),
             (retry, outcome),
@@ -172,7 +172,7 @@ fn a_commit_that_broke_is_unknown_and_never_repeated() {
 fn connecting_costs_nothing_because_there_is_nothing_yet() {
     let mut signal = client("psycopg2", "server closed the connection unexpectedly");
     signal.phase = Phase::Connect;
-    assert_eq!(classify(&signal).verdict(false).cost, Cost::Nothing);
+    assert_eq!(classify(&signal, &[]).verdict(false).cost, Cost::Nothing);
 }
 
 #[test]
@@ -183,8 +183,8 @@ fn a_closed_connection_is_lost_whatever_was_said() {
     assert_eq!(fault(&signal), Fault::ConnectionLost);
     let mut signal = server("40001", "could not serialize access");
     signal.disconnect = true;
-    assert_eq!(classify(&signal).verdict(true).cost, Cost::Connection);
-    assert_eq!(classify(&signal).verdict(false).cost, Cost::Generation);
+    assert_eq!(classify(&signal, &[]).verdict(true).cost, Cost::Connection);
+    assert_eq!(classify(&signal, &[]).verdict(false).cost, Cost::Generation);
 }
 
 #[test]
@@ -206,6 +206,82 @@ fn an_exception_amid_an_answer_of_pg8000_is_corruption() {
     assert_eq!(fault(&signal), Fault::Suspect);
     signal.frames = vec!["pg8000.core:handle_messages", "pg8000.core:handle_DATA_ROW"];
     assert_eq!(fault(&signal), Fault::Corruption);
+}
+
+#[test]
+fn a_deadline_of_ours_never_costs_more_than_its_connection() {
+    let mut signal = client("psycopg2", "server closed the connection unexpectedly");
+    signal.disconnect = true;
+    signal.phase = Phase::Ping;
+    assert_eq!(classify(&signal, &[]).verdict(false).cost, Cost::Generation);
+    signal.deadline = true;
+    for phase in Phase::ALL {
+        signal.phase = phase;
+        for sees in [true, false] {
+            let found = classify(&signal, &[]);
+            let wanted = if phase == Phase::Connect {
+                Cost::Nothing
+            } else {
+                Cost::Connection
+            };
+            assert_eq!(found.fault, Fault::ConnectionLost);
+            assert_eq!(found.verdict(sees).cost, wanted, "{phase:?}");
+        }
+    }
+}
+
+#[test]
+fn a_checkout_that_a_deadline_ended_costs_nothing() {
+    let signal = Signal {
+        classes: vec!["poolproof.PoolTimeout", "sqlalchemy.exc.TimeoutError"],
+        deadline: true,
+        ..Signal::default()
+    };
+    let found = classify(&signal, &[]);
+    assert_eq!(found.fault, Fault::PoolTimeout);
+    assert_eq!(found.verdict(true).cost, Cost::Nothing);
+}
+
+#[test]
+fn an_interruption_that_the_driver_hides_is_one() {
+    let mut signal = client("psycopg", "cannot exit pipeline mode while busy");
+    assert_eq!(fault(&signal), Fault::Corruption);
+    signal.masked = vec!["billiard.exceptions.SoftTimeLimitExceeded"];
+    assert_eq!(fault(&signal), Fault::Interrupted);
+}
+
+#[test]
+fn a_connection_of_the_servers_own_that_broke_is_not_ours() {
+    let mut signal = server("08001", "could not connect to server \"elsewhere\"");
+    assert_eq!(fault(&signal), Fault::ConnectionLost);
+    signal.survived = true;
+    assert_eq!(fault(&signal), Fault::Suspect);
+}
+
+#[test]
+fn a_row_of_the_applications_decides_and_has_no_place_in_the_table() {
+    let signal = server("40001", "could not serialize access");
+    let own = [Row {
+        fault: Fault::ReadOnly,
+        tests: &[Test::Class("40")],
+        cause: "own",
+    }];
+    let found = classify(&signal, &own);
+    assert_eq!(
+        (found.fault, found.cause, found.row),
+        (Fault::ReadOnly, "own", None)
+    );
+    let place = classify(&signal, &[]).row;
+    assert!(place.is_some_and(|place| ROWS[place].fault == Fault::Serialization));
+}
+
+#[test]
+fn a_fault_that_was_seen_on_an_idle_connection_struck_nobody() {
+    for fault in Fault::ALL {
+        let (verdict, meaning) = appraise(fault, Phase::Ping, true);
+        assert_eq!(verdict.outcome, Outcome::NotDone, "{fault}");
+        assert!(!meaning.is_empty());
+    }
 }
 
 fn phases() -> impl Strategy<Value = Phase> {
@@ -254,7 +330,7 @@ proptest! {
             dbapi, by_driver, closed, disconnect, phase,
             ..Signal::default()
         };
-        let found = classify(&signal);
+        let found = classify(&signal, &[]);
         let verdict = found.verdict(sees);
         prop_assert!(!found.cause.is_empty());
         // Only what is known not to be done may be repeated.
@@ -277,6 +353,6 @@ proptest! {
             dbapi: true,
             ..Signal::default()
         };
-        prop_assert_eq!(classify(&signal).fault, Fault::None);
+        prop_assert_eq!(classify(&signal, &[]).fault, Fault::None);
     }
 }

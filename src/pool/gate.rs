@@ -134,6 +134,38 @@ impl Gate {
         Ok(lock(&self.inner).ledger.acquire(thread, now))
     }
 
+    /// Takes one idle slot out of its rest, by number, or says that it does not rest.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn claim(&self, slot: Slot, thread: u64) -> Result<Option<Grant>, Stale> {
+        self.check()?;
+        let now = now();
+        Ok(lock(&self.inner).ledger.claim(slot, thread, now))
+    }
+
+    /// An empty slot to open a connection in ahead of need, while fewer than `least` are idle.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn spare(&self, least: usize, thread: u64) -> Result<Option<Grant>, Stale> {
+        self.check()?;
+        let now = now();
+        Ok(lock(&self.inner).ledger.spare(least, thread, now))
+    }
+
+    /// True when [`Gate::spare`] would give a slot.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn lacks(&self, least: usize) -> Result<bool, Stale> {
+        self.check()?;
+        Ok(lock(&self.inner).ledger.lacks(least))
+    }
+
     /// Lends a slot at once, or joins the queue. With `sleeps` the caller sleeps in [`Waiter::sleep`];
     /// without, it has its own way to wait, and is named by what [`Gate::release`] and others return.
     ///

@@ -135,6 +135,44 @@ impl Ledger {
         Some(grant)
     }
 
+    /// Takes one idle slot out of its rest, by number: its connection is to be closed, or put back.
+    ///
+    /// Passes nobody: where somebody waits, nothing is idle. Not counted among the loans that were asked for.
+    pub fn claim(&mut self, slot: Slot, thread: u64, now: Instant) -> Option<Grant> {
+        let at = self.idle.iter().position(|&idle| idle == slot)?;
+        self.idle.remove(at);
+        self.lent.insert(slot, Loan { thread, since: now });
+        Some(Grant {
+            slot,
+            must_open: false,
+        })
+    }
+
+    /// An empty slot to open a connection in ahead of need, while fewer than `least` are idle.
+    ///
+    /// Never beyond `limits.kept`: such a connection would be closed as soon as the others came back. Passes
+    /// nobody, and is not counted among the loans that were asked for.
+    pub fn spare(&mut self, least: usize, thread: u64, now: Instant) -> Option<Grant> {
+        if !self.lacks(least) {
+            return None;
+        }
+        let slot = self.open()?;
+        self.lent.insert(slot, Loan { thread, since: now });
+        Some(Grant {
+            slot,
+            must_open: true,
+        })
+    }
+
+    /// True when fewer than `least` are idle, nobody waits, and one more may be opened and kept.
+    pub fn lacks(&self, least: usize) -> bool {
+        let used = self.idle.len() + self.lent.len();
+        self.idle.len() < least
+            && self.waiters.is_empty()
+            && self.limits.keeps(used)
+            && self.limits.has_room(used)
+    }
+
     /// Joins the queue, after `acquire` found nothing.
     pub fn wait(&mut self, thread: u64) -> WaiterId {
         self.waiters.join(thread)

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use super::gate::Forked;
 use crate::pool::Stale;
 use crate::process::RegisterError;
+use crate::socket::deadline::WatchError;
 
 /// A gate that a parent process made.
 pub(crate) fn from_stale(error: Stale) -> PyErr {
@@ -23,5 +24,16 @@ pub(crate) fn from_register(error: RegisterError) -> PyErr {
         RegisterError::Examine { ref source, .. } | RegisterError::Install { ref source } => {
             PyOSError::new_err((source.raw_os_error(), error.to_string()))
         }
+    }
+}
+
+/// A socket that cannot be watched.
+pub(crate) fn from_watch(error: WatchError) -> PyErr {
+    match error {
+        WatchError::Register(error) => from_register(error),
+        WatchError::Duplicate { ref source, .. } | WatchError::Start { ref source } => {
+            PyOSError::new_err((source.raw_os_error(), error.to_string()))
+        }
+        WatchError::Full { .. } => PyRuntimeError::new_err(error.to_string()),
     }
 }

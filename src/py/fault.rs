@@ -2,13 +2,73 @@
 
 use pyo3::prelude::*;
 
-use crate::fault::{self, PRICES, Phase, ROWS, ReadOnly, Rule, Signal, Test};
+use pyo3::exceptions::PyValueError;
 
-/// Says what an error means: fault, cost, retry, outcome, cause, all by name.
+use crate::fault::{self, Fault, PRICES, Phase, ROWS, ReadOnly, Row, Rule, Signal, Test, unquoted};
+
+/// A row of the application's: fault, SQLSTATE or the beginning of one, text, exception, driver,
+/// cause. Python has checked them.
+type OwnRow = (
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    String,
+);
+
+/// Length of a whole SQLSTATE; a shorter one is a class.
+const SQLSTATE: usize = 5;
+
+/// The conditions of one of the application's rows.
+fn tests_of(row: &OwnRow) -> Vec<Test<'_>> {
+    let (fault, sqlstate, text, exception, driver, _) = row;
+    let interrupts = fault == Fault::Interrupted.name();
+    [
+        driver.as_deref().map(Test::Driver),
+        sqlstate.as_deref().map(|code| {
+            if code.len() == SQLSTATE {
+                Test::Code(code)
+            } else {
+                Test::Class(code)
+            }
+        }),
+        text.as_deref().map(Test::Says),
+        exception.as_deref().map(|class| {
+            if interrupts {
+                Test::Interrupts(class)
+            } else {
+                Test::Exception(class)
+            }
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Makes a text as rows look at it: without what stands in double quotes, with single blanks.
+#[pyfunction]
+pub(crate) fn fault_text(text: &str) -> String {
+    unquoted(text)
+}
+
+/// Fault, cost, retry, outcome, all by name; cause; the number of the row of the table, if one held.
+type Answer = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    String,
+    Option<usize>,
+);
+
+/// Says what an error means: fault, cost, retry, outcome, cause, all by name, and the number of
+/// the row of the table that matched. `own` are rows of the application's, looked at first.
 #[pyfunction]
 #[pyo3(signature = (
-    *, sqlstate, message, classes, driver, dbapi, frames, by_driver, closed, disconnect,
-    interruption, read_only, phase, sees_sockets
+    *, sqlstate, message, classes, masked, driver, dbapi, frames, by_driver, closed, busy, disconnect,
+    interruption, deadline, survived, read_only, phase, sees_sockets, own
 ))]
 #[allow(
     clippy::too_many_arguments,
@@ -19,45 +79,83 @@ pub(crate) fn classify(
     sqlstate: Option<&str>,
     message: &str,
     classes: Vec<String>,
+    masked: Vec<String>,
     driver: &str,
     dbapi: bool,
     frames: Vec<String>,
     by_driver: bool,
     closed: bool,
+    busy: bool,
     disconnect: bool,
     interruption: bool,
+    deadline: bool,
+    survived: bool,
     read_only: &str,
     phase: &str,
     sees_sockets: bool,
-) -> (
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-) {
-    let found = fault::classify(&Signal {
+    own: Vec<OwnRow>,
+) -> PyResult<Answer> {
+    let tests: Vec<Vec<Test<'_>>> = own.iter().map(tests_of).collect();
+    let rows = own
+        .iter()
+        .zip(&tests)
+        .map(|(row, tests)| {
+            let fault = Fault::named(&row.0)
+                .ok_or_else(|| PyValueError::new_err(format!("no fault is named {:?}", row.0)))?;
+            Ok(Row {
+                fault,
+                tests,
+                cause: &row.5,
+            })
+        })
+        .collect::<PyResult<Vec<_>>>()?;
+    let signal = Signal {
         sqlstate,
         message,
         classes: classes.iter().map(String::as_str).collect(),
+        masked: masked.iter().map(String::as_str).collect(),
         driver,
         dbapi,
         frames: frames.iter().map(String::as_str).collect(),
         by_driver,
         closed,
+        busy,
         disconnect,
         interruption,
+        deadline,
+        survived,
         read_only: ReadOnly::named(read_only),
         phase: Phase::named(phase),
-    });
+    };
+    let found = fault::classify(&signal, &rows);
     let verdict = found.verdict(sees_sockets);
-    (
+    Ok((
         found.fault.name(),
         verdict.cost.name(),
         verdict.retry.name(),
         verdict.outcome.name(),
-        found.cause,
-    )
+        found.cause.to_owned(),
+        found.row,
+    ))
+}
+
+/// What a fault costs where no exception was seen: cost, retry, outcome, meaning, all by name.
+#[pyfunction]
+#[pyo3(signature = (fault, *, phase, sees_sockets))]
+pub(crate) fn fault_price(
+    fault: &str,
+    phase: &str,
+    sees_sockets: bool,
+) -> PyResult<(&'static str, &'static str, &'static str, &'static str)> {
+    let fault = Fault::named(fault)
+        .ok_or_else(|| PyValueError::new_err(format!("no fault is named {fault:?}")))?;
+    let (verdict, meaning) = fault::appraise(fault, Phase::named(phase), sees_sockets);
+    Ok((
+        verdict.cost.name(),
+        verdict.retry.name(),
+        verdict.outcome.name(),
+        meaning,
+    ))
 }
 
 /// The rows of the table: fault, what is looked at, cause.

@@ -45,6 +45,23 @@ impl Gate {
         Ok(grant.map(|grant| self.ticket(grant)))
     }
 
+    /// The ticket of one idle slot, or None when it is not idle.
+    fn claim(&self, slot: u64) -> PyResult<Option<Ticket>> {
+        let grant = self.gate.claim(slot, thread_id()).map_err(from_stale)?;
+        Ok(grant.map(|grant| self.ticket(grant)))
+    }
+
+    /// A ticket to open a connection with, while fewer than `least` are idle and nobody waits; or None.
+    fn spare(&self, least: usize) -> PyResult<Option<Ticket>> {
+        let grant = self.gate.spare(least, thread_id()).map_err(from_stale)?;
+        Ok(grant.map(|grant| self.ticket(grant)))
+    }
+
+    /// True when `spare` would give a ticket.
+    fn lacks(&self, least: usize) -> PyResult<bool> {
+        self.gate.lacks(least).map_err(from_stale)
+    }
+
     /// A ticket within `timeout_s` seconds (None: without bound), or None. Sleeps detached.
     #[pyo3(signature = (timeout_s))]
     fn wait(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<Option<Ticket>> {

@@ -7,3 +7,4 @@ pub(crate) mod errors;
 pub(crate) mod fault;
 pub(crate) mod gate;
 pub(crate) mod process;
+pub(crate) mod socket;

@@ -1,54 +1,10 @@
-//! Generation, registrations, severing, and forgetting.
+//! Generation, severing, and forgetting.
 
 use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
 
-use super::errors::from_register;
 use crate::process;
-use crate::socket::probe::{self, Verdict};
-
-/// A socket that a child of this process cannot use. Ends with the object.
-#[pyclass(frozen, module = "poolproof._native")]
-#[derive(Debug)]
-pub(crate) struct Registration {
-    registration: process::Registration,
-}
-
-#[pymethods]
-impl Registration {
-    #[new]
-    fn new(fd: RawFd) -> PyResult<Self> {
-        let registration = process::Registration::new(fd).map_err(from_register)?;
-        Ok(Self { registration })
-    }
-
-    /// True when the socket was severed, here or by a fork.
-    #[getter]
-    fn severed(&self) -> bool {
-        self.registration.fd().is_none()
-    }
-
-    /// Ends the registration, once the connection is closed.
-    fn end(&self) {
-        self.registration.end();
-    }
-
-    /// Severs the socket in this process: nothing is sent, and the server learns that it has ended.
-    fn sever(&self) -> bool {
-        self.registration.sever()
-    }
-
-    /// Peeks at the socket, which must be idle: None at rest, else `"dead"`, `"desynchronised"`, `"unknown"`.
-    fn probe(&self) -> Option<&'static str> {
-        match self.registration.fd().map(probe::probe) {
-            Some(Verdict::AtRest) => None,
-            Some(Verdict::Desynchronised) => Some("desynchronised"),
-            Some(Verdict::Unknown) => Some("unknown"),
-            Some(Verdict::Dead) | None => Some("dead"),
-        }
-    }
-}
 
 /// How many forks this process is away from the one that loaded the module.
 #[pyfunction]

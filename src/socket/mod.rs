@@ -1,3 +1,5 @@
-//! What can be learnt from a socket without asking the server. Knows neither pools nor Python.
+//! What can be done with a socket without its driver: looking, bounding, tuning. Knows neither pools nor Python.
 
+pub mod deadline;
+pub mod options;
 pub mod probe;

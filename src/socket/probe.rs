@@ -33,8 +33,11 @@ const WIDE: usize = 1 << 18;
 
 /// Peeks at the socket behind `fd`, which is read by nobody else meanwhile.
 pub fn probe(fd: RawFd) -> Verdict {
-    let mut window = [0u8; WINDOW];
-    match peek(fd, &mut window) {
+    // Nearly always there is nothing, and one byte is enough to see that.
+    if let (verdict, 0) = peek(fd, &mut [0]) {
+        return verdict;
+    }
+    match peek(fd, &mut [0; WINDOW]) {
         (Verdict::Unknown, WINDOW) => peek(fd, &mut vec![0; WIDE]).0,
         (verdict, _) => verdict,
     }
@@ -173,6 +176,70 @@ mod tests {
             let bytes: Vec<u8> =
                 bodies.iter().flat_map(|(kind, body)| message(*kind, body)).collect();
             prop_assert_eq!(classify(&bytes), Verdict::AtRest);
+        }
+    }
+
+    /// A message that a server may send unasked.
+    fn unasked() -> impl Strategy<Value = Vec<u8>> {
+        (
+            prop::sample::select(vec![b'A', b'N', b'S']),
+            prop::collection::vec(any::<u8>(), 0..64),
+        )
+            .prop_map(|(kind, body)| message(kind, &body))
+    }
+
+    /// A whole message that is an answer to something, or no message of the protocol.
+    fn answer() -> impl Strategy<Value = Vec<u8>> {
+        (any::<u8>(), prop::collection::vec(any::<u8>(), 0..64))
+            .prop_filter(
+                "one that may come unasked, or looks like TLS",
+                |(kind, _)| !matches!(kind, b'A' | b'N' | b'S' | 0x14..=0x17),
+            )
+            .prop_map(|(kind, body)| message(kind, &body))
+    }
+
+    proptest! {
+        #[test]
+        fn unasked_messages_cut_anywhere_are_rest_or_unknown(
+            messages in prop::collection::vec(unasked(), 0..8), cut: prop::sample::Index,
+        ) {
+            let bytes = messages.concat();
+            let cut = cut.index(bytes.len() + 1);
+            let mut end = 0;
+            let whole = cut == 0 || messages.iter().any(|one| { end += one.len(); end == cut });
+            let wanted = if whole { Verdict::AtRest } else { Verdict::Unknown };
+            prop_assert_eq!(classify(&bytes[..cut]), wanted);
+        }
+
+        #[test]
+        fn an_answer_is_never_rest_wherever_it_stands_and_whatever_follows(
+            before in prop::collection::vec(unasked(), 0..4),
+            answer in answer(),
+            after in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let wanted = if answer[0] == b'E' { Verdict::Dead } else { Verdict::Desynchronised };
+            let bytes = [before.concat(), answer, after].concat();
+            prop_assert_eq!(classify(&bytes), wanted);
+        }
+
+        #[test]
+        fn no_more_bytes_make_rest_of_what_was_none(
+            bytes in prop::collection::vec(any::<u8>(), 0..512), cut: prop::sample::Index,
+        ) {
+            let begun = classify(&bytes[..cut.index(bytes.len() + 1)]);
+            if matches!(begun, Verdict::Dead | Verdict::Desynchronised) {
+                prop_assert_eq!(classify(&bytes), begun);
+            }
+        }
+
+        #[test]
+        fn an_unasked_message_of_an_impossible_length_is_desynchronised(
+            kind in prop::sample::select(vec![b'A', b'N', b'S']),
+            length in prop_oneof![0u32..4, (1u32 << 20) + 1..=u32::MAX],
+            body in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let bytes = [&[kind], &length.to_be_bytes()[..], &body].concat();
+            prop_assert_eq!(classify(&bytes), Verdict::Desynchronised);
         }
     }
 

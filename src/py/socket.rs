@@ -1,0 +1,167 @@
+//! The socket under a driver's connection: registered for forks, looked at, bounded, tuned.
+
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::errors::{from_register, from_watch};
+use crate::process::Registration;
+use crate::socket::deadline::{Step, Watch};
+use crate::socket::options::{self, Family, KeepAlive};
+use crate::socket::probe::{self, Verdict};
+
+/// The socket of one connection. A child of this process cannot use it. Ends with the object.
+#[pyclass(frozen, module = "poolproof._native")]
+#[derive(Debug)]
+pub(crate) struct Socket {
+    registration: Registration,
+    watch: Watch,
+    /// Set `TCP_USER_TIMEOUT` while a call of the pool's own is under way.
+    brief_user_timeout: bool,
+}
+
+#[pymethods]
+impl Socket {
+    /// Registers the socket behind `fd` and makes it ready for deadlines.
+    ///
+    /// `user_timeout_s` sets `TCP_USER_TIMEOUT` for good; None sets it for the pool's own calls alone. Neither
+    /// changes what was set before, unless that was lent for the connecting (`user_timeout_lent`): then it is
+    /// taken back first.
+    #[new]
+    #[pyo3(signature = (fd, user_timeout_s=None, user_timeout_lent=false))]
+    fn new(fd: RawFd, user_timeout_s: Option<f64>, user_timeout_lent: bool) -> PyResult<Self> {
+        let registration = Registration::new(fd).map_err(from_register)?;
+        let watch = Watch::new(fd).map_err(from_watch)?;
+        if user_timeout_lent && options::family(fd) == Family::Tcp {
+            options::user_timeout(fd, None);
+        }
+        let chosen = options::family(fd) == Family::Other || options::has_user_timeout(fd);
+        if let (false, Some(timeout_s)) = (chosen, user_timeout_s) {
+            options::user_timeout(fd, Some(length(timeout_s)?));
+        }
+        Ok(Self {
+            registration,
+            watch,
+            brief_user_timeout: !chosen && user_timeout_s.is_none(),
+        })
+    }
+
+    /// True when the socket was severed, here or by a fork.
+    #[getter]
+    fn severed(&self) -> bool {
+        self.registration.fd().is_none()
+    }
+
+    /// Ends the registration, once the connection is closed.
+    fn end(&self) {
+        self.registration.end();
+        self.watch.end();
+    }
+
+    /// Severs the socket in this process: nothing is sent, and the server learns that it has ended.
+    fn sever(&self) -> bool {
+        self.watch.shut();
+        self.registration.sever()
+    }
+
+    /// Peeks at the socket, which must be idle: None at rest, else `"dead"`, `"desynchronised"`, `"unknown"`.
+    fn probe(&self) -> Option<&'static str> {
+        if self.watch.expired().is_some() {
+            // What has arrived before could still be read, and would look like rest.
+            return Some("dead");
+        }
+        match self.registration.fd().map(probe::probe) {
+            Some(Verdict::AtRest) => None,
+            Some(Verdict::Desynchronised) => Some("desynchronised"),
+            Some(Verdict::Unknown) => Some("unknown"),
+            Some(Verdict::Dead) | None => Some("dead"),
+        }
+    }
+
+    /// Bounds a step (`CALL`, `BLOCK`, `HOLD`) to so many seconds from now, in place of its earlier bound.
+    fn arm(&self, step: u8, seconds: f64) -> PyResult<()> {
+        let (step, after) = (named(step)?, length(seconds)?);
+        self.watch.arm(step, now(), after);
+        if step == Step::Call {
+            self.limit_sending(Some(after));
+        }
+        Ok(())
+    }
+
+    /// Takes the bound of a step back. True when a deadline has passed, and the socket is shut.
+    fn disarm(&self, step: u8) -> PyResult<bool> {
+        let step = named(step)?;
+        let expired = self.watch.disarm(step);
+        if step == Step::Call {
+            self.limit_sending(None);
+        }
+        Ok(expired)
+    }
+
+    /// The step whose deadline has passed, or None.
+    #[getter]
+    fn expired(&self) -> Option<u8> {
+        self.watch.expired().map(|step| step as u8)
+    }
+
+    /// Turns keep-alives on: seconds, seconds, questions. Does nothing unless it is a TCP connection.
+    fn keep_alive(
+        &self,
+        idle_s: u64,
+        interval_s: u64,
+        count: u32,
+        off_is_chosen: bool,
+    ) -> PyResult<()> {
+        let wanted = KeepAlive {
+            idle: Duration::from_secs(idle_s),
+            interval: Duration::from_secs(interval_s),
+            count,
+        };
+        match self.registration.fd() {
+            Some(fd) if options::family(fd) == Family::Tcp => {
+                Ok(options::keep_alive(fd, wanted, off_is_chosen)?)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Socket {
+    fn limit_sending(&self, timeout: Option<Duration>) {
+        // The driver may have closed the number, and it may be another socket's by now.
+        if !self.brief_user_timeout || !self.registration.is_intact() {
+            return;
+        }
+        if let Some(fd) = self.registration.fd() {
+            options::user_timeout(fd, timeout);
+        }
+    }
+}
+
+pub(crate) const CALL: u8 = Step::Call as u8;
+pub(crate) const BLOCK: u8 = Step::Block as u8;
+pub(crate) const HOLD: u8 = Step::Hold as u8;
+
+fn named(step: u8) -> PyResult<Step> {
+    match step {
+        CALL => Ok(Step::Call),
+        BLOCK => Ok(Step::Block),
+        HOLD => Ok(Step::Hold),
+        _ => Err(PyValueError::new_err(format!("there is no step {step}"))),
+    }
+}
+
+/// Seconds as a length; one that no clock can count is the longest there is, one below zero is none at all.
+fn length(seconds: f64) -> PyResult<Duration> {
+    if seconds.is_nan() {
+        return Err(PyValueError::new_err("a deadline of NaN s is not possible"));
+    }
+    Ok(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+}
+
+#[allow(clippy::disallowed_methods, reason = "a deadline counts from now")]
+fn now() -> Instant {
+    Instant::now()
+}
