@@ -20,6 +20,10 @@ class BareConnection:
     autocommit = False
     notices: tuple[str, ...] = ()
 
+    def get_transaction_status(self) -> int:
+        """Return libpq's number for idle, as psycopg2 does without a round trip."""
+        return 0
+
     def rollback(self) -> None: ...
 
     def commit(self) -> None: ...
@@ -76,7 +80,7 @@ def make_engine(
         **options: Further arguments of `create_engine`.
     """
     engine = create_engine(
-        "postgresql+psycopg2://stub",
+        "postgresql+psycopg2://127.0.0.1/stub",
         module=driver,
         poolclass=pool_class,
         pool_size=size,

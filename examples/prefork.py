@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 
 from sqlalchemy import Engine, create_engine, exc, text
 from sqlalchemy.pool import QueuePool
@@ -84,6 +85,9 @@ def report(pid: int, reading: int, deadline: float) -> str:
 
 def run(url: str, pool: str) -> bool:
     """Warm a pool, fork, serve in all processes; say whether all went right."""
+    # Python 3.12 and newer warn of a fork beside any thread. The pool's watchdog and
+    # keeper are threads that hold nothing a child could wait for.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded")
     engine = create_engine(url, poolclass=POOLS[pool], pool_size=WORKERS)
     warm = [engine.connect() for _ in range(WORKERS)]
     for connection in warm:

@@ -14,7 +14,9 @@ pytest_plugins = (
     "plugins.debian_server",
     "plugins.leaks",
     "plugins.dbapi",
+    "plugins.peers",
     "plugins.pools",
+    "plugins.pooler",
 )
 
 MARKERS = {

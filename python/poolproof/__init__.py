@@ -9,7 +9,13 @@ from __future__ import annotations
 from poolproof import _interpreter as _interpreter
 from poolproof import _sqlalchemy as _sqlalchemy
 from poolproof._native import __version__
-from poolproof.errors import ConnectionForked, PoolTimeout
+from poolproof.deadlines import deadline
+from poolproof.errors import (
+    BreakerOpen,
+    ConnectionForked,
+    DeadlineExceeded,
+    PoolTimeout,
+)
 from poolproof.faults import Fault, Verdict, classify
 from poolproof.fork import after_fork
 from poolproof.guard import guard
@@ -18,7 +24,9 @@ from poolproof.pool import Pool
 from poolproof.stats import Holder, PoolStats
 
 __all__ = [
+    "BreakerOpen",
     "ConnectionForked",
+    "DeadlineExceeded",
     "Fault",
     "FaultEvent",
     "Holder",
@@ -29,6 +37,7 @@ __all__ = [
     "__version__",
     "after_fork",
     "classify",
+    "deadline",
     "guard",
     "on_fault",
 ]

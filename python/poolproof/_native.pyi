@@ -1,17 +1,23 @@
 """The Rust core. Private: use the public names of `poolproof`."""
 
+from collections.abc import Sequence
 from typing import Any, final
 
 __all__ = [
+    "BLOCK",
+    "CALL",
+    "HOLD",
     "Forked",
     "Gate",
-    "Registration",
+    "Socket",
     "Ticket",
     "Waiter",
     "__version__",
     "classify",
+    "fault_price",
     "fault_prices",
     "fault_rows",
+    "fault_text",
     "forget",
     "forked",
     "generation",
@@ -20,6 +26,9 @@ __all__ = [
 ]
 
 __version__: str
+CALL: int
+BLOCK: int
+HOLD: int
 
 class Forked(Exception): ...
 
@@ -27,6 +36,9 @@ class Forked(Exception): ...
 class Gate:
     def __new__(cls, *, kept: int | None, total: int | None, lifo: bool) -> Gate: ...
     def acquire(self) -> Ticket | None: ...
+    def claim(self, slot: int) -> Ticket | None: ...
+    def spare(self, least: int) -> Ticket | None: ...
+    def lacks(self, least: int) -> bool: ...
     def wait(self, timeout_s: float | None) -> Ticket | None: ...
     def join(self) -> Ticket | Waiter: ...
     def expire_all(self, idle: dict[int, Any]) -> tuple[list[Any], list[int]]: ...
@@ -52,13 +64,25 @@ class Waiter:
     def leave(self) -> Ticket | None: ...
 
 @final
-class Registration:
-    def __new__(cls, fd: int) -> Registration: ...
+class Socket:
+    def __new__(
+        cls,
+        fd: int,
+        user_timeout_s: float | None = None,
+        user_timeout_lent: bool = False,
+    ) -> Socket: ...
     @property
     def severed(self) -> bool: ...
+    @property
+    def expired(self) -> int | None: ...
     def end(self) -> None: ...
-    def probe(self) -> str | None: ...
     def sever(self) -> bool: ...
+    def probe(self) -> str | None: ...
+    def arm(self, step: int, seconds: float) -> None: ...
+    def disarm(self, step: int) -> bool: ...
+    def keep_alive(
+        self, idle_s: int, interval_s: int, count: int, off_is_chosen: bool
+    ) -> None: ...
 
 def forget(object: object) -> None: ...
 def forked() -> None: ...
@@ -70,16 +94,25 @@ def classify(
     sqlstate: str | None,
     message: str,
     classes: list[str],
+    masked: list[str],
     driver: str,
     dbapi: bool,
     frames: list[str],
     by_driver: bool,
     closed: bool,
+    busy: bool,
     disconnect: bool,
     interruption: bool,
+    deadline: bool,
+    survived: bool,
     read_only: str,
     phase: str,
     sees_sockets: bool,
-) -> tuple[str, str, str, str, str]: ...
+    own: Sequence[tuple[str, str | None, str | None, str | None, str | None, str]],
+) -> tuple[str, str, str, str, str, int | None]: ...
+def fault_price(
+    fault: str, *, phase: str, sees_sockets: bool
+) -> tuple[str, str, str, str]: ...
 def fault_prices() -> list[tuple[str, str, str, str, str, str]]: ...
 def fault_rows() -> list[tuple[str, list[str], str]]: ...
+def fault_text(text: str) -> str: ...

@@ -11,11 +11,23 @@ from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import exc as sa_exc
 
+from poolproof.errors import DeadlineExceeded
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["Phase", "ReadOnly", "Signal", "phase_of", "read", "read_only_of", "unwrap"]
+__all__ = [
+    "Phase",
+    "ReadOnly",
+    "Signal",
+    "driver_named",
+    "named",
+    "phase_of",
+    "read",
+    "read_only_of",
+    "unwrap",
+]
 
 Phase = Literal[
     "connect", "ping", "begin", "statement", "commit", "rollback", "unknown"
@@ -37,7 +49,10 @@ _ASYNCPG_ADAPTER = "sqlalchemy.dialects.postgresql.asyncpg"
 # Code that a driver calls to reach the network: an error raised here is the driver's
 # own.
 _PLUMBING = frozenset(
-    {"asyncio", "eventlet", "gevent", "select", "selectors", "socket", "ssl", "uvloop"}
+    {
+        *("asyncio", "concurrent", "eventlet", "gevent", "select", "selectors"),
+        *("socket", "ssl", "uvloop"),
+    }
 )
 
 # Names that mark an error class as the driver's (PEP 249; asyncpg has its own).
@@ -76,21 +91,29 @@ class Signal:
         sqlstate: Five characters, or None when there is none.
         message: The message alone, as the driver gives it; may hold user data.
         classes: The exception's class and its bases, each with its module.
+        masked: The same of the exceptions that the driver met in this very call and
+            replaced by this one.
         driver: ``psycopg2``, ``psycopg``, ``pg8000``, ``asyncpg``, or empty.
         dbapi: Whether it is an error class of a driver.
         frames: The driver's functions it went through, outermost first.
         by_driver: Whether the driver's own Python code raised it.
-        interruption: Whether it is no error but an interruption of the caller.
+        interruption: Whether it is no error but an interruption of the caller, or hides
+            one.
+        deadline: Whether a deadline of ours shut the connection.
+        survived: Whether the server calls it an error that the session survives.
     """
 
     sqlstate: str | None
     message: str
     classes: list[str]
+    masked: list[str]
     driver: str
     dbapi: bool
     frames: list[str]
     by_driver: bool
     interruption: bool
+    deadline: bool
+    survived: bool
 
 
 def unwrap(error: BaseException) -> BaseException:
@@ -119,23 +142,38 @@ def read(error: BaseException, driver: str = "") -> Signal:
     if type(error).__module__ == _ASYNCPG_ADAPTER and error.__cause__ is not None:
         # The adapter's own text begins with the class's name; the cause's does not.
         said = error.__cause__
-    classes = [f"{c.__module__}.{c.__qualname__}" for c in type(said).__mro__]
+    classes = [named(c) for c in type(said).__mro__]
     names = {c.__name__ for c in type(said).__mro__}
     origins = [f"{module}:{name}" for module, name, _ in _trail(error)]
     frames = [origin for origin in origins if _package(origin) in _DRIVERS]
     known = driver.partition("_")[0] or _driver_of(classes) or _driver_of(frames)
     dbapi = bool(names & _DBAPI_NAMES)
+    hidden = list(_masked(error))
     return Signal(
         sqlstate=_sqlstate(said) if dbapi else None,
         message=_message(said),
-        # Ours are known by the name they are imported by.
-        classes=[c.replace("poolproof.errors.", "poolproof.") for c in classes],
-        driver=_DRIVERS.get(known, known),
+        classes=classes,
+        masked=[named(c) for one in hidden for c in type(one).__mro__],
+        driver=driver_named(known),
         dbapi=dbapi,
         frames=frames,
         by_driver=_raised_by_driver(origins),
-        interruption=not isinstance(error, Exception),
+        interruption=not all(isinstance(one, Exception) for one in (error, *hidden)),
+        deadline=_met_deadline(error),
+        survived=dbapi and _severity(said) == "ERROR",
     )
+
+
+def named(kind: type) -> str:
+    """Return the name that the table knows a class by: with its module."""
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    # Ours are known by the name they are imported by.
+    return name.replace("poolproof.errors.", "poolproof.")
+
+
+def driver_named(name: str) -> str:
+    """Return the table's name of a driver, which its packages share."""
+    return _DRIVERS.get(name, name)
 
 
 def phase_of(
@@ -229,6 +267,50 @@ def _driver_of(names: list[str]) -> str:
         if _package(name) in _DRIVERS:
             return _package(name)
     return ""
+
+
+def _masked(error: BaseException) -> Iterator[BaseException]:
+    """Walk the exceptions that the driver replaced inside the call that failed.
+
+    Those that the application has handled are not among them: a traceback begins where
+    the exception was caught, and theirs does so outside of the driver.
+    """
+    seen = {id(error)}
+    found = error.__context__
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        module = next((module for module, _, _ in _trail(found)), "")
+        if _package(module) in _DRIVERS:
+            yield found
+        found = found.__context__
+
+
+def _met_deadline(error: BaseException) -> bool:
+    """Whether the error, or what it names as its cause, is a deadline of ours."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        if isinstance(found, DeadlineExceeded):
+            return True
+        seen.add(id(found))
+        found = found.__cause__
+    return False
+
+
+def _severity(error: BaseException) -> str | None:
+    """Return how bad the server called it, in English, if it says so."""
+    diagnostics = getattr(error, "diag", None)  # psycopg2, psycopg
+    fields = _fields(error)
+    if fields is not None:
+        return _word(fields.get("V"))
+    return _word(
+        getattr(error, "severity_en", None)  # asyncpg
+        or getattr(diagnostics, "severity_nonlocalized", None)
+    )
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _sqlstate(error: BaseException) -> str | None:

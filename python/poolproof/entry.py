@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING
 
+from poolproof import _native, deadlines
 from poolproof._sqlalchemy import ConnectionRecord
 
 if TYPE_CHECKING:
     import weakref
 
-    from poolproof._native import Registration, Ticket
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from poolproof._native import Socket, Ticket
     from poolproof._sqlalchemy import ConnectionFairy
+    from poolproof.deadlines import deadline
+    from poolproof.drivers import Driver
+    from poolproof.holds import Hold
     from poolproof.pool import Pool
 
-__all__ = ["Entry"]
+__all__ = ["Entry", "begin_reset"]
 
 
 class Entry(ConnectionRecord):
@@ -26,27 +32,119 @@ class Entry(ConnectionRecord):
     Attributes:
         ticket: The right to the slot, renewed at each checkout.
         owner: The pool.
-        socket: The registration of the connection's socket, if it has one.
+        socket: The connection's socket, if it has one.
+        driver: What the pool knows of the connection's driver.
         lent_to: The fairy of the last checkout, remembered for when it is detached.
+        due: When the checkout that is under way must have ended, on the monotonic
+            clock; None for no bound.
+        began: When that checkout began.
+        rested_at: Since when the connection has rested, on the monotonic clock.
+        suspect: Whether only a question to the server tells if the connection is at
+            rest.
+        is_always_suspect: Whether that is so at each checkout.
+        step: The last bounded call on the connection, and its bound in seconds.
+        block: The `poolproof.deadline` that counts for the connection.
+        bound: Whether a bound that outlasts a call may be armed.
+        reason: Why the connection is being discarded, as far as it is known.
+        expires_at: When the connection is too old, on the monotonic clock.
+        held: The checkout that is under way, where the pool has a `hold_warning`.
     """
 
-    __slots__ = ("lent_to", "owner", "socket", "ticket")
+    __slots__ = (
+        "began",
+        "block",
+        "bound",
+        "driver",
+        "due",
+        "expires_at",
+        "held",
+        "is_always_suspect",
+        "lent_to",
+        "owner",
+        "reason",
+        "rested_at",
+        "socket",
+        "step",
+        "suspect",
+        "ticket",
+    )
 
     ticket: Ticket
     lent_to: weakref.ref[ConnectionFairy] | None
-    socket: Registration | None
+    socket: Socket | None
+    driver: Driver
+    due: float | None
+    step: tuple[str, float] | None
+    block: deadline | None
+    reason: str | None
+    held: Hold | None
 
-    def __init__(self, owner: Pool) -> None:
-        """Open a connection for a slot of `owner`."""
+    def __init__(self, owner: Pool, began: float, due: float | None) -> None:
+        """Make an entry that has no connection yet; `get_connection` opens it.
+
+        Args:
+            owner: The pool.
+            began: When the checkout began, on the monotonic clock.
+            due: When the connection must be there, on the monotonic clock.
+        """
         self.owner = owner
         self.lent_to = None
         self.socket = None
-        # What a fork during the connecting needs to make this quiet in the child.
-        self.fairy_ref = None
-        self.dbapi_connection = None
-        self.finalize_callback = deque()
+        self.began = began
+        self.due = due
+        self.rested_at = 0.0
+        self.suspect = self.is_always_suspect = False
+        self.step = None
+        self.block = None
+        self.bound = False
+        self.reason = None
+        self.expires_at = 0.0
+        self.held = None
+        super().__init__(owner, connect=False)
+        # A fork during the connecting needs it, to make this quiet in the child.
         owner.remember(self)
-        super().__init__(owner)
+
+    def get_connection(self) -> DBAPIConnection:
+        """Return the connection, opened anew when it must be.
+
+        Raises:
+            Exception: Whatever the driver or a listener raises.
+        """
+        try:
+            return ConnectionRecord.get_connection(self)
+        except BaseException as error:
+            deadlines.explain(self, error)
+            raise
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        """Discard the connection, and count why.
+
+        Args:
+            e: What showed that it is of no use, if anything did.
+            soft: Replace it at the next checkout instead.
+        """
+        if not soft and self.dbapi_connection is not None:
+            if e is not None:
+                deadlines.explain(self, e)
+            passed = deadlines.exceeded(self)
+            reason = f"{passed.step}_timeout" if passed else self.reason
+            self.owner.discarded.add(
+                reason or ("invalidated" if e is None else "error")
+            )
+            self.reason = None
+        ConnectionRecord.invalidate(self, e, soft)
+
+    def retire(self, reason: str) -> None:
+        """Close the connection, which is at rest and in order, as the driver does.
+
+        Args:
+            reason: Why, as `PoolStats.discarded` counts it.
+        """
+        self.owner.logger.debug(
+            "Retiring connection %r (%s)", self.dbapi_connection, reason
+        )
+        self.owner.discarded.add(reason)
+        self.close()
 
     def checkin(self, _fairy_was_created: bool = True) -> None:
         """Go back to the pool, whatever the listeners do.
@@ -54,8 +152,59 @@ class Entry(ConnectionRecord):
         An error of a `checkin` listener ends SQLAlchemy's check-in half-way; whoever
         keeps that error keeps this entry alive, and with it the slot.
         """
+        if self.finalize_callback or self.owner.bounds_checkins:
+            self.bound_checkin()
         try:
             ConnectionRecord.checkin(self, _fairy_was_created)  # sooner than super()
-        except BaseException:
+        except BaseException as error:
+            deadlines.explain(self, error)
             self.owner.give_up(self)
             raise
+
+    # --- bounds that outlast a call --------------------------------------------------
+
+    def bound_checkout(self) -> None:
+        """Bound what listeners ask of the connection before it is lent."""
+        if self.socket is not None and self.due is not None:
+            self.bound = True
+            self.step = ("checkout", round(self.due - self.began, 3))
+            self.socket.arm(_native.CALL, self.due - monotonic())
+
+    def bound_holding(self) -> None:
+        """Begin to count how long the connection is held."""
+        block = deadlines.current()
+        if block is not None:
+            block.cover(self)
+        limit = self.owner.settings.hold_timeout
+        if limit is not None and self.socket is not None:
+            self.bound = True
+            self.socket.arm(_native.HOLD, limit)
+
+    def bound_checkin(self) -> None:
+        """Bound what others do while the connection comes back, until it rests."""
+        limit = self.owner.settings.reset_timeout
+        if limit is not None and self.socket is not None:
+            self.bound = True
+            self.step = ("reset", limit)
+            self.socket.arm(_native.CALL, limit)
+
+    def unbound(self) -> None:
+        """End what was counted: the connection comes to rest."""
+        socket = self.socket
+        if socket is not None:
+            socket.disarm(_native.CALL)
+            socket.disarm(_native.HOLD)
+            if socket.disarm(_native.BLOCK):
+                return  # what has passed stays known until it is discarded
+        self.block = None
+        self.bound = False
+
+
+def begin_reset(_: object, record: object, _state: object) -> None:
+    """Bound a check-in before other listeners of `reset` ask anything.
+
+    Args:
+        record: The pool entry; None for a connection that was detached.
+    """
+    if isinstance(record, Entry):
+        record.bound_checkin()

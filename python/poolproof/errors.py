@@ -1,9 +1,13 @@
 """What the pool raises.
 
     sqlalchemy.exc.OperationalError
+     ├─ BreakerOpen           no attempt to connect is made now
      └─ ConnectionForked      a connection of the parent was used in a child
     sqlalchemy.exc.TimeoutError
-     └─ PoolTimeout           no slot became free in time
+     └─ PoolTimeout           no connection was to be had in time
+    builtins.TimeoutError
+     └─ DeadlineExceeded      why the socket of a connection was shut: the cause of the
+                              driver's error, or of a PoolTimeout
 
 All of them survive pickling, as Celery and multiprocessing need it.
 """
@@ -17,7 +21,61 @@ from sqlalchemy import exc
 if TYPE_CHECKING:
     from poolproof.stats import Holder
 
-__all__ = ["ConnectionForked", "PoolTimeout"]
+__all__ = ["BreakerOpen", "ConnectionForked", "DeadlineExceeded", "PoolTimeout"]
+
+
+class BreakerOpen(exc.DontWrapMixin, exc.OperationalError):
+    """A connection would have to be opened, and too many attempts have failed.
+
+    Nothing was tried and nothing was sent. Its cause is the last real error. One caller
+    at a time tries again as the backoff says; the first success ends it.
+
+    Attributes:
+        pool: The pool's name.
+        failures: Attempts that have failed in a row.
+        failing_s: Since the first of them, in seconds.
+        probe_in_s: Until the next attempt is due, in seconds; 0 when it is due or under
+            way.
+        last_error: The first line of the last real error.
+    """
+
+    __module__ = "poolproof"
+
+    def __init__(
+        self,
+        pool: str,
+        failures: int,
+        failing_s: float,
+        probe_in_s: float,
+        last_error: str,
+    ) -> None:
+        """Make the error; the arguments are its attributes."""
+        self.pool = pool
+        self.failures = failures
+        self.failing_s = failing_s
+        self.probe_in_s = probe_in_s
+        self.last_error = last_error
+        probe = f"is due in {probe_in_s:.2f} s" if probe_in_s else "is due or under way"
+        text = (
+            f"pool {pool!r} does not connect now: {failures} failed in a row within "
+            f"{failing_s:.1f} s, as many as fail_fast_after allows or more. The next "
+            f"attempt {probe}. The last error: {last_error}"
+        )
+        super().__init__(None, None, ConnectionRefusedError(text))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the attributes."""
+        return type(self), (
+            self.pool,
+            self.failures,
+            self.failing_s,
+            self.probe_in_s,
+            self.last_error,
+        )
+
+    def __str__(self) -> str:
+        """The sentence alone, without the driver prefix and the background link."""
+        return str(self.orig)
 
 
 class ConnectionForked(exc.DontWrapMixin, exc.OperationalError):
@@ -64,8 +122,55 @@ class ConnectionForked(exc.DontWrapMixin, exc.OperationalError):
         return str(self.orig)
 
 
+class DeadlineExceeded(TimeoutError):  # noqa: N818 - as TimeoutError has it
+    """A deadline passed, and the socket was shut to end the call.
+
+    Never raised by itself: it is the cause of the error that the call ended with, which
+    SQLAlchemy takes for an ordinary disconnect.
+
+    Attributes:
+        step: What took too long: ``"checkout"``, ``"connect"``, ``"ping"``,
+            ``"rollback"``, ``"reset"``, ``"deadline"`` (a block under
+            `poolproof.deadline`) or ``"hold"``.
+        limit: How long it might have taken, in seconds.
+        backend_pid: The server's process id of the session, when it is known.
+    """
+
+    __module__ = "poolproof"
+
+    def __init__(self, step: str, limit: float, backend_pid: int | None = None) -> None:
+        """Make the error; the arguments are its attributes."""
+        self.step = step
+        self.limit = limit
+        self.backend_pid = backend_pid
+        session = "" if backend_pid is None else f" (backend pid {backend_pid})"
+        what, advice = _STEPS.get(step, (step, "raise the timeout"))
+        super().__init__(
+            f"the limit of {limit:g} s for {what} has passed{session}. Look at the "
+            f"network and the server, or {advice}"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the attributes."""
+        return type(self), (self.step, self.limit, self.backend_pid)
+
+
+_STEPS = {
+    "checkout": ("a whole checkout", "raise checkout_timeout"),
+    "connect": ("connecting", "raise checkout_timeout"),
+    "ping": ("a ping", "raise ping_timeout"),
+    "rollback": ("a rollback", "raise reset_timeout"),
+    "reset": ("a reset at check-in", "raise reset_timeout"),
+    "deadline": ("a block under poolproof.deadline", "give the block more seconds"),
+    "hold": ("holding a connection", "return it sooner, or raise hold_timeout"),
+}
+
+
 class PoolTimeout(exc.TimeoutError):
-    """No slot of the pool became free in time.
+    """No connection was to be had in time.
+
+    Its cause, when it has one, says why: the last error of connecting, or a
+    `DeadlineExceeded`.
 
     Attributes:
         pool: The pool's name.
@@ -75,6 +180,7 @@ class PoolTimeout(exc.TimeoutError):
         waiting: Other callers still waiting then.
         waited: How long this caller waited, in seconds.
         holders: Who has held a slot longest, longest first, at most five.
+        reason: What kept a caller who had a slot; empty for one who waited for a slot.
     """
 
     __module__ = "poolproof"
@@ -88,6 +194,7 @@ class PoolTimeout(exc.TimeoutError):
         waiting: int,
         waited: float,
         holders: tuple[Holder, ...] = (),
+        reason: str = "",
     ) -> None:
         """Make the error; the arguments are its attributes."""
         self.pool = pool
@@ -97,9 +204,15 @@ class PoolTimeout(exc.TimeoutError):
         self.waiting = waiting
         self.waited = waited
         self.holders = holders
+        self.reason = reason
         super().__init__(self._text(), code="3o7r")
 
     def _text(self) -> str:
+        if self.reason:
+            return (
+                f"pool {self.pool!r} gave no connection within {self.waited:.2f} s: "
+                f"{self.reason}"
+            )
         held = "; ".join(str(holder) for holder in self.holders) or "nobody"
         return (
             f"pool {self.pool!r} gave no connection within {self.waited:.2f} s: "
@@ -118,4 +231,5 @@ class PoolTimeout(exc.TimeoutError):
             self.waiting,
             self.waited,
             self.holders,
+            self.reason,
         )

@@ -1,23 +1,40 @@
 """What an error means, and what it costs.
 
 The rows stand in the Rust core (``src/fault/rows.rs``) and on the page "Faults" of the
-documents; `classify` shows what they say about one exception.
+documents; `register` adds rows of one's own, and `classify` shows what all of them say
+about one exception.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 from poolproof import _native
-from poolproof._signal import Phase, ReadOnly, Signal, phase_of, read, unwrap
+from poolproof._signal import (
+    Phase,
+    ReadOnly,
+    Signal,
+    driver_named,
+    named,
+    phase_of,
+    read,
+    unwrap,
+)
 
-__all__ = ["Cost", "Fault", "Outcome", "Retry", "Verdict", "classify"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Cost", "Fault", "Outcome", "Retry", "Verdict", "classify", "register"]
 
 Cost = Literal["nothing", "connection", "generation"]
 Retry = Literal["never", "reconnect", "whole_unit"]
 Outcome = Literal["not_done", "done", "unknown"]
+
+_SQLSTATE = re.compile("[0-9A-Z]{2}(?:[0-9A-Z]{3})?")
+_CLASS_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 
 
 class Fault(str, Enum):
@@ -67,6 +84,150 @@ class Verdict:
     outcome: Outcome
     cause: str
 
+    def __post_init__(self) -> None:
+        """Refuse what is no verdict.
+
+        Raises:
+            ValueError: A value that its attribute does not have.
+        """
+        for name, allowed in (
+            ("fault", tuple(Fault)),
+            ("cost", get_args(Cost)),
+            ("retry", get_args(Retry)),
+            ("outcome", get_args(Outcome)),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                msg = f"{name} is one of {_listed(allowed)}, not {value!r}"
+                raise ValueError(msg)
+
+
+class _Row(NamedTuple):
+    """A row of the application's own, as the core reads it."""
+
+    fault: str
+    sqlstate: str | None
+    message: str | None
+    exception: str | None
+    driver: str | None
+    cause: str
+
+
+# No lock: one step on a dict is atomic, and a lock that another thread held at a fork
+# would stay locked in the child for ever.
+_own: dict[object, _Row] = {}
+
+
+def register(
+    fault: Fault,
+    *,
+    sqlstate: str | None = None,
+    message: str | None = None,
+    exception: type[BaseException] | str | None = None,
+    driver: str | None = None,
+    cause: str = "a row of the application's own",
+) -> Callable[[], None]:
+    """Add a row to the fault table, for this process and its children.
+
+    All conditions of a row must hold. Rows of one's own are looked at before the
+    built-in ones, and the newest first. What a fault costs does not change: choose the
+    fault that costs what it should, or decide case by case with `poolproof.on_fault`.
+
+    Args:
+        fault: What the error means; `Fault.NONE` makes it an ordinary error.
+        sqlstate: Five characters, or the two of a class of SQLSTATEs.
+        message: What the first line of the driver's message, or the line of a failed
+            connection attempt, contains outside of double quotes. It is looked at
+            where the error has no SQLSTATE, or *sqlstate* is given as well.
+        exception: A class of exceptions, or its name with its module such as
+            ``"rq.timeouts.JobTimeoutException"``; its subclasses count. With
+            `Fault.INTERRUPTED` it is found as well where the driver hides it behind an
+            error of its own.
+        driver: Only errors of this driver, such as ``"psycopg"``. SQLSTATEs and
+            messages of a driver that is not one of PostgreSQL's count only so.
+        cause: The cause in words, for logs and `Verdict.cause`; one line.
+
+    Returns:
+        A function that takes the row out again; calling it again does nothing.
+
+    Raises:
+        TypeError: An argument of the wrong type.
+        ValueError: No condition, or one that cannot hold or always does.
+    """
+    if not isinstance(fault, Fault):
+        msg = f"register needs a Fault, not {fault!r}"  # type: ignore[unreachable]  # callers without types
+        raise TypeError(msg)
+    for name, text in (
+        ("sqlstate", sqlstate),
+        ("message", message),
+        ("driver", driver),
+        ("cause", cause),
+    ):
+        known: object = text
+        if not isinstance(known, str) and (known is not None or name == "cause"):
+            msg = f"{name} is a text, not {known!r}"
+            raise TypeError(msg)
+        if text is not None and (not text.strip() or len(text.splitlines()) != 1):
+            msg = f"{name} is one line that is not empty, not {text!r}"
+            raise ValueError(msg)
+    if sqlstate is None and message is None and exception is None:
+        msg = "a row needs a sqlstate, a message or an exception to be recognised by"
+        raise ValueError(msg)
+    if sqlstate is not None and not _SQLSTATE.fullmatch(sqlstate):
+        msg = (
+            "sqlstate is five digits and capital letters, or the first two for a "
+            f"class, not {sqlstate!r}"
+        )
+        raise ValueError(msg)
+    kind = None if exception is None else _class_path(exception)
+    if kind in {"builtins.BaseException", "builtins.Exception"}:
+        msg = f"every error is a {kind}: name a narrower class"
+        raise ValueError(msg)
+    key = object()
+    _own[key] = _Row(
+        fault.value,
+        sqlstate,
+        None if message is None else _text(message),
+        kind,
+        None if driver is None else driver_named(driver.strip()),
+        cause.strip(),
+    )
+
+    def remove() -> None:
+        _own.pop(key, None)
+
+    return remove
+
+
+def _class_path(exception: object) -> str:
+    if isinstance(exception, type) and issubclass(exception, BaseException):
+        return named(exception)
+    if not isinstance(exception, str):
+        msg = f"exception is a class of exceptions or its name, not {exception!r}"
+        raise TypeError(msg)
+    if not _CLASS_PATH.fullmatch(exception):
+        msg = (
+            "exception is the name of a class with its module, such as "
+            f"'builtins.TimeoutError', not {exception!r}"
+        )
+        raise ValueError(msg)
+    return exception
+
+
+def _text(message: str) -> str:
+    text = _native.fault_text(message)
+    if not text.strip('" '):
+        msg = (
+            "message needs words outside of double quotes, where the application's "
+            f"own words stand, not {message!r}"
+        )
+        raise ValueError(msg)
+    return text
+
+
+def _listed(values: tuple[str, ...]) -> str:
+    return ", ".join(repr(str(value)) for value in values)
+
 
 def classify(error: BaseException) -> Verdict:
     """Say what an exception means and costs.
@@ -99,6 +260,7 @@ def judge(
     phase: Phase = "unknown",
     read_only: ReadOnly = "unknown",
     closed: bool = False,
+    busy: bool = False,
     disconnect: bool = False,
     sees_sockets: bool = True,
 ) -> Verdict:
@@ -109,21 +271,16 @@ def judge(
         phase: What was being done.
         read_only: Who made the transaction read-only.
         closed: Whether the driver says that the connection is closed or broken.
+        busy: Whether the driver says that it is in the middle of a command.
         disconnect: Whether SQLAlchemy has taken it for a disconnect.
         sees_sockets: Whether the pool looks at sockets before it hands them on.
     """
-    fault, cost, retry, outcome, cause = _native.classify(
-        sqlstate=signal.sqlstate,
-        message=signal.message,
-        classes=signal.classes,
-        driver=signal.driver,
-        dbapi=signal.dbapi,
-        frames=signal.frames,
-        by_driver=signal.by_driver,
-        interruption=signal.interruption,
+    fault, cost, retry, outcome, cause, _ = look_up(
+        signal,
         phase=phase,
         read_only=read_only,
         closed=closed,
+        busy=busy,
         disconnect=disconnect,
         sees_sockets=sees_sockets,
     )
@@ -133,4 +290,69 @@ def judge(
         retry=cast("Retry", retry),
         outcome=cast("Outcome", outcome),
         cause=cause,
+    )
+
+
+def look_up(
+    signal: Signal,
+    *,
+    phase: Phase = "unknown",
+    read_only: ReadOnly = "unknown",
+    closed: bool = False,
+    busy: bool = False,
+    disconnect: bool = False,
+    sees_sockets: bool = True,
+) -> tuple[str, str, str, str, str, int | None]:
+    """Ask the core; see `judge`.
+
+    Returns:
+        Fault, cost, retry, outcome and cause by name, and the number of the built-in
+        row that held, if one did.
+    """
+    return _native.classify(
+        sqlstate=signal.sqlstate,
+        message=signal.message,
+        classes=signal.classes,
+        masked=signal.masked,
+        driver=signal.driver,
+        dbapi=signal.dbapi,
+        frames=signal.frames,
+        by_driver=signal.by_driver,
+        interruption=signal.interruption,
+        deadline=signal.deadline,
+        survived=signal.survived,
+        phase=phase,
+        read_only=read_only,
+        closed=closed,
+        busy=busy,
+        disconnect=disconnect,
+        sees_sockets=sees_sockets,
+        own=[*reversed(_own.values())],
+    )
+
+
+def appraise(
+    fault: Fault,
+    *,
+    cause: str | None = None,
+    phase: Phase = "unknown",
+    sees_sockets: bool = True,
+) -> Verdict:
+    """Say what a fault costs that was seen without an error.
+
+    Args:
+        fault: What it means.
+        cause: The cause in words; None is the fault's own sentence.
+        phase: What was being done; ``"ping"`` for a connection that nobody uses.
+        sees_sockets: Whether the pool looks at sockets before it hands them on.
+    """
+    cost, retry, outcome, meaning = _native.fault_price(
+        fault.value, phase=phase, sees_sockets=sees_sockets
+    )
+    return Verdict(
+        fault=fault,
+        cost=cast("Cost", cost),
+        retry=cast("Retry", retry),
+        outcome=cast("Outcome", outcome),
+        cause=meaning if cause is None else cause,
     )

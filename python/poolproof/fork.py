@@ -18,24 +18,19 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sqlalchemy.engine.default import DefaultDialect
-
 from poolproof import _native, sockets
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.errors import ConnectionForked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from poolproof.pool import Pool
 
-__all__ = ["ForkedFairy", "after_fork", "forked_error"]
+__all__ = ["ForkedFairy", "after_fork", "forked_error", "renewed_generation"]
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 # Driver connections that came over the fork. They are immortal, so an id says enough.
 _inherited: set[int] = set()
-_SQLALCHEMYS_ENDS = (DefaultDialect.do_commit, DefaultDialect.do_rollback)
-_renewed_generation = _native.generation()
+renewed_generation = _native.generation()
 _renewed_pid = os.getpid()
 _parent_pid = os.getppid()
 
@@ -49,15 +44,15 @@ def after_fork() -> None:
     bypassed the C library (a raw `clone` system call, `_Fork`) the call itself severs
     the inherited sockets.
     """
-    global _renewed_generation, _renewed_pid, _parent_pid  # noqa: PLW0603 - the state of this process
+    global renewed_generation, _renewed_pid, _parent_pid  # noqa: PLW0603 - the state of this process
     pid = os.getpid()
-    if pid != _renewed_pid and _native.generation() == _renewed_generation:
+    if pid != _renewed_pid and _native.generation() == renewed_generation:
         _native.forked()
-    if _native.generation() == _renewed_generation:
+    if _native.generation() == renewed_generation:
         return
     # Set first: what follows may come back here.
     _parent_pid, _renewed_pid = _renewed_pid, pid
-    _renewed_generation = _native.generation()
+    renewed_generation = _native.generation()
     sockets.forget_all()
     for pool in list(_pools):
         pool.renew()
@@ -78,7 +73,7 @@ def renew(pool: Pool) -> None:
 
 def is_current() -> bool:
     """Tell whether this process has been renewed since its last fork."""
-    return _native.generation() == _renewed_generation
+    return _native.generation() == renewed_generation
 
 
 def forked_error(connection: object) -> ConnectionForked | None:
@@ -124,6 +119,11 @@ def disown(connection: object) -> None:
 def enroll(pool: Pool) -> None:
     """Have `pool` renewed in children, for as long as it lives."""
     _pools.add(pool)
+
+
+def pools() -> list[Pool]:
+    """Return the pools of this process, those of disposed engines included."""
+    return list(_pools)
 
 
 class ForkedFairy(ConnectionFairy):
@@ -201,67 +201,6 @@ class ForkedFairy(ConnectionFairy):
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         pass
-
-
-def protect(dialect: Any) -> None:
-    """Have a dialect's transaction verbs look for a fork first. Idempotent.
-
-    They are all that SQLAlchemy calls on an inherited connection before anything of the
-    pool runs, and so all that a fork without Python hooks can surprise.
-
-    Args:
-        dialect: The dialect instance of one engine.
-    """
-    if getattr(dialect.do_rollback, "looks_for_forks", False):
-        return
-    for name, look_then in (
-        ("do_begin", _look_then_begin),
-        ("do_commit", _look_then_end),
-        ("do_rollback", _look_then_end),
-        ("do_rollback_to_savepoint", _look_then_undo),
-        ("do_rollback_twophase", _look_then_undo),
-    ):
-        verb = getattr(dialect, name, None)  # SQLAlchemy's stand-in has no do_begin
-        if verb is not None:
-            setattr(dialect, name, look_then(verb))
-
-
-def _look_then_end(verb: Callable[[Any], None]) -> Callable[[Any], None]:
-    generation = _native.generation
-    # SQLAlchemy's own verbs only call the driver's method. The fairy would pass that on
-    # from its __getattr__, at each check-in; what others write gets the fairy.
-    own = getattr(verb, "__func__", None) in _SQLALCHEMYS_ENDS
-
-    def looking(connection: Any) -> None:
-        if generation() != _renewed_generation:
-            after_fork()
-        if own and type(connection) is ConnectionFairy:
-            connection = connection.dbapi_connection
-        verb(connection)
-
-    looking.looks_for_forks = True  # type: ignore[attr-defined]
-    return looking
-
-
-def _look_then_begin(verb: Callable[[Any], None]) -> Callable[[Any], None]:
-    def looking(connection: Any) -> None:
-        if _native.generation() != _renewed_generation:
-            after_fork()
-        if isinstance(connection, ForkedFairy):
-            # Most dialects send nothing here, so nothing else would refuse.
-            raise connection.error()
-        verb(connection)
-
-    return looking
-
-
-def _look_then_undo(verb: Callable[..., None]) -> Callable[..., None]:
-    def looking(connection: Any, *args: Any, **kwargs: Any) -> None:
-        # A statement undoes these, and on an inherited connection it would be refused.
-        if forked_error(connection) is None:
-            verb(connection, *args, **kwargs)
-
-    return looking
 
 
 def renew_listeners(pool: Pool) -> None:

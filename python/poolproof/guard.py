@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, Engine
 
-from poolproof import fork
-from poolproof._signal import Phase, ReadOnly, phase_of, read, read_only_of
+from poolproof import deadlines, fork
+from poolproof._signal import Phase, ReadOnly, Signal, phase_of, read, read_only_of
+from poolproof.entry import Entry
 from poolproof.faults import Fault, Verdict, judge
-from poolproof.observe import FaultEvent, emit
+from poolproof.observe import report
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
@@ -25,6 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["guard", "protect"]
 
 _log = logging.getLogger("poolproof.guard")
+
+# Faults that leave it open whether the connection is still in step.
+_DOUBTFUL = frozenset({Fault.CORRUPTION, Fault.INTERRUPTED, Fault.SUSPECT})
+
+# libpq's PQTRANS_ACTIVE.
+_ACTIVE = 1
 
 _HOOK = "_poolproof_hook"
 _PID = "_poolproof_backend_pid"
@@ -107,13 +112,16 @@ class _Hook:
                 forked = error
             ctx.is_disconnect = True
             ctx.invalidate_pool_on_disconnect = False
-            _report(judge(read(forked)), forked, None, ctx, None)
+            report(judge(read(forked)), error=forked, driver=ctx.dialect.driver)
             return None if forked is error else forked
         if isinstance(error, sa_exc.StatementError):
             # It has been here before, or it came from another engine inside a hook.
             return None
 
         connection = _usable(ctx.connection)
+        entry = _entry(connection)
+        if entry is not None:
+            deadlines.explain(entry, error)
         raw = _raw(connection)
         driver = _driver_connection(connection)
         signal = read(error, ctx.dialect.driver)
@@ -122,66 +130,60 @@ class _Hook:
             phase=_phase(ctx, raw),
             read_only=_read_only(ctx, raw, driver, signal.sqlstate),
             closed=_closed(driver),
+            busy=_busy(driver),
             disconnect=ctx.is_disconnect,
             # SQLAlchemy's own ping replaces every connection when it finds one dead.
             sees_sockets=self.sees_sockets and not ctx.is_pre_ping,
         )
-        if verdict.fault is Fault.NONE:
-            return None
-        _charge(ctx, verdict)
-        _report(verdict, error, signal.sqlstate, ctx, _pid(connection, driver))
+        final = verdict
+        if verdict.fault is not Fault.NONE:
+            final = report(
+                verdict,
+                driver=ctx.dialect.driver,
+                error=error,
+                sqlstate=signal.sqlstate,
+                backend_pid=_pid(connection, driver),
+            )
+            _charge(ctx, final, overruled=final is not verdict)
+        if entry is not None:
+            _tell_pool(entry, signal, verdict, final)
         return None
 
 
-def _charge(ctx: ExceptionContext, verdict: Verdict) -> None:
+def _charge(ctx: ExceptionContext, verdict: Verdict, *, overruled: bool) -> None:
     """Make SQLAlchemy discard what the verdict says.
 
     Both flags are needed: SQLAlchemy discards nothing unless it takes the error for a
-    disconnect. That flag is only ever set here, never taken back.
+    disconnect. Only a listener's verdict takes that flag back, never the table's.
     """
     if verdict.cost != "nothing":
         ctx.is_disconnect = True
         ctx.invalidate_pool_on_disconnect = verdict.cost == "generation"
+    elif overruled:
+        ctx.is_disconnect = False
 
 
-def _report(
-    verdict: Verdict,
-    error: BaseException,
-    sqlstate: str | None,
-    ctx: ExceptionContext,
-    pid: int | None,
-) -> None:
-    """Log a fault once and give it to the listeners.
+def _tell_pool(entry: Entry, signal: Signal, found: Verdict, final: Verdict) -> None:
+    """Tell our pool what to do with the connection, by way of its entry.
 
-    The line has no text of the driver's: that may hold values of the application.
+    A connection that is discarded is severed now, so that what SQLAlchemy and the
+    driver do to close it sends nothing: a goodbye, or a rollback, would be taken for
+    something else by a peer that is out of step, and would wait for one that hangs. A
+    connection about which the error cannot tell is marked, and the pool finds out.
     """
-    event_ = FaultEvent(
-        fault=verdict.fault,
-        verdict=verdict,
-        backend_pid=pid,
-        process_id=os.getpid(),
-        driver=ctx.dialect.driver,
-        sqlstate=sqlstate,
-        exception=error,
-        when=datetime.now(timezone.utc),
-    )
-    # A connection of the parent is no loss of this process, and the caller is told.
-    harmless = verdict.cost == "nothing" or verdict.fault is Fault.FORKED
-    _log.log(
-        logging.INFO if harmless else logging.WARNING,
-        "%s: %s; cost %s, retry %s, outcome %s "
-        "(sqlstate %s, backend pid %s, process id %s, driver %s)",
-        verdict.fault,
-        verdict.cause,
-        verdict.cost,
-        verdict.retry,
-        verdict.outcome,
-        sqlstate,
-        pid,
-        event_.process_id,
-        event_.driver,
-    )
-    emit(event_)
+    if final.cost != "nothing":
+        if not signal.deadline:  # that has a reason of its own
+            entry.reason = final.fault.value
+        if entry.socket is not None:
+            entry.socket.sever()
+    elif found.fault in _DOUBTFUL or not signal.dbapi:
+        entry.suspect = True
+
+
+def _entry(connection: PoolProxiedConnection | None) -> Entry | None:
+    """Return the place in our pool that a connection is in, if it is in one."""
+    record = getattr(connection, "_connection_record", None)
+    return record if isinstance(record, Entry) else None
 
 
 def _usable(connection: Connection | None) -> PoolProxiedConnection | None:
@@ -209,6 +211,15 @@ def _closed(driver: object) -> bool:
         or getattr(driver, "broken", False)
         or (callable(is_closed) and is_closed())
     )
+
+
+def _busy(driver: object) -> bool:
+    """Whether the driver says so (psycopg2, psycopg); after a whole call it is not."""
+    ask = getattr(driver, "get_transaction_status", None)
+    pgconn = getattr(driver, "pgconn", None)
+    if callable(ask):
+        return bool(ask() == _ACTIVE)
+    return getattr(pgconn, "transaction_status", None) == _ACTIVE
 
 
 def _phase(ctx: ExceptionContext, raw: object) -> Phase:

@@ -1,35 +1,42 @@
-"""Listening to faults."""
+"""Listening to faults, and overruling what they cost."""
 
 from __future__ import annotations
 
 import logging
+import os
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
+
+from poolproof.errors import DeadlineExceeded
+from poolproof.faults import Fault, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
-    from poolproof.faults import Fault, Verdict
-
-__all__ = ["FaultEvent", "on_fault"]
+__all__ = ["FaultEvent", "on_fault", "report"]
 
 _log = logging.getLogger("poolproof.guard")
+
+# Faults after which the connection may answer what somebody else asked.
+_OUT_OF_STEP = frozenset({Fault.CORRUPTION, Fault.INTERRUPTED})
+_COSTS = ("nothing", "connection", "generation")  # cheapest first
 
 
 @dataclass(frozen=True, slots=True)
 class FaultEvent:
-    """One fault, as the guard saw it.
+    """One fault, as the guard or the pool saw it.
 
     Attributes:
         fault: What the error means.
-        verdict: What it cost, whether to repeat, what is known about the work.
+        verdict: What it is to cost, whether to repeat, what is known about the work.
         backend_pid: The server's process id of the session, when it is known.
         process_id: This process.
         driver: The driver's name.
         sqlstate: The SQLSTATE, when there was one.
-        exception: The driver's own exception; its text may hold user data.
+        exception: The driver's own exception, whose text may hold user data; None where
+            the pool saw the fault by itself, on a connection that nobody was using.
         when: The time, in UTC.
     """
 
@@ -39,7 +46,7 @@ class FaultEvent:
     process_id: int
     driver: str
     sqlstate: str | None
-    exception: BaseException
+    exception: BaseException | None
     when: datetime
 
 
@@ -54,11 +61,18 @@ def on_fault(callback: Callable[[FaultEvent], object]) -> Callable[[], None]:
     """Call a function at each fault.
 
     It is called in the thread that met the fault, before the error reaches the caller,
-    so it should be quick. What it returns is ignored; what it raises is logged. A fault
-    that it causes itself is logged and not given to listeners again.
+    so it should be quick. What it raises is logged. A fault that it causes itself is
+    logged and not given to listeners again.
+
+    A `Verdict` that it returns takes the place of the event's. Functions are called in
+    the order in which they were given here; each sees the verdict as it stands by then,
+    and the last one that answers decides. A smaller cost is obeyed too, even of what
+    SQLAlchemy takes for a disconnect; for a connection that may be out of step
+    (corruption, an interruption) it is logged as a warning.
 
     Args:
-        callback: Called with a `FaultEvent`.
+        callback: Called with a `FaultEvent`. Returns a `Verdict` or None; anything else
+            is logged and ignored.
 
     Returns:
         A function that ends the subscription; calling it again does nothing.
@@ -78,18 +92,100 @@ def on_fault(callback: Callable[[FaultEvent], object]) -> Callable[[], None]:
     return remove
 
 
-def emit(event: FaultEvent) -> None:
-    """Give an event to every listener."""
+def report(
+    verdict: Verdict,
+    *,
+    driver: str,
+    error: BaseException | None = None,
+    sqlstate: str | None = None,
+    backend_pid: int | None = None,
+) -> Verdict:
+    """Give a fault to the listeners, and log it once.
+
+    The line has no text of the driver's: that may hold values of the application.
+
+    Args:
+        verdict: What the table says.
+        driver: The driver's name.
+        error: The driver's exception, if there was one.
+        sqlstate: The SQLSTATE, if there was one.
+        backend_pid: The server's process id of the session, if it is known.
+
+    Returns:
+        The verdict that stands: *verdict*, or what a listener put in its place.
+    """
+    event = FaultEvent(
+        fault=verdict.fault,
+        verdict=verdict,
+        backend_pid=backend_pid,
+        process_id=os.getpid(),
+        driver=driver,
+        sqlstate=sqlstate,
+        exception=error,
+        when=datetime.now(timezone.utc),
+    )
+    final = _emit(event)
+    # A connection of the parent is no loss of this process, and the caller is told.
+    harmless = final.cost == "nothing" or final.fault is Fault.FORKED
+    _log.log(
+        logging.INFO if harmless else logging.WARNING,
+        "%s: %s; cost %s, retry %s, outcome %s "
+        "(sqlstate %s, backend pid %s, process id %s, driver %s)%s",
+        final.fault,
+        _cause(final, error),
+        final.cost,
+        final.retry,
+        final.outcome,
+        sqlstate,
+        backend_pid,
+        event.process_id,
+        driver,
+        "" if final is verdict else ", as a listener of on_fault decided",
+    )
+    if verdict.fault in _OUT_OF_STEP and _is_cheaper(final, verdict):
+        _log.warning(
+            "a listener of on_fault kept a connection (backend pid %s) that may be out "
+            "of step: %s",
+            backend_pid,
+            verdict.cause,
+        )
+    return final
+
+
+def _cause(verdict: Verdict, error: BaseException | None) -> str:
+    """Say the cause, with the numbers of a deadline that has passed."""
+    passed = None if error is None else error.__cause__
+    if isinstance(passed, DeadlineExceeded):
+        return f"{verdict.cause} ({passed.step}, limit {passed.limit:g} s)"
+    return verdict.cause
+
+
+def _is_cheaper(one: Verdict, other: Verdict) -> bool:
+    return _COSTS.index(one.cost) < _COSTS.index(other.cost)
+
+
+def _emit(event: FaultEvent) -> Verdict:
+    """Give an event to every listener; return the verdict that stands then."""
     if not _listeners or _emitting.get():
-        return
+        return event.verdict
     token = _emitting.set(True)
     try:
         for callback in list(_listeners.values()):
             try:
-                callback(event)
+                answer = callback(event)
             except Exception as error:  # noqa: BLE001 - each is heard by itself
                 # Its context is the driver's error, whose text may hold user data.
                 error.__suppress_context__ = True
                 _log.exception("a listener of poolproof.on_fault failed")
+                continue
+            if isinstance(answer, Verdict):
+                event = replace(event, fault=answer.fault, verdict=answer)
+            elif answer is not None:
+                _log.error(
+                    "a listener of poolproof.on_fault returned a %s, which is neither "
+                    "a Verdict nor None; it is ignored",
+                    type(answer).__name__,
+                )
     finally:
         _emitting.reset(token)
+    return event.verdict

@@ -6,7 +6,6 @@ as a wait without end, the string "false" from a configuration file as true.
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any, SupportsIndex
 
@@ -31,6 +30,8 @@ _NUMBER_HINT = (
     "; values from a configuration file are strings: convert them, or use "
     "engine_from_config"
 )
+# What engine_from_config makes numbers of.
+_CONVERTED = frozenset({"pool_size", "max_overflow", "timeout", "recycle"})
 # engine_from_config leaves pool_pre_ping and pool_use_lifo as they are.
 _SWITCH_HINT = "; values from a configuration file are strings: convert them"
 
@@ -42,6 +43,10 @@ def _wrong(
     engine_name = _ENGINE_NAMES.get(name)
     also = f" ({engine_name} of create_engine)" if engine_name else ""
     return exc.ArgumentError(f"{name}{also} is {value!r}, but must be {allowed}{hint}")
+
+
+def _hint(name: str) -> str:
+    return _NUMBER_HINT if name in _CONVERTED else _SWITCH_HINT
 
 
 def integer(name: str, value: Any, *, minimum: int, meaning: str) -> int:
@@ -60,7 +65,7 @@ def integer(name: str, value: Any, *, minimum: int, meaning: str) -> int:
         ArgumentError: Not a whole number (a bool is none), or below `minimum`.
     """
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise _wrong(name, value, meaning, _NUMBER_HINT)
+        raise _wrong(name, value, meaning, _hint(name))
     number = operator.index(value)
     if number < minimum:
         raise _wrong(name, value, meaning, _NUMBER_HINT)
@@ -88,9 +93,14 @@ def seconds(
     if value is None and none_allowed:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _wrong(name, value, meaning, _NUMBER_HINT)
-    if math.isnan(value) or value < minimum:
-        raise _wrong(name, value, meaning, _NUMBER_HINT)
+        raise _wrong(name, value, meaning, _hint(name))
+    if value != value or value < minimum:  # noqa: PLR0124 - only NaN differs from itself
+        raise _wrong(name, value, meaning)
+    try:
+        float(value)
+    except OverflowError:
+        meaning += "; for no bound at all take None or infinity"
+        raise _wrong(name, value, meaning) from None
     return value
 
 
@@ -127,8 +137,9 @@ def choice(name: str, value: Any, *, allowed: tuple[object, ...], meaning: str) 
     Raises:
         ArgumentError: None of the allowed values.
     """
-    if value not in allowed:
-        raise _wrong(name, value, meaning)
+    # 1 equals True and is not meant here.
+    if not any(value == one and type(value) is type(one) for one in allowed):
+        raise _wrong(name, value, meaning, _SWITCH_HINT if True in allowed else "")
     return value
 
 
@@ -139,7 +150,7 @@ def check_base(kw: dict[str, Any]) -> None:
         kw: Keyword arguments of the pool.
 
     Raises:
-        ArgumentError: `recycle`, `pre_ping`, `echo` or `reset_on_return` is not what it
+        ArgumentError: `recycle`, `echo` or `reset_on_return` is not what it
             must be.
     """
     if "recycle" in kw:
@@ -150,8 +161,6 @@ def check_base(kw: dict[str, Any]) -> None:
             meaning="seconds, -1 (never) or more",
             none_allowed=False,
         )
-    if "pre_ping" in kw:
-        boolean("pre_ping", kw["pre_ping"])
     if "echo" in kw:
         choice(
             "echo",

@@ -11,23 +11,38 @@ Long, because it is one idea: a pool of SQLAlchemy's, whose methods are given.
 
 from __future__ import annotations
 
-import logging
+import dataclasses
+import math
 import os
 import sys
-import threading
-import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy.pool
+from sqlalchemy import event
 
-from poolproof import _native, fork, parameters, sockets
+from poolproof import (
+    _native,
+    connect_bounds,
+    deadlines,
+    drivers,
+    fork,
+    keeper,
+    parameters,
+    rest,
+    sockets,
+    upkeep,
+)
 from poolproof._sqlalchemy import ConnectionFairy
-from poolproof.entry import Entry
-from poolproof.errors import PoolTimeout
+from poolproof.connecting import Connecting
+from poolproof.entry import Entry, begin_reset
+from poolproof.errors import DeadlineExceeded, PoolTimeout
 from poolproof.guard import protect as guard_dialect
+from poolproof.settings import KEEP_ALIVE, PING_TIMEOUT, KeepAlive, Settings
 from poolproof.sleepers import Sleepers, locks_are_replaced
-from poolproof.stats import Holder, PoolStats
+from poolproof.stats import Discarded, Holder, PoolStats, name_holders
+from poolproof.verbs import protect as protect_verbs
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -59,6 +74,19 @@ class Pool(sqlalchemy.pool.Pool):
         max_overflow: int = 10,
         timeout: float | None = 30.0,
         use_lifo: bool = False,
+        pre_ping: bool | Literal["always"] = False,
+        ping_idle_after: float | None = 1.0,
+        ping_timeout: float = PING_TIMEOUT,
+        checkout_timeout: float | Literal["auto"] | None = "auto",
+        reset_timeout: float | None = 5.0,
+        hold_timeout: float | None = None,
+        hold_warning: float | None = None,
+        keep_alive: KeepAlive | None = KEEP_ALIVE,
+        tcp_user_timeout: float | None = None,
+        fail_fast_after: int | None = None,
+        max_lifetime: float | None = 1800.0,
+        max_idle: float | None = 600.0,
+        min_idle: int = 0,
         **kw: Any,
     ) -> None:
         """Make an empty pool; nothing is connected yet.
@@ -70,14 +98,41 @@ class Pool(sqlalchemy.pool.Pool):
             max_overflow: Connections allowed beyond `pool_size`, -1 or more; -1 sets no
                 bound. They are closed when they come back.
             timeout: How long to wait for a slot, in seconds, 0 or more; 0 does not
-                wait, None waits for ever. Connecting is not bounded by it.
+                wait, None waits for ever. Connecting is not bounded by it, but by
+                `checkout_timeout`.
             use_lifo: Lend the connection that was returned last, not the one that has
                 rested longest.
+            pre_ping: ``"always"`` asks the server before each checkout. True is taken,
+                and means what is done anyway: look at each connection, and ask where a
+                look cannot tell. Of another database than PostgreSQL: as SQLAlchemy.
+            ping_idle_after: Ask before lending a connection that has rested longer, in
+                seconds, 0 or more; None never asks for that reason.
+            ping_timeout: The longest wait for the answer, in seconds, more than 0.
+            checkout_timeout: The longest checkout as a whole, in seconds: waiting,
+                connecting, asking, and the queries of `connect` listeners. ``"auto"``
+                is `timeout` and 5 s more; None sets no bound.
+            reset_timeout: The longest rollback, reset or close, in seconds, or None.
+            hold_timeout: How long one caller may keep a connection, in seconds; then
+                its socket is shut. None sets no bound.
+            hold_warning: How long one caller may keep a connection before the stack of
+                its checkout is logged, once, in seconds. None never.
+            keep_alive: TCP keep-alives: seconds of silence, seconds between questions,
+                questions. None leaves the system's.
+            tcp_user_timeout: ``TCP_USER_TIMEOUT`` for every call, in seconds. None
+                sets it for the pool's own calls alone.
+            fail_fast_after: So many failed attempts to connect in a row make further
+                checkouts fail at once until one succeeds; None never.
+            max_lifetime: How old a connection may become, in seconds, 1 or more, give
+                or take a tenth; None sets no bound.
+            max_idle: How long a connection may rest unused, in seconds; None sets no
+                bound.
+            min_idle: Connections kept ready, 0 to `pool_size`.
             **kw: `recycle`, `echo`, `logging_name`, `reset_on_return`, `events`,
-                `dialect`, `pre_ping`, as for every SQLAlchemy pool.
+                `dialect`, as for every SQLAlchemy pool.
 
         Raises:
-            ArgumentError: A value of the wrong type or outside its range.
+            ArgumentError: A value of the wrong type or outside its range, or two that
+                do not go together.
             TypeError: A parameter that does not exist.
         """
         self._size = parameters.integer(
@@ -102,11 +157,40 @@ class Pool(sqlalchemy.pool.Pool):
         )
         self._lifo = parameters.boolean("use_lifo", use_lifo)
         parameters.check_base(kw)
+        self.settings = Settings(
+            pre_ping=pre_ping,
+            ping_idle_after=ping_idle_after,
+            ping_timeout=ping_timeout,
+            checkout_timeout=checkout_timeout,
+            reset_timeout=reset_timeout,
+            hold_timeout=hold_timeout,
+            hold_warning=hold_warning,
+            keep_alive=keep_alive,
+            tcp_user_timeout=tcp_user_timeout,
+            fail_fast_after=fail_fast_after,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            min_idle=min_idle,
+        )
+        self.settings.check_with(pool_size=self._size, timeout=self._timeout)
+        self._checkout_timeout = self.settings.whole_checkout(self._timeout)
+        self._bounds_holders = hold_timeout is not None
+        self.idle_after = math.inf if ping_idle_after is None else ping_idle_after
+        self.discarded = Discarded()
+        # When the keeper looks at this pool next, and whether it is to hear of each
+        # checkout and check-in.
+        self.next_look = keeper.first_look(self.settings)
+        self._is_minded = min_idle > 0 or hold_warning is not None
+        # Since it was made or disposed of.
+        self.is_used = False
         super().__init__(creator, **kw)
         if "_dialect" not in self.__dict__:
-            # SQLAlchemy's stand-in is one for all pools; fork.protect changes it.
+            # SQLAlchemy's stand-in is one for all pools; verbs.protect changes it.
             self._dialect = type(self._dialect)()
         guard_dialect(self._dialect, own_pool=True, pool=self)
+        self._choose_ping()
+        self.bounds_checkins = self._bounds_checkouts = False
+        self._see_listeners()
         self._generation = _native.generation()
         self._opened_by = os.getpid()
         self._idle: dict[int, Entry] = {}
@@ -114,6 +198,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._detached: weakref.WeakSet[ConnectionFairy] = weakref.WeakSet()
         self._sleepers = Sleepers()
         self._gate = self._make_gate()
+        self._connecting = Connecting(fail_fast_after)
         fork.enroll(self)
 
     def _make_gate(self) -> _native.Gate:
@@ -124,6 +209,31 @@ class Pool(sqlalchemy.pool.Pool):
             total=total,
             lifo=self._lifo,
         )
+
+    def _choose_ping(self) -> None:
+        """Leave SQLAlchemy's ping to databases that the pool has no question for."""
+        asks = getattr(self._dialect, "name", None) == "postgresql"
+        self._pre_ping = bool(self.settings.pre_ping) and not asks
+
+    def _see_listeners(self) -> None:
+        """See whose questions are to be bounded.
+
+        To ask for listeners at each checkout would cost a tenth of it. The first one
+        that is put on a pool replaces a collection, which is seen at once; one that is
+        put on the class is seen at the next connecting.
+        """
+        listeners = self.dispatch
+        resets = listeners.reset
+        self._seen_checkin = listeners.checkin
+        self._seen_checkout = listeners.checkout
+        self._seen_reset = resets
+        # Whoever has listened may listen again.
+        self.bounds_checkins |= bool(listeners.checkin)
+        self._bounds_checkouts |= bool(listeners.checkout)
+        commits = self._reset_on_return is sqlalchemy.pool.reset_commit
+        if (commits or resets) and begin_reset not in list(resets):
+            event.listen(self, "reset", begin_reset, insert=True)
+            self._seen_reset = listeners.reset
 
     # --- checkout -------------------------------------------------------------------
 
@@ -136,44 +246,90 @@ class Pool(sqlalchemy.pool.Pool):
         Raises:
             PoolTimeout: No slot became free within `timeout`.
         """
+        listeners = self.dispatch
+        if (
+            listeners.reset is not self._seen_reset
+            or listeners.checkin is not self._seen_checkin
+            or listeners.checkout is not self._seen_checkout
+        ):
+            self._see_listeners()
         fairy = ConnectionFairy._checkout(self)
         entry: Any = fairy._connection_record
         if entry is not None:
             entry.lent_to = entry.fairy_ref
             if entry.lent_to is None:  # a listener of the checkout forked: the child
                 return self.connect()
+            if entry.bound:
+                self._end_checkout(entry, fairy)
+            if self._bounds_holders or deadlines.ever_used:
+                entry.bound_holding()
+            if self._is_minded:
+                keeper.lent(self, entry)
         elif fairy.dbapi_connection is not None:
             self._detached.add(fairy)  # by a listener of the checkout
         return fairy
 
     def _do_get(self) -> ConnectionPoolEntry:
+        began = now = monotonic()
+        due = None if self._checkout_timeout is None else now + self._checkout_timeout
+        if deadlines.ever_used:
+            due = self._due(now, due)
         try:
             ticket = self._gate.acquire()
             if ticket is None:
-                ticket = self._wait()
+                ticket = self._wait(now, due)
+                now = monotonic()
             entry: Entry | None = ticket.take(self._idle)
             if entry is None:
-                entry = self._open_entry(ticket)
-            elif entry.socket is not None:
-                finding = entry.socket.probe()
-                if finding is not None:
-                    entry.ticket = ticket
-                    self._discard(entry, finding)
+                return self._open_entry(ticket, began, due)
         except _native.Forked:
             fork.renew(self)
             return self._do_get()
         entry.ticket = ticket
+        entry.began = began
+        entry.due = due
+        if entry.dbapi_connection is not None:
+            try:
+                if entry.expires_at <= now:
+                    finding: str | None = "lifetime"
+                else:
+                    finding = rest.at_checkout(entry, now)
+            except BaseException:  # interrupted in the middle of a question
+                self._discard(entry, "interrupted")
+                self.give_up(entry)
+                raise
+            if finding is not None:
+                self._discard(entry, finding)
+            elif self._bounds_checkouts:
+                entry.bound_checkout()
         return entry
 
-    def _open_entry(self, ticket: _native.Ticket) -> Entry:
+    def _due(self, now: float, due: float | None) -> float | None:
+        """Say when a checkout that begins now must have ended, inside a block or not.
+
+        Raises:
+            PoolTimeout: It must have ended before.
+        """
+        block = deadlines.current()
+        if block is None:
+            return due
+        if block.due <= now:
+            passed = DeadlineExceeded("deadline", block.seconds)
+            raise self._timed_out(0.0, str(passed)) from passed
+        return block.due if due is None else min(due, block.due)
+
+    def _open_entry(
+        self, ticket: _native.Ticket, began: float, due: float | None
+    ) -> Entry:
         """Connect for an empty slot.
 
         Raises:
             Forked: The process was forked meanwhile (by another greenlet), and this is
                 the child: the slot is one of the parent's pool.
         """
+        entry = Entry(self, began, due)
         try:
-            entry = Entry(self)
+            entry.get_connection()
         except BaseException as error:
             if ticket.used and isinstance(error, Exception):
                 raise _native.Forked from error
@@ -182,7 +338,20 @@ class Pool(sqlalchemy.pool.Pool):
         if ticket.used:
             entry.close()
             raise _native.Forked
+        entry.ticket = ticket
         return entry
+
+    def _end_checkout(self, entry: Entry, fairy: PoolProxiedConnection) -> None:
+        """End the bound of what listeners have asked of a connection.
+
+        Raises:
+            PoolTimeout: It has passed, and no listener said so.
+        """
+        if entry.socket is not None and entry.socket.disarm(_native.CALL):
+            passed = deadlines.exceeded(entry)
+            error = self._timed_out(monotonic() - entry.began, str(passed))
+            fairy.invalidate(error)
+            raise error from passed
 
     def remember(self, entry: Entry) -> None:
         """Have an entry made quiet in children, for as long as it lives.
@@ -196,37 +365,44 @@ class Pool(sqlalchemy.pool.Pool):
         """End an idle connection that is not at rest; the entry connects anew.
 
         Nothing is sent: a peer that is out of step would take it for something else.
+        One that is only too old is at rest, and ended as the driver does.
         """
-        if entry.dbapi_connection is None or entry.socket is None:
+        if finding == "lifetime":
+            try:
+                entry.retire(finding)
+            except BaseException:  # of a listener
+                self.give_up(entry)
+                raise
             return
-        # A server that goes away is routine; answers to nobody's question are not.
-        routine = finding != "desynchronised"
-        self.logger.log(
-            logging.INFO if routine else logging.WARNING,
-            "Connection %r is %s; replacing it",
-            entry.dbapi_connection,
-            finding,
+        self.logger.info(
+            "Connection %r is %s; replacing it", entry.dbapi_connection, finding
         )
-        entry.socket.sever()
+        rest.report(entry, finding)
+        entry.reason = finding
+        if entry.socket is not None:
+            entry.socket.sever()
         try:
             entry.invalidate()
         except BaseException:  # of a listener
             self.give_up(entry)
             raise
 
-    def _wait(self) -> _native.Ticket:
-        started = time.monotonic()
-        if self._timeout == 0:
+    def _wait(self, started: float, due: float | None) -> _native.Ticket:
+        limit = self._timeout
+        if due is not None:
+            left = max(0.0, due - started)
+            limit = left if limit is None else min(limit, left)
+        if limit == 0:
             ticket = None
         elif locks_are_replaced():
-            ticket = self._sleepers.wait(self._gate, self._timeout)
+            ticket = self._sleepers.wait(self._gate, limit)
         else:
-            ticket = self._gate.wait(self._timeout)
+            ticket = self._gate.wait(limit)
         if ticket is None:
-            raise self._timed_out(time.monotonic() - started)
+            raise self._timed_out(monotonic() - started)
         return ticket
 
-    def _timed_out(self, waited: float) -> PoolTimeout:
+    def _timed_out(self, waited: float, reason: str = "") -> PoolTimeout:
         stats = self.stats()
         return PoolTimeout(
             self._name(),
@@ -236,6 +412,7 @@ class Pool(sqlalchemy.pool.Pool):
             stats.waiting,
             waited,
             self.holders()[:_HOLDERS_NAMED],
+            reason,
         )
 
     # --- check-in -------------------------------------------------------------------
@@ -251,15 +428,28 @@ class Pool(sqlalchemy.pool.Pool):
                 fairy.dbapi_connection = None  # type: ignore[assignment]
             elif fairy.dbapi_connection is not None:
                 self._detached.add(fairy)
-        ticket = entry.ticket
-        answer = ticket.release(self._idle, entry)
-        if answer is None:
-            return
+        if entry.bound:
+            entry.unbound()
+        if entry.dbapi_connection is not None:
+            finding = rest.at_checkin(entry)
+            if finding is not None:
+                self._discard(entry, finding)
+            entry.rested_at = monotonic()
+        if self._is_minded:
+            keeper.returned(self, entry)
+        answer = entry.ticket.release(self._idle, entry)
+        if answer is not None:
+            self._let_go(entry, answer)
+        elif entry.expires_at < self.next_look:
+            keeper.look_at(self)
+
+    def _let_go(self, entry: Entry, answer: int) -> None:
+        """Do what the gate has answered about an entry that does not rest."""
         if answer == _SURPLUS:
             try:
                 entry.close()
             finally:
-                self._sleepers.wake(ticket.vacate())
+                self._sleepers.wake(entry.ticket.vacate())
         elif answer == _NOBODYS:
             self._close_nobodys(entry)
         else:
@@ -294,14 +484,22 @@ class Pool(sqlalchemy.pool.Pool):
         return open_and_watch
 
     def _open(self, create: Any, entry: Entry) -> DBAPIConnection:
-        fork.protect(self._dialect)
+        protect_verbs(self._dialect)
+        connect_bounds.protect(self._dialect)
         # create_engine(pool=…) sets it late.
         guard_dialect(self._dialect, own_pool=True)
+        self._choose_ping()
+        self._see_listeners()
         while True:
             before = _native.generation()
-            connection: DBAPIConnection = create(entry)
+            try:
+                with connect_bounds.Bound(entry.due) as bound:
+                    connection = self._connecting.open(create, entry)
+            except _native.Forked:
+                fork.renew(self)
+                continue
             if _native.generation() == before:
-                entry.socket = sockets.watch(connection)
+                self._take_over(connection, entry, bound.user_timeout_lent)
                 return connection
             # A greenlet that was connecting at the fork goes on in both processes: this
             # is the child, and the session is the parent's.
@@ -310,6 +508,29 @@ class Pool(sqlalchemy.pool.Pool):
                 _native.sever(number)
             fork.disown(connection)
 
+    def _take_over(
+        self, connection: DBAPIConnection, entry: Entry, user_timeout_lent: bool
+    ) -> None:
+        """Learn what a new connection is, and bound the queries of its listeners."""
+        entry.driver = driver = drivers.of(connection, self._dialect)
+        entry.suspect = entry.is_always_suspect = (
+            driver.must_ask or self.settings.pre_ping == "always"
+        )
+        entry.block = None
+        entry.socket = None
+        entry.expires_at = upkeep.expiry(self.settings)
+        try:
+            entry.socket = sockets.watch(
+                connection,
+                settings=self.settings,
+                off_is_chosen=driver.keeps_alive,
+                user_timeout_lent=user_timeout_lent,
+            )
+        except OSError:
+            super()._close_connection(connection)
+            raise
+        entry.bound_checkout()
+
     def _close_connection(
         self, connection: DBAPIConnection, *, terminate: bool = False
     ) -> None:
@@ -317,9 +538,15 @@ class Pool(sqlalchemy.pool.Pool):
             fork.renew(self)
         if fork.is_inherited(connection):
             return
-        if sockets.is_severed(connection):
+        socket = sockets.find(connection)
+        if socket is None:
+            super()._close_connection(connection, terminate=terminate)
+        elif socket.severed:
             self._close_severed(connection)
         else:
+            limit = self.settings.reset_timeout
+            if limit is not None:
+                socket.arm(_native.CALL, limit)
             super()._close_connection(connection, terminate=terminate)
         sockets.unwatch(connection)
 
@@ -355,7 +582,11 @@ class Pool(sqlalchemy.pool.Pool):
         self._detached = weakref.WeakSet()
         self._idle = {}
         self._opened_by = os.getpid()
+        self.next_look = keeper.first_look(self.settings)
+        self.is_used = False
+        self.discarded = Discarded()
         self._gate = self._make_gate()
+        self._connecting = self._connecting.renewed()
         self._generation = _native.generation()
         self._sleepers.wake_all()
 
@@ -366,6 +597,7 @@ class Pool(sqlalchemy.pool.Pool):
 
         The pool remains usable. In a child, connections of the parent are left alone.
         """
+        self.is_used = False
         try:
             idle, waiters = self._gate.expire_all(self._idle)
         except _native.Forked:
@@ -375,6 +607,7 @@ class Pool(sqlalchemy.pool.Pool):
             self._sleepers.wake(number)
         for entry in idle:
             entry.close()
+        keeper.let_go(self)
         self.logger.info("Pool disposed. %s", self.status())
         return None
 
@@ -395,7 +628,7 @@ class Pool(sqlalchemy.pool.Pool):
             echo=self.echo,
             logging_name=self._orig_logging_name,
             reset_on_return=self._reset_on_return,
-            pre_ping=self._pre_ping,
+            **dataclasses.asdict(self.settings),
             _dispatch=self.dispatch,
             dialect=self._dialect,
         )
@@ -419,6 +652,9 @@ class Pool(sqlalchemy.pool.Pool):
             waiting=waiting,
             checkouts_total=lent_total,
             waited_total=waited_total,
+            discarded=self.discarded.copy(),
+            connect_failures=self._connecting.failures,
+            breaker_open=self._connecting.breaker_open,
             generation=_native.generation(),
         )
 
@@ -433,12 +669,7 @@ class Pool(sqlalchemy.pool.Pool):
         except _native.Forked:
             fork.renew(self)
             return self.holders()
-        names = _thread_names()
-        pid = os.getpid()
-        return tuple(
-            Holder(names.get(thread, f"ended thread {thread}"), pid, held_s)
-            for _slot, thread, held_s in held
-        )
+        return name_holders(held)
 
     def status(self) -> str:
         """Describe the state in one line, in QueuePool's words."""
@@ -471,18 +702,3 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _name(self) -> str:
         return self._orig_logging_name or f"{id(self):#x}"
-
-
-def _thread_names() -> dict[int | None, str]:
-    """Name the threads of this process by the numbers that the gate knows them by."""
-    kind = "a greenlet of " if locks_are_replaced() else ""
-    names = {
-        # The greenlets of a thread have its number; the thread itself came first.
-        thread.native_id: kind + thread.name
-        for thread in reversed(threading.enumerate())
-    }
-    here = threading.get_native_id()
-    if here not in names:
-        # Python 3.10 keeps the parent's number for the thread that a fork leaves.
-        names[here] = threading.current_thread().name
-    return names

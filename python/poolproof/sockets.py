@@ -17,10 +17,12 @@ from poolproof import _native
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["descriptor", "forget_all", "is_severed", "unwatch", "watch"]
+    from poolproof.settings import Settings
 
-# id of the driver connection -> its registration, and what ends that at collection.
-_watched: dict[int, tuple[_native.Registration, object]] = {}
+__all__ = ["descriptor", "find", "forget_all", "unwatch", "watch"]
+
+# id of the driver connection -> its socket, and what ends that at collection.
+_watched: dict[int, tuple[_native.Socket, object]] = {}
 
 
 class _Ender(weakref.ref[Any]):
@@ -62,40 +64,55 @@ def descriptor(connection: Any) -> int | None:
     return None
 
 
-def watch(connection: Any) -> _native.Registration | None:
-    """Register the socket of a connection, if it has one.
+def watch(
+    connection: Any,
+    *,
+    settings: Settings,
+    off_is_chosen: bool,
+    user_timeout_lent: bool = False,
+) -> _native.Socket | None:
+    """Register the socket of a connection, if it has one, and tune it.
 
     Args:
         connection: A DBAPI connection that was just opened in this process.
+        settings: Its keep-alives and its ``TCP_USER_TIMEOUT``.
+        off_is_chosen: Whether its driver turns keep-alives on unless told otherwise.
+        user_timeout_lent: Whether its ``TCP_USER_TIMEOUT`` was for connecting alone.
 
     Returns:
-        The registration, or None where there is no socket.
+        The socket, or None where there is none.
+
+    Raises:
+        OSError: No descriptor or thread is left for the watchdog.
     """
     number = descriptor(connection)
     if number is None:
         return None
     try:
-        registration = _native.Registration(number)
+        socket = _native.Socket(number, settings.tcp_user_timeout, user_timeout_lent)
     except (ValueError, OverflowError):  # a file, or no descriptor at all
         return None
+    if settings.keep_alive is not None:
+        idle_s, interval_s, count = settings.keep_alive
+        socket.keep_alive(idle_s, interval_s, count, off_is_chosen)
     key = id(connection)
     ender = None
     # Without weak references the registration ends when the connection is closed.
     with contextlib.suppress(TypeError):
         ender = _Ender(connection, _collected)
         ender.key = key
-    _watched[key] = (registration, ender)
-    return registration
+    _watched[key] = (socket, ender)
+    return socket
 
 
-def is_severed(connection: Any) -> bool:
-    """Tell whether the socket of a connection was severed in this process.
+def find(connection: Any) -> _native.Socket | None:
+    """Find the socket of a connection that is watched.
 
     Args:
         connection: A DBAPI connection.
     """
     found = _watched.get(id(connection))
-    return found is not None and found[0].severed
+    return None if found is None else found[0]
 
 
 def unwatch(connection: Any) -> None:

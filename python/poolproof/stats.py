@@ -3,8 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import threading
 
-__all__ = ["Holder", "PoolStats"]
+from poolproof.sleepers import locks_are_replaced
+
+__all__ = ["Discarded", "Holder", "PoolStats", "name_holders"]
+
+
+class Discarded:
+    """How many connections were discarded, by reason. Only grows."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def add(self, reason: str) -> None:
+        """Count one.
+
+        Args:
+            reason: A word of the documents' list.
+        """
+        counts = self._counts
+        counts.setdefault(reason, 0)
+        # The interpreter changes threads at calls and jumps, and here is none.
+        counts[reason] += 1
+
+    def copy(self) -> dict[str, int]:
+        """Return the counts at this instant."""
+        return dict(self._counts)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,6 +66,14 @@ class PoolStats:
         waiting: Callers waiting for a slot.
         checkouts_total: Times a slot was lent since the pool was made in this process.
         waited_total: Times a slot was lent to a caller who had to wait for it.
+        discarded: Connections discarded since then, by reason: ``"dead"``,
+            ``"desynchronised"``, ``"in_transaction"``, ``"no_answer"``,
+            ``"wrong_answer"``, the step of a deadline with ``"_timeout"`` behind it,
+            ``"error"``, ``"invalidated"``, ``"lifetime"``, ``"idle"``.
+        connect_failures: Attempts to connect that have failed in a row; 0 when the last
+            one succeeded.
+        breaker_open: Whether callers who need a new connection are refused at once
+            (`fail_fast_after`).
         generation: Forks between the start of the program and this process.
     """
 
@@ -48,4 +84,36 @@ class PoolStats:
     waiting: int
     checkouts_total: int
     waited_total: int
+    discarded: dict[str, int]
+    connect_failures: int
+    breaker_open: bool
     generation: int
+
+
+def name_holders(held: list[tuple[int, int, float]]) -> tuple[Holder, ...]:
+    """Name who holds slots.
+
+    Args:
+        held: Slot, thread and seconds, as the gate knows them.
+    """
+    names = _thread_names()
+    pid = os.getpid()
+    return tuple(
+        Holder(names.get(thread, f"ended thread {thread}"), pid, held_s)
+        for _slot, thread, held_s in held
+    )
+
+
+def _thread_names() -> dict[int | None, str]:
+    """Name the threads of this process by the numbers that the gate knows them by."""
+    kind = "a greenlet of " if locks_are_replaced() else ""
+    names = {
+        # The greenlets of a thread have its number; the thread itself came first.
+        thread.native_id: kind + thread.name
+        for thread in reversed(threading.enumerate())
+    }
+    here = threading.get_native_id()
+    if here not in names:
+        # Python 3.10 keeps the parent's number for the thread that a fork leaves.
+        names[here] = threading.current_thread().name
+    return names

@@ -52,13 +52,15 @@ def test_every_name_for_create_engine_is_accepted() -> None:
         "pool_reset_on_return": "rollback",
         "pool_logging_name": "a",
         "pool_events": [],
+        "checkout_timeout": 1,
+        "hold_warning": 1,
+        "hold_timeout": 2,
+        "keep_alive": (1, 1, 1),
     }
     assert len(names) > 8
     for name in names:
         value = values.get(
             name,
-            1
-            if name in {"pool_size", "max_overflow", "pool_timeout", "pool_recycle"}
-            else False,
+            False if name in {"pool_pre_ping", "pool_use_lifo", "echo_pool"} else 1,
         )
         sqlalchemy.create_engine("sqlite://", poolclass=poolproof.Pool, **{name: value})

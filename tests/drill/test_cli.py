@@ -141,7 +141,7 @@ def test_away_from_a_terminal_there_are_lines_and_no_escapes(poolproof, url, tab
     ]
     assert len(finished) == 2
     assert "held-at-fork  psycopg2  lost rows" in done.out
-    assert "no wrong result, no lost row and no hang" in done.out
+    assert "no wrong result, no lost row, no hang and no late call" in done.out
     assert tables() == []
 
 

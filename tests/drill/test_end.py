@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from plugins.server import unavailable
+from poolproof.drill import pooler
+
 pytestmark = pytest.mark.timeout(120)
 
 PLAY = ("--driver=psycopg2", "--incident=fork", "--trials=20")
@@ -74,6 +77,21 @@ def test_a_signal_drops_the_table_from_a_database_of_ones_own(start, url, tables
     assert drill.end(signal.SIGINT) == 130
     assert tables() == []
     assert drill.left_behind() == {}
+
+
+@pytest.mark.parametrize("incident", ["restart", "reap", "hang"])
+def test_a_signal_takes_the_servers_of_an_incident_along(start, url, incident):
+    if incident == "reap" and pooler.program() is None:
+        unavailable("no PgBouncer: install Debian's package 'pgbouncer'")
+    below = {"restart": 8, "reap": 3, "hang": 1}[incident]
+    play = ("--driver=psycopg2", f"--incident={incident}", "--trials=2")
+    drill = start(*play, POOLPROOF_DRILL_URL=url)
+    drill.until("trials in all")
+    drill.until_descended(below)
+    assert drill.end(signal.SIGTERM) == 143
+    assert "Traceback" not in drill.rest
+    assert drill.left_behind() == {}
+    assert gone(drill.directory)
 
 
 def test_the_password_is_in_no_process_list(start, server, url):

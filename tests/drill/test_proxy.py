@@ -137,6 +137,89 @@ def test_a_cut_link_ends_both_sides(proxy):
         assert client.recv(1) == b""
 
 
+def says_nothing(client: socket.socket) -> bool:
+    """Tell whether nothing comes for a while."""
+    client.settimeout(0.1)
+    try:
+        client.recv(1)
+    except TimeoutError:
+        return True
+    else:
+        return False
+    finally:
+        client.settimeout(5)
+
+
+def test_a_stalled_link_takes_everything_and_delivers_it_when_it_resumes(proxy):
+    with connect(proxy) as client:
+        link = link_of(proxy, client)
+        link.stall()
+        client.sendall(b"late")
+        assert says_nothing(client)
+        link.resume()
+        assert take(client, 4) == b"late"
+
+
+def test_a_stalled_proxy_stalls_newcomers_unless_told_otherwise(proxy):
+    with connect(proxy) as old:
+        link_of(proxy, old)
+        proxy.stall()
+        with connect(proxy) as new:
+            new.sendall(b"new")
+            old.sendall(b"old")
+            assert says_nothing(new)
+            assert says_nothing(old)
+            proxy.stall(newcomers=False)
+            with connect(proxy) as spared:
+                spared.sendall(b"hello")
+                assert take(spared, 5) == b"hello"
+
+
+def test_a_proxy_may_resume_for_newcomers_alone(proxy):
+    with connect(proxy) as old:
+        link_of(proxy, old)
+        proxy.stall()
+        old.sendall(b"old")
+        proxy.resume(old=False)
+        with connect(proxy) as new:
+            new.sendall(b"hello")
+            assert take(new, 5) == b"hello"
+        assert says_nothing(old)
+        proxy.resume()
+        assert take(old, 3) == b"old"
+
+
+def test_cutting_a_stalled_link_ends_it_at_once(proxy):
+    with connect(proxy) as client:
+        link = link_of(proxy, client)
+        link.stall()
+        client.sendall(b"never")
+        assert says_nothing(client)
+        link.cut()
+        assert client.recv(1) == b""
+
+
+def test_bytes_come_before_the_next_that_pass_and_only_once(proxy):
+    with connect(proxy) as client:
+        link_of(proxy, client).precede(b"stray")
+        client.sendall(b"one")
+        assert take(client, 8) == b"strayone"
+        client.sendall(b"two")
+        assert take(client, 3) == b"two"
+
+
+def test_bytes_follow_the_end_of_an_answer_and_no_earlier_segment(proxy):
+    ready = b"Z\0\0\0\x05I"
+    with connect(proxy) as client:
+        link_of(proxy, client).follow(b"stray")
+        client.sendall(b"half")
+        assert take(client, 4) == b"half"
+        client.sendall(ready)
+        assert take(client, 11) == ready + b"stray"
+        client.sendall(ready)
+        assert take(client, 6) == ready
+
+
 def test_the_end_of_one_side_is_passed_on(proxy):
     with connect(proxy) as client:
         link_of(proxy, client)

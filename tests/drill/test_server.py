@@ -55,6 +55,23 @@ def test_stop_removes_its_directory_and_may_be_called_twice():
         _ = server.url
 
 
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_it_is_shut_down_and_started_again_on_its_port_with_its_data(mode):
+    with EmbeddedServer(synchronous_commit="on") as server:
+        url = server.url.set(drivername="postgresql+psycopg2")
+        engine = create_engine(url, poolclass=NullPool)
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE kept (n integer)"))
+        server.shut_down(mode)
+        with pytest.raises(OperationalError, match="refused"):
+            engine.connect()
+        server.start_again()
+        assert server.url.port == url.port
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT n FROM kept")).all() == []
+            assert connection.execute(text("SHOW synchronous_commit")).scalar() == "on"
+
+
 def test_two_servers_do_not_disturb_each_other(server):
     with EmbeddedServer() as other:
         assert other.url.port != server.url.port

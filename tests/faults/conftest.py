@@ -11,6 +11,8 @@ import sqlalchemy as sa
 
 import poolproof
 from plugins.harm import Proxy
+from poolproof.drill.proxy import Proxy as CountingProxy
+from poolproof.drill.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,11 +54,21 @@ def proxy(pg: Cluster) -> Iterator[Proxy]:
 
 
 @pytest.fixture
+def watched(pg: Cluster) -> Iterator[CountingProxy]:
+    """Run the proxy that counts what passes."""
+    target = Target.parse(pg.url("psycopg2").render_as_string(hide_password=False))
+    with CountingProxy(target.address()) as made:
+        yield made
+
+
+@pytest.fixture
 def make_engine(pg: Cluster) -> Iterator[Callable[..., sa.Engine]]:
     """Return a function that makes engines, which are disposed of at the end."""
     made: list[sa.Engine] = []
 
-    def make(driver: str, via: Proxy | None = None, **options: Any) -> sa.Engine:
+    def make(
+        driver: str, via: Proxy | CountingProxy | None = None, **options: Any
+    ) -> sa.Engine:
         user = options.pop("user", "postgres")
         url = pg.url(driver).set(username=user)
         if via is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import psycopg
 import psycopg2
 import pytest
 import sqlalchemy as sa
@@ -44,44 +43,6 @@ def test_an_exception_of_the_driver_and_sqlalchemys_around_it_say_the_same():
     verdict = classify(bare)
     assert (verdict.fault, verdict.cost) == (Fault.CORRUPTION, "connection")
     assert (verdict.retry, verdict.outcome) == ("never", "unknown")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        psycopg2.OperationalError(""),
-        psycopg2.OperationalError("SSL error: decryption failed or bad record mac\n"),
-        psycopg2.OperationalError("unknown error"),
-        psycopg.OperationalError(
-            "consuming input failed: SSL error: decryption failed or bad record mac"
-        ),
-        psycopg.InternalError("got no result from the query"),
-        psycopg2.DatabaseError(
-            'message contents do not agree with length in message type "T"\n'
-        ),
-    ],
-    ids=repr,
-)
-def test_corruption_that_is_hard_to_make_is_known_by_its_words(error):
-    assert classify(error).fault is Fault.CORRUPTION
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "query_wait_timeout",
-        "no more connections allowed (max_client_conn)",
-        "server login has been failing, try again later (server_login_retry)",
-    ],
-)
-def test_what_a_pooler_says_is_known_on_each_driver(text):
-    failed = f'connection to server at "h", port 6432 failed: FATAL:  {text}\n'
-    for error in (
-        psycopg2.OperationalError(failed),
-        psycopg.OperationalError(f"connection failed: {failed}"),
-        psycopg.errors.ProtocolViolation(text),
-    ):
-        assert classify(error).fault is Fault.POOLER, error
 
 
 @pytest.mark.parametrize(

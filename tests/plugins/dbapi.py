@@ -41,7 +41,10 @@ class ProgrammingError(DatabaseError):
 
 
 class StubCursor:
-    """A cursor that answers every statement with the row ``(1,)``."""
+    """A cursor that answers every statement with the row ``(1,)``.
+
+    The column has the name that the statement gives it, or ``n``.
+    """
 
     description = (("n", 23, None, None, None, None, None),)
     rowcount = 1
@@ -54,8 +57,10 @@ class StubCursor:
 
     def execute(self, statement: str, parameters: object = ()) -> None:
         """Run the script's step ``execute``; answer one row."""
-        del statement, parameters
+        del parameters
         self.connection.step("execute")
+        _, _, name = statement.partition(" as ")
+        self.description = ((name or "n", *StubCursor.description[0][1:]),)
         self._rows = deque([(1,)])
 
     def fetchone(self) -> tuple[int] | None:
@@ -82,6 +87,11 @@ class StubConnection:
         self.closed = False
         self.autocommit = False  # psycopg2's, read by its dialect
         self.notices: list[str] = []
+        self.transaction_status = 0  # idle, in libpq's numbers
+
+    def get_transaction_status(self) -> int:
+        """Return the transaction status, as psycopg2 does: without a round trip."""
+        return self.transaction_status
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.number}>"

@@ -88,7 +88,16 @@ def stub_engine(make_engine: MakeEngine, dbapi: StubDBAPI) -> MakeEngine:
     def make(**parameters: Any) -> Engine:
         parameters.setdefault("pool_timeout", PATIENCE)
         return make_engine(
-            "postgresql+psycopg2://stub", module=dbapi, _initialize=False, **parameters
+            "postgresql+psycopg2://127.0.0.1/stub",
+            module=dbapi,
+            _initialize=False,
+            **parameters,
         )
 
     return make
+
+
+def rest(pool: Pool, count: int) -> None:
+    """Have so many connections rest in the pool: check them out, and in again."""
+    for fairy in [pool.connect() for _ in range(count)]:
+        fairy.close()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+
+from poolproof import upkeep
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +33,13 @@ def clock(monkeypatch):
     stopped = Clock()
     monkeypatch.setattr("sqlalchemy.pool.base.time", stopped)
     return stopped
+
+
+@pytest.fixture
+def short_lives(monkeypatch):
+    """Let connections grow old sooner than a pool may be asked for."""
+
+    def live(seconds):
+        monkeypatch.setattr(upkeep, "expiry", lambda _: time.monotonic() + seconds)
+
+    return live

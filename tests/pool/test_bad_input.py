@@ -17,6 +17,7 @@ URL = "postgresql+psycopg2://nobody@nowhere.invalid/nothing"
 pytestmark = pytest.mark.difference
 
 # parameter of the pool, argument of create_engine, wrong values, what has to be said
+HUGE = 10**400  # more than a float can be
 WRONG = [
     ("pool_size", "pool_size", [-1, "5", 5.0, 2.5, True, False, None, math.nan, [5]]),
     ("max_overflow", "max_overflow", [-2, "10", 1.5, True, None, math.nan, math.inf]),
@@ -26,6 +27,21 @@ WRONG = [
     ("pre_ping", "pool_pre_ping", ["true", "True", "false", "0", "", 2, None]),
     ("reset_on_return", "pool_reset_on_return", ["rolback", "", "None", 7, []]),
     ("echo", "echo_pool", ["yes", "true", "", 2, []]),
+    ("ping_idle_after", "ping_idle_after", [-1, "1", True, math.nan]),
+    ("ping_timeout", "ping_timeout", [0, -1, "1", True, None, math.nan]),
+    ("checkout_timeout", "checkout_timeout", [0, -1, "1", "", True, math.nan]),
+    ("reset_timeout", "reset_timeout", [0, -1, "1", True, math.nan]),
+    ("hold_timeout", "hold_timeout", [0, -1, "1", True, math.nan]),
+    ("hold_warning", "hold_warning", [0, -1, "1", True, math.nan]),
+    ("keep_alive", "keep_alive", [True, 5, (5, 2), (5, 2, 0), (5, 2, 3.0), [5, 2, 3]]),
+    ("keep_alive", "keep_alive", [(32768, 2, 3), (5, 32768, 3), (5, 2, 128)]),
+    ("hold_timeout", "hold_timeout", [HUGE]),
+    ("ping_idle_after", "ping_idle_after", [HUGE]),
+    ("tcp_user_timeout", "tcp_user_timeout", [0, -1, "1", True, math.nan]),
+    ("fail_fast_after", "fail_fast_after", [0, -1, "1", True, 1.5]),
+    ("max_lifetime", "max_lifetime", [0, 0.5, -1, "1", True, math.nan]),
+    ("max_idle", "max_idle", [0, -1, "1", True, math.nan]),
+    ("min_idle", "min_idle", [-1, "1", True, None, 1.5]),
 ]
 CASES = [
     pytest.param(name, argument, value, id=f"{name}={value!r}")
@@ -38,9 +54,21 @@ ALLOWED = {
     "timeout": "None",
     "recycle": "-1",
     "use_lifo": "True or False",
-    "pre_ping": "True or False",
+    "pre_ping": 'True, False or "always"',
     "reset_on_return": '"rollback", "commit" or None',
     "echo": "debug",
+    "ping_idle_after": "seconds, 0",
+    "ping_timeout": "seconds, more than 0",
+    "checkout_timeout": "seconds, more than 0",
+    "reset_timeout": "seconds, more than 0",
+    "hold_timeout": "seconds, more than 0",
+    "hold_warning": "seconds, more than 0",
+    "keep_alive": "three whole numbers",
+    "tcp_user_timeout": "seconds, more than 0",
+    "fail_fast_after": "1 or more",
+    "max_lifetime": "1 or more",
+    "max_idle": "seconds, more than 0",
+    "min_idle": "0 or more",
 }
 
 
@@ -77,6 +105,19 @@ def test_wrong_value_is_refused_by_the_pool_itself(name, argument, value):
         ("pool_recycle", 0.5),
         ("pool_use_lifo", False),
         ("pool_pre_ping", True),
+        ("pool_pre_ping", "always"),
+        ("ping_idle_after", 0),
+        ("ping_idle_after", None),
+        ("ping_timeout", 30.0),
+        ("checkout_timeout", None),
+        ("reset_timeout", None),
+        ("keep_alive", None),
+        ("keep_alive", (32767, 32767, 127)),
+        ("fail_fast_after", 1),
+        ("max_lifetime", 1),
+        ("max_lifetime", None),
+        ("max_idle", None),
+        ("min_idle", 5),
     ],
 )
 def test_value_at_the_edge_of_its_range_is_taken(argument, value):
@@ -127,3 +168,42 @@ def test_nothing_is_connected_and_nothing_is_kept_of_a_refused_pool():
     with pytest.raises(exc.ArgumentError):
         poolproof.Pool(lambda: calls.append(1), pool_size=-1)
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ping_timeout": 3, "pool_timeout": 2},
+        {"ping_timeout": 3, "checkout_timeout": 2.5},
+        {"min_idle": 6, "pool_size": 5},
+        {"hold_warning": 2, "hold_timeout": 2},
+        {"hold_warning": 3, "hold_timeout": 2},
+    ],
+    ids=" and ".join,
+)
+def test_two_values_that_do_not_go_together_are_refused_by_both_names(values):
+    with pytest.raises(exc.ArgumentError) as caught:
+        create_engine(URL, poolclass=poolproof.Pool, **values)
+    text = str(caught.value)
+    for name, value in values.items():
+        assert name in text
+        assert f"{value:g}" in text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"pool_timeout": 1},  # the default of ping_timeout was not chosen by anybody
+        {"pool_timeout": 0},
+        {"pool_timeout": 0, "ping_timeout": 3},  # 0 is about waiting alone
+        {"pool_timeout": None, "ping_timeout": 100},
+        {"min_idle": 5, "pool_size": 0},
+        {"hold_warning": 1, "hold_timeout": 2},
+    ],
+    ids=" and ".join,
+)
+def test_two_values_that_go_together_are_taken(values):
+    engine = create_engine(URL, poolclass=poolproof.Pool, **values)
+    again = engine.pool.recreate()
+    assert again.settings == engine.pool.settings
+    engine.dispose()

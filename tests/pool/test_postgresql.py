@@ -38,7 +38,7 @@ def backend(engine):
 
 def test_session_is_used_again(engine, observer):
     assert len({backend(engine) for _ in range(5)}) == 1
-    assert len(observer.backends()) == 1
+    assert len(observer.wait_for_backends(1)) == 1
 
 
 def test_no_more_sessions_than_the_capacity(engine, observer):

@@ -5,10 +5,16 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event, exc
 
+import poolproof
+
 
 @pytest.fixture
-def engine(stub_engine):
-    return stub_engine(pool_pre_ping=True, pool_size=2, max_overflow=0, pool_timeout=0)
+def engine(stub_engine, pool_class):
+    # True asks where a look cannot tell (tests/rest); here each checkout is to ask.
+    always = "always" if pool_class is poolproof.Pool else True
+    return stub_engine(
+        pool_pre_ping=always, pool_size=2, max_overflow=0, pool_timeout=0
+    )
 
 
 def test_new_connection_is_not_asked(engine, dbapi):
@@ -36,10 +42,10 @@ def test_lost_connection_is_replaced_and_nobody_notices(engine, dbapi):
     fairy = engine.raw_connection()
     assert fairy.dbapi_connection.number == 2
     fairy.close()
-    assert list(dbapi.open) == [2]
+    assert list(dbapi.open) == [2], (engine.pool.stats(), dbapi.calls)
 
 
-def test_lost_connection_costs_the_whole_pool(engine, dbapi, clock):
+def test_lost_connections_are_replaced_each_or_all(engine, dbapi, clock):
     for one in [engine.raw_connection(), engine.raw_connection()]:
         one.close()
     clock.advance(1)
@@ -56,11 +62,34 @@ def test_lost_connection_costs_the_whole_pool(engine, dbapi, clock):
         one.close()
 
 
-def test_error_that_is_no_disconnect_reaches_the_caller_and_loses_no_slot(
-    engine, dbapi
+@pytest.mark.difference
+def test_lost_connection_costs_the_whole_pool_or_one(engine, dbapi, clock, pool_class):
+    for one in [engine.raw_connection(), engine.raw_connection()]:
+        one.close()
+    clock.advance(1)
+    dbapi.script["execute"] = dbapi.OperationalError("server closed the connection")
+    first = engine.raw_connection()
+    dbapi.script.clear()
+    second = engine.raw_connection()
+    new = {first.dbapi_connection.number, second.dbapi_connection.number} - {1, 2}
+    # Each of ours is looked at by itself.
+    assert len(new) == (1 if pool_class is poolproof.Pool else 2)
+    first.close()
+    second.close()
+
+
+@pytest.mark.difference
+def test_error_that_is_no_disconnect_reaches_the_caller_or_costs_the_connection(
+    engine, dbapi, pool_class
 ):
     engine.raw_connection().close()
     dbapi.script["execute"] = dbapi.ProgrammingError("no such thing")
+    if pool_class is poolproof.Pool:
+        # No answer is no answer.
+        fairy = engine.raw_connection()
+        assert fairy.dbapi_connection.number == 2
+        fairy.close()
+        return
     for _ in range(3):
         with pytest.raises((dbapi.ProgrammingError, exc.ProgrammingError)):
             engine.raw_connection()

@@ -139,7 +139,7 @@ class TestText:
 
     def test_it_tells_no_address_and_no_password(self, make_engine, dbapi):
         engine = make_engine(
-            "postgresql+psycopg2://stub:secret@db.internal/app",
+            "postgresql+psycopg2://127.0.0.1/stub:secret@db.internal/app",
             module=dbapi,
             _initialize=False,
             pool_size=1,

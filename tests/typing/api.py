@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Callable
 from datetime import datetime
@@ -44,6 +45,20 @@ def pool_in_an_engine() -> int:
     return pool.checkedout()
 
 
+def bounded_block(engine: Engine) -> float:
+    with poolproof.deadline(2.5) as block, engine.connect() as connection:
+        connection.execute(text("select 1"))
+        assert_type(block, poolproof.deadline)
+        assert_type(block.seconds, float)
+    return block.left
+
+
+def passed(error: exc.DBAPIError) -> tuple[str, float, int | None]:
+    cause = error.orig.__cause__ if error.orig else None
+    assert isinstance(cause, poolproof.DeadlineExceeded)
+    return cause.step, cause.limit, cause.backend_pid
+
+
 def pool_by_hand(creator: Callable[[], DBAPIConnection]) -> PoolProxiedConnection:
     pool = poolproof.Pool(
         creator,
@@ -68,6 +83,8 @@ def statistics(stats: poolproof.PoolStats) -> tuple[int, ...]:
         stats.waiting,
         stats.checkouts_total,
         stats.waited_total,
+        stats.connect_failures,
+        stats.breaker_open,
         stats.generation,
     )
 
@@ -89,12 +106,34 @@ def listened() -> None:
         assert_type(event.process_id, int)
         assert_type(event.driver, str)
         assert_type(event.sqlstate, str | None)
-        assert_type(event.exception, BaseException)
+        assert_type(event.exception, BaseException | None)
         assert_type(event.when, datetime)
 
     remove = poolproof.on_fault(told)
     assert_type(remove, Callable[[], None])
     remove()
+
+
+def overruled() -> None:
+    def decide(event: poolproof.FaultEvent) -> poolproof.Verdict | None:
+        if event.sqlstate == "57P01":
+            return dataclasses.replace(event.verdict, cost="connection")
+        return None
+
+    poolproof.on_fault(decide)()
+
+
+def registered() -> None:
+    remove = poolproof.faults.register(poolproof.Fault.POOLER, message="odyssey: ")
+    assert_type(remove, Callable[[], None])
+    remove()
+    poolproof.faults.register(
+        poolproof.Fault.INTERRUPTED,
+        sqlstate="57",
+        exception=TimeoutError,
+        driver="psycopg",
+        cause="a watchdog of ours",
+    )()
 
 
 def classified(error: Exception) -> bool:
@@ -115,6 +154,16 @@ def forked(error: poolproof.ConnectionForked) -> tuple[int, int]:
     return error.parent_pid, error.child_pid
 
 
+def refused(error: poolproof.BreakerOpen) -> str:
+    operational: exc.OperationalError = error
+    assert_type(error.pool, str)
+    assert_type(error.failures, int)
+    assert_type(error.failing_s, float)
+    assert_type(error.probe_in_s, float)
+    assert_type(error.last_error, str)
+    return str(operational)
+
+
 def exhausted(error: poolproof.PoolTimeout) -> str:
     timeout: exc.TimeoutError = error
     assert_type(error.pool, str)
@@ -124,6 +173,7 @@ def exhausted(error: poolproof.PoolTimeout) -> str:
     assert_type(error.waiting, int)
     assert_type(error.waited, float)
     assert_type(error.holders, tuple[poolproof.Holder, ...])
+    assert_type(error.reason, str)
     return str(timeout)
 
 

@@ -94,7 +94,8 @@ def commands() -> None:
     type=click.IntRange(1, 10_000),
     default=25,
     show_default=True,
-    help="Trials of each incident with each driver and pool (starvation: at most 5).",
+    help="Trials of each incident with each driver and pool; fewer of those that take"
+    " long (docs/drill.md).",
 )
 @click.option(
     "--incident",
@@ -131,14 +132,14 @@ def drill(
     seed: int | None,
     jobs: int | None,
 ) -> int:
-    """Show what forks, crowds and stray bytes do to a connection pool.
+    """Show what forks, crowds, silence and stray bytes do to a connection pool.
 
     Plays each incident on a real PostgreSQL with each driver, with QueuePool and with
     poolproof.Pool, and counts what went wrong. In a database of yours it makes one
     table with a name of its own, and drops it in the end.
 
-    Exit status: 0 when poolproof.Pool showed no wrong result, no lost row and no hang;
-    1 when it did; 2 when nothing could be proved.
+    Exit status: 0 when poolproof.Pool showed no wrong result, no lost row, no hang and
+    no late call; 1 when it did; 2 when nothing could be proved.
     """
     # Here, so that --help and --version need no driver and no database package.
     from poolproof.cli.drill import Request, perform  # noqa: PLC0415

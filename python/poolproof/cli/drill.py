@@ -71,14 +71,15 @@ def perform(request: Request, stream: TextIO) -> tuple[dict[str, Any], int]:
             display.note("starting an embedded PostgreSQL")
             server = stack.enter_context(EmbeddedServer())
             target = Target.parse(server.url.render_as_string(hide_password=False))
-        version = _check_server(request, target)
+        incidents, left_out = _playable(request, display)
+        version = _check_server(request, incidents, target)
         display.note(
             f"PostgreSQL {version} at {target.shown()}, SQLAlchemy"
             f" {sqlalchemy.__version__}, {request.trials} trials, seed {request.seed}"
         )
         table = stack.enter_context(Table(target, request.drivers[0]))
         plan = Plan(
-            incidents=request.incidents,
+            incidents=incidents,
             drivers=request.drivers,
             pools=request.pools,
             trials=request.trials,
@@ -104,6 +105,7 @@ def perform(request: Request, stream: TextIO) -> tuple[dict[str, Any], int]:
             "postgresql": version,
             **{driver: _version_of(driver) for driver in request.drivers},
         },
+        "left_out": left_out,
         "rows": [row.as_json() for row in runner.rows],
         "faults": {"queue": _faults(runner.rows, "queue"), "poolproof": faults},
         "passed": None if faults is None else faults == 0,
@@ -141,16 +143,35 @@ def _check_packages(request: Request) -> None:
         )
 
 
-def _check_server(request: Request, target: Target) -> str:
+def _playable(
+    request: Request, display: Display
+) -> tuple[tuple[Incident, ...], dict[str, str]]:
+    """Return the incidents that this machine can play, and why it cannot the others.
+
+    Raises:
+        SetupError: It can play none of those that were chosen.
+    """
+    lacking = {incident.name: incident.lacks() for incident in request.incidents}
+    left_out = {name: reason for name, reason in lacking.items() if reason}
+    for name, reason in left_out.items():
+        display.note(f"{name} is left out: {reason}")
+    playable = tuple(i for i in request.incidents if i.name not in left_out)
+    if not playable:
+        raise SetupError("nothing can be played on this machine")
+    return playable, left_out
+
+
+def _check_server(
+    request: Request, incidents: tuple[Incident, ...], target: Target
+) -> str:
     """See that each driver gets in; return the server's version.
 
     Raises:
         DrillError: A driver cannot be told the URL, or the server does not answer.
     """
-    names = {incident.name for incident in request.incidents}
     version = ""
     for driver in request.drivers:
-        if "corruption" in names:
+        if any(incident.uses_proxy for incident in incidents):
             target.through(1).for_driver(driver)
         version = ask_version(target, driver)
     if not version:

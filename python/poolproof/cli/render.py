@@ -245,7 +245,8 @@ def verdict(faults: int | None, of_queue: int | None, seconds: float) -> str:
         parts.append(
             f"poolproof.Pool showed {faults:,} faults"
             if faults
-            else "poolproof.Pool showed no wrong result, no lost row and no hang"
+            else "poolproof.Pool showed no wrong result, no lost row, no hang"
+            " and no late call"
         )
     if of_queue is not None:
         parts.append(f"QueuePool showed {of_queue:,} faults")

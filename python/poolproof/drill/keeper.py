@@ -1,13 +1,22 @@
-"""Own a temporary PostgreSQL, and end it when the owner of our stdin goes away.
+"""Own a temporary server, and end it when the owner of our stdin goes away.
 
 This file is run by itself (``python -I keeper.py``) in a session of its own: a
 Ctrl-C at the terminal does not reach it, and a drill that is killed outright still
-closes the pipe. Whatever ends the drill, the postmaster is stopped and its
-directory removed. Standard library only, so that it starts at once.
+closes the pipe. Whatever ends the drill, the server is stopped and its directory
+removed. Standard library only, so that it starts at once.
 
-The protocol: one JSON object on stdin (``{"home": directory of the programs}``);
-one on stdout (``{"port": …, "password": …, "directory": …}``, or
-``{"error": sentence}``); then end of file on stdin means stop.
+The protocol: JSON objects, one a line. The first on stdin is the order, and each
+gets one on stdout, which is ``{"error": sentence}`` when it failed:
+
+- ``{"home": directory of the programs, "settings": {name: value}}``: a PostgreSQL;
+  ``{"port": …, "user": …, "password": …, "directory": …}``
+- ``{"pooler": path of pgbouncer, "files": {name: text}}``: a PgBouncer whose
+  ``pgbouncer.ini`` is one of the files, with ``{port}`` and ``{directory}`` in it;
+  ``{"port": …, "directory": …}``
+- ``{"stop": "fast" or "immediate"}``, then ``{"start": true}``: the server goes down
+  as told, and comes up again on its old port; ``{"port": …}``
+
+End of file on stdin means stop.
 """
 
 from __future__ import annotations
@@ -23,12 +32,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 USER = "drill"
 STARTS = 3  # tries, each with a new port: another process may take the first one
 READY_S = 60.0
 STOP_S = 5.0
+MODES = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SETTINGS = {
@@ -45,7 +60,21 @@ SETTINGS = {
 
 
 class StartError(Exception):
-    """PostgreSQL could not be started; the message is for people."""
+    """The server could not be started; the message is for people."""
+
+
+@dataclass
+class Kept:
+    """The server that is kept: how it is started, and what runs of it now."""
+
+    name: str
+    directory: Path
+    command: list[str]
+    is_ready: Callable[[int], bool]
+    user: pwd.struct_passwd | None
+    files: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    port: int = 0
 
 
 def account() -> pwd.struct_passwd | None:
@@ -110,10 +139,7 @@ def initialise(
 ) -> None:
     """Make an empty database cluster that asks everyone for a password."""
     secret = data.with_name("password")
-    secret.touch(0o600)
-    secret.write_text(password)
-    if user is not None:
-        os.chown(secret, user.pw_uid, user.pw_gid)
+    write(secret, password, user)
     made = subprocess.run(  # noqa: S603 (our own arguments)
         [
             str(home / "bin" / "initdb"),
@@ -145,47 +171,51 @@ def free_port() -> int:
     return port
 
 
-def start(
-    home: Path, data: Path, user: pwd.struct_passwd | None
-) -> tuple[subprocess.Popen[bytes], int]:
-    """Start the postmaster as our own child.
-
-    Returns:
-        The process and the TCP port where it answers.
+def start(kept: Kept) -> None:
+    """Start the server as our own child, on its old port if it had one.
 
     Raises:
         StartError: It did not come up; the message holds the end of its log.
     """
-    log = data.with_name("log")
+    log = kept.directory / "log"
     for _ in range(STARTS):
-        port = free_port()
-        settings = {
-            **SETTINGS,
-            "port": str(port),
-            "unix_socket_directories": str(data.parent),
-        }
-        with log.open("wb") as out:
-            server = subprocess.Popen(  # noqa: S603 (our own arguments)
-                [
-                    str(home / "bin" / "postgres"),
-                    "-D",
-                    str(data),
-                    *(f"--{name}={value}" for name, value in settings.items()),
-                ],
+        port = kept.port or free_port()
+        words = {"{port}": str(port), "{directory}": str(kept.directory)}
+        for name, text in kept.files.items():
+            write(kept.directory / name, fill(text, words), kept.user)
+        with log.open("ab") as out:
+            server = kept.process = subprocess.Popen(  # noqa: S603 (our own arguments)
+                [fill(word, words) for word in kept.command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                cwd=data.parent,
-                **run_as(user),  # type: ignore[call-overload]
+                cwd=kept.directory,
+                **run_as(kept.user),  # type: ignore[call-overload]
             )
         deadline = time.monotonic() + READY_S
         while server.poll() is None and time.monotonic() < deadline:
-            if is_ready(data):
-                return server, port
-            time.sleep(0.02)
+            if kept.is_ready(port):
+                kept.port = port
+                return
+            time.sleep(0.01)
         stop(server)
     tail = log.read_text(errors="replace").strip().splitlines()[-5:]
-    raise StartError("PostgreSQL did not start: " + " | ".join(tail))
+    raise StartError(f"{kept.name} did not start: " + " | ".join(tail))
+
+
+def fill(text: str, words: dict[str, str]) -> str:
+    """Put what is known only now into a text."""
+    for name, word in words.items():
+        text = text.replace(name, word)
+    return text
+
+
+def write(path: Path, text: str, user: pwd.struct_passwd | None) -> None:
+    """Write a file that only the server's user may read."""
+    path.touch(0o600)
+    path.write_text(text)
+    if user is not None:
+        os.chown(path, user.pw_uid, user.pw_gid)
 
 
 def is_ready(data: Path) -> bool:
@@ -197,9 +227,20 @@ def is_ready(data: Path) -> bool:
     return len(lines) >= 8 and lines[7].strip() == "ready"  # noqa: PLR2004 (its 8th line)
 
 
-def stop(server: subprocess.Popen[bytes]) -> None:
-    """Stop the postmaster: fast, then at once, then by force."""
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+def listens(port: int) -> bool:
+    """Tell whether somebody takes connections on a loopback port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def stop(
+    server: subprocess.Popen[bytes], first: signal.Signals = signal.SIGINT
+) -> None:
+    """Stop the server: as *first* says, then at once, then by force."""
+    for number in dict.fromkeys((first, signal.SIGQUIT, signal.SIGKILL)):
         if server.poll() is not None:
             return
         server.send_signal(number)
@@ -207,6 +248,55 @@ def stop(server: subprocess.Popen[bytes]) -> None:
             server.wait(STOP_S)
         except subprocess.TimeoutExpired:
             continue
+
+
+def postgresql(
+    home: Path, own: dict[str, str], directory: Path, user: pwd.struct_passwd | None
+) -> Kept:
+    """Prepare a PostgreSQL with the programs in *home* and settings of its *own*."""
+    data = directory / "data"
+    settings = {
+        **SETTINGS,
+        **own,
+        "port": "{port}",
+        "unix_socket_directories": str(directory),
+    }
+    return Kept(
+        name="PostgreSQL",
+        directory=directory,
+        command=[
+            str(borrow(home, directory, user) / "bin" / "postgres"),
+            *("-D", str(data)),
+            *(f"--{name}={value}" for name, value in settings.items()),
+        ],
+        is_ready=lambda _port: is_ready(data),
+        user=user,
+    )
+
+
+def pgbouncer(
+    program: str, files: dict[str, str], directory: Path, user: pwd.struct_passwd | None
+) -> Kept:
+    """Prepare a PgBouncer with the files that it reads."""
+    log = directory / "log"
+    return Kept(
+        name="PgBouncer",
+        directory=directory,
+        command=[program, str(directory / "pgbouncer.ini")],
+        # It says so when it listens everywhere, on the unix socket last.
+        is_ready=lambda port: "process up" in log.read_text() and listens(port),
+        user=user,
+        files=files,
+    )
+
+
+def obey(kept: Kept, order: dict[str, Any]) -> dict[str, object]:
+    """Do what one line after the first asks for; return the answer."""
+    if "stop" in order and kept.process is not None:
+        stop(kept.process, MODES[order["stop"]])
+    elif "start" in order:
+        start(kept)
+    return {"port": kept.port}
 
 
 def answer(**facts: object) -> None:
@@ -219,13 +309,13 @@ def answer(**facts: object) -> None:
 
 
 def main() -> int:
-    """Start, say so, wait for the end of stdin, stop, remove."""
+    """Start, say so, obey until the end of stdin, stop, remove."""
     for number in ENDINGS:
         signal.signal(number, lambda *_: sys.exit(0))
     order = json.loads(sys.stdin.readline() or "{}")
-    if "home" not in order:
+    if not order:
         return 1
-    directory = server = None
+    directory = kept = None
     try:
         user = account()
         made = tempfile.mkdtemp(prefix="poolproof-drill-", dir=workplace(user))
@@ -233,19 +323,25 @@ def main() -> int:
         if user is not None:
             os.chown(directory, user.pw_uid, user.pw_gid)
         password = secrets.token_urlsafe(18)
-        home = borrow(Path(order["home"]), directory, user)
-        initialise(home, directory / "data", password, user)
-        server, port = start(home, directory / "data", user)
-        answer(port=port, password=password, user=USER, directory=str(directory))
-        sys.stdin.read()
+        if "pooler" in order:
+            kept = pgbouncer(order["pooler"], order["files"], directory, user)
+        else:
+            own = order.get("settings", {})
+            kept = postgresql(Path(order["home"]), own, directory, user)
+            home = Path(kept.command[0]).parents[1]
+            initialise(home, directory / "data", password, user)
+        start(kept)
+        answer(port=kept.port, password=password, user=USER, directory=str(directory))
+        for line in iter(sys.stdin.readline, ""):
+            answer(**obey(kept, json.loads(line)))
     except (StartError, OSError) as error:
         answer(error=str(error))
         return 1
     finally:
         for number in ENDINGS:
             signal.signal(number, signal.SIG_IGN)
-        if server is not None:
-            stop(server)
+        if kept is not None and kept.process is not None:
+            stop(kept.process)
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
     return 0

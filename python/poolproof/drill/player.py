@@ -17,6 +17,12 @@ _VALUE_MAX: Final = 600  # characters; one report stays below PIPE_BUF, so it is
 _CHUNK: Final = 65536
 
 
+def first_line(error: BaseException) -> str:
+    """Return an exception's class and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
 class Report:
     """A player's pen: each line reaches the spectator at once and whole."""
 
@@ -38,8 +44,7 @@ class Report:
 
     def error(self, error: BaseException) -> None:
         """Report an exception: its class and the first line of its message."""
-        first = str(error).strip().splitlines()
-        self.say("error", f"{type(error).__name__}: {first[0] if first else ''}")
+        self.say("error", first_line(error))
 
     def close(self) -> None:
         """Tell the spectator that this player is done."""

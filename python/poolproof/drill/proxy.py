@@ -3,9 +3,9 @@
 Each client connection is a `Link` with two `Pump` threads, one for each direction.
 A pump owns the socket it writes to: whatever is sent there goes through its lock, so
 that bytes put in by hand never tear a segment of the server's. Harm is done by
-commands on a link, from any thread; today `Link.inject` and `Link.cut`. To stop,
-to delay or to shorten what passes belongs in `Pump.forward`, the only place that
-passes anything on.
+commands on a link, from any thread: `Link.inject`, `Link.precede`, `Link.follow`,
+`Link.stall`, `Link.cut`. What stops or changes what passes does so in
+`Pump.forward`, the only place that passes anything on.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _CHUNK: Final = 65536
 _CONNECT_S: Final = 10.0
 _JOIN_S: Final = 2.0
+_READY: Final = b"Z\0\0\0\5"  # ReadyForQuery, but for its last byte
 
 
 class Pump(threading.Thread):
@@ -38,6 +39,10 @@ class Pump(threading.Thread):
         self._source = source
         self._sink = sink
         self._lock = threading.Lock()  # guards writes to the sink, and nothing else
+        self._open = threading.Event()
+        self._open.set()
+        self._before = b""
+        self._after = b""
 
     def run(self) -> None:
         """Forward until the source ends, then let the sink know."""
@@ -47,9 +52,30 @@ class Pump(threading.Thread):
         with contextlib.suppress(OSError):
             self._sink.shutdown(socket.SHUT_WR)
 
+    def stall(self) -> None:
+        """Take what the source sends, and pass nothing on until `resume`."""
+        self._open.clear()
+
+    def resume(self) -> None:
+        """Pass on what was held back, and go on."""
+        self._open.set()
+
+    def precede(self, data: bytes) -> None:
+        """Put bytes before the next that pass, in one piece with them."""
+        self._before = data
+
+    def follow(self, data: bytes) -> None:
+        """Put bytes after the next whole answer that passes, in one piece with it."""
+        self._after = data
+
     def forward(self, data: bytes) -> None:
-        """Pass on what the source sent."""
-        self.write(data)
+        """Pass on what the source sent, when and how the commands say."""
+        self._open.wait()
+        before, self._before = self._before, b""
+        after = b""
+        if self._after and data[-len(_READY) - 1 : -1] == _READY:
+            after, self._after = self._after, b""
+        self.write(before + data + after)
         self.bytes_total += len(data)
         self.last_at = time.monotonic()
 
@@ -113,11 +139,33 @@ class Link:
         """
         self._down.write(data)
 
+    def precede(self, data: bytes) -> None:
+        """Have bytes that the server never sent arrive just before its next ones."""
+        self._down.precede(data)
+
+    def follow(self, data: bytes) -> None:
+        """Have bytes that the server never sent arrive with the end of its answer."""
+        self._down.follow(data)
+
+    def stall(self) -> None:
+        """Acknowledge whatever either side sends, and deliver nothing of it.
+
+        To both it looks as if the other had received everything and hangs.
+        """
+        self._up.stall()
+        self._down.stall()
+
+    def resume(self) -> None:
+        """Deliver what was held back by `stall`, late, and go on as before."""
+        self._up.resume()
+        self._down.resume()
+
     def cut(self) -> None:
         """End both connections, as when the network path is torn down."""
         for side in (self._client, self._server):
             with contextlib.suppress(OSError):
                 side.shutdown(socket.SHUT_RDWR)
+        self.resume()  # a pump that holds bytes back finds nobody to take them
 
     def close(self) -> None:
         """Cut, wait for the pumps, and give the descriptors back."""
@@ -138,15 +186,26 @@ class Proxy:
         ...     proxy.links[0].inject(b"stray")
     """
 
-    def __init__(self, upstream: Address) -> None:
+    def __init__(
+        self, upstream: Address, listener: socket.socket | None = None
+    ) -> None:
+        """Prepare a proxy.
+
+        Args:
+            upstream: Where the server listens.
+            listener: A listening TCP socket to use, and to close in the end, instead
+                of a free port on the loopback address.
+        """
         self._upstream = upstream
-        self._listener: socket.socket | None = None
+        self._listener = listener
         self._links: list[Link] = []
-        self._lock = threading.Lock()  # guards the list of links
+        self._stalled = False
+        self._lock = threading.Lock()  # guards the list of links, and _stalled
 
     def start(self) -> Self:
-        """Listen on a free port and accept in a thread of its own."""
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        """Listen and accept in a thread of its own."""
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(
             target=self._accept, args=(self._listener,), name="proxy", daemon=True
         ).start()
@@ -154,7 +213,7 @@ class Proxy:
 
     @property
     def port(self) -> int:
-        """The loopback port where it listens."""
+        """The port where it listens."""
         if self._listener is None:
             raise RuntimeError("the proxy was not started")
         port: int = self._listener.getsockname()[1]
@@ -165,6 +224,29 @@ class Proxy:
         """The links that are alive, oldest first."""
         with self._lock:
             return tuple(link for link in self._links if link.alive)
+
+    def stall(self, *, newcomers: bool = True) -> None:
+        """Stall every link, and those that are made from now on, too.
+
+        Args:
+            newcomers: Stall new links as well; otherwise they work.
+        """
+        with self._lock:
+            self._stalled = newcomers
+            for link in self._links:
+                link.stall()
+
+    def resume(self, *, old: bool = True) -> None:
+        """Let new links work again.
+
+        Args:
+            old: Resume the links that were stalled as well; otherwise they stay as
+                they are, like connections that a firewall has forgotten.
+        """
+        with self._lock:
+            self._stalled = False
+            for link in self._links if old else ():
+                link.resume()
 
     def _accept(self, listener: socket.socket) -> None:
         """Take connections until the listener is shut."""
@@ -187,6 +269,8 @@ class Proxy:
             # Listed before anything can pass, so that whoever got an answer finds it.
             with self._lock:
                 self._links.append(link)
+                if self._stalled:
+                    link.stall()
             link.start()
 
     def _connect(self) -> socket.socket:

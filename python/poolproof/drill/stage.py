@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,8 @@ from sqlalchemy.pool import NullPool, QueuePool
 from poolproof.drill.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Engine, TextClause
     from sqlalchemy.pool import Pool
@@ -60,14 +62,35 @@ class Stage:
 
         return Pool
 
-    def engine(self, target: Target | None = None, **options: Any) -> Engine:
+    def engine(
+        self,
+        target: Target | None = None,
+        *,
+        knobs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Engine:
         """Make an engine with the pool that is drilled.
 
         Args:
             target: Where to connect instead of the stage's own target.
+            knobs: Parameters that only `poolproof.Pool` has; `QueuePool` goes without.
             options: For `sqlalchemy.create_engine`.
         """
+        if self.pool == "poolproof":
+            options |= knobs or {}
         return self._create(target or self.target, self.poolclass(), self.tag, options)
+
+    def deadline(self, seconds: float) -> AbstractContextManager[object]:
+        """Bound every database call inside the block, where the pool can.
+
+        Args:
+            seconds: From now; `QueuePool` knows no such thing, so there it is nothing.
+        """
+        if self.pool == "queue":
+            return nullcontext()
+        import poolproof  # noqa: PLC0415 (QueuePool's trials go without)
+
+        return poolproof.deadline(seconds)
 
     def witness(self) -> Engine:
         """Make an engine that shares nothing: a new connection each time."""
@@ -77,6 +100,7 @@ class Stage:
         self, target: Target, poolclass: type[Pool], tag: str, options: dict[str, Any]
     ) -> Engine:
         url, arguments = target.for_driver(self.driver)
+        arguments |= options.pop("connect_args", {})
         arguments["application_name"] = tag
         return create_engine(
             url, connect_args=arguments, poolclass=poolclass, **options

@@ -144,11 +144,12 @@ class Target:
                     return Address(path=str(path), port=port)
         return Address(host=host or "localhost", port=port)
 
-    def through(self, port: int) -> Target:
+    def through(self, port: int, host: str = _LOOPBACK) -> Target:
         """Return the same database, reached through a proxy on this machine.
 
         Args:
-            port: The loopback port where the proxy listens.
+            port: The port where the proxy listens.
+            host: The address where it listens.
 
         Returns:
             A target whose TLS checks, if any, still name the real host.
@@ -157,9 +158,9 @@ class Target:
         query = {k: v for k, v in self.url.query.items() if k not in ("host", "port")}
         mode = (_values(query.get("sslmode")) or [""])[0]
         if mode.startswith("verify-") and not address.path:
-            query["hostaddr"] = _LOOPBACK
+            query["hostaddr"] = host
             return Target(self.url.set(host=address.host, port=port, query=query))
-        return Target(self.url.set(host=_LOOPBACK, port=port, query=query))
+        return Target(self.url.set(host=host, port=port, query=query))
 
 
 def _values(value: str | tuple[str, ...] | None) -> list[str]:

@@ -25,7 +25,16 @@ _ROLLED_BACK_EVERY: Final = 5
 _SAMPLES_MAX: Final = 5
 
 
-def request(engine: Engine, stage: Stage, report: Report, name: str, n: int) -> None:
+def warm(engine: Engine, size: int) -> None:
+    """Open so many connections, use each once, and give all of them back."""
+    connections = [engine.connect() for _ in range(size)]
+    for connection in connections:
+        connection.execute(_ASK, {"token": "warm"})
+    for connection in connections:
+        connection.close()
+
+
+def request(engine: Engine, stage: Stage, report: Report, name: str, n: int) -> bool:
     """Serve one request on a pooled connection; report what came of it.
 
     Every fifth request rolls back what it wrote: that row must never appear.
@@ -36,9 +45,12 @@ def request(engine: Engine, stage: Stage, report: Report, name: str, n: int) -> 
         report: Where to tell.
         name: The player's name, part of token and row id.
         n: The request's number, ≥ 0.
+
+    Returns:
+        Whether it ended without an exception.
     """
     token = f"{stage.tag}/{name}/{n}"
-    answered = False
+    answered = served = False
     intent = "never"
     try:
         with engine.connect() as connection:
@@ -56,11 +68,13 @@ def request(engine: Engine, stage: Stage, report: Report, name: str, n: int) -> 
                 intent = "unknown"
                 connection.commit()
                 intent = "committed"
+        served = True
     except Exception as error:  # noqa: BLE001 (every surfaced error is counted)
         report.error(error)
     if not answered:
         report.say("unanswered")
     report.say(intent, token)
+    return served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from poolproof.drill.incidents import corruption, fork, held_at_fork, starvation
+from poolproof.drill.incidents import (
+    blackhole,
+    corruption,
+    fork,
+    hang,
+    held_at_fork,
+    interrupt,
+    reap,
+    restart,
+    stale_answer,
+    starvation,
+    terminate,
+)
 from poolproof.drill.incidents.base import Incident, Measure, Outcome
 
 INCIDENTS: Final[dict[str, Incident]] = {
@@ -14,6 +26,13 @@ INCIDENTS: Final[dict[str, Incident]] = {
         held_at_fork.INCIDENT,
         starvation.INCIDENT,
         corruption.INCIDENT,
+        stale_answer.INCIDENT,
+        interrupt.INCIDENT,
+        terminate.INCIDENT,
+        reap.INCIDENT,
+        restart.INCIDENT,
+        hang.INCIDENT,
+        blackhole.INCIDENT,
     )
 }
 """Every incident by its name, in the order of the drill's table."""

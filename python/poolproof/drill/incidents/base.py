@@ -61,6 +61,12 @@ class Incident:
     bound_s: float = 45.0
     """Seconds that one trial may last before its process is killed."""
 
+    lacks: Callable[[], str | None] = lambda: None
+    """Says what is missing on this machine to play it, None when nothing is."""
+
+    uses_proxy: bool = False
+    """Whether the database is reached through a proxy in it."""
+
     def trials_of(self, wanted: int) -> int:
         """Return how many trials are played when *wanted* are asked for."""
         return wanted if self.trials_max is None else min(wanted, self.trials_max)

@@ -6,13 +6,13 @@ a broken pooler does. What does it cost the requests that come after?
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from poolproof.drill.errors import SetupError
 from poolproof.drill.incidents.base import Incident, Measure, Outcome
 from poolproof.drill.proxy import Proxy
+from poolproof.drill.stray import ANSWER, ROW
 from poolproof.drill.traffic import request, settle
 from poolproof.drill.troupe import Troupe
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SIZE: Final = 2
 REQUESTS: Final = 20
-_TEXT_OID: Final = 25
 _FREED_S: Final = 2.0
 
 
@@ -38,31 +37,10 @@ class CorruptionOutcome(Outcome):
     hangs: int
 
 
-def _message(kind: bytes, body: bytes) -> bytes:
-    """Frame one message of PostgreSQL's protocol (version 3)."""
-    return kind + struct.pack("!i", len(body) + 4) + body
-
-
-def _row_description() -> bytes:
-    """Describe one column of text named ``stray``."""
-    column = b"stray\0" + struct.pack("!ihihih", 0, 0, _TEXT_OID, -1, -1, 0)
-    return _message(b"T", struct.pack("!h", 1) + column)
-
-
-def _data_row(value: bytes) -> bytes:
-    """Carry one row of one column."""
-    return _message(b"D", struct.pack("!hi", 1, len(value)) + value)
-
-
-_ROW: Final = _data_row(b"an answer to nobody's question")
-_ANSWER: Final = (
-    _row_description() + _ROW + _message(b"C", b"SELECT 1\0") + _message(b"Z", b"I")
-)
-
 STRAYS: Final[dict[str, bytes]] = {
-    "answer": _ANSWER,
-    "row": _ROW,
-    "half a row": _ROW[: len(_ROW) // 2],
+    "answer": ANSWER,
+    "row": ROW,
+    "half a row": ROW[: len(ROW) // 2],
     "noise": bytes(range(128, 160)),
 }
 """What the trials inject, in turn."""
@@ -120,4 +98,5 @@ INCIDENT: Final = Incident(
         Measure("failed", "later requests that failed"),
     ),
     batch=9,
+    uses_proxy=True,
 )

@@ -1,0 +1,232 @@
+"""Deadlines: what a call may take before the watchdog shuts its socket.
+
+The watchdog (src/socket/deadline.rs) is a thread outside the interpreter: it needs no
+help of the driver, which may block without seeing signals. The call then ends at once,
+as a disconnect; `explain` gives that error its reason.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from poolproof import _native
+from poolproof.errors import DeadlineExceeded
+
+if TYPE_CHECKING:
+    from contextvars import Token
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from poolproof.entry import Entry
+
+__all__ = [
+    "backend_pid",
+    "bounded",
+    "current",
+    "deadline",
+    "exceeded",
+    "explain",
+]
+
+
+class deadline:  # noqa: N801 - used like a function
+    """Bound every database call of this thread or task inside a block.
+
+        with poolproof.deadline(2):
+            session.execute(...)
+            session.commit()
+
+    When the seconds are over, the sockets of the connections that the block has used
+    are shut. A call that is under way ends at once, a later one fails, both as an
+    ordinary disconnect whose cause is `DeadlineExceeded`; waiting for a connection ends
+    with `PoolTimeout`. A connection that was not used inside the block is left alone.
+
+    Blocks may be nested; the earlier instant counts. The block is about the context in
+    which it is opened: a thread that it starts is not bound by it, a task is.
+
+    Attributes:
+        seconds: The length that was given.
+    """
+
+    __slots__ = ("_covered", "_due", "_outer", "_token", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        """Choose the length.
+
+        Args:
+            seconds: More than 0, counted from the beginning of the block.
+
+        Raises:
+            TypeError: Not a number.
+            ValueError: NaN, or not above 0.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            msg = f"a deadline needs seconds, a number above 0, not {seconds!r}"
+            raise TypeError(msg)
+        try:
+            seconds = float(seconds)
+        except OverflowError:  # a whole number that no clock can count
+            seconds = math.inf
+        if math.isnan(seconds) or seconds <= 0:
+            msg = f"a deadline needs seconds above 0, not {seconds!r}"
+            raise ValueError(msg)
+        self.seconds = seconds
+        self._due = math.inf
+        self._token: Token[deadline | None] | None = None
+        self._outer: deadline | None = None
+        # What the block has used, and which block it goes back to.
+        self._covered: dict[Entry, deadline | None] = {}
+
+    @property
+    def due(self) -> float:
+        """The instant, on the monotonic clock."""
+        return self._due
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; 0 when none are."""
+        return max(0.0, self._due - time.monotonic())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the block is being run."""
+        return self._token is not None
+
+    def __enter__(self) -> Self:
+        """Begin to count."""
+        if self._token is not None:
+            msg = "this deadline is in use; make a new one for each block"
+            raise RuntimeError(msg)
+        global ever_used  # noqa: PLW0603 - once set, never taken back
+        ever_used = True
+        self._outer = outer = current()
+        due = time.monotonic() + self.seconds
+        self._due = due if outer is None else min(due, outer.due)
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take the deadline back from what the block has used."""
+        token, self._token = self._token, None
+        covered, self._covered = self._covered, {}
+        for entry, outer in covered.items():
+            if entry.block is not self:  # returned meanwhile, or covered anew
+                continue
+            if outer is not None and outer.is_open:
+                entry.block = outer
+                _arm_block(entry, outer)
+            elif entry.socket is not None and not entry.socket.disarm(_native.BLOCK):
+                entry.block = None
+        # At last: it fails where a block is left in another context than it was begun.
+        if token is not None:
+            _current.reset(token)
+
+    def cover(self, entry: Entry) -> None:
+        """Let the deadline count for a connection until the block or its use ends.
+
+        Args:
+            entry: The pool entry of a connection that the block uses.
+        """
+        if entry.block is not self and self.is_open and entry.socket is not None:
+            self._covered[entry] = entry.block or self._outer
+            entry.bound = True
+            entry.block = self
+            _arm_block(entry, self)
+
+
+# Whether this process has ever had such a block: sooner asked than the context.
+ever_used = False
+_current: ContextVar[deadline | None] = ContextVar("poolproof_deadline", default=None)
+current = _current.get
+
+
+def _arm_block(entry: Entry, block: deadline) -> None:
+    if entry.socket is not None and block.due != math.inf:
+        entry.socket.arm(_native.BLOCK, block.left)
+
+
+class bounded:  # noqa: N801 - used like a function
+    """Bound one call of the pool's own on a connection.
+
+    Args:
+        entry: The connection's entry.
+        step: What is done, as `DeadlineExceeded` names it.
+        seconds: How long it may take; None sets no bound.
+    """
+
+    __slots__ = ("_entry", "_limit")
+
+    def __init__(self, entry: Entry, step: str, seconds: float | None) -> None:
+        self._entry = entry
+        self._limit = None if seconds is None else (step, seconds)
+
+    def __enter__(self) -> None:
+        """Arm."""
+        entry, limit = self._entry, self._limit
+        if limit is not None and entry.socket is not None:
+            entry.step = limit
+            entry.socket.arm(_native.CALL, limit[1])
+
+    def __exit__(self, *_error: object) -> None:
+        """Disarm; what has passed stays known until the connection is closed."""
+        socket = self._entry.socket
+        if self._limit is not None and socket is not None:
+            socket.disarm(_native.CALL)
+
+
+def exceeded(entry: Entry) -> DeadlineExceeded | None:
+    """Say which deadline of a connection has passed.
+
+    Args:
+        entry: A pool entry.
+
+    Returns:
+        The reason, or None when its socket was not shut by the watchdog.
+    """
+    socket = entry.socket
+    passed = None if socket is None else socket.expired
+    if passed is None:
+        return None
+    limit: tuple[str, float] | None = None
+    if passed == _native.CALL:
+        limit = entry.step
+    elif passed == _native.BLOCK and entry.block is not None:
+        limit = ("deadline", entry.block.seconds)
+    elif passed == _native.HOLD:
+        limit = ("hold", entry.owner.settings.hold_timeout or 0.0)
+    step, seconds = limit or ("call", 0.0)
+    return DeadlineExceeded(step, seconds, backend_pid(entry))
+
+
+def backend_pid(entry: Entry) -> int | None:
+    """Say which session of the server a connection has, as the guard remembered it.
+
+    Args:
+        entry: A pool entry.
+    """
+    pid = getattr(entry, "_poolproof_backend_pid", None)
+    return pid if isinstance(pid, int) else None
+
+
+def explain(entry: Entry, error: BaseException) -> None:
+    """Make the deadline that has passed the cause of the error that it led to.
+
+    Args:
+        entry: The entry of the connection that the error came from.
+        error: The driver's exception.
+    """
+    if isinstance(error.__cause__, DeadlineExceeded):
+        return
+    reason = exceeded(entry)
+    if reason is not None:
+        reason.__cause__ = error.__cause__
+        error.__cause__ = reason

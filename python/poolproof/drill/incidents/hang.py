@@ -1,0 +1,62 @@
+"""`hang`: the peer acknowledges every byte, and answers nothing.
+
+A stalled virtual machine, a stuck pooler, a frozen disk: to TCP all is well, so no
+keep-alive and no ``connect_timeout`` notices. Who asks now, waits for ever.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from poolproof.drill.incidents.base import Incident
+from poolproof.drill.incidents.outage import MEASURES, MOMENTS, OutageOutcome, suffer
+from poolproof.drill.proxy import Proxy
+
+if TYPE_CHECKING:
+    from poolproof.drill.stage import Stage
+    from poolproof.drill.target import Target
+
+SIZE: Final = 8
+
+
+class _Stalling:
+    """The network: a proxy that can stall."""
+
+    def __init__(self, proxy: Proxy, target: Target) -> None:
+        self.target = target
+        self._proxy = proxy
+
+    def fail(self, *, newcomers: bool) -> None:
+        self._proxy.stall(newcomers=newcomers)
+
+    def mend(self, *, old: bool) -> None:
+        self._proxy.resume(old=old)
+
+    def cut(self) -> None:
+        for link in self._proxy.links:
+            link.cut()
+
+
+def play(stage: Stage) -> OutageOutcome:
+    """Stall the proxy at each moment in turn, with eight callers each time."""
+    with Proxy(stage.target.address()) as proxy:
+        return suffer(
+            stage,
+            _Stalling(proxy, stage.target.through(proxy.port)),
+            incident="hang",
+            moments=MOMENTS,
+            size=SIZE,
+            newcomers_at_ping=False,
+        )
+
+
+INCIDENT: Final = Incident(
+    name="hang",
+    headline="the peer acknowledges and never answers, at six moments",
+    play=play,
+    measures=MEASURES,
+    alone=True,
+    trials_max=2,
+    bound_s=90.0,
+    uses_proxy=True,
+)

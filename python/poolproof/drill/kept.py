@@ -1,0 +1,143 @@
+"""The near end of a keeper: a server that lasts as long as this object.
+
+A keeper process owns the server (see `poolproof.drill.keeper`): it stops the server
+and removes its directory when this object is stopped *or* its process dies.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from poolproof.drill.errors import SetupError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+_ANSWER_S: Final = 120.0
+_STOP_S: Final = 20.0
+
+
+class Kept:
+    """A server that a keeper owns; a context manager.
+
+    Args:
+        name: What people call it, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._keeper: subprocess.Popen[str] | None = None
+        self._facts: dict[str, Any] = {}
+
+    def order(self) -> dict[str, Any]:
+        """Return the keeper's order: what to start.
+
+        Raises:
+            SetupError: Its programs are not there.
+        """
+        raise NotImplementedError
+
+    def start(self) -> Self:
+        """Start the server and wait until it takes connections.
+
+        Raises:
+            SetupError: Its programs are missing, or it did not come up.
+        """
+        order = self.order()
+        keeper = Path(__file__).with_name("keeper.py")
+        self._keeper = subprocess.Popen(  # noqa: S603 (our own file)
+            [sys.executable, "-I", str(keeper)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            self._facts = self.ask(order)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def ask(self, line: dict[str, Any]) -> dict[str, Any]:
+        """Send the keeper one line and return its answer.
+
+        Raises:
+            SetupError: It could not do what was asked, or does not answer.
+        """
+        keeper = self._keeper
+        if keeper is None or keeper.stdin is None or keeper.stdout is None:
+            raise SetupError(f"{self.name} was not started")
+        try:
+            keeper.stdin.write(json.dumps(line) + "\n")
+            keeper.stdin.flush()
+        except BrokenPipeError:
+            raise SetupError(f"{self.name}: its keeper is gone") from None
+        ready, _, _ = select.select([keeper.stdout], [], [], _ANSWER_S)
+        text = keeper.stdout.readline() if ready else ""
+        answer: dict[str, Any] = json.loads(text or "{}")
+        if not answer:
+            answer["error"] = f"no answer from its keeper within {_ANSWER_S:.0f} s"
+        if "error" in answer:
+            raise SetupError(f"{self.name} cannot run: {answer['error']}")
+        return answer
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the keeper said when the server was up.
+
+        Raises:
+            SetupError: It is not.
+        """
+        if not self._facts:
+            raise SetupError(f"{self.name} was not started")
+        return self._facts
+
+    @property
+    def port(self) -> int:
+        """The loopback port where it listens."""
+        port: int = self.facts["port"]
+        return port
+
+    @property
+    def directory(self) -> Path:
+        """Where its files lie; also the directory of its unix socket."""
+        return Path(self.facts["directory"])
+
+    def log(self) -> str:
+        """Return what the server wrote to its log so far."""
+        return (self.directory / "log").read_text(errors="replace")
+
+    def stop(self) -> None:
+        """Stop the server and remove its directory; does nothing a second time."""
+        keeper, self._keeper, self._facts = self._keeper, None, {}
+        if keeper is None:
+            return
+        if keeper.stdin is not None:
+            keeper.stdin.close()
+        try:
+            keeper.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            keeper.kill()
+            keeper.wait()
+        if keeper.stdout is not None:
+            keeper.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

@@ -1,0 +1,166 @@
+"""What the pool knows of each driver: its transaction status, and how to ask it.
+
+A driver is known by what its connections can do, so that one that is wrapped (for
+tracing, say) is still known. Every function here is given the driver's connection;
+only `Driver.ask` sends anything.
+"""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from dataclasses import dataclass, replace
+from operator import attrgetter, methodcaller
+from traceback import walk_tb
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Driver", "ask", "is_own", "of"]
+
+# libpq's PQTRANS_IDLE, and the byte of the protocol's ReadyForQuery.
+_LIBPQ_IDLE = 0
+_READY_IDLE = b"I"
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """One kind of driver.
+
+    Attributes:
+        name: As SQLAlchemy names it, or what is known about it.
+        status: Says the transaction status of a connection, without a round trip.
+        idle: The status when no transaction is open and nothing is under way.
+        tells: Whether the status means anything.
+        must_ask: Whether only a question tells if a connection is at rest, because the
+            driver reads ahead into a buffer of its own, or because it is not known.
+        keeps_alive: Whether it turns TCP keep-alives on unless told otherwise.
+    """
+
+    name: str
+    status: Callable[[Any], object]
+    idle: object
+    must_ask: bool
+    tells: bool = True
+    keeps_alive: bool = True
+
+
+def _does_not_say(_connection: Any) -> None:
+    return None
+
+
+def _pg8000_status(connection: Any) -> object:
+    # It forgets the status of a session that has just begun, which is idle.
+    status = connection._transaction_status
+    return _READY_IDLE if status is None else status
+
+
+# Where errors are from that drivers pass on beside their own.
+_PASSED_ON = frozenset({"builtins", "select", "socket", "ssl", "struct"})
+
+# Functions that are not of Python: they run at each checkout and check-in.
+_PSYCOPG2 = Driver(
+    "psycopg2", methodcaller("get_transaction_status"), _LIBPQ_IDLE, must_ask=False
+)
+_PSYCOPG = Driver(
+    "psycopg", attrgetter("pgconn.transaction_status"), _LIBPQ_IDLE, must_ask=False
+)
+_PG8000 = Driver("pg8000", _pg8000_status, _READY_IDLE, must_ask=True)
+_UNKNOWN = Driver(
+    "unknown", _does_not_say, None, must_ask=True, tells=False, keeps_alive=False
+)
+_OTHER_DATABASE = Driver(
+    "other", _does_not_say, None, must_ask=False, tells=False, keeps_alive=False
+)
+
+
+def of(connection: Any, dialect: Any) -> Driver:
+    """Find out which driver a connection is of.
+
+    Args:
+        connection: A DBAPI connection, or what SQLAlchemy adapts one with.
+        dialect: The dialect of its engine.
+
+    Returns:
+        The driver. One of another database than PostgreSQL is never asked anything.
+    """
+    if callable(getattr(connection, "get_transaction_status", None)):
+        # The class's own method, called as a function, costs half of a methodcaller.
+        status = getattr(type(connection), "get_transaction_status", None)
+        return replace(_PSYCOPG2, status=status) if callable(status) else _PSYCOPG2
+    if hasattr(getattr(connection, "pgconn", None), "transaction_status"):
+        return _PSYCOPG
+    if hasattr(connection, "_usock") and hasattr(connection, "_transaction_status"):
+        return _PG8000
+    if getattr(dialect, "name", None) == "postgresql":
+        return _UNKNOWN
+    return _OTHER_DATABASE
+
+
+def is_own(error: Exception, pool: Any) -> bool:
+    """Tell an error of a driver from an interruption of the caller.
+
+    A handler of a signal may raise any class, in the middle of a driver's call: a soft
+    time limit, say. A driver raises its own errors, and some let those of the system or
+    of the language through, but none that was raised in another's code.
+
+    Args:
+        error: What a call of a driver ended with.
+        pool: The connection's pool.
+
+    Returns:
+        Whether it is the driver's.
+    """
+    own = getattr(getattr(pool._dialect, "dbapi", None), "Error", ())
+    if isinstance(error, own):
+        return True
+    if not (type(error).__module__ in _PASSED_ON or isinstance(error, OSError)):
+        return False
+    return not any(_is_handler(frame) for frame, _ in walk_tb(error.__traceback__))
+
+
+def _is_handler(frame: FrameType) -> bool:
+    """Tell a handler of a signal: it alone is called with a frame."""
+    code = frame.f_code
+    count = code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS)
+    for name in code.co_varnames[: count + code.co_kwonlyargcount]:
+        value = frame.f_locals.get(name)
+        among = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(one, FrameType) for one in among):
+            return True
+    return False
+
+
+def ask(connection: Any) -> bool:
+    """Ask the server something that nobody has asked before, and compare the answer.
+
+    The question is in the name of the answer's only column: that needs no conversion,
+    which an application may have changed, and no kind of row.
+
+    Args:
+        connection: A DBAPI connection that is not in a transaction.
+
+    Returns:
+        Whether the answer is the one to this question.
+
+    Raises:
+        Exception: Whatever the driver raises. The connection is of no use then.
+    """
+    name = f"poolproof_{secrets.randbits(64):016x}"
+    before = getattr(connection, "autocommit", None)
+    commits_itself = before is True
+    if before is False:
+        connection.autocommit = commits_itself = True
+    # An error leaves the connection as it is, for it will be discarded: to put it in
+    # order would raise an error in place of the one, or of an interruption.
+    cursor = connection.cursor()
+    cursor.execute(f"select null as {name}")
+    answered = cursor.description
+    cursor.close()
+    if not commits_itself:
+        connection.rollback()
+    if before is False:
+        connection.autocommit = False
+    return bool(answered) and answered[0][0] == name

@@ -1,0 +1,105 @@
+"""Who has held a connection for too long: the stack of its checkout, logged once.
+
+Remembered cheaply, for it happens at each checkout of a pool with a `hold_warning`: the
+code of each frame and a place in it, never a frame, which would keep the caller's
+variables alive. Lines are looked up only when there is something to say.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import CodeType
+
+    from poolproof.entry import Entry
+    from poolproof.pool import Pool
+
+__all__ = ["Hold", "warn"]
+
+_DEPTH = 48
+# Ours, which every such stack ends with: this module, the keeper's hook, the pool.
+_OURS = 3
+
+
+class Hold:
+    """One checkout, since its beginning.
+
+    Attributes:
+        due: When to warn of it, on the monotonic clock; infinite when that was done.
+    """
+
+    __slots__ = ("_frames", "_since", "_thread", "due")
+
+    def __init__(self, seconds: float) -> None:
+        """Remember the caller, and what called it.
+
+        Args:
+            seconds: How long the connection may be held without a word, more than 0.
+        """
+        self._since = now = time.monotonic()
+        self.due = now + seconds
+        self._thread = threading.current_thread().name
+        frame = sys._getframe(_OURS)
+        self._frames = frames = [(frame.f_code, frame.f_lasti)]
+        while (caller := frame.f_back) is not None and len(frames) < _DEPTH:
+            frame = caller
+            frames.append((frame.f_code, frame.f_lasti))
+
+    def describe(self, now: float) -> str:
+        """Say who holds, for how long, and since which call.
+
+        Args:
+            now: The time, on the monotonic clock.
+        """
+        stack = traceback.StackSummary.from_list(
+            (code.co_filename, _line(code, at), code.co_name, None)
+            for code, at in reversed(self._frames)
+        )
+        return (
+            f"{self._thread} of process {os.getpid()} for {now - self._since:.2f} s; "
+            f"it was checked out at:\n{''.join(stack.format())}"
+        )
+
+
+def warn(pool: Pool, entries: Iterable[Entry], now: float) -> float:
+    """Warn of the connections that have been held for too long, each once.
+
+    Args:
+        pool: The pool that lent them.
+        entries: Its entries.
+        now: The time, on the monotonic clock.
+
+    Returns:
+        When the next of those that are held is due, on the monotonic clock.
+    """
+    next_due = math.inf
+    for entry in entries:
+        hold = entry.held
+        if hold is None:
+            continue
+        if hold.due > now:
+            next_due = min(next_due, hold.due)
+            continue
+        hold.due = math.inf
+        pool.logger.warning(
+            "Connection %r is held by %s",
+            entry.dbapi_connection,
+            hold.describe(now).rstrip(),
+        )
+    return next_due
+
+
+def _line(code: CodeType, place: int) -> int:
+    """Find the line of a place in a code object."""
+    for start, end, line in code.co_lines():
+        if start <= place < end and line is not None:
+            return line
+    return code.co_firstlineno

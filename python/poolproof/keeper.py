@@ -1,0 +1,359 @@
+"""The keeper: one thread of a process that looks after the connections at rest.
+
+It closes those that are too old or have rested too long, opens some ahead of need, and
+warns of those that are held for too long. It runs only while something of this will be
+due, and sleeps until then: callers wake it only for what is due before its next look,
+which costs them one comparison otherwise.
+
+Nothing here waits for a lock: requests are put into a dictionary, in one step. A child
+process begins with a new keeper, at its first need.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import contextlib
+import logging
+import math
+import sys
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from poolproof import _native, holds, upkeep
+from poolproof.sleepers import locks_are_replaced
+from poolproof.upkeep import NEVER, UNPLANNED, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolproof.entry import Entry
+    from poolproof.pool import Pool
+    from poolproof.settings import Settings
+
+__all__ = ["first_look", "lent", "let_go", "look_at", "returned"]
+
+NAME = "poolproof-keeper"
+_AFTER_ERROR_S = 10.0
+_LONGEST_SLEEP_S = 1_000_000.0
+_JOIN_S = 0.2
+
+_log = logging.getLogger("poolproof.keeper")
+
+
+def first_look(settings: Settings) -> float:
+    """Say what `Pool.next_look` begins with.
+
+    Args:
+        settings: The pool's settings.
+
+    Returns:
+        An instant before all others when the pool needs no keeper, else one after.
+    """
+    needed = (
+        settings.max_idle is not None
+        or settings.max_lifetime is not None
+        or settings.hold_warning is not None
+        or settings.min_idle > 0
+    )
+    return UNPLANNED if needed else -math.inf
+
+
+def lent(pool: Pool, entry: Entry) -> None:
+    """Note a checkout of a pool with a `hold_warning` or a `min_idle`.
+
+    Args:
+        pool: The pool.
+        entry: What was checked out.
+    """
+    settings = pool.settings
+    if settings.hold_warning is not None:
+        entry.held = hold = holds.Hold(settings.hold_warning)
+        if hold.due < pool.next_look:
+            look_at(pool, hold.due)
+    if settings.min_idle and (
+        not entry.rested_at or len(pool._idle) < settings.min_idle
+    ):
+        with contextlib.suppress(_native.Forked):  # by a listener of the checkout
+            _ask_for_more(pool, opened=not entry.rested_at)
+
+
+def _ask_for_more(pool: Pool, *, opened: bool) -> None:
+    """Have connections opened ahead of need, once the pool is in use."""
+    if opened:
+        _idle, out, *_ = pool._gate.snapshot()
+        if out:  # else it was disposed of meanwhile
+            pool.is_used = True
+    if opened or pool._gate.lacks(pool.settings.min_idle):
+        look_at(pool)
+
+
+def returned(pool: Pool, entry: Entry) -> None:
+    """Note a check-in to a pool with a `hold_warning` or a `min_idle`.
+
+    Args:
+        pool: The pool.
+        entry: What is about to rest.
+    """
+    entry.held = None
+    if entry.dbapi_connection is None and pool.settings.min_idle:
+        entry.expires_at = 0.0  # empty: to be replaced at once
+
+
+def look_at(pool: Pool, due: float = 0.0) -> None:
+    """Have the keeper look at a pool, and start it if it does not run.
+
+    Args:
+        pool: The pool.
+        due: When at the latest, on the monotonic clock.
+    """
+    if pool.next_look < 0:
+        return
+    generation = _native.generation()
+    keeper = _keepers.get(generation)
+    if keeper is None:
+        keeper = _keepers.setdefault(generation, Keeper(generation))
+        for older in list(_keepers):
+            if older != generation:
+                _keepers.pop(older, None)
+    keeper.ask(pool, due)
+
+
+def let_go(pool: Pool) -> None:
+    """Have the keeper end, if this pool was all that it had to look after.
+
+    Args:
+        pool: A pool whose connections have been closed.
+    """
+    if pool.next_look > 0:
+        pool.next_look = UNPLANNED
+    keeper = _keepers.get(_native.generation())
+    if keeper is not None and keeper.runs:
+        look_at(pool)
+
+
+class _Seat:
+    """A thread to be, or a greenlet where gevent or eventlet makes them instead.
+
+    Attributes:
+        is_taken: Whether it has begun.
+    """
+
+    __slots__ = ("_run", "_thread", "is_taken")
+
+    def __init__(self, run: Callable[[_Seat], None]) -> None:
+        self._run = run
+        self._thread: threading.Thread | None = None
+        self.is_taken = False
+
+    def start(self) -> None:
+        """Start it."""
+        if locks_are_replaced():
+            # A greenlet lives on in a child, where the module threading has forgotten
+            # it, and would complain at its end.
+            _thread.start_new_thread(self._sit, ())
+        else:
+            self._thread = threading.Thread(target=self._sit, name=NAME, daemon=True)
+            self._thread.start()
+
+    def _sit(self) -> None:
+        self.is_taken = True
+        self._run(self)
+
+    def join(self, seconds: float) -> None:
+        """Wait for its end, if it is another thread."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(seconds)
+
+
+class Keeper:
+    """The thread, what it was asked, and what it has planned."""
+
+    __slots__ = ("_asked", "_bell", "_chair", "_generation")
+
+    def __init__(self, generation: int) -> None:
+        """Make a keeper that does not run yet.
+
+        Args:
+            generation: Of the process that it is for.
+        """
+        self._generation = generation
+        # Each request is put in and taken out in one step; 0 is at once.
+        self._asked: dict[weakref.ref[Pool], float] = {}
+        # At most one thread, by the name of its seat: taking it is one step as well.
+        self._chair: dict[str, _Seat] = {}
+        self._bell: Any = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a thread, or one is being started."""
+        return bool(self._chair)
+
+    def ask(self, pool: Pool, due: float) -> None:
+        """Note a request, and see to it that somebody reads it.
+
+        Args:
+            pool: The pool to look at.
+            due: When at the latest; 0 is at once.
+        """
+        reference = weakref.ref(pool)
+        if due:
+            # Whoever asked before is due sooner, or is to look at everything.
+            self._asked.setdefault(reference, due)
+        else:
+            self._asked[reference] = 0.0
+        if self._chair:
+            self._ring()
+        elif not _ending and not sys.is_finalizing():
+            # Later a thread may be made, but would not begin, and starting it waits.
+            self._start()
+
+    def _start(self) -> None:
+        # Of the kind that is in use now: gevent may have replaced them since.
+        bell = threading.Lock()
+        bell.acquire()
+        seat = _Seat(self._run)
+        try:
+            if self._chair.setdefault(NAME, seat) is seat:
+                self._bell = bell
+                seat.start()
+        except BaseException as error:
+            if self._chair.get(NAME) is seat and not seat.is_taken:
+                self._chair.pop(NAME, None)
+            if not isinstance(error, RuntimeError):
+                raise
+            # No thread is to be had, now; the next request tries again.
+            if not _ending:
+                _log.warning("The keeper cannot start: %s", error)
+
+    def _ring(self) -> None:
+        bell = self._bell
+        if bell is not None and bell.locked():
+            with contextlib.suppress(RuntimeError):  # somebody else rang
+                bell.release()
+
+    def _collected(self, _reference: object) -> None:
+        if self._generation == _native.generation():
+            self._ring()
+
+    # --- the thread -----------------------------------------------------------------
+
+    def _run(self, seat: _Seat) -> None:
+        if self._chair.setdefault(NAME, seat) is not seat:
+            return
+        plans: dict[weakref.ref[Pool], Plan] = {}
+        try:
+            self._work(plans)
+        except BaseException as error:
+            if self._goes_on():
+                _log.exception("The keeper was ended, and starts again when needed")
+            if not isinstance(error, Exception | SystemExit):
+                raise
+        finally:
+            _forget(plans)
+            self._chair.pop(NAME, None)
+            # Whoever asked in the last instant has found the chair taken.
+            if self._asked and self._goes_on():
+                self._start()
+
+    def _goes_on(self) -> bool:
+        """Tell whether this is still the process and the time for it."""
+        return not _ending and self._generation == _native.generation()
+
+    def _work(self, plans: dict[weakref.ref[Pool], Plan]) -> None:
+        """Look at what is due, and sleep until the next, until nothing ever is."""
+        bell = self._bell
+        while self._goes_on():
+            self._read_requests(plans)
+            due = self._look_at_all(plans)
+            if self._asked:
+                continue
+            if due >= NEVER:
+                return
+            left = due - time.monotonic()
+            if left > 0:
+                bell.acquire(True, min(left, _LONGEST_SLEEP_S))
+
+    def _read_requests(self, plans: dict[weakref.ref[Pool], Plan]) -> None:
+        while self._asked:
+            try:
+                reference, due = self._asked.popitem()
+            except KeyError:  # taken back meanwhile
+                return
+            pool = reference()
+            if pool is None:
+                continue
+            plan = plans.get(reference)
+            if plan is None:
+                plan = Plan(weakref.ref(pool, self._collected))
+                plans[reference] = plan
+                # What else there is to do for this pool shows only a look.
+                plan.asked, due = due, 0.0
+            plan.due = min(plan.due, due)
+            pool.next_look = plan.due
+
+    def _look_at_all(self, plans: dict[weakref.ref[Pool], Plan]) -> float:
+        """Look at the pools that are due; return when the next one is."""
+        next_due = UNPLANNED
+        for reference, plan in list(plans.items()):
+            if not self._goes_on():
+                break
+            if plan.due <= time.monotonic():
+                self._look(reference, plan)
+            if plan.due >= NEVER or reference() is None:
+                plans.pop(reference, None)
+            else:
+                next_due = min(next_due, plan.due)
+        return next_due
+
+    def _look(self, reference: weakref.ref[Pool], plan: Plan) -> None:
+        pool = reference()
+        if pool is None:
+            return
+        # From here on whoever brings something due asks for another look.
+        pool.next_look = plan.due = UNPLANNED
+        try:
+            due = upkeep.tend(pool, plan)
+        except _native.Forked:
+            return  # this is a child
+        except Exception:  # noqa: BLE001 - of a listener or a driver, of any class
+            _log.exception("Looking after pool %s failed", pool._name())
+            due = time.monotonic() + _AFTER_ERROR_S
+        if plan.asked > 0:
+            due, plan.asked = min(due, plan.asked), 0.0
+        plan.due = due
+        if self._goes_on():
+            pool.next_look = due
+
+
+def _forget(plans: dict[weakref.ref[Pool], Plan]) -> None:
+    """Have the pools ask again: nobody is going to look at them."""
+    for reference in plans:
+        pool = reference()
+        if pool is not None and pool.next_look > 0:
+            pool.next_look = UNPLANNED
+
+
+# The keeper of this process, by its generation: a child's is another one.
+_keepers: dict[int, Keeper] = {}
+_ending = False
+
+
+def _end() -> None:
+    """Let the thread end before the interpreter does."""
+    global _ending  # noqa: PLW0603 - the state of this process
+    _ending = True
+    keeper = _keepers.get(_native.generation())
+    if keeper is None:
+        return
+    seat = keeper._chair.get(NAME)
+    keeper._ring()
+    if seat is not None:
+        seat.join(_JOIN_S)
+
+
+# Also where no keeper runs yet: what the interpreter tears down comes back to a pool.
+atexit.register(_end)

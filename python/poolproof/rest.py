@@ -1,0 +1,117 @@
+"""Is a connection at rest? Nothing unread, no transaction open, the right answers.
+
+A connection is looked at when it comes back and before it is lent: the driver's own
+transaction status, and one peek at the socket, which cost no round trip. What those
+cannot tell is asked: a nonce, bounded by `ping_timeout`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from poolproof import deadlines, drivers, observe
+from poolproof.deadlines import bounded
+from poolproof.faults import Fault, Verdict
+
+if TYPE_CHECKING:
+    from poolproof.entry import Entry
+
+__all__ = ["at_checkin", "at_checkout", "report"]
+
+BUSY = "in_transaction"
+SILENT = "no_answer"
+WRONG = "wrong_answer"
+
+# Findings that nothing routine explains, with the cause that a report gives.
+OUT_OF_STEP = {
+    "desynchronised": "an idle connection has an answer that nobody waits for",
+    WRONG: "an idle connection answered another question than it was asked",
+}
+
+
+def at_checkin(entry: Entry) -> str | None:
+    """Look at a connection that comes back.
+
+    Args:
+        entry: Its entry, after SQLAlchemy's reset.
+
+    Returns:
+        None when it is at rest, or when only asking can tell, which is left to the next
+        checkout; else the reason to discard it.
+    """
+    driver = entry.driver
+    if driver.status(entry.dbapi_connection) != driver.idle:
+        return BUSY
+    socket = entry.socket
+    if socket is None:
+        return None
+    found = socket.probe()
+    return None if found is None or found == "unknown" else found
+
+
+def at_checkout(entry: Entry, now: float) -> str | None:
+    """Look at a connection that is to be lent.
+
+    Args:
+        entry: Its entry.
+        now: The time, on the monotonic clock.
+
+    Returns:
+        None when it is at rest, else the reason to discard it.
+    """
+    driver = entry.driver
+    if driver.status(entry.dbapi_connection) != driver.idle:
+        return BUSY
+    socket = entry.socket
+    found = None if socket is None else socket.probe()
+    if found is None:
+        if not entry.suspect and now - entry.rested_at <= entry.owner.idle_after:
+            return None
+    elif found != "unknown":
+        return found
+    return _ping(entry, now)
+
+
+def report(entry: Entry, finding: str) -> None:
+    """Report a finding that nothing routine explains.
+
+    A server that goes away is routine; answers to nobody's question are not.
+
+    Args:
+        entry: The entry of an idle connection.
+        finding: What was found about it.
+    """
+    if finding in OUT_OF_STEP:
+        observe.report(
+            Verdict(
+                fault=Fault.CORRUPTION,
+                cost="connection",
+                retry="reconnect",
+                outcome="not_done",
+                cause=OUT_OF_STEP[finding],
+            ),
+            driver=entry.driver.name,
+            backend_pid=deadlines.backend_pid(entry),
+        )
+
+
+def _ping(entry: Entry, now: float) -> str | None:
+    limit = entry.owner.settings.ping_timeout
+    if entry.due is not None:
+        limit = max(0.0, min(limit, entry.due - now))
+    try:
+        with bounded(entry, "ping", limit):
+            answered = drivers.ask(entry.dbapi_connection)
+    except Exception as error:
+        if not drivers.is_own(error, entry.owner):
+            raise
+        entry.owner.logger.debug("Ping of %r failed: %r", entry.dbapi_connection, error)
+        return SILENT
+    if entry.socket is not None and entry.socket.expired is not None:
+        return SILENT  # the answer came at the last instant, and the socket is shut
+    if not answered:
+        return WRONG
+    entry.suspect = entry.is_always_suspect
+    entry.rested_at = time.monotonic()
+    return None

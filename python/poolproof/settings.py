@@ -1,0 +1,199 @@
+"""The pool's settings beyond those of `QueuePool`, checked one by one and together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import exc
+
+from poolproof import parameters
+
+__all__ = ["KEEP_ALIVE", "PING_TIMEOUT", "Settings"]
+
+KeepAlive = tuple[int, int, int]
+
+# Beyond pool_timeout, for connecting and asking once a slot is there.
+_CONNECTING_S = 5.0
+
+
+class _Unchosen(float):
+    """A default, told from the same number that somebody chose."""
+
+
+PING_TIMEOUT = _Unchosen(2.0)
+KEEP_ALIVE: KeepAlive = (5, 2, 3)
+# More the system refuses, at each connecting; see tcp(7).
+_KEEP_ALIVE_MOST: KeepAlive = (32767, 32767, 127)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a pool was asked to do, every value checked.
+
+    Lengths of time are in seconds; None sets no bound.
+
+    Attributes:
+        pre_ping: True asks the server where `ping_idle_after` says so (as False does),
+            ``"always"`` asks at each checkout.
+        ping_idle_after: A connection that has rested longer is asked before it is lent;
+            None never asks for that reason.
+        ping_timeout: The longest wait for an answer to a ping.
+        checkout_timeout: The longest checkout, as a whole; ``"auto"`` is `timeout` and
+            5 s more.
+        reset_timeout: The longest reset, and the longest close, at check-in.
+        hold_timeout: How long one caller may keep a connection.
+        hold_warning: How long one caller may keep it before a warning is logged.
+        keep_alive: Seconds before the first question to a silent peer, seconds between
+            questions, and how many; None leaves the system's values.
+        tcp_user_timeout: For every call; None bounds the pool's own calls alone.
+        fail_fast_after: Failed attempts to connect in a row that open the breaker.
+        max_lifetime: How old a connection may become.
+        max_idle: How long a connection may rest unused, beyond the first `min_idle`.
+        min_idle: Connections kept ready.
+    """
+
+    pre_ping: bool | Literal["always"]
+    ping_idle_after: float | None
+    ping_timeout: float
+    checkout_timeout: float | Literal["auto"] | None
+    reset_timeout: float | None
+    hold_timeout: float | None
+    hold_warning: float | None
+    keep_alive: KeepAlive | None
+    tcp_user_timeout: float | None
+    fail_fast_after: int | None
+    max_lifetime: float | None
+    max_idle: float | None
+    min_idle: int
+
+    def __post_init__(self) -> None:
+        """Check each value by itself.
+
+        Raises:
+            ArgumentError: A value of the wrong type or outside its range.
+        """
+        parameters.choice(
+            "pre_ping",
+            self.pre_ping,
+            allowed=(True, False, "always"),
+            meaning='True, False or "always"',
+        )
+        if self.checkout_timeout != "auto":
+            above = 'seconds, more than 0, None (no bound) or "auto"'
+            _seconds("checkout_timeout", self.checkout_timeout, above)
+        parameters.seconds(
+            "ping_idle_after",
+            self.ping_idle_after,
+            minimum=0,
+            meaning="seconds, 0 (always) or more, or None (never for that reason)",
+            none_allowed=True,
+        )
+        _seconds("ping_timeout", self.ping_timeout, "seconds, more than 0", none=False)
+        for name, none in (
+            ("reset_timeout", "no bound"),
+            ("hold_timeout", "no bound"),
+            ("hold_warning", "never"),
+            ("tcp_user_timeout", "for the pool's own calls alone"),
+            ("max_idle", "no bound"),
+        ):
+            meaning = f"seconds, more than 0, or None ({none})"
+            _seconds(name, getattr(self, name), meaning)
+        if self.max_lifetime is not None:
+            parameters.seconds(
+                "max_lifetime",
+                self.max_lifetime,
+                minimum=1,
+                meaning="seconds, 1 or more, or None (no bound): connecting costs "
+                "more than a shorter life is worth",
+                none_allowed=True,
+            )
+        if self.fail_fast_after is not None:
+            parameters.integer(
+                "fail_fast_after",
+                self.fail_fast_after,
+                minimum=1,
+                meaning="a whole number, 1 or more, or None (never)",
+            )
+        parameters.integer(
+            "min_idle", self.min_idle, minimum=0, meaning="a whole number, 0 or more"
+        )
+        _check_keep_alive(self.keep_alive)
+
+    def check_with(self, *, pool_size: int, timeout: float | None) -> None:
+        """Check the values against each other, and against QueuePool's own.
+
+        Args:
+            pool_size: Connections kept; 0 sets no bound.
+            timeout: The longest wait for a slot.
+
+        Raises:
+            ArgumentError: Two values that cannot both be meant; it names both.
+        """
+        if pool_size and self.min_idle > pool_size:
+            _refuse("min_idle", self.min_idle, "pool_size", pool_size)
+        if not isinstance(self.ping_timeout, _Unchosen):
+            # A timeout of 0 says not to wait for a slot; it bounds nothing else.
+            if timeout and self.ping_timeout > timeout:
+                _refuse("ping_timeout", self.ping_timeout, "pool_timeout", timeout)
+            whole = self.whole_checkout(timeout)
+            if whole is not None and self.ping_timeout > whole:
+                _refuse("ping_timeout", self.ping_timeout, "checkout_timeout", whole)
+        if (
+            self.hold_timeout is not None
+            and self.hold_warning is not None
+            and self.hold_warning >= self.hold_timeout
+        ):
+            msg = (
+                f"hold_warning is {self.hold_warning:g} and hold_timeout is "
+                f"{self.hold_timeout:g}: the warning would come too late; make it "
+                "shorter than the timeout"
+            )
+            raise exc.ArgumentError(msg)
+
+    def whole_checkout(self, timeout: float | None) -> float | None:
+        """Say how long a checkout may last as a whole.
+
+        Args:
+            timeout: The longest wait for a slot, in seconds.
+
+        Returns:
+            Seconds, or None for no bound.
+        """
+        if self.checkout_timeout != "auto":
+            return self.checkout_timeout
+        return None if timeout is None else timeout + _CONNECTING_S
+
+
+def _seconds(name: str, value: Any, meaning: str, *, none: bool = True) -> None:
+    if value == 0 and not isinstance(value, bool):
+        msg = f"{name} is {value!r}, but must be {meaning}"
+        raise exc.ArgumentError(msg)
+    parameters.seconds(name, value, minimum=0, meaning=meaning, none_allowed=none)
+
+
+def _check_keep_alive(value: Any) -> None:
+    if value is None:
+        return
+    if (
+        not isinstance(value, tuple)
+        or len(value) != len(KEEP_ALIVE)
+        or not all(
+            type(part) is int and 0 < part <= most
+            for part, most in zip(value, _KEEP_ALIVE_MOST, strict=True)
+        )
+    ):
+        msg = (
+            f"keep_alive is {value!r}, but must be three whole numbers above 0 in a "
+            "tuple (seconds idle, at most 32767; seconds between questions, at most "
+            "32767; questions, at most 127), or None (the system's)"
+        )
+        raise exc.ArgumentError(msg)
+
+
+def _refuse(name: str, value: float, other: str, bound: float) -> None:
+    msg = (
+        f"{name} is {value:g} and {other} is {bound:g}, but {name} must not be above "
+        f"{other}: lower the one or raise the other"
+    )
+    raise exc.ArgumentError(msg)

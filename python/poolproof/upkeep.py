@@ -1,0 +1,264 @@
+"""What the keeper does for one pool when it looks at it, and when it is to look again.
+
+Close what rests and is too old or has rested too long, open what `min_idle` lacks, warn
+of what is held for too long. A slot is taken before its connection is touched, and only
+where nobody waits for one; so callers and keeper never have the same connection.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from poolproof import _native, holds
+from poolproof.deadlines import bounded
+
+if TYPE_CHECKING:
+    import weakref
+
+    from poolproof.entry import Entry
+    from poolproof.pool import Pool
+    from poolproof.settings import Settings
+
+__all__ = ["NEVER", "UNPLANNED", "Plan", "expiry", "tend"]
+
+# Later than any instant: there is nothing to look for, whatever comes to rest.
+NEVER = sys.float_info.max
+# Later still: whoever comes to rest next is to ask for a look.
+UNPLANNED = math.inf
+# How much a connection's greatest age differs, so that they do not all end together.
+_JITTER = 0.1
+# Between attempts to connect, in seconds.
+_FIRST_RETRY_S = 0.05
+_LAST_RETRY_S = 2.0
+# For a pool without a bound, in seconds: other pools wait meanwhile.
+_CONNECTING_S = 35.0
+
+
+class Plan:
+    """What the keeper has in mind for one pool.
+
+    Attributes:
+        due: When to look at it, on the monotonic clock.
+        asked: When to look again whatever the first look finds; 0 for no matter.
+        failures: Failed attempts to connect in a row.
+        retry_at: When to try to connect again.
+    """
+
+    __slots__ = ("_watch", "asked", "due", "failures", "retry_at")
+
+    def __init__(self, watch: weakref.ref[Pool]) -> None:
+        """Plan nothing yet.
+
+        Args:
+            watch: Tells the keeper when the pool is collected.
+        """
+        self._watch = watch
+        self.due = UNPLANNED
+        self.asked = 0.0
+        self.failures = 0
+        self.retry_at = 0.0
+
+
+def expiry(settings: Settings) -> float:
+    """Choose when a connection that is opened now becomes too old.
+
+    Args:
+        settings: The settings of its pool.
+
+    Returns:
+        An instant on the monotonic clock; `NEVER` for no bound.
+    """
+    if settings.max_lifetime is None:
+        return NEVER
+    spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+    return time.monotonic() + settings.max_lifetime * spread
+
+
+def tend(pool: Pool, plan: Plan) -> float:
+    """Do what is due for one pool.
+
+    Args:
+        pool: The pool.
+        plan: What is remembered of it between looks.
+
+    Returns:
+        When to look again, on the monotonic clock.
+
+    Raises:
+        Forked: The process was forked meanwhile, and this is the child.
+    """
+    holding = UNPLANNED
+    if pool.settings.hold_warning is not None:
+        holding = holds.warn(pool, _entries(pool), time.monotonic())
+    _close_old(pool)
+    opening = _open_one(pool, plan) if pool.settings.min_idle else UNPLANNED
+    return min(holding, opening, _next_end(pool))
+
+
+def _entries(pool: Pool) -> list[Entry]:
+    """List the entries of a pool, at rest or not, beside threads that add some."""
+    while True:
+        try:
+            return list(pool._entries)
+        except RuntimeError:  # one was added meanwhile
+            continue
+
+
+def _resting(pool: Pool) -> list[tuple[float, int]]:
+    """List since when which slots rest, longest first."""
+    idle = pool._idle
+    found = []
+    for slot in list(idle):
+        entry = idle.get(slot)
+        if entry is not None:
+            found.append((entry.rested_at, slot))
+    return sorted(found)
+
+
+def _close_old(pool: Pool) -> None:
+    """Close what rests and is too old, or has rested too long beyond `min_idle`."""
+    settings = pool.settings
+    for _rested_at, slot in _resting(pool):
+        _close(pool, slot, "lifetime")
+    if settings.max_idle is None:
+        return
+    resting = _resting(pool)
+    for _rested_at, slot in resting[: max(0, len(resting) - settings.min_idle)]:
+        if not _close(pool, slot, "idle"):
+            return
+
+
+def _has_reason(pool: Pool, slot: int, reason: str) -> bool:
+    """Tell whether there is this reason to close what rests in a slot."""
+    entry = pool._idle.get(slot)
+    if entry is None:
+        return False
+    now = time.monotonic()
+    if reason == "lifetime":
+        return entry.expires_at <= now
+    limit = pool.settings.max_idle
+    return limit is not None and entry.rested_at + limit <= now
+
+
+def _close(pool: Pool, slot: int, reason: str) -> bool:
+    """Close the connection in a slot, if there is a reason and nobody took it."""
+    if not _has_reason(pool, slot, reason):
+        return False
+    ticket = pool._gate.claim(slot)
+    if ticket is None:
+        return False
+    if not _has_reason(pool, slot, reason):  # it was lent and came back meanwhile
+        pool._sleepers.wake(ticket.give_back())
+        return False
+    entry: Entry = ticket.take(pool._idle)
+    try:
+        if entry.dbapi_connection is not None:
+            entry.retire(reason)
+    except Exception:
+        pool.logger.exception("Closing a connection failed")
+    finally:
+        pool._sleepers.wake(ticket.vacate())
+    return True
+
+
+def _may_open_at(pool: Pool, plan: Plan, now: float) -> float:
+    """Say when to open a connection ahead of need, if there is one to open."""
+    least = pool.settings.min_idle
+    fails = pool._connecting.failures > 0
+    if not pool.is_used or len(pool._idle) >= least:
+        plan.failures = plan.failures if fails else 0
+        return UNPLANNED
+    if not pool._gate.lacks(least):
+        # The callers have it all; those who fail to connect leave something over.
+        return now + _LAST_RETRY_S if fails else UNPLANNED
+    # While connecting fails, callers are before us: they queue, and we do not.
+    return max(plan.retry_at, pool._connecting.may_begin_at(now))
+
+
+def _open_one(pool: Pool, plan: Plan) -> float:
+    """Open a connection ahead of need; return when to try again."""
+    now = time.monotonic()
+    begin_at = _may_open_at(pool, plan, now)
+    if begin_at > now:
+        return begin_at
+    ticket = pool._gate.spare(pool.settings.min_idle)
+    if ticket is None:
+        return UNPLANNED
+    if not pool.is_used:  # disposed of, before the slot was taken
+        pool._sleepers.wake(ticket.vacate())
+        return UNPLANNED
+    limit = pool._checkout_timeout
+    due = now + (_CONNECTING_S if limit is None else limit)
+    failure = None
+    try:
+        entry = pool._open_entry(ticket, now, due)
+        try:
+            _settle(pool, entry)
+        finally:
+            pool._do_return_conn(entry)
+        if entry.dbapi_connection is None and pool._idle.get(ticket.slot) is entry:
+            failure = "it is not at rest"
+    except _native.Forked:
+        raise
+    except Exception as error:  # noqa: BLE001 - the driver's own, of any class
+        # Its words may hold what the application would not log.
+        failure = type(error).__name__
+    if failure is not None:
+        return _retry_at(pool, plan, failure)
+    if plan.failures:
+        plan.failures = 0
+        pool.logger.info("Connecting ahead of need works again")
+    return now  # there may be more to open, when the other pools had their turn
+
+
+def _settle(pool: Pool, entry: Entry) -> None:
+    """End the transaction that a listener of the connect has left open, if any."""
+    driver, connection = entry.driver, entry.dbapi_connection
+    if connection is None or (
+        driver.tells and driver.status(connection) == driver.idle
+    ):
+        return
+    with bounded(entry, "rollback", pool.settings.reset_timeout):
+        pool._dialect.do_rollback(connection)  # type: ignore[arg-type]
+
+
+def _retry_at(pool: Pool, plan: Plan, failure: str) -> float:
+    """Note a failed attempt to connect; return when to try again."""
+    if not plan.failures:
+        pool.logger.warning(
+            "Keeping %d connections ready fails (%s); trying on",
+            pool.settings.min_idle,
+            failure,
+        )
+    delay = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** min(plan.failures, 10))
+    plan.failures += 1
+    plan.retry_at = time.monotonic() + delay * random.uniform(0.5, 1)  # noqa: S311
+    return plan.retry_at
+
+
+def _next_end(pool: Pool) -> float:
+    """Say when a connection next becomes too old, or has rested too long."""
+    settings = pool.settings
+    idle, lent, *_ = pool._gate.snapshot()
+    if not idle + lent:
+        return UNPLANNED
+    now = time.monotonic()
+    resting = _resting(pool)
+    due = NEVER
+    if settings.max_lifetime is not None:
+        for entry in _entries(pool):
+            # Past for one that is out: it asks for a look when it comes back.
+            if entry.dbapi_connection is not None and entry.expires_at > now:
+                due = min(due, entry.expires_at)
+        if any(_has_reason(pool, slot, "lifetime") for _rested_at, slot in resting):
+            due = now  # since it was looked at
+    if settings.max_idle is not None and idle + lent > settings.min_idle:
+        # What is out may come to rest at any time, and no sooner than now.
+        due = min(due, now + settings.max_idle)
+        if len(resting) > settings.min_idle:
+            due = min(due, max(now, resting[0][0] + settings.max_idle))
+    return due

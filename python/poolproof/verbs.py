@@ -1,0 +1,185 @@
+"""SQLAlchemy's verbs on a connection, each with a look before it is carried out.
+
+The verbs are all that SQLAlchemy calls on a connection that is out. Wrapped on the
+dialect of one engine, they notice a fork that ran no Python hook, put a connection
+under the `poolproof.deadline` of the block that uses it, and bound a rollback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine.default import DefaultDialect
+
+from poolproof import _native, deadlines, fork, sockets
+from poolproof._sqlalchemy import ConnectionFairy
+from poolproof.entry import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["protect"]
+
+_SQLALCHEMYS_ENDS = (DefaultDialect.do_commit, DefaultDialect.do_rollback)
+
+
+def protect(dialect: Any) -> None:
+    """Wrap the verbs of a dialect. Idempotent.
+
+    Args:
+        dialect: The dialect instance of one engine.
+    """
+    if getattr(dialect.do_rollback, "is_protected", False):
+        return
+    for name, wrap in (
+        ("do_begin", _begin),
+        ("do_commit", _commit),
+        ("do_rollback", _rollback),
+        ("do_rollback_to_savepoint", _undo),
+        ("do_rollback_twophase", _undo),
+        ("do_begin_twophase", _statement_on),
+        ("do_commit_twophase", _statement_on),
+        ("do_prepare_twophase", _statement_on),
+        ("do_recover_twophase", _statement_on),
+        ("set_connection_execution_options", _statement_on),
+        ("do_execute", _execute),
+        ("do_executemany", _execute),
+        ("do_execute_no_params", _execute),
+    ):
+        verb = getattr(dialect, name, None)  # SQLAlchemy's stand-in lacks some
+        if verb is not None:
+            setattr(dialect, name, wrap(verb))
+
+
+def _cover(connection: Any) -> None:
+    """Put a connection under the deadline of the block that uses it."""
+    block = deadlines.current()
+    if block is not None:
+        fairy = getattr(connection, "_dbapi_connection", connection)
+        entry = getattr(fairy, "_connection_record", None)
+        if isinstance(entry, Entry):
+            block.cover(entry)
+
+
+def _begin(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+    def protected(connection: Any) -> None:
+        if _native.generation() != fork.renewed_generation:
+            fork.after_fork()
+        if isinstance(connection, fork.ForkedFairy):
+            # Most dialects send nothing here, so nothing else would refuse.
+            raise connection.error()
+        if deadlines.ever_used:
+            _cover(connection)
+        verb(connection)
+
+    return protected
+
+
+def _commit(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+    own = getattr(verb, "__func__", None) in _SQLALCHEMYS_ENDS
+
+    def protected(connection: Any) -> None:
+        if _native.generation() != fork.renewed_generation:
+            fork.after_fork()
+        if deadlines.ever_used:
+            _cover(connection)
+        # SQLAlchemy's own verbs only call the driver's method. The fairy would pass
+        # that on from its __getattr__; what others write gets the fairy.
+        if own and type(connection) is ConnectionFairy:
+            connection = connection.dbapi_connection
+        verb(connection)
+
+    return protected
+
+
+def _rollback(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+    generation = _native.generation
+    own = getattr(verb, "__func__", None) in _SQLALCHEMYS_ENDS
+
+    def protected(connection: Any) -> None:
+        if generation() != fork.renewed_generation:
+            fork.after_fork()
+        if type(connection) is not ConnectionFairy:
+            verb(connection)
+            return
+        entry = connection._connection_record
+        raw: Any = connection.dbapi_connection
+        given = raw if own else connection
+        if type(entry) is not Entry:
+            with _bounded_detached(connection):
+                verb(given)
+            return
+        driver = entry.driver
+        if driver.status(raw) == driver.idle and driver.tells:
+            # Nothing is sent, and nothing can block, where no transaction is open.
+            verb(given)
+            return
+        if deadlines.ever_used:
+            _cover(connection)
+        socket, limit = entry.socket, entry.owner.settings.reset_timeout
+        if socket is None or limit is None:
+            verb(given)
+            return
+        entry.step = ("rollback", limit)
+        socket.arm(_native.CALL, limit)
+        try:
+            verb(given)
+        finally:
+            socket.disarm(_native.CALL)
+
+    protected.is_protected = True  # type: ignore[attr-defined]
+    return protected
+
+
+def _undo(verb: Callable[..., None]) -> Callable[..., None]:
+    def protected(connection: Any, *args: Any, **kwargs: Any) -> None:
+        # A statement undoes these, and on an inherited connection it would be refused.
+        if fork.forked_error(connection) is not None:
+            return
+        _cover(connection)
+        fairy = getattr(connection, "_dbapi_connection", connection)
+        entry = getattr(fairy, "_connection_record", None)
+        if isinstance(entry, Entry):
+            with deadlines.bounded(
+                entry, "rollback", entry.owner.settings.reset_timeout
+            ):
+                verb(connection, *args, **kwargs)
+        else:
+            verb(connection, *args, **kwargs)
+
+    return protected
+
+
+def _statement_on(verb: Callable[..., Any]) -> Callable[..., Any]:
+    def protected(connection: Any, *args: Any, **kwargs: Any) -> Any:
+        _cover(connection)
+        return verb(connection, *args, **kwargs)
+
+    return protected
+
+
+@contextlib.contextmanager
+def _bounded_detached(fairy: ConnectionFairy) -> Iterator[None]:
+    """Bound a call on a connection that was taken out of the pool."""
+    settings = getattr(fairy._pool, "settings", None)
+    limit = None if settings is None else settings.reset_timeout
+    socket = sockets.find(fairy.dbapi_connection)
+    if socket is None or limit is None:
+        yield
+        return
+    socket.arm(_native.CALL, limit)
+    try:
+        yield
+    finally:
+        socket.disarm(_native.CALL)
+
+
+def _execute(verb: Callable[..., None]) -> Callable[..., None]:
+    def protected(cursor: Any, *args: Any, **kwargs: Any) -> None:
+        if deadlines.ever_used:
+            context = kwargs.get("context", args[-1] if args else None)
+            _cover(getattr(context, "root_connection", None))
+        verb(cursor, *args, **kwargs)
+
+    return protected

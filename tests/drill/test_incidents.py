@@ -1,0 +1,108 @@
+"""Each incident breaks a QueuePool, or costs it dearly; poolproof.Pool holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from plugins.drills import play
+from plugins.server import unavailable
+from poolproof.drill import namespace, pooler
+from poolproof.drill.incidents import INCIDENTS
+from poolproof.drill.target import DRIVERS
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def totals(url: str, incident: str, driver: str, *args: str) -> tuple[dict, dict]:
+    """Play an incident once with each pool; return what was counted."""
+    _, report, err = play(
+        url, f"--incident={incident}", f"--driver={driver}", "--trials=1", *args
+    )
+    assert report["rows"], err
+    queue, ours = report["rows"]
+    assert not report["faults"]["poolproof"], ours
+    assert not ours["crashes"]
+    return queue["totals"], ours["totals"]
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_silent_peer_holds_a_queuepool_for_ever(url, driver):
+    queue, ours = totals(url, "hang", driver)
+    assert queue["overdue"] == queue["calls"] == ours["calls"] == 48
+    assert ours["late_ms"] < 50
+    assert ours["whole_ms"] < 1000
+
+
+@pytest.mark.timing
+def test_lost_packets_hold_a_queuepool_for_ever(url):
+    if (lacking := namespace.lacks()) is not None:
+        pytest.skip(lacking)
+    queue, ours = totals(url, "blackhole", "psycopg2")
+    assert queue["overdue"] == queue["calls"] == ours["calls"] == 32
+    assert ours["late_ms"] < 50
+
+
+def test_a_reaped_connection_costs_no_request_and_no_ping_of_a_busy_one(url):
+    if pooler.program() is None:
+        unavailable("no PgBouncer: install Debian's package 'pgbouncer'")
+    queue, ours = totals(url, "reap", "psycopg2")
+    assert min(queue["reaped"], ours["reaped"]) > 0
+    assert ours["queries"] < queue["queries"] - 0.5
+
+
+def test_an_ended_session_costs_a_queuepool_the_others_too(url):
+    queue, ours = totals(url, "terminate", "psycopg2")
+    assert queue["innocent"] > 0
+    assert queue["victims"] == ours["victims"] == 1
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_restart_loses_nothing_and_fails_nobody_when_it_is_over(url, mode):
+    trials = {"fast": 1, "immediate": 2}[mode]
+    queue, ours = totals(url, "restart", "psycopg2", f"--trials={trials}")
+    assert queue["lost"] == ours["lost"] == 0
+    assert queue["failed"] > 0
+    assert queue["knocks"] > 100 * trials
+
+
+def test_an_interruption_leaves_an_answer_to_later_requests_of_pg8000(url):
+    queue, ours = totals(url, "interrupt", "pg8000")
+    assert queue["failed"] + queue["wrong"] > 0
+    assert ours["interrupted"] + ours["masked"] == 12
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_stale_answer_reaches_later_requests_of_a_queuepool(url, driver):
+    queue, ours = totals(url, "stale-answer", driver)
+    assert queue["failed"] > ours["failed"]
+    assert ours["wrong"] == 0
+    if driver == "pg8000":
+        assert queue["wrong"] > 0
+
+
+def test_an_incident_that_cannot_be_played_is_left_out_with_a_line(url, tmp_path):
+    # Neither PgBouncer nor ip on the path, and the rights to neither.
+    status, report, err = play(
+        url,
+        *("--incident=terminate", "--incident=blackhole", "--trials=1"),
+        *("--driver=psycopg2", "--pool=queue"),
+        PATH=str(tmp_path),
+    )
+    assert status == 0
+    assert "blackhole is left out: no program ip" in err
+    assert {row["incident"] for row in report["rows"]} == {"terminate"}
+    assert list(report["left_out"]) == ["blackhole"]
+
+
+def test_nothing_is_proved_when_nothing_can_be_played(poolproof, url, tmp_path):
+    done = poolproof(
+        "drill", f"--url={url}", "--incident=blackhole", PATH=str(tmp_path)
+    )
+    assert done.status == 2
+    assert "nothing can be played" in done.err
+
+
+def test_every_incident_says_in_its_measures_what_is_a_fault():
+    for incident in INCIDENTS.values():
+        assert any(measure.is_fault for measure in incident.measures), incident.name

@@ -1,0 +1,65 @@
+"""A scripted server that goes away and comes back, and callers who look on."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from plugins.dbapi import OperationalError
+
+if TYPE_CHECKING:
+    import threading
+
+
+class Server:
+    """What the scripted driver connects to.
+
+    Attributes:
+        is_up: Whether attempts succeed.
+        attempts: When each attempt began and ended.
+        entered: How many attempts have begun.
+        hold: None, or an event that attempts wait for before they end.
+    """
+
+    def __init__(self) -> None:
+        self.is_up = False
+        self.attempts: list[tuple[float, float]] = []
+        self.entered = 0
+        self.hold: threading.Event | None = None
+
+    def connect(self, _connection: object) -> None:
+        """Do what the script's step ``connect`` does."""
+        self.entered += 1
+        began = time.monotonic()
+        up, hold = self.is_up, self.hold
+        if hold is not None:
+            assert hold.wait(10)
+        self.attempts.append((began, time.monotonic()))
+        if not up:
+            raise OperationalError("the server is down")
+
+
+def fail_once(pool: Any) -> None:
+    """Have one attempt to connect fail."""
+    with pytest.raises(OperationalError):
+        pool.connect()
+
+
+def try_to_connect(pool: Any) -> Any:
+    """Return a connection, or the error in its place."""
+    try:
+        return pool.connect()
+    except Exception as error:
+        return error.with_traceback(None)
+
+
+def queued(pool: Any) -> int:
+    """Return how many callers stand in the queue, beside the one who has the turn."""
+    return int(pool._connecting._gate.snapshot()[2])
+
+
+def postpone(pool: Any, seconds: float = 60.0) -> None:
+    """Have the next attempt due later than the test takes, so that callers wait."""
+    pool._connecting._next_at = time.monotonic() + seconds

@@ -1,0 +1,236 @@
+"""The keeper: one thread while something is due, none otherwise, and it goes on."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+from sqlalchemy import event
+
+import poolproof
+from plugins.pools import rest
+from plugins.threads import Task, assert_whole, eventually
+from poolproof import keeper, upkeep
+
+pytestmark = pytest.mark.difference
+
+FOREVER = 600.0
+
+
+@pytest.fixture
+def pool_class():
+    return poolproof.Pool
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Count the keeper's looks at pools."""
+    counted = []
+    tend = upkeep.tend
+
+    def counting(pool, plan):
+        counted.append(time.monotonic())
+        return tend(pool, plan)
+
+    monkeypatch.setattr(upkeep, "tend", counting)
+    return counted
+
+
+def keepers():
+    return [thread for thread in threading.enumerate() if thread.name == keeper.NAME]
+
+
+def test_difference_pool_without_such_knobs_has_no_keeper(make_pool):
+    pool = make_pool(max_idle=None, max_lifetime=None)
+    rest(pool, 2)
+    time.sleep(0.05)
+    pool.dispose()
+    assert not keepers()
+
+
+def test_difference_one_keeper_serves_all_pools(make_pool, dbapi):
+    pools = [make_pool(max_idle=0.3) for _ in range(5)]
+    for pool in pools:
+        rest(pool, 1)
+    assert len(keepers()) == 1
+    eventually(lambda: not dbapi.open)
+    eventually(lambda: not keepers())
+
+
+def test_difference_keeper_ends_with_the_last_connection(make_pool):
+    pools = [make_pool(), make_pool()]
+    for pool in pools:
+        rest(pool, 1)
+    pools[0].dispose()
+    time.sleep(0.05)
+    assert len(keepers()) == 1
+    pools[1].dispose()
+    eventually(lambda: not keepers())
+
+
+def test_difference_keeper_keeps_no_pool_alive_and_ends_with_the_last(dbapi):
+    pool = poolproof.Pool(dbapi.connect, min_idle=1, hold_warning=FOREVER)
+    rest(pool, 1)
+    reference = weakref.ref(pool)
+    time.sleep(0.2)  # the keeper has nothing to do, and sleeps
+    assert time.monotonic() < reference().next_look < upkeep.NEVER
+    del pool
+    eventually(lambda: gc.collect() * 0 or reference() is None)
+    eventually(lambda: not keepers())
+
+
+def test_difference_keeper_sleeps_while_nothing_is_due(make_pool, looks):
+    pool = make_pool(min_idle=1, hold_warning=FOREVER)
+    rest(pool, 1)
+    time.sleep(0.1)
+    before = len(looks)
+    time.sleep(0.3)
+    assert len(looks) == before
+    for _ in range(2000):
+        pool.connect().close()
+    assert len(looks) - before < 12
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"max_idle": FOREVER, "max_lifetime": None},
+        {"max_idle": None, "max_lifetime": FOREVER},
+        {"max_idle": None, "max_lifetime": None, "hold_warning": FOREVER},
+        {"min_idle": 1},
+        {"min_idle": 5, "max_idle": FOREVER, "max_lifetime": None},
+    ],
+    ids=str,
+)
+def test_difference_use_does_not_wake_the_keeper_again_and_again(
+    make_pool, looks, knobs
+):
+    pool = make_pool(**knobs)
+    for _ in range(3000):
+        pool.connect().close()
+    assert len(looks) < 12
+
+
+def test_difference_failing_close_listener_neither_ends_the_keeper_nor_loses_slots(
+    make_pool, dbapi, caplog
+):
+    pool = make_pool(max_idle=0.05)
+    failures = []
+
+    def refuse(*_):
+        failures.append(1)
+        raise ZeroDivisionError
+
+    event.listen(pool, "close", refuse)
+    rest(pool, 2)
+    eventually(lambda: len(failures) == 2)
+    eventually(lambda: pool.checkedin() == 0)
+    assert "Closing a connection failed" in caplog.messages
+    event.remove(pool, "close", refuse)
+    rest(pool, 2)
+    eventually(lambda: pool.checkedin() == 0)
+    for connection in list(dbapi.open.values()):
+        connection.close()  # the listener had them left open
+    assert_whole(pool, dbapi, 15)
+
+
+def test_difference_whatever_a_look_raises_the_keeper_goes_on(
+    make_pool, dbapi, caplog, monkeypatch
+):
+    tend = upkeep.tend
+    broken = []
+
+    def fail_once(pool, plan):
+        if not broken:
+            broken.append(True)
+            raise MemoryError
+        return tend(pool, plan)
+
+    monkeypatch.setattr(upkeep, "tend", fail_once)
+    monkeypatch.setattr(keeper, "_AFTER_ERROR_S", 0.05)
+    pool = make_pool(max_idle=0.05)
+    rest(pool, 1)
+    eventually(lambda: not dbapi.open)
+    assert any("Looking after pool" in message for message in caplog.messages)
+
+
+def test_difference_keeper_that_is_ended_starts_again_when_needed(
+    make_pool, dbapi, caplog, monkeypatch
+):
+    tend = upkeep.tend
+
+    def exit_once(pool, plan):
+        monkeypatch.setattr(upkeep, "tend", tend)
+        raise SystemExit
+
+    monkeypatch.setattr(upkeep, "tend", exit_once)
+    pool = make_pool(max_idle=0.05)
+    rest(pool, 1)
+    eventually(lambda: not keepers())
+    assert any("was ended" in message for message in caplog.messages)
+    rest(pool, 1)
+    eventually(lambda: not dbapi.open)
+
+
+def test_difference_no_thread_to_be_had_disturbs_no_caller(
+    make_pool, dbapi, caplog, monkeypatch
+):
+    start = threading.Thread.start
+
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    pool = make_pool(max_idle=0.05)
+    rest(pool, 1)
+    assert any("cannot start" in message for message in caplog.messages)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    rest(pool, 1)
+    eventually(lambda: not dbapi.open)
+
+
+def test_difference_recreated_pool_has_the_same_knobs(make_pool):
+    pool = make_pool(max_idle=5.0, max_lifetime=6.0, min_idle=3, hold_warning=7.0)
+    again = pool.recreate()
+    assert again.settings == pool.settings
+
+
+@pytest.mark.parametrize("use_lifo", [False, True])
+def test_difference_keeper_beside_sixteen_threads_loses_and_doubles_nothing(
+    make_pool, dbapi, monkeypatch, use_lifo
+):
+    monkeypatch.setattr(upkeep, "expiry", lambda _: time.monotonic() + 0.004)
+    pool = make_pool(
+        pool_size=4, max_overflow=2, min_idle=2, max_idle=0.001, use_lifo=use_lifo
+    )
+    holders, clashes, longest = {}, [], []
+
+    def work(name):
+        for turn in range(150):
+            began = time.monotonic()
+            with pool.connect() as fairy:
+                longest.append(time.monotonic() - began)
+                number = fairy.dbapi_connection.number
+                if holders.setdefault(number, name) != name:
+                    clashes.append((number, name))
+                if fairy.dbapi_connection.closed:
+                    clashes.append((number, "closed"))
+                if holders.pop(number, None) != name:
+                    clashes.append((number, name))
+            if turn % 10 == name % 10:
+                time.sleep(0.003)  # now and then there are some that rest
+
+    for task in [Task(work, name) for name in range(16)]:
+        task.result(50)
+    assert clashes == []
+    assert dbapi.peak <= 6
+    assert max(longest) < 5
+    discarded = pool.stats().discarded
+    assert discarded.get("lifetime", 0) > 10
+    eventually(lambda: pool.checkedin() == 2, what=f"{pool.status()}")
+    pool.dispose()
+    eventually(lambda: not dbapi.open)
+    assert_whole(pool, dbapi, 6)
