@@ -1,0 +1,142 @@
+"""A Flask shop under Gunicorn, forked from a loaded application, and its customers.
+
+    python examples/flask_app
+    python examples/flask_app --pool queue
+
+It starts a PostgreSQL of its own and Gunicorn (`pip install
+"poolproof[drill,flask,gunicorn]"`), orders with eight customers at once, and compares
+what they were told with what is in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from poolproof.drill.server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).resolve().parent
+ORDERS = 400
+CUSTOMERS = 8
+PATIENCE_S = 3.0
+START_S = 30.0
+# So many orders may hang before the customers go home.
+HUNG = 24
+
+
+@contextlib.contextmanager
+def gunicorn(url: str, pool: str, log: Path) -> Iterator[str]:
+    """Serve the shop; yield its address, and stop it with all its workers."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{place.getsockname()[1]}"
+    with log.open("w") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "gunicorn", "shop:app", "--bind", address],
+            cwd=HERE,
+            env={**os.environ, "SHOP_DATABASE": url, "SHOP_POOL": pool},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        wait_until_open(process, address, log)
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        # Workers that hang outlive their master.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_until_open(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    """Wait until the shop answers."""
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://{address}/", timeout=PATIENCE_S).close()
+            return
+        time.sleep(0.05)
+    sys.exit(f"Gunicorn did not start:\n{log.read_text()}")
+
+
+def order(shop: str, number: int, hung: list[int]) -> str:
+    """Order once; say how it went."""
+    if len(hung) >= HUNG:
+        return "not tried"
+    try:
+        with urllib.request.urlopen(  # noqa: S310 - our own shop
+            f"{shop}/order/{number}", data=b"", timeout=PATIENCE_S
+        ) as answer:
+            told = answer.read().decode()
+    except TimeoutError:
+        hung.append(number)
+        return "hung"
+    except OSError:
+        return "failed"
+    return "right" if told == str(number) else "wrong"
+
+
+def run(url: str, pool: str, log: Path) -> bool:
+    """Serve, order, compare; say whether all went right."""
+    with gunicorn(url, pool, log) as shop:
+        with concurrent.futures.ThreadPoolExecutor(CUSTOMERS) as customers:
+            hung: list[int] = []
+            told = list(customers.map(lambda n: order(shop, n, hung), range(ORDERS)))
+        engine = sa.create_engine(url)
+        with engine.connect() as connection:
+            rows = set(connection.scalars(sa.text('select number from "order"')))
+            workers = connection.scalar(
+                sa.text('select count(distinct worker) from "order"')
+            )
+        engine.dispose()
+    counts = Counter(told)
+    for word in ("right", "wrong", "failed", "hung", "not tried"):
+        print(f"{counts[word]:4} {word}")
+    answered = {n for n, how in enumerate(told) if how in {"right", "wrong"}}
+    print(f"{len(answered - rows):4} confirmed, but not in the table")
+    print(f"{len(rows):4} orders in the table, by {workers} workers")
+    return counts["right"] == ORDERS and rows == set(range(ORDERS))
+
+
+def main() -> int:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--pool", choices=["poolproof", "queue"], default="poolproof")
+    parser.add_argument("--url", help="a PostgreSQL to use; default: one of its own")
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = arguments.url
+        if url is None:
+            server = stack.enter_context(EmbeddedServer())
+            url = server.url.render_as_string(hide_password=False)
+        fine = run(url, arguments.pool, folder / "gunicorn.log")
+        if not fine and arguments.pool == "poolproof":
+            print((folder / "gunicorn.log").read_text(), file=sys.stderr)
+    print(f"{arguments.pool}: {'every order right' if fine else 'THE FAULT SHOWED'}")
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

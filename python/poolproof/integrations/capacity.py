@@ -1,0 +1,97 @@
+"""Whether a server lets in as many connections as several processes may open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from poolproof.deadlines import deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poolproof.pool import Pool
+
+__all__ = ["check"]
+
+_PATIENCE_S = 5.0
+# The start of the postmaster tells servers apart. PostgreSQL 16 has a second reserve.
+_QUESTION = (
+    "select pg_postmaster_start_time()::text,"
+    " current_setting('max_connections')::int"
+    " - current_setting('superuser_reserved_connections')::int"
+    " - coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::int"
+)
+
+
+def check(pools: Iterable[Pool], *, processes: int, threads: int) -> list[str]:
+    """Compare what may be opened with what each server lets in.
+
+    One connection of each pool is opened, and closed again.
+
+    Args:
+        pools: Pools that each process has.
+        processes: How many processes, 1 or more.
+        threads: How many threads each, 1 or more.
+
+    Returns:
+        A sentence for each server that is asked for too much.
+
+    Raises:
+        Exception: Whatever connecting raises; it lasts no longer than some seconds.
+    """
+    wanted: dict[str, tuple[int, float]] = {}
+    for pool in pools:
+        if getattr(pool._dialect, "name", None) != "postgresql":
+            continue
+        server, slots = _ask(pool)
+        total = float("inf") if pool._max_overflow < 0 else _most(pool)
+        wanted[server] = slots, wanted.get(server, (0, 0.0))[1] + total
+    return [
+        _sentence(slots, each, processes, threads)
+        for slots, each in wanted.values()
+        if processes * threads * each > slots
+    ]
+
+
+def _most(pool: Pool) -> int:
+    return pool.size() + pool._max_overflow
+
+
+def _ask(pool: Pool) -> tuple[str, int]:
+    was_used = pool.is_used
+    with deadline(_PATIENCE_S):
+        fairy: Any = pool.connect()
+        try:
+            cursor = fairy.cursor()
+            cursor.execute(_QUESTION)
+            server, slots = cursor.fetchone()
+            cursor.close()
+            fairy.rollback()
+            # It is not to rest here: this may be a process that only forks.
+            fairy.detach()
+        finally:
+            fairy.close()
+    if not was_used:
+        pool.dispose()  # its keeper is to open none, either
+    return server, slots
+
+
+def _sentence(slots: int, each: float, processes: int, threads: int) -> str:
+    if each == float("inf"):
+        return (
+            f"max_overflow sets no bound, and the server has {slots} slots "
+            "(max_connections without the reserved ones): give max_overflow a bound"
+        )
+    most = processes * each
+    sum_ = f"{processes} workers × {each:g} (pool_size + max_overflow) = {most:g}"
+    if most > slots:
+        return (
+            f"{sum_} connections, but the server has {slots} slots (max_connections "
+            "without the reserved ones): some requests will be refused under load; "
+            "lower the pools, or put a pooler in between"
+        )
+    return (
+        f"{sum_} connections fit into the server's {slots} slots (max_connections "
+        f"without the reserved ones) if the {threads} threads of a worker share one "
+        f"engine; with an engine for each thread it would be {most * threads:g}"
+    )

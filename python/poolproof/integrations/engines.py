@@ -1,0 +1,72 @@
+"""Engines that were made without this pool, taken over before they are used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import QueuePool
+
+from poolproof.guard import guard
+from poolproof.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.engine import Engine
+
+__all__ = ["adopt", "sync_engine"]
+
+
+def sync_engine(engine: Engine | AsyncEngine) -> Engine:
+    """Return the engine itself, or the one that an async engine stands on.
+
+    Args:
+        engine: An engine, sync or async.
+    """
+    return engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+
+
+def adopt(
+    engine: Engine | AsyncEngine, options: Mapping[str, Any], *, keep_pool: bool = False
+) -> bool:
+    """Guard an engine, and give it this pool in the place of SQLAlchemy's own choice.
+
+    The engine stays the same object, with its listeners, as after `Engine.dispose`. A
+    `QueuePool` is taken for nobody's choice; every other pool stays.
+
+    Args:
+        engine: An engine, sync or async. An async one gets the guard alone.
+        options: Arguments of `Pool`, over those that the present pool was given.
+        keep_pool: Whether somebody chose the pool.
+
+    Returns:
+        Whether the pool was replaced.
+
+    Raises:
+        ArgumentError: The options do not go together.
+    """
+    sync = sync_engine(engine)
+    old = sync.pool
+    replaced = not keep_pool and type(old) is QueuePool
+    if replaced:
+        present: dict[str, Any] = {
+            "pool_size": old.size(),  # type: ignore[attr-defined]
+            "max_overflow": old._max_overflow,  # type: ignore[attr-defined]
+            "timeout": old.timeout(),  # type: ignore[attr-defined]
+            "use_lifo": old._pool.use_lifo,  # type: ignore[attr-defined]
+            "pre_ping": old._pre_ping,
+            "recycle": old._recycle,
+        }
+        sync.pool = Pool(
+            old._creator,
+            **{**present, **options},
+            echo=old.echo,
+            logging_name=old._orig_logging_name,
+            reset_on_return=old._reset_on_return,
+            _dispatch=old.dispatch,
+            dialect=sync.dialect,
+        )
+        old.dispose()
+    guard(engine)
+    return replaced

@@ -1,0 +1,267 @@
+"""Flask and Flask-SQLAlchemy: the pool, the guard and the sessions of one application.
+
+Three lines install it::
+
+    from poolproof.integrations import flask as poolproof_flask
+
+    poolproof_flask.init_app(app, db)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+try:
+    import click
+    import flask
+    from flask.cli import AppGroup
+except ImportError as error:
+    raise ImportError(
+        'poolproof.integrations.flask needs Flask: pip install "poolproof[flask]"'
+    ) from error
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import scoped_session
+from werkzeug.exceptions import ServiceUnavailable
+
+from poolproof.errors import BreakerOpen, PoolTimeout
+from poolproof.integrations import options, sessions
+from poolproof.integrations.engines import adopt, sync_engine
+from poolproof.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["init_app"]
+
+_NAME = "poolproof"
+_FLASK_SQLALCHEMY = "sqlalchemy"
+
+
+def init_app(app: flask.Flask, db: Any = None, **pool_options: Any) -> None:
+    """Put the pool and the guard under an application, and keep its sessions clean.
+
+    Engines of Flask-SQLAlchemy for which no ``poolclass`` was given get
+    `poolproof.Pool`, with all their other options; every engine is guarded. It does not
+    matter whether `db.init_app` came before or comes later. At the end of each
+    application context the scoped session is removed, also when its rollback fails.
+    ``flask poolproof doctor`` prints what the pools see.
+
+    Args:
+        app: The application; its configuration is read now.
+        db: A Flask-SQLAlchemy extension, an engine, a `scoped_session`, or a list of
+            those. None takes the Flask-SQLAlchemy extension of the application.
+        **pool_options: Options of the pool, as for `create_engine`; and ``answer_503``
+            (an exhausted pool is answered with 503, off by default) with
+            ``retry_after`` (seconds, 1). They go before ``POOLPROOF_*`` in
+            ``app.config``, that before the environment, and all of them before what the
+            engine was made with.
+
+    Raises:
+        ArgumentError: A key or value that is wrong, by the key's name.
+        TypeError: An option that does not exist, or a `db` of an unknown kind.
+        RuntimeError: It was done already for this application.
+    """
+    if _NAME in app.extensions:
+        msg = "poolproof is installed in this application already; pass all in one call"
+        raise RuntimeError(msg)
+    chosen = options.read(pool_options, app.config, os.environ)
+    extension = _Extension(app, chosen.pool)
+    extension.add(db)
+    app.extensions[_NAME] = extension
+    if chosen.answer_503:
+        _answer_503(app, chosen.retry_after)
+    app.cli.add_command(_group)
+
+
+class _Extension:
+    """What is installed in one application."""
+
+    def __init__(self, app: flask.Flask, pool: dict[str, Any]) -> None:
+        self._app = app
+        self._pool = pool
+        self._plain: list[Engine | AsyncEngine] = []
+        # The Flask-SQLAlchemy extension, as soon as it has its engines.
+        self._db: Any = None
+        self._lock = threading.Lock()
+
+    def add(self, db: Any) -> None:
+        """Take over what was given, now or when it is there."""
+        parts = list(db) if isinstance(db, (list, tuple, set)) else [db]
+        waits = False
+        for part in parts:
+            if isinstance(part, (Engine, AsyncEngine)):
+                self._take(part)
+            elif isinstance(part, scoped_session):
+                bind = getattr(part.session_factory, "kw", {}).get("bind")
+                if isinstance(bind, Engine):
+                    self._take(bind)
+                self._app.teardown_appcontext(_remover(part))
+            elif part is None or callable(getattr(part, "init_app", None)):
+                waits = True
+            else:
+                msg = (
+                    "db must be a Flask-SQLAlchemy extension, an engine, a "
+                    f"scoped_session, or a list of those, not {type(part).__name__}"
+                )
+                raise TypeError(msg)
+        if waits and not self._take_extension():
+            # Whoever uses an engine of the extension has pushed a context before.
+            flask.appcontext_pushed.connect(self._on_push, self._app)
+
+    def _on_push(self, _app: flask.Flask, **_more: object) -> None:
+        if self._take_extension():
+            flask.appcontext_pushed.disconnect(self._on_push, self._app)
+
+    def _take_extension(self) -> bool:
+        """Take over the engines of Flask-SQLAlchemy; say whether they were there."""
+        with self._lock:
+            db = self._app.extensions.get(_FLASK_SQLALCHEMY)
+            if db is None or self._db is not None:
+                return db is not None
+            for key, engine in _engines_of(self._app, db).items():
+                adopt(engine, self._pool, keep_pool=_is_chosen(self._app, db, key))
+            self._replace_teardown(db)
+            self._db = db
+            return True
+
+    def _take(self, engine: Engine | AsyncEngine) -> None:
+        adopt(engine, self._pool)
+        if engine not in self._plain:
+            self._plain.append(engine)
+
+    def _replace_teardown(self, db: Any) -> None:
+        """Let the session be removed in the very place where the extension does it.
+
+        Functions of the application that still use the session keep their place.
+        """
+        functions = self._app.teardown_appcontext_funcs
+        ours = _remover(db.session)
+        theirs = getattr(db, "_teardown_session", None)
+        if theirs in functions:
+            functions[functions.index(theirs)] = ours
+        else:
+            functions.append(ours)
+
+    def engines(self) -> Iterator[tuple[str, Engine]]:
+        """Yield the engines with their names."""
+        if self._db is not None:
+            for key, engine in _engines_of(self._app, self._db).items():
+                yield key or "default", engine
+        for plain in self._plain:
+            found = sync_engine(plain)
+            yield found.logging_name or "engine", found
+
+
+def _engines_of(app: flask.Flask, db: Any) -> dict[str | None, Engine]:
+    # The mapping itself: `db.engines` needs a context, and pushing one would run the
+    # application's own functions.
+    engines = getattr(db, "_app_engines", {}).get(app)
+    if engines is None:
+        with app.app_context():
+            engines = db.engines
+    return dict(engines)
+
+
+def _is_chosen(app: flask.Flask, db: Any, key: str | None) -> bool:
+    """Say whether somebody chose the pool of an engine of Flask-SQLAlchemy."""
+    given = [getattr(db, "_engine_options", {})]
+    if key is None:
+        given.append(app.config.get("SQLALCHEMY_ENGINE_OPTIONS") or {})
+    bind = (app.config.get("SQLALCHEMY_BINDS") or {}).get(key)
+    if isinstance(bind, dict):
+        given.append(bind)
+    return any(
+        place.get(name) is not None for place in given for name in ("poolclass", "pool")
+    )
+
+
+def _remover(session: Any) -> Any:
+    def remove_session(_error: BaseException | None) -> None:
+        sessions.remove(session)
+
+    return remove_session
+
+
+def _answer_503(app: flask.Flask, retry_after: int) -> None:
+    def unavailable(_error: Exception) -> Any:
+        # Through the application's own page for 503, if it has one.
+        return app.handle_http_exception(
+            ServiceUnavailable(
+                "No database connection was free in time.", retry_after=retry_after
+            )
+        )
+
+    app.register_error_handler(PoolTimeout, unavailable)
+    app.register_error_handler(BreakerOpen, unavailable)
+
+
+# --- flask poolproof … ----------------------------------------------------------------
+
+_group = AppGroup(_NAME, help="Look at the database connection pools.")
+
+
+@_group.command("doctor")
+def _doctor() -> None:
+    """Print what the pools see, and try a connection of each.
+
+    Of this process, which is not one of those that serve.
+    """
+    extension: _Extension = flask.current_app.extensions[_NAME]
+    fine = True
+    found = list(extension.engines())
+    for name, engine in found:
+        click.echo(f"{name}: {engine.url.render_as_string(hide_password=True)}")
+        answer, well = _try(engine)
+        fine = fine and well
+        for line in (*_describe(engine), answer):
+            click.echo(f"  {line}")
+    if not found:
+        click.echo("no engine: pass db to init_app, or install Flask-SQLAlchemy")
+    if not (fine and found):
+        raise SystemExit(1)
+
+
+def _try(engine: Engine) -> tuple[str, bool]:
+    if engine.dialect.is_async:
+        return "not asked: an async engine", True
+    began = time.monotonic()
+    try:
+        with engine.connect() as connection:
+            version = connection.dialect.server_version_info
+            pid = (
+                connection.scalar(sa.text("select pg_backend_pid()"))
+                if engine.dialect.name == "postgresql"
+                else None
+            )
+    except sa.exc.SQLAlchemyError as error:
+        return f"NO CONNECTION: {error}", False
+    number = ".".join(map(str, version or ()))
+    session = "" if pid is None else f", backend pid {pid}"
+    took = (time.monotonic() - began) * 1000
+    return f"answered in {took:.0f} ms: {engine.dialect.name} {number}{session}", True
+
+
+def _describe(engine: Engine) -> Iterator[str]:
+    pool = engine.pool
+    kind = type(pool)
+    yield f"pool: {kind.__module__.removesuffix('.pool')}.{kind.__qualname__}"
+    if not isinstance(pool, Pool):
+        yield "not poolproof.Pool: this engine is guarded, but does not survive forks"
+        yield pool.status()
+        return
+    stats = pool.stats()
+    yield f"size {stats.size}, overflow {stats.max_overflow}"
+    yield f"idle {stats.idle}, in use {stats.in_use}, waiting {stats.waiting}"
+    yield f"checkouts {stats.checkouts_total}, of which {stats.waited_total} waited"
+    gone = ", ".join(f"{why} {count}" for why, count in stats.discarded.items())
+    yield f"discarded: {gone or 'none'}"
+    breaker = "open" if stats.breaker_open else "closed"
+    yield f"connect failures in a row: {stats.connect_failures}, breaker {breaker}"
+    for holder in pool.holders():
+        yield f"held by {holder}"

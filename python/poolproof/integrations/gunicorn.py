@@ -1,0 +1,192 @@
+"""Hooks for ``gunicorn.conf.py``: sync, gthread and gevent workers, preloaded or not.
+
+All of them at once::
+
+    from poolproof.integrations.gunicorn import *  # noqa: F403
+
+A configuration that has hooks of its own calls these from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+try:
+    from gunicorn.workers.sync import (  # type: ignore[import-untyped,unused-ignore]
+        SyncWorker,
+    )
+except ImportError as error:
+    raise ImportError(
+        "poolproof.integrations.gunicorn needs Gunicorn: "
+        'pip install "poolproof[gunicorn]"'
+    ) from error
+
+from poolproof import fork
+from poolproof.deadlines import deadline
+from poolproof.integrations import capacity
+from poolproof.integrations.leftovers import Leftovers
+from poolproof.integrations.lent import lent, watch_statements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["post_fork", "post_worker_init", "when_ready", "worker_abort", "worker_exit"]
+
+# A request that has waited for its turn as long as the time-out gets so much, for the
+# arbiter looks once a second.
+_LEAST_S = 0.1
+_leftovers = Leftovers()
+# Whether the master could ask the servers already.
+_checked: list[int] = []
+
+
+def when_ready(server: Any) -> None:
+    """Warn of more connections than the server lets in.
+
+    With ``preload_app`` the engines are known here; without, the first worker does it.
+
+    Args:
+        server: Gunicorn's arbiter.
+    """
+    _check_capacity(server.cfg, server.log)
+
+
+def post_fork(_server: Any, worker: Any) -> None:
+    """Start afresh in a new worker.
+
+    The pools do it by themselves; here it comes before the application's own hooks.
+
+    Args:
+        worker: Gunicorn's worker.
+    """
+    fork.after_fork()
+    worker.log.debug("poolproof: worker %s starts with empty pools", os.getpid())
+
+
+def post_worker_init(worker: Any) -> None:
+    """Put each request of a sync worker under a deadline below Gunicorn's time-out.
+
+    Gunicorn's SIGABRT does not reach a worker inside a psycopg2 call: a handler of
+    Python's runs when the call returns. So the pool's watchdog shuts the sockets of the
+    request's connections shortly before. The request fails with an error whose cause is
+    `poolproof.DeadlineExceeded`, the worker lives, and over another connection the
+    server is told to end the session, so that its locks are free.
+    A time-out of other workers is not about one request, so they have no such deadline.
+
+    Args:
+        worker: Gunicorn's worker.
+    """
+    watch_statements()
+    if isinstance(worker, SyncWorker) and worker.cfg.timeout:
+        _leftovers.watch()
+        worker.handle_request = _bounded(worker, worker.handle_request)
+    if worker.age == 1:
+        _check_capacity(worker.cfg, worker.log)
+
+
+def worker_abort(worker: Any) -> None:
+    """Report who holds which connection, when Gunicorn ends a worker for its time-out.
+
+    Args:
+        worker: Gunicorn's worker.
+    """
+    # Inside a signal handler, and whatever is wrong here must not hide the abort.
+    try:
+        found = lent()
+    except Exception:
+        worker.log.exception("poolproof: the connections could not be listed")
+        return
+    if not found:
+        worker.log.error("poolproof: worker %s held no connection", os.getpid())
+    for one in found:
+        worker.log.error("poolproof: worker %s: %s", os.getpid(), one)
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Close the connections at rest in order, so that the server has no leftovers.
+
+    Args:
+        worker: Gunicorn's worker.
+    """
+    for pool in fork.pools():
+        try:
+            pool.dispose()
+        except Exception:
+            worker.log.exception("poolproof: a pool could not be closed")
+
+
+def margin(timeout: float) -> float:
+    """Say how long before Gunicorn's time-out a request's database calls must end.
+
+    Args:
+        timeout: Gunicorn's setting, in seconds, more than 0.
+
+    Returns:
+        A tenth of it, but 1 s at least, for the application has to answer; at most
+        half.
+    """
+    return min(timeout / 2, max(1.0, timeout / 10))
+
+
+def _bounded(worker: Any, handle: Callable[..., Any]) -> Callable[..., Any]:
+    timeout = float(worker.cfg.timeout)
+    allowed = timeout - margin(timeout)
+
+    def handle_request(*arguments: Any, **more: Any) -> Any:
+        left = max(_LEAST_S, allowed - _silent_s(worker))
+        try:
+            with deadline(left) as block:
+                return handle(*arguments, **more)
+        finally:
+            if not block.left:
+                _report_deadline(worker, left)
+                _leftovers.end(margin(timeout) / 2)
+
+    return handle_request
+
+
+def _silent_s(worker: Any) -> float:
+    """Say since when a worker has given no sign of life, in seconds.
+
+    That is what Gunicorn measures, and it begins before the request was read.
+    """
+    since = worker.tmp.last_update()
+    # The clock has changed between versions, and the two are decades apart.
+    for now in (time.monotonic(), time.time()):
+        if 0 <= now - since <= worker.cfg.timeout:
+            return float(now - since)
+    return 0.0
+
+
+def _report_deadline(worker: Any, seconds: float) -> None:
+    with contextlib.suppress(Exception):
+        worker.log.error(
+            "poolproof: worker %s: a request was still busy %.1f s after its start, "
+            "shortly before Gunicorn's timeout of %s s; the database connections that "
+            "it had then were cut off",
+            os.getpid(),
+            seconds,
+            worker.cfg.timeout,
+        )
+
+
+def _check_capacity(config: Any, log: Any) -> None:
+    if _checked:
+        return
+    if not fork.pools():
+        return
+    _checked.append(os.getpid())
+    gc.collect()  # pools that were replaced may still be there
+    try:
+        warnings = capacity.check(
+            fork.pools(), processes=config.workers, threads=config.threads
+        )
+    except Exception as error:  # noqa: BLE001 - the database may come later
+        log.info("poolproof: max_connections could not be looked at: %r", error)
+        return
+    for warning in warnings:
+        log.warning("poolproof: %s", warning)

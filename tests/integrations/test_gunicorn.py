@@ -1,0 +1,274 @@
+"""Gunicorn as it is, in processes of its own, with the hooks and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+REQUESTS = int(os.environ.get("POOLPROOF_TEST_REQUESTS", "2000"))
+CLIENTS = 8
+WORKERS = 3
+MOST = 3  # pool_size and max_overflow of the application
+CONF = "from poolproof.integrations.gunicorn import *\n"
+# Versions that do not know it pass it over.
+QUIET = "control_socket_disable = True\n"
+
+
+class Served:
+    """A Gunicorn that serves `served.py`.
+
+    Args:
+        url: The database.
+        table: A table with one column of integers.
+        folder: For its configuration and its log.
+        options: Of the command line.
+        environment: Beyond the application's own.
+    """
+
+    def __init__(self, url, table, folder, *options, conf=CONF, **environment):
+        with socket.socket() as place:
+            place.bind(("127.0.0.1", 0))
+            self.port = place.getsockname()[1]
+        (folder / "gunicorn.conf.py").write_text(conf + QUIET)
+        self.log_path = folder / "log"
+        with self.log_path.open("w") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "gunicorn", "served:app"),
+                    *("--chdir", str(HERE), "--bind", f"127.0.0.1:{self.port}"),
+                    *("--config", str(folder / "gunicorn.conf.py")),
+                    *options,
+                ],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "TEST_URL": url, "TEST_TABLE": table, **environment},
+            )
+
+    def __enter__(self):
+        end = time.monotonic() + 30
+        while self.process.poll() is None and time.monotonic() < end:
+            try:
+                self.get("/worker")
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return self
+        self.stop()
+        pytest.fail(f"Gunicorn did not start:\n{self.log}")
+
+    def __exit__(self, *_error):
+        self.stop()
+
+    def stop(self):
+        """Stop it in order; end it when that takes too long."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+            raise
+
+    def get(self, path, timeout=20.0):
+        """Return the status and the text of an answer."""
+        url = f"http://127.0.0.1:{self.port}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=timeout) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    @property
+    def log(self):
+        """What it has printed."""
+        return self.log_path.read_text()
+
+
+@pytest.fixture
+def gunicorn(pg_url, table, tmp_path):
+    """Return a function that makes a Gunicorn."""
+
+    def make(*options, driver="psycopg2", **more):
+        url = pg_url(driver).render_as_string(hide_password=False)
+        return Served(url, table, tmp_path, *options, **more)
+
+    return make
+
+
+def ordered(served, observer, count):
+    """Order with all clients; return the wrong answers and the most backends seen."""
+    most = 0
+    with concurrent.futures.ThreadPoolExecutor(CLIENTS) as clients:
+        answers = [clients.submit(served.get, f"/order/{n}") for n in range(count)]
+        while not all(answer.done() for answer in answers):
+            most = max(most, len(observer.backends()))
+            time.sleep(0.02)
+    wrong = [
+        (number, answer.result())
+        for number, answer in enumerate(answers)
+        if answer.result() != (200, str(number))
+    ]
+    return wrong, most
+
+
+KINDS = {
+    "gthread": ("--worker-class", "gthread", "--threads", "4"),
+    "sync": ("--worker-class", "sync"),
+    "gevent": ("--worker-class", "gevent"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
+def test_every_answer_is_right_and_every_row_is_there(
+    gunicorn, observer, table, kind, preload
+):
+    options = (*KINDS[kind], "--workers", str(WORKERS), *["--preload"] * preload)
+    before = len(observer.backends())
+    count = REQUESTS if preload else REQUESTS // 4
+    with gunicorn(*options, TEST_WARM="1") as served:
+        wrong, most = ordered(served, observer, count)
+    assert wrong == []
+    found = sorted(n for (n,) in observer.rows(f"select n from {table}"))
+    assert found == list(range(count))
+    assert most - before <= (WORKERS + preload) * MOST
+    assert len(observer.wait_for_backends(before)) == before
+    assert "Traceback" not in served.log
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("driver", ["psycopg", "pg8000"])
+def test_other_drivers_are_served_as_well(gunicorn, observer, table, driver):
+    options = (*KINDS["gthread"], "--workers", str(WORKERS), "--preload")
+    with gunicorn(*options, driver=driver, TEST_WARM="1") as served:
+        wrong, _most = ordered(served, observer, REQUESTS // 10)
+    assert wrong == []
+    assert observer.value(f"select count(*) from {table}") == REQUESTS // 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+def test_a_sync_worker_that_is_stuck_in_the_database_survives(
+    gunicorn, observer, table
+):
+    options = ("--workers", "1", "--timeout", "4")
+    with gunicorn(*options) as served:
+        worker = served.get("/worker")
+        began = time.monotonic()
+        status, _text = served.get("/stuck")
+        took = time.monotonic() - began
+        assert status == 500
+        assert 2.0 < took < 4.0
+        end = time.monotonic() + 2
+        while sleeping(observer) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert sleeping(observer) == 0
+        # The locks of the row are free, and nothing of it stays.
+        lock = f"lock table {table} in access exclusive mode nowait"
+        observer.rows(f"do $$ begin {lock}; end $$")
+        time.sleep(2)  # the time-out passes
+        assert served.get("/worker") == worker
+    assert "DeadlineExceeded" in served.log
+    assert "WORKER TIMEOUT" not in served.log
+    assert "shortly before Gunicorn's timeout of 4 s" in served.log
+    assert observer.value(f"select count(*) from {table}") == 0
+
+
+def sleeping(observer):
+    """Count the sessions in pg_sleep."""
+    return observer.value(
+        "select count(*) from pg_stat_activity where query like 'select pg_sleep%%'"
+        " and state = 'active'"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+def test_an_abort_reports_who_holds_which_connection(gunicorn, observer):
+    with gunicorn("--workers", "1", "--timeout", "2") as served:
+        with contextlib.suppress(OSError):  # some versions hang up, some answer 500
+            assert served.get("/asleep", timeout=10)[0] == 500
+        end = time.monotonic() + 10
+        while "holds backend" not in served.log and time.monotonic() < end:
+            time.sleep(0.05)
+    assert "WORKER TIMEOUT" in served.log
+    line = re.search(
+        r"poolproof: worker \d+: MainThread holds backend \d+ of pool '\w+' "
+        r"for (\d+\.\d+) s; no statement is under way",
+        served.log,
+    )
+    assert line is not None, served.log
+    assert float(line[1]) > 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
+def test_more_connections_than_the_server_lets_in_are_warned_of_once(
+    gunicorn, observer, preload
+):
+    slots = observer.value(
+        "select current_setting('max_connections')::int"
+        " - current_setting('superuser_reserved_connections')::int"
+        " - current_setting('reserved_connections')::int"
+    )
+    # Not so many that they are a burden: what each may open is what is raised.
+    each = slots // 2
+    settings = {"POOLPROOF_POOL_SIZE": str(each), "POOLPROOF_MAX_OVERFLOW": "0"}
+    options = ("--workers", "3", *["--preload"] * preload)
+    with gunicorn(*options, TEST_WARM="1", **settings) as served:
+        served.get("/order/1")
+    warning = f"3 workers × {each} (pool_size + max_overflow) = {3 * each} connections"
+    assert served.log.count(warning) == 1
+    assert f"but the server has {slots} slots" in served.log
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_what_fits_is_not_warned_of(gunicorn):
+    with gunicorn("--workers", "2", "--preload", TEST_WARM="1") as served:
+        served.get("/order/1")
+    assert "slots" not in served.log
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_hooks_can_be_composed(gunicorn):
+    conf = (
+        "from poolproof.integrations import gunicorn as pool_hooks\n"
+        "def post_fork(server, worker):\n"
+        "    pool_hooks.post_fork(server, worker)\n"
+        "    server.log.info('mine as well')\n"
+        "post_worker_init = pool_hooks.post_worker_init\n"
+    )
+    with gunicorn("--workers", "1", conf=conf) as served:
+        assert served.get("/order/7") == (200, "7")
+    assert "mine as well" in served.log
+
+
+def test_without_the_framework_the_error_names_the_extra():
+    script = (
+        "import sys; sys.modules['gunicorn'] = None\n"
+        "import poolproof.integrations.gunicorn"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert 'pip install "poolproof[gunicorn]"' in done.stderr
