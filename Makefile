@@ -25,7 +25,7 @@ matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs 
 wheels: ## Build the sdist and the wheels into dist/, and try each
 	@$(NOX) -s wheels
 
-soak: ## Repeat the pool and fork tests for ARGS minutes (10)
+soak: ## Run the long tests; repeat the pool and fork tests for ARGS minutes (10)
 	@$(NOX) -s soak -- $(ARGS)
 
 bench: ## Run the benchmarks

@@ -178,9 +178,9 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    session.run("pytest", f"--numprocesses={WORKERS}", "-m", "not timing")
+    session.run("pytest", f"--numprocesses={WORKERS}", "-m", "not timing and not soak")
     # What measures time runs alone.
-    session.run("pytest", "-m", "timing")
+    session.run("pytest", "-m", "timing and not soak")
 
 
 @nox.session
@@ -191,7 +191,7 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
     if absent:
         session.log(f"not on this machine, left out: Python {', '.join(absent)}")
     install(session, "--group=test", SQLALCHEMY[sqlalchemy], extras="drill")
-    chosen = ("-m", "not timing", *session.posargs)
+    chosen = ("-m", "not timing and not soak", *session.posargs)
     # The session `tests` has every driver; `make matrix` sets them all here too.
     env = {"POOLPROOF_TEST_DRIVERS": "psycopg2"} | os.environ
     session.run("pytest", f"--numprocesses={WORKERS}", *CONTRACT, *chosen, env=env)
@@ -232,10 +232,11 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=MAIN)
 def soak(session: nox.Session) -> None:
-    """Repeat the pool and fork tests in new orders; minutes as argument (10)."""
+    """Run the long tests, then repeat pool and fork tests; minutes as argument (10)."""
     install(session, "--group=test")
     minutes = float(session.posargs[0]) if session.posargs else 10
     end = time.monotonic() + 60 * minutes
+    session.run("pytest", "-q", "-m", "soak")
     while time.monotonic() < end:
         session.run("pytest", "-q", "--exitfirst", *CONTRACT)
 

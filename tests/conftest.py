@@ -23,7 +23,8 @@ MARKERS = {
     "pg": "needs PostgreSQL",
     "fork": "forks",
     "slow": "takes longer than a second",
-    "timing": "measures time",
+    "timing": "measures time, and runs alone",
+    "soak": "takes too long for every change: `make soak` runs it",
     "difference": "an intended difference from QueuePool",
 }
 
