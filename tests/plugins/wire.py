@@ -1,9 +1,12 @@
-"""Messages of PostgreSQL's protocol, made by hand, and a stopwatch."""
+"""Messages of PostgreSQL's protocol, made by hand; waiting for some; a stopwatch."""
 
 from __future__ import annotations
 
+import select
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from poolproof import sockets
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,6 +27,15 @@ def answer(value: str) -> bytes:
         + message(b"C", b"SELECT 1\0")
         + message(b"Z", b"I")
     )
+
+
+def await_message(connection: Any) -> None:
+    """Wait until something from the server lies unread in a driver's connection.
+
+    A notification comes whenever the server's other process gets to it.
+    """
+    readable, _, _ = select.select([sockets.descriptor(connection)], [], [], 10)
+    assert readable, "the server sent nothing"
 
 
 class Stopwatch:

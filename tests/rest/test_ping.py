@@ -8,7 +8,7 @@ import time
 import pytest
 from sqlalchemy import event, exc, text
 
-from plugins.wire import Stopwatch, answer, message
+from plugins.wire import Stopwatch, answer, await_message, message
 from poolproof import drivers
 
 BACKEND = text("select pg_backend_pid()")
@@ -161,6 +161,7 @@ def test_notification_is_not_lost(make_engine, pg_url, driver, observer):
     raw.commit()
     raw.close()
     observer.rows("notify poolproof_test, 'hello'")
+    await_message(first)
     raw = engine.raw_connection()
     assert raw.dbapi_connection is first
     raw.cursor().execute("select 1")

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import exc, text
 
 import poolproof
-from plugins.wire import Stopwatch
+from plugins.wire import Stopwatch, await_message
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.target import Address
 
@@ -42,6 +42,7 @@ def listen(engine, driver):
 def test_notification_is_not_lost_and_costs_nothing(engine, driver, debian_observer):
     connection, payloads = listen(engine, driver)
     debian_observer.rows("notify poolproof_tls, 'hello'")
+    await_message(connection)
     raw = engine.raw_connection()
     assert raw.dbapi_connection is connection
     raw.cursor().execute("select 1")
@@ -54,12 +55,13 @@ def test_notification_is_not_lost_and_costs_nothing(engine, driver, debian_obser
 def test_only_what_is_readable_makes_the_pool_ask(
     engine, driver, debian_observer, statements
 ):
-    listen(engine, driver)
+    connection, _payloads = listen(engine, driver)
     asked = statements(engine)
     for _ in range(3):
         engine.connect().close()
     assert asked() == 0
     debian_observer.rows("notify poolproof_tls, 'hello'")
+    await_message(connection)
     engine.connect().close()
     assert asked() == 1
 
