@@ -86,6 +86,8 @@ struct Model {
     /// Order of return.
     idle: VecDeque<u64>,
     lent: BTreeSet<u64>,
+    /// Those of the lent that the pool itself has.
+    upkeep: BTreeSet<u64>,
     queue: VecDeque<u64>,
     offered: BTreeMap<u64, Grant>,
     stale: Vec<u64>,
@@ -114,10 +116,13 @@ fn nth<T: Copy>(items: impl ExactSizeIterator<Item = T>, n: usize) -> Option<T> 
 fn check(ledger: &Ledger, model: &Model, limits: Limits) {
     let now = ledger.snapshot();
     assert_eq!(now.idle, model.idle.len(), "idle");
-    assert_eq!(now.lent, model.lent.len() + model.offered.len(), "lent");
+    let out = model.lent.len() + model.offered.len();
+    assert_eq!(now.lent, out - model.upkeep.len(), "lent");
+    assert_eq!(now.upkeep, model.upkeep.len(), "upkeep");
     assert_eq!(now.waiting, model.queue.len(), "waiting");
     if let Some(total) = limits.total {
-        assert!(now.idle + now.lent <= total, "more slots than there may be");
+        let used = now.idle + now.lent + now.upkeep;
+        assert!(used <= total, "more slots than there may be");
     }
     if now.waiting > 0 {
         assert_eq!(now.idle, 0, "somebody waits beside an idle slot");
@@ -203,11 +208,13 @@ impl World {
             Release::Stale => panic!("a live slot was called stale"),
         }
         self.model.lent.remove(&slot);
+        self.model.upkeep.remove(&slot);
     }
 
     /// A slot that nobody made use of goes back where it was.
     fn put_back(&mut self, slot: u64) {
         self.model.lent.remove(&slot);
+        self.model.upkeep.remove(&slot);
         let served = self.ledger.put_back(slot, self.now);
         assert_eq!(served, self.model.queue.pop_front());
         if let Some(waiter) = served {
@@ -221,6 +228,7 @@ impl World {
     /// The slot comes back empty from a holder.
     fn empty(&mut self, slot: u64) {
         self.model.lent.remove(&slot);
+        self.model.upkeep.remove(&slot);
         self.model.stale.push(slot);
         let served = self.ledger.vacate(slot, self.now);
         self.offered_empty(served);
@@ -309,6 +317,7 @@ impl World {
         self.model
             .stale
             .extend(std::mem::take(&mut self.model.lent));
+        self.model.upkeep.clear();
         // Each pending offer became an empty slot; then the queue was served in order.
         let pending: Vec<_> = self.model.offered.keys().copied().collect();
         self.model.offered.clear();
@@ -356,6 +365,7 @@ impl World {
             assert!(self.model.queue.is_empty(), "the keeper passed somebody");
             self.model.idle.remove(at);
             assert!(self.model.lent.insert(slot), "a slot claimed twice");
+            self.model.upkeep.insert(slot);
         }
         let after = self.ledger.snapshot();
         assert_eq!(before.lent_total, after.lent_total, "counted as a checkout");
@@ -374,6 +384,7 @@ impl World {
         if let Some(grant) = grant {
             assert!(grant.must_open, "an idle slot was taken for a new one");
             assert!(self.model.lent.insert(grant.slot), "a slot lent twice");
+            self.model.upkeep.insert(grant.slot);
         }
         let after = self.ledger.snapshot();
         assert_eq!(before.lent_total, after.lent_total, "counted as a checkout");

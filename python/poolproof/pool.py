@@ -640,7 +640,9 @@ class Pool(sqlalchemy.pool.Pool):
             The numbers at one instant.
         """
         try:
-            idle, lent, waiting, lent_total, waited_total = self._gate.snapshot()
+            idle, lent, waiting, lent_total, waited_total, upkeep = (
+                self._gate.snapshot()
+            )
         except _native.Forked:
             fork.renew(self)
             return self.stats()
@@ -649,6 +651,7 @@ class Pool(sqlalchemy.pool.Pool):
             max_overflow=self._max_overflow,
             idle=idle,
             in_use=lent,
+            upkeep=upkeep,
             waiting=waiting,
             checkouts_total=lent_total,
             waited_total=waited_total,
@@ -698,7 +701,8 @@ class Pool(sqlalchemy.pool.Pool):
     def overflow(self) -> int:
         """Connections beyond `pool_size`; negative while there are fewer."""
         stats = self.stats()
-        return stats.idle + stats.in_use - self._size if self._size else 0
+        used = stats.idle + stats.in_use + stats.upkeep
+        return used - self._size if self._size else 0
 
     def _name(self) -> str:
         return self._orig_logging_name or f"{id(self):#x}"

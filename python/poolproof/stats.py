@@ -62,7 +62,9 @@ class PoolStats:
         size: Connections kept (`pool_size`); 0 is without bound.
         max_overflow: Connections allowed beyond `size`; -1 is without bound.
         idle: Slots at rest.
-        in_use: Slots lent, those being opened or closed included.
+        in_use: Slots that callers have, those that they open or close included.
+        upkeep: Slots that the keeper has at this instant, to open a connection ahead of
+            need or to close an old one.
         waiting: Callers waiting for a slot.
         checkouts_total: Times a slot was lent since the pool was made in this process.
         waited_total: Times a slot was lent to a caller who had to wait for it.
@@ -81,6 +83,7 @@ class PoolStats:
     max_overflow: int
     idle: int
     in_use: int
+    upkeep: int
     waiting: int
     checkouts_total: int
     waited_total: int

@@ -55,6 +55,26 @@ pub struct Holder {
 struct Loan {
     thread: u64,
     since: Instant,
+    /// Taken by the pool itself, to open or to close a connection: no caller has it.
+    upkeep: bool,
+}
+
+impl Loan {
+    fn to_caller(thread: u64, since: Instant) -> Self {
+        Self {
+            thread,
+            since,
+            upkeep: false,
+        }
+    }
+
+    fn for_upkeep(thread: u64, since: Instant) -> Self {
+        Self {
+            thread,
+            since,
+            upkeep: true,
+        }
+    }
 }
 
 /// What expiring left to do.
@@ -72,8 +92,10 @@ pub struct Expired {
 pub struct Snapshot {
     /// Slots with a connection at rest.
     pub idle: usize,
-    /// Slots lent, those that are being opened or closed included.
+    /// Slots that callers have, those that they are opening or closing included.
     pub lent: usize,
+    /// Slots that the pool itself has, to open or to close a connection.
+    pub upkeep: usize,
     /// Callers waiting for a slot.
     pub waiting: usize,
     /// Times a slot was lent, ever.
@@ -141,7 +163,7 @@ impl Ledger {
     pub fn claim(&mut self, slot: Slot, thread: u64, now: Instant) -> Option<Grant> {
         let at = self.idle.iter().position(|&idle| idle == slot)?;
         self.idle.remove(at);
-        self.lent.insert(slot, Loan { thread, since: now });
+        self.lent.insert(slot, Loan::for_upkeep(thread, now));
         Some(Grant {
             slot,
             must_open: false,
@@ -157,7 +179,7 @@ impl Ledger {
             return None;
         }
         let slot = self.open()?;
-        self.lent.insert(slot, Loan { thread, since: now });
+        self.lent.insert(slot, Loan::for_upkeep(thread, now));
         Some(Grant {
             slot,
             must_open: true,
@@ -268,13 +290,8 @@ impl Ledger {
                 must_open: true,
             };
             self.next += 1;
-            self.lent.insert(
-                offer.grant.slot,
-                Loan {
-                    thread: offer.thread,
-                    since: now,
-                },
-            );
+            self.lent
+                .insert(offer.grant.slot, Loan::to_caller(offer.thread, now));
         }
         while let Some(waiter) = self.serve(now) {
             expired.offered.push(waiter);
@@ -284,9 +301,11 @@ impl Ledger {
 
     /// The numbers now.
     pub fn snapshot(&self) -> Snapshot {
+        let upkeep = self.lent.values().filter(|loan| loan.upkeep).count();
         Snapshot {
             idle: self.idle.len(),
-            lent: self.lent.len(),
+            lent: self.lent.len() - upkeep,
+            upkeep,
             waiting: self.waiters.len(),
             lent_total: self.lent_total,
             waited_total: self.waited_total,
@@ -319,7 +338,7 @@ impl Ledger {
 
     fn lend(&mut self, slot: Slot, thread: u64, now: Instant) {
         self.lent_total += 1;
-        self.lent.insert(slot, Loan { thread, since: now });
+        self.lent.insert(slot, Loan::to_caller(thread, now));
     }
 
     /// Offers an empty slot to the first waiter, if there is one and there is room.

@@ -114,8 +114,8 @@ impl Gate {
         Ok((entries, waiters))
     }
 
-    /// `(idle, lent, waiting, lent_total, waited_total)`.
-    fn snapshot(&self) -> PyResult<(usize, usize, usize, u64, u64)> {
+    /// `(idle, lent, waiting, lent_total, waited_total, upkeep)`.
+    fn snapshot(&self) -> PyResult<(usize, usize, usize, u64, u64, usize)> {
         let now = self.gate.snapshot().map_err(from_stale)?;
         Ok((
             now.idle,
@@ -123,6 +123,7 @@ impl Gate {
             now.waiting,
             now.lent_total,
             now.waited_total,
+            now.upkeep,
         ))
     }
 

@@ -1,6 +1,7 @@
 //! The socket under a driver's connection: registered for forks, looked at, bounded, tuned.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
@@ -20,6 +21,8 @@ pub(crate) struct Socket {
     watch: Watch,
     /// Set `TCP_USER_TIMEOUT` while a call of the pool's own is under way.
     brief_user_timeout: bool,
+    /// Whether it is set at this moment.
+    user_timeout_set: AtomicBool,
 }
 
 #[pymethods]
@@ -45,6 +48,7 @@ impl Socket {
             registration,
             watch,
             brief_user_timeout: !chosen && user_timeout_s.is_none(),
+            user_timeout_set: AtomicBool::new(false),
         })
     }
 
@@ -84,8 +88,9 @@ impl Socket {
     fn arm(&self, step: u8, seconds: f64) -> PyResult<()> {
         let (step, after) = (named(step)?, length(seconds)?);
         self.watch.arm(step, now(), after);
-        if step == Step::Call {
-            self.limit_sending(Some(after));
+        if step == Step::Call && self.brief_user_timeout && self.watch.is_intact() {
+            self.user_timeout_set.store(true, Ordering::Relaxed);
+            self.user_timeout(Some(after));
         }
         Ok(())
     }
@@ -94,8 +99,8 @@ impl Socket {
     fn disarm(&self, step: u8) -> PyResult<bool> {
         let step = named(step)?;
         let expired = self.watch.disarm(step);
-        if step == Step::Call {
-            self.limit_sending(None);
+        if step == Step::Call && self.user_timeout_set.swap(false, Ordering::Relaxed) {
+            self.user_timeout(None);
         }
         Ok(expired)
     }
@@ -129,12 +134,10 @@ impl Socket {
 }
 
 impl Socket {
-    fn limit_sending(&self, timeout: Option<Duration>) {
-        // The driver may have closed the number, and it may be another socket's by now.
-        if !self.brief_user_timeout || !self.registration.is_intact() {
-            return;
-        }
-        if let Some(fd) = self.registration.fd() {
+    /// Sets the option through the watch's own descriptor: a driver may close its number within a call, and it may
+    /// be another socket's by the end.
+    fn user_timeout(&self, timeout: Option<Duration>) {
+        if let Some(fd) = self.watch.descriptor() {
             options::user_timeout(fd, timeout);
         }
     }

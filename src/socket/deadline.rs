@@ -245,6 +245,16 @@ impl Watch {
         }
     }
 
+    /// A descriptor of the socket that no driver closes or shares; none after the end and in a child.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        (!self.is_over()).then_some(self.duplicate)
+    }
+
+    /// True while that descriptor is still the socket's: a daemoniser closes every number.
+    pub fn is_intact(&self) -> bool {
+        !self.is_over() && self.registration.is_intact()
+    }
+
     /// True when the post is not this watch's any more.
     fn is_over(&self) -> bool {
         self.generation != process::generation() || self.ended.load(Ordering::Acquire)

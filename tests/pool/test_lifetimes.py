@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -79,6 +80,26 @@ def test_difference_connection_in_steady_use_stays(make_pool, dbapi):
         time.sleep(0.02)
     assert dbapi.connects == 1
     assert pool.stats().discarded == {}
+
+
+def test_difference_connection_that_the_keeper_closes_is_nobodys(make_pool, dbapi):
+    """An application that looks for leaks must not find the pool's own work."""
+    pool = make_pool(max_idle=0.05)
+    closing, closed = threading.Event(), threading.Event()
+
+    @event.listens_for(pool, "close")
+    def _(*_arguments):
+        closing.set()
+        closed.wait(10)
+
+    rest(pool, 1)
+    assert closing.wait(10)
+    counted = pool.stats()
+    status = pool.status()
+    closed.set()
+    assert (counted.in_use, counted.upkeep, counted.idle) == (0, 1, 0)
+    assert "Current Checked out connections: 0" in status
+    eventually(lambda: not pool.stats().upkeep)
 
 
 def test_difference_pool_grows_again_after_it_was_pruned(make_pool, dbapi):

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import socket
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from sqlalchemy import exc, text
 
 from plugins.processes import run_in_fork
-from poolproof import sockets
+from poolproof import _native, sockets
 
 LIBPQ = pytest.mark.parametrize("driver", ["psycopg2", "psycopg"], indirect=True)
 TCP = socket.IPPROTO_TCP
@@ -30,6 +31,13 @@ def option(connection, level: int, name: int) -> int:
 def descriptors() -> set[int]:
     """Return what is open in this process, and the listing's own number."""
     return {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+
+
+def is_socket(number: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(number).st_mode)
+    except OSError:  # the listing's own
+        return False
 
 
 def keep_alives(raw) -> tuple[int, ...]:
@@ -107,6 +115,50 @@ def test_user_timeout_is_set_for_the_pools_own_calls_alone(
     assert seen == [1500]
     assert user_timeout(raw.dbapi_connection) == 0
     raw.close()
+
+
+@pytest.fixture
+def tcp():
+    """Make TCP connections to nobody in particular."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield lambda: stack.enter_context(
+            socket.create_connection(listener.getsockname())
+        )
+
+
+@pytest.fixture
+def chosen(tcp):
+    """Make a connection whose owner has set the option."""
+    other = tcp()
+    other.setsockopt(TCP, socket.TCP_USER_TIMEOUT, 7000)
+    return other
+
+
+def test_user_timeout_is_not_taken_from_who_got_the_number_within_a_call(tcp, chosen):
+    ours = tcp()
+    watched = _native.Socket(ours.fileno())
+    watched.arm(_native.CALL, 5)
+    os.dup2(chosen.fileno(), ours.fileno())
+    watched.disarm(_native.CALL)
+    assert chosen.getsockopt(TCP, socket.TCP_USER_TIMEOUT) == 7000
+
+
+def test_user_timeout_is_not_given_to_who_got_every_number(tcp, chosen):
+    """As after a daemoniser has closed all of them."""
+    ours = tcp()
+    before = set(filter(is_socket, descriptors()))
+    watched = _native.Socket(ours.fileno())
+    (duplicate,) = set(filter(is_socket, descriptors())) - before
+    for number in (ours.fileno(), duplicate):
+        os.dup2(chosen.fileno(), number)
+    watched.arm(_native.CALL, 5)
+    watched.disarm(_native.CALL)
+    assert chosen.getsockopt(TCP, socket.TCP_USER_TIMEOUT) == 7000
+    watched.end()
+    os.close(duplicate)
 
 
 def test_user_timeout_can_be_set_for_every_call(make_engine, pg_url, driver):

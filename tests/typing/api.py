@@ -80,6 +80,7 @@ def statistics(stats: poolproof.PoolStats) -> tuple[int, ...]:
         stats.max_overflow,
         stats.idle,
         stats.in_use,
+        stats.upkeep,
         stats.waiting,
         stats.checkouts_total,
         stats.waited_total,
