@@ -15,6 +15,8 @@ import pytest
 from sqlalchemy import exc, text
 
 from plugins.processes import run_in_fork
+from plugins.threads import eventually
+from plugins.wire import message
 from poolproof import _native, sockets
 
 LIBPQ = pytest.mark.parametrize("driver", ["psycopg2", "psycopg"], indirect=True)
@@ -336,3 +338,16 @@ def test_options_of_a_socket_that_reused_the_number_stay(proxied, driver):
             with peer:
                 peer.sendall(b"x")
             assert mine.recv(1) == b"x"
+
+
+def test_socket_that_was_shut_is_dead_whatever_can_still_be_read():
+    """What arrived before the deadline passed would look like rest."""
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        watched = _native.Socket(ours.fileno())
+        peer.sendall(message(b"N", b"SNOTICE\0C00000\0Mhello\0\0"))
+        assert watched.probe() is None
+        watched.arm(_native.CALL, 0.0)
+        eventually(lambda: watched.expired is not None)
+        assert watched.probe() == "dead"
+        watched.end()
