@@ -9,9 +9,11 @@ from __future__ import annotations
 from poolproof import _interpreter as _interpreter
 from poolproof import _sqlalchemy as _sqlalchemy
 from poolproof._native import __version__
+from poolproof.course import AttemptEvent, Backoff, on_attempt
 from poolproof.deadlines import deadline
 from poolproof.errors import (
     BreakerOpen,
+    CommitOutcomeUnknown,
     ConnectionForked,
     DeadlineExceeded,
     PoolTimeout,
@@ -21,10 +23,15 @@ from poolproof.fork import after_fork
 from poolproof.guard import guard
 from poolproof.observe import FaultEvent, on_fault
 from poolproof.pool import Pool
+from poolproof.retrying import attempts, retry
 from poolproof.stats import Holder, PoolStats
+from poolproof.transactions import run_transaction, run_transaction_async
 
 __all__ = [
+    "AttemptEvent",
+    "Backoff",
     "BreakerOpen",
+    "CommitOutcomeUnknown",
     "ConnectionForked",
     "DeadlineExceeded",
     "Fault",
@@ -36,8 +43,13 @@ __all__ = [
     "Verdict",
     "__version__",
     "after_fork",
+    "attempts",
     "classify",
     "deadline",
     "guard",
+    "on_attempt",
     "on_fault",
+    "retry",
+    "run_transaction",
+    "run_transaction_async",
 ]

@@ -147,13 +147,19 @@ class Link:
         """Have bytes that the server never sent arrive with the end of its answer."""
         self._down.follow(data)
 
-    def stall(self) -> None:
+    def stall(self, *, questions: bool = True, answers: bool = True) -> None:
         """Acknowledge whatever either side sends, and deliver nothing of it.
 
         To both it looks as if the other had received everything and hangs.
+
+        Args:
+            questions: Whether what the client sends is held back.
+            answers: Whether what the server sends is.
         """
-        self._up.stall()
-        self._down.stall()
+        if questions:
+            self._up.stall()
+        if answers:
+            self._down.stall()
 
     def resume(self) -> None:
         """Deliver what was held back by `stall`, late, and go on as before."""
