@@ -10,22 +10,9 @@ from sqlalchemy import event, exc, text
 
 import poolproof
 from plugins.threads import Task
-from plugins.wire import Stopwatch
+from plugins.wire import SOON, Stopwatch, backend, deadline_in
 
 BACKEND = text("select pg_backend_pid()")
-
-
-def backend(engine) -> int:
-    with engine.connect() as connection:
-        return connection.scalar(BACKEND)
-
-
-def deadline_in(error: BaseException | None) -> poolproof.DeadlineExceeded:
-    """Return the deadline that the chain of causes ends in."""
-    while error is not None and not isinstance(error, poolproof.DeadlineExceeded):
-        error = error.__cause__
-    assert error is not None
-    return error
 
 
 def test_rollback_of_a_silent_server_ends_in_time(proxied, link):
@@ -35,7 +22,7 @@ def test_rollback_of_a_silent_server_ends_in_time(proxied, link):
     link().stall()
     with Stopwatch() as watch, pytest.raises(exc.DBAPIError) as caught:
         connection.rollback()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     assert caught.value.connection_invalidated
     passed = deadline_in(caught.value)
     assert (passed.step, passed.limit, passed.backend_pid) == ("rollback", 0.3, pid)
@@ -50,7 +37,7 @@ def test_check_in_of_a_silent_session_ends_in_time(proxied, link, caplog):
     link().stall()
     with Stopwatch() as watch:
         raw.close()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     assert engine.pool.stats().discarded == {"rollback_timeout": 1}
     assert "Exception during reset" in caplog.text  # SQLAlchemy's own word for it
     assert engine.pool.checkedout() == 0
@@ -63,7 +50,7 @@ def test_commit_at_the_return_is_bounded(proxied, link):
     link().stall()
     with Stopwatch() as watch:
         raw.close()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     assert engine.pool.stats().discarded == {"reset_timeout": 1}
     assert engine.pool.checkedout() == 0
 
@@ -81,7 +68,7 @@ def test_listener_of_reset_is_bounded(proxied, link):
     link().stall()
     with Stopwatch() as watch:
         raw.close()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     assert engine.pool.stats().discarded == {"reset_timeout": 1}
 
 
@@ -106,7 +93,7 @@ def test_listener_of_connect_is_bounded_by_the_checkout(proxied, proxy, link, dr
 
     with Stopwatch() as watch, pytest.raises((exc.DBAPIError, OSError)) as caught:
         engine.connect()
-    assert 0.6 <= watch.seconds < 3
+    assert 0.6 <= watch.seconds < SOON
     passed = deadline_in(getattr(caught.value, "orig", None) or caught.value)
     assert (passed.step, passed.limit) == ("checkout", 0.6)
     event.remove(engine, "connect", ask)
@@ -120,7 +107,7 @@ def test_waiting_ends_with_the_checkout_when_that_is_earlier(make_engine, pg_url
     held = engine.connect()
     with Stopwatch() as watch, pytest.raises(poolproof.PoolTimeout):
         engine.connect()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     held.close()
 
 
@@ -130,7 +117,7 @@ def test_connection_held_too_long_is_shut(make_engine, pg_url, driver, observer)
     pid = connection.scalar(BACKEND)
     with Stopwatch() as watch, pytest.raises(exc.DBAPIError) as caught:
         connection.execute(text("select pg_sleep(20)"))
-    assert watch.seconds < 3
+    assert watch.seconds < SOON
     passed = deadline_in(caught.value)
     assert (passed.step, passed.limit, passed.backend_pid) == ("hold", 0.3, pid)
     connection.close()
@@ -189,7 +176,7 @@ def test_many_stalled_sessions_end_together(proxied, proxy):
     with Stopwatch() as watch:
         for task in [Task(end, one) for one in connections]:
             task.result()
-    assert watch.seconds < 3
+    assert watch.seconds < SOON
     proxy.resume()
     for _ in range(8):
         assert backend(engine)
@@ -207,7 +194,7 @@ def test_commit_of_a_silent_server_is_bounded_by_a_block(proxied, link):
         poolproof.deadline(0.3),
     ):
         connection.commit()
-    assert watch.seconds < 3
+    assert watch.seconds < SOON
     assert deadline_in(caught.value).step == "deadline"
     assert poolproof.classify(caught.value).outcome == "unknown"
     connection.close()
