@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import exc
 
 from poolproof import commits
+from poolproof._signal import read_only_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import Connection, Engine
 
+    from poolproof._signal import ReadOnly
     from poolproof.commits import Mark
 
 __all__ = ["Attempt", "ConnectionAttempt", "Stage", "check_end"]
@@ -36,10 +38,19 @@ class Attempt:
         mark: The transaction's number, once it was asked.
         result: What the unit of work returned.
         ended_itself: Whether the unit may have committed by itself.
+        read_only: Who made a failed transaction read-only.
         spans_several: Whether the commit is one of several databases, one by one.
     """
 
-    __slots__ = ("ended_itself", "engine", "mark", "result", "spans_several", "stage")
+    __slots__ = (
+        "ended_itself",
+        "engine",
+        "mark",
+        "read_only",
+        "result",
+        "spans_several",
+        "stage",
+    )
 
     def __init__(self, engine: Engine | None) -> None:
         """Prepare it; nothing is opened yet.
@@ -52,6 +63,7 @@ class Attempt:
         self.mark: Mark | None = None
         self.result: Any = None
         self.ended_itself = False
+        self.read_only: ReadOnly = "unknown"
         self.spans_several = False
 
     def run(self, fn: Callable[[Any], Any], *, verify: bool) -> None:
@@ -62,6 +74,16 @@ class Attempt:
             verify: Whether to ask for the transaction's number before the commit.
         """
         raise NotImplementedError
+
+    def look_at(self, connection: Connection) -> None:
+        """Note what a connection knows about the transaction that has failed.
+
+        Args:
+            connection: Before the transaction is rolled back.
+        """
+        if not (connection.closed or connection.invalidated):
+            driver = connection.connection.driver_connection
+            self.read_only = read_only_of(driver)
 
 
 class ConnectionAttempt(Attempt):
@@ -108,6 +130,7 @@ class ConnectionAttempt(Attempt):
             except BaseException:
                 # A connection that broke keeps its transaction until it is rolled back.
                 self.ended_itself = connection.get_transaction() is not transaction
+                self.look_at(connection)
                 transaction.close()
                 raise
 

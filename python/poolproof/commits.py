@@ -45,7 +45,7 @@ _ASK: Final = text(f"select pg_xact_status(cast(:xid as xid8)), {_TIMELINE}")
 _END: Final = text(
     "select pg_terminate_backend(pid) from pg_stat_activity"
     " where pid <> pg_backend_pid() and cast(backend_xid as text)"
-    " = cast(cast(cast(:xid as text) as numeric) % 4294967296 as text)"
+    " = cast(mod(cast(cast(:xid as text) as numeric), 4294967296) as text)"
 )
 _PATIENCE_S: Final = 30.0
 """How long to ask where there is no deadline."""

@@ -68,6 +68,8 @@ class SessionAttempt(Attempt):
             session.commit()
             self.stage = "done"
         except BaseException:
+            for connection in _enlisted(session):
+                self.look_at(connection)
             # The attempt's own error says why.
             with contextlib.suppress(Exception):
                 session.rollback()

@@ -272,7 +272,10 @@ def _judge(attempt: Attempt, error: Exception) -> Verdict:
     signal = _signal.read(original)
     disconnect = getattr(error, "connection_invalidated", False) is True
     verdict = faults.judge(
-        signal, phase=_phase(attempt, error, original), disconnect=disconnect
+        signal,
+        phase=_phase(attempt, error, original),
+        read_only=attempt.read_only,
+        disconnect=disconnect,
     )
     if isinstance(error, exc.PendingRollbackError) and error.code == _INVALID:
         # The connection broke earlier, and the unit went on with it.

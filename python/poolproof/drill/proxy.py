@@ -43,6 +43,7 @@ class Pump(threading.Thread):
         self._open.set()
         self._before = b""
         self._after = b""
+        self._mark = b""
 
     def run(self) -> None:
         """Forward until the source ends, then let the sink know."""
@@ -56,8 +57,13 @@ class Pump(threading.Thread):
         """Take what the source sends, and pass nothing on until `resume`."""
         self._open.clear()
 
+    def stall_at(self, mark: bytes) -> None:
+        """Hold everything back from the piece that has these bytes in it."""
+        self._mark = mark
+
     def resume(self) -> None:
         """Pass on what was held back, and go on."""
+        self._mark = b""
         self._open.set()
 
     def precede(self, data: bytes) -> None:
@@ -70,6 +76,8 @@ class Pump(threading.Thread):
 
     def forward(self, data: bytes) -> None:
         """Pass on what the source sent, when and how the commands say."""
+        if self._mark and self._mark in data:
+            self._open.clear()
         self._open.wait()
         before, self._before = self._before, b""
         after = b""
@@ -147,19 +155,25 @@ class Link:
         """Have bytes that the server never sent arrive with the end of its answer."""
         self._down.follow(data)
 
-    def stall(self, *, questions: bool = True, answers: bool = True) -> None:
+    def stall(self) -> None:
         """Acknowledge whatever either side sends, and deliver nothing of it.
 
         To both it looks as if the other had received everything and hangs.
+        """
+        self._up.stall()
+        self._down.stall()
+
+    def stall_questions(self) -> None:
+        """Deliver nothing any more of what the client sends."""
+        self._up.stall()
+
+    def stall_answers(self, mark: bytes) -> None:
+        """Deliver nothing any more of what the server sends, from these bytes on.
 
         Args:
-            questions: Whether what the client sends is held back.
-            answers: Whether what the server sends is.
+            mark: Bytes of one message, such as the end of a command's answer.
         """
-        if questions:
-            self._up.stall()
-        if answers:
-            self._down.stall()
+        self._down.stall_at(mark)
 
     def resume(self) -> None:
         """Deliver what was held back by `stall`, late, and go on as before."""
