@@ -38,7 +38,9 @@ _TIMELINE: Final = (
 _MARK: Final = text(
     f"select cast(pg_current_xact_id_if_assigned() as text), {_TIMELINE}"
 )
-_ASK: Final = text(f"select pg_xact_status(cast(:xid as xid8)), {_TIMELINE}")
+_ASK: Final = text(
+    f"select pg_xact_status(cast(cast(:xid as text) as xid8)), {_TIMELINE}"
+)
 # A session that has lost its client may not know it, waiting for a lock or a standby,
 # and its transaction is in progress for as long. It is known by the transaction that it
 # has, so that no other session can be ended.
