@@ -83,7 +83,7 @@ def test_lost_connection_is_replaced_and_the_unit_repeated(engine, observer):
     )
 
     def ask(connection):
-        connection.execute(text("with a as (select 1) select * from a"))
+        connection.execute(text("/* tag */ with a as (select 1) select * from a"))
 
     assert poolproof.run_transaction(engine, unit, backoff=QUICK) == 2
     assert unit.pids[0] != unit.pids[1]

@@ -16,9 +16,9 @@ import poolproof.auto
 from poolproof.plugin import Plugin
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
 
 URL = "postgresql+psycopg2://app@db/app"
@@ -190,3 +190,58 @@ def by_environment() -> bool:
 
 def by_plugin() -> type[Plugin]:
     return Plugin
+
+
+def repeated(engine: Engine, db: object) -> int:
+    def unit(connection: Connection) -> int:
+        return int(connection.closed)
+
+    assert_type(poolproof.run_transaction(engine, unit), int)
+    poolproof.run_transaction(
+        db,
+        unit,
+        attempts=3,
+        deadline=2.5,
+        backoff=poolproof.Backoff(first=0.1, most=1),
+        isolation_level="SERIALIZABLE",
+        verify_commit=True,
+        idempotent=False,
+        also=[poolproof.Fault.LOCK_TIMEOUT],
+    )
+
+    @poolproof.retry(on=(poolproof.Fault.DEADLOCK, OSError), attempts=2, deadline=1)
+    def again(n: int) -> str:
+        return str(n)
+
+    assert_type(again(1), str)
+    for attempt in poolproof.attempts(on=OSError, unit="a block"):
+        with attempt:
+            return attempt.number
+    return 0
+
+
+async def repeated_async(engine: AsyncEngine) -> int:
+    async def unit(connection: AsyncConnection) -> int:
+        return connection.sync_connection is not None
+
+    return await poolproof.run_transaction_async(engine, unit)
+
+
+def attempted() -> None:
+    def told(event: poolproof.AttemptEvent) -> None:
+        assert_type(event.unit, str)
+        assert_type(event.attempt, int)
+        assert_type(event.attempts, int)
+        assert_type(event.verdict, poolproof.Verdict | None)
+        assert_type(event.error, BaseException | None)
+        assert_type(event.elapsed, float)
+        assert_type(event.sleep, float | None)
+
+    assert_type(poolproof.on_attempt(told), Callable[[], None])
+
+
+def unknown(error: poolproof.CommitOutcomeUnknown) -> int | None:
+    general: exc.SQLAlchemyError = error
+    assert_type(error.unit, str)
+    assert_type(error.elapsed, float)
+    return error.xid if general is error else None
