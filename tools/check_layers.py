@@ -36,6 +36,7 @@ PYTHON_LAYERS = (
         "_native",
         "_signal",
         "_sqlalchemy",
+        "backend",
         "connect_bounds",
         "drivers",
         "errors",

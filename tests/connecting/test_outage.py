@@ -63,6 +63,11 @@ def machine(pg):
         cluster.stop()
 
 
+def start_again(machine):
+    machine._launch()
+    assert machine._became_ready()
+
+
 def test_callers_go_on_when_the_server_is_back(machine, driver, engine_of):
     engine = engine_of(
         machine.url(driver), pool_size=10, checkout_timeout=20, pool_timeout=20
@@ -87,8 +92,7 @@ def test_callers_go_on_when_the_server_is_back(machine, driver, engine_of):
     assert down.wait(10)
     time.sleep(0.5)
     assert len(attempts) < 10 + 10
-    machine._launch()
-    assert machine._became_ready()
+    start_again(machine)
     began = time.monotonic()
     assert [task.result() for task in tasks] == list(range(10))
     assert time.monotonic() - began < 15  # not the 20 s that a checkout may take
@@ -107,8 +111,7 @@ def test_breaker_opens_and_closes_with_the_server(machine, driver, engine_of):
         engine.connect()
     assert isinstance(caught.value.__cause__, engine.dialect.dbapi.Error)
     engine.pool._connecting._next_at = 0
-    machine._launch()
-    assert machine._became_ready()
+    start_again(machine)
     with engine.connect() as connection:
         assert connection.scalar(sa.text("select 1")) == 1
     assert not engine.pool.stats().breaker_open

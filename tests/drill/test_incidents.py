@@ -61,9 +61,14 @@ def test_lost_packets_hold_a_queuepool_for_ever(url):
 def test_a_reaped_connection_costs_no_request_and_no_ping_of_a_busy_one(url):
     if pooler.program() is None:
         unavailable("no PgBouncer: install Debian's package 'pgbouncer'")
-    queue, ours = totals(url, "reap", "psycopg2")
+    _, queue, ours = rows(url, "reap", "psycopg2")
+    queue, ours = queue["totals"], ours["totals"]
     assert min(queue["reaped"], ours["reaped"]) > 0
-    assert ours["queries"] < queue["queries"] - 0.5
+    assert not ours["wrong"] + ours["lost"] + ours["ghosts"] + ours["hangs"], ours
+    # The machine may pause between the look and the query, for as long as the reaper's
+    # patience lasts; and the connections then rest for longer, and are asked.
+    assert ours["failed"] <= 1
+    assert ours["queries"] < queue["queries"]
 
 
 def test_an_ended_session_costs_a_queuepool_the_others_too(url):

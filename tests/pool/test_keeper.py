@@ -57,7 +57,7 @@ def test_difference_pool_without_such_knobs_has_no_keeper(make_pool):
 
 
 def test_difference_one_keeper_serves_all_pools(make_pool, dbapi):
-    pools = [make_pool(max_idle=0.3) for _ in range(5)]
+    pools = [make_pool(max_idle=1) for _ in range(5)]
     for pool in pools:
         rest(pool, 1)
     assert len(keepers()) == 1

@@ -293,4 +293,5 @@ assert ticks > 50, ticks
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stderr == ""
-    assert done.stdout.split("\n") == ["Connection <pg8000.l", "True", ""]
+    # One warning at the least: on a busy machine others hold on for long as well.
+    assert set(done.stdout.split("\n")) == {"Connection <pg8000.l", "True", ""}

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, exc, text
 
 import poolproof
-from plugins.threads import Task
+from plugins.threads import Task, eventually
 from plugins.wire import SOON, Stopwatch, backend, deadline_in
 
 BACKEND = text("select pg_backend_pid()")
@@ -217,8 +217,11 @@ def test_calls_that_hang_return_within_a_twentieth_of_a_second(proxied, link):
     for _ in range(7):
         raw = engine.raw_connection()
         raw.cursor().execute("select 1")
-        link().stall()
+        one = link()
+        one.stall()
         with Stopwatch() as watch:
             raw.close()
         late.append(watch.seconds - 0.2)
+        one.cut()
+        eventually(lambda one=one: not one.alive, what="the end of the old link")
     assert sorted(late)[3] < 0.05, late

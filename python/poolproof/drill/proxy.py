@@ -16,9 +16,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from types import TracebackType
+from poolproof.drill.started import Started
 
+if TYPE_CHECKING:
     from typing_extensions import Self
 
     from poolproof.drill.target import Address
@@ -197,7 +197,7 @@ class Link:
         self._server.close()
 
 
-class Proxy:
+class Proxy(Started):
     """Listens on a loopback port and forwards each connection to a server.
 
     Example:
@@ -315,14 +315,3 @@ class Proxy:
             links, self._links = self._links, []
         for link in links:
             link.close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
