@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import os
 import re
@@ -18,10 +17,6 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-REQUESTS = int(os.environ.get("POOLPROOF_TEST_REQUESTS", "2000"))
-CLIENTS = 8
-WORKERS = 3
-MOST = 3  # pool_size and max_overflow of the application
 CONF = "from poolproof.integrations.gunicorn import *\n"
 # Versions that do not know it pass it over.
 QUIET = "control_socket_disable = True\n"
@@ -107,60 +102,6 @@ def gunicorn(pg_url, table, tmp_path):
         return Served(url, table, tmp_path, *options, **more)
 
     return make
-
-
-def ordered(served, observer, count):
-    """Order with all clients; return the wrong answers and the most backends seen."""
-    most = 0
-    with concurrent.futures.ThreadPoolExecutor(CLIENTS) as clients:
-        answers = [clients.submit(served.get, f"/order/{n}") for n in range(count)]
-        while not all(answer.done() for answer in answers):
-            most = max(most, len(observer.backends()))
-            time.sleep(0.02)
-    wrong = [
-        (number, answer.result())
-        for number, answer in enumerate(answers)
-        if answer.result() != (200, str(number))
-    ]
-    return wrong, most
-
-
-KINDS = {
-    "gthread": ("--worker-class", "gthread", "--threads", "4"),
-    "sync": ("--worker-class", "sync"),
-    "gevent": ("--worker-class", "gevent"),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
-def test_every_answer_is_right_and_every_row_is_there(
-    gunicorn, observer, table, kind, preload
-):
-    options = (*KINDS[kind], "--workers", str(WORKERS), *["--preload"] * preload)
-    before = len(observer.backends())
-    count = REQUESTS if preload else REQUESTS // 4
-    with gunicorn(*options, TEST_WARM="1") as served:
-        wrong, most = ordered(served, observer, count)
-    assert wrong == []
-    found = sorted(n for (n,) in observer.rows(f"select n from {table}"))
-    assert found == list(range(count))
-    assert most - before <= (WORKERS + preload) * MOST
-    assert len(observer.wait_for_backends(before)) == before
-    assert "Traceback" not in served.log
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(90)
-@pytest.mark.parametrize("driver", ["psycopg", "pg8000"])
-def test_other_drivers_are_served_as_well(gunicorn, observer, table, driver):
-    options = (*KINDS["gthread"], "--workers", str(WORKERS), "--preload")
-    with gunicorn(*options, driver=driver, TEST_WARM="1") as served:
-        wrong, _most = ordered(served, observer, REQUESTS // 10)
-    assert wrong == []
-    assert observer.value(f"select count(*) from {table}") == REQUESTS // 10
 
 
 @pytest.mark.slow
