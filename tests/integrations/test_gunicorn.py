@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import pytest
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(90)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,10 +12,19 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
 HERE = Path(__file__).parents[1] / "integrations"
+# Not `-m gunicorn`: a new master by SIGUSR2 would have its folder as path of modules.
+SCRIPT = str(Path(sys.executable).with_name("gunicorn"))
+START_S = 60.0
 CONF = "from poolproof.integrations.gunicorn import *\n"
 # Versions that do not know it pass it over.
 QUIET = "control_socket_disable = True\n"
@@ -31,16 +41,24 @@ class Served:
         environment: Beyond the application's own.
     """
 
-    def __init__(self, url, table, folder, *options, conf=CONF, **environment):
+    def __init__(
+        self,
+        url: str,
+        table: str,
+        folder: Path,
+        *options: str,
+        conf: str = CONF,
+        **environment: str,
+    ) -> None:
         with socket.socket() as place:
             place.bind(("127.0.0.1", 0))
-            self.port = place.getsockname()[1]
+            self.port: int = place.getsockname()[1]
         (folder / "gunicorn.conf.py").write_text(conf + QUIET)
         self.log_path = folder / "log"
         with self.log_path.open("w") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "gunicorn", "served:app"),
+                    *(sys.executable, SCRIPT, "served:app"),
                     *("--chdir", str(HERE), "--bind", f"127.0.0.1:{self.port}"),
                     *("--config", str(folder / "gunicorn.conf.py")),
                     *options,
@@ -48,10 +66,11 @@ class Served:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "TEST_URL": url, "TEST_TABLE": table, **environment},
+                start_new_session=True,
             )
 
-    def __enter__(self):
-        end = time.monotonic() + 30
+    def __enter__(self) -> Self:
+        end = time.monotonic() + START_S
         while self.process.poll() is None and time.monotonic() < end:
             try:
                 self.get("/worker")
@@ -59,23 +78,31 @@ class Served:
                 time.sleep(0.05)
             else:
                 return self
-        self.stop()
+        self._end()
         pytest.fail(f"Gunicorn did not start:\n{self.log}")
 
-    def __exit__(self, *_error):
-        self.stop()
-
-    def stop(self):
-        """Stop it in order; end it when that takes too long."""
-        self.process.send_signal(signal.SIGTERM)
+    def __exit__(self, *_error: object) -> None:
         try:
-            self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(10)
-            raise
+            self.stop()
+        finally:
+            self._end()
 
-    def get(self, path, timeout=20.0):
+    def stop(self, seconds: float = 20.0) -> None:
+        """Stop it in order.
+
+        Args:
+            seconds: After so long the test fails.
+        """
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(seconds)
+
+    def _end(self) -> None:
+        """End what is left of its processes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def get(self, path: str, timeout: float = 20.0) -> tuple[int, str]:
         """Return the status and the text of an answer."""
         url = f"http://127.0.0.1:{self.port}{path}"
         try:
@@ -86,19 +113,17 @@ class Served:
                 return error.code, error.read().decode()
 
     @property
-    def log(self):
+    def log(self) -> str:
         """What it has printed."""
         return self.log_path.read_text()
 
 
 @pytest.fixture
-def gunicorn(pg_url, table, tmp_path):
+def gunicorn(pg_url: Any, table: str, tmp_path: Path) -> Callable[..., Served]:
     """Return a function that makes a Gunicorn."""
 
-    def make(*options, driver="psycopg2", **more):
+    def make(*options: str, driver: str = "psycopg2", **more: Any) -> Served:
         url = pg_url(driver).render_as_string(hide_password=False)
         return Served(url, table, tmp_path, *options, **more)
 
     return make
-
-
