@@ -51,7 +51,13 @@ def test_workers_that_are_replaced_after_some_requests(gunicorn, observer, table
     nobody_is_left(observer)
 
 
-@pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
+@pytest.mark.parametrize(
+    "preload",
+    [
+        pytest.param(True, id="preload"),
+        pytest.param(False, id="no preload", marks=pytest.mark.soak),
+    ],
+)
 def test_a_reload_under_load(gunicorn, observer, table, preload):
     with gunicorn(*GTHREAD, *["--preload"] * preload, TEST_WARM="1") as served:
         before = served.get("/worker")[1]
@@ -62,12 +68,12 @@ def test_a_reload_under_load(gunicorn, observer, table, preload):
             served.process.send_signal(signal.SIGHUP)
             eventually(
                 lambda booted=booted: served.log.count("Booting worker") >= booted + 2,
-                seconds=30,
+                seconds=60,
                 what="new workers",
             )
         wrong = answers.result()
         loading.shutdown()
-        eventually(lambda: not alive(before), seconds=20, what="the old worker's end")
+        eventually(lambda: not alive(before), seconds=40, what="the old worker's end")
     assert wrong == []
     assert rows(observer, table) == list(range(200))
     assert "Traceback" not in served.log
@@ -88,7 +94,7 @@ def test_an_upgrade_by_a_new_master(gunicorn, observer, table):
         served.process.send_signal(signal.SIGUSR2)
         eventually(
             lambda: served.log.count("Booting worker") >= 4,
-            seconds=30,
+            seconds=60,
             what="the new master's workers",
         )
         stopping = threading.Thread(target=served.stop)
@@ -107,7 +113,7 @@ def test_without_a_time_out_no_request_is_cut_off(gunicorn, observer, table):
     with gunicorn("--workers", "1", "--timeout", "0") as served:
         stuck = threading.Thread(target=served.get, args=("/stuck",))
         stuck.start()
-        eventually(lambda: sleeping(observer), seconds=20, what="the stuck request")
+        eventually(lambda: sleeping(observer), seconds=40, what="the stuck request")
         observer.terminate(sleeping(observer)[0])
         stuck.join()
         assert served.get("/order/1") == (200, "1")
@@ -129,8 +135,7 @@ def test_a_stuck_thread_does_not_keep_the_others_nor_the_stop(
     gunicorn, observer, table
 ):
     options = ("--worker-class", "gthread", "--threads", "3", "--workers", "1")
-    stopping = ("--graceful-timeout", "1", "--timeout", "5")
-    with gunicorn(*options, *stopping) as served:
+    with gunicorn(*options, "--graceful-timeout", "1") as served:
 
         def ask():
             with contextlib.suppress(OSError):
@@ -138,7 +143,7 @@ def test_a_stuck_thread_does_not_keep_the_others_nor_the_stop(
 
         stuck = threading.Thread(target=ask)
         stuck.start()
-        eventually(lambda: sleeping(observer), seconds=20, what="the stuck request")
+        eventually(lambda: sleeping(observer), seconds=40, what="the stuck request")
         assert orders(served, range(30)) == []
         served.stop()
         stuck.join()
@@ -150,10 +155,10 @@ def test_a_stuck_thread_does_not_keep_the_others_nor_the_stop(
 
 def test_the_hooks_can_be_the_whole_configuration(gunicorn):
     hooks = ("--config", "python:poolproof.integrations.gunicorn")
-    with gunicorn(*hooks, "--no-control-socket", "--timeout", "3") as served:
+    options = ("--no-control-socket", "--log-level", "debug")
+    with gunicorn(*hooks, *options) as served:
         assert served.get("/order/1") == (200, "1")
-        assert served.get("/stuck")[0] == 500
-    assert "shortly before Gunicorn's timeout of 3 s" in served.log
+    assert "starts with empty pools" in served.log
 
 
 def test_a_wrong_setting_ends_the_start_with_its_name(gunicorn):

@@ -44,11 +44,6 @@ def test_killed_workers_cost_nothing_but_what_they_were_at(make_stage):
     assert_well(outcome, REQUESTS // 4)
 
 
-def test_workers_that_load_the_shop_themselves_are_served_as_well(make_stage):
-    outcome = serve(make_stage(), Setting(preload=False), requests=REQUESTS // 10)
-    assert_well(outcome, REQUESTS // 10)
-
-
 def test_with_queuepool_the_fault_shows(make_stage):
     outcome = serve(make_stage(pool="queue"), requests=200, patience_s=3)
     assert faults(outcome)

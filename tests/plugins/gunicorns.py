@@ -87,7 +87,7 @@ class Served:
         finally:
             self._end()
 
-    def stop(self, seconds: float = 20.0) -> None:
+    def stop(self, seconds: float = 40.0) -> None:
         """Stop it in order.
 
         Args:

@@ -33,6 +33,7 @@ _KEPT: Final = 20
 # So many hangs are enough.
 _HANGS_MAX: Final = 4
 _START_S: Final = 60.0
+_STOP_S: Final = 60.0
 _HOOKS: Final = "from poolproof.integrations.gunicorn import *\n"
 
 Kind = Literal["gthread", "sync", "gevent"]
@@ -112,7 +113,7 @@ def serve(
             clients = _Clients(stage, address, patience_s)
             clients.run(requests, kills)
             book = clients.book
-            if not service.stop():
+            if not service.stop(_STOP_S):
                 book.hangs += 1
             if not book.failed and "Traceback" in (log := service.log()):
                 book.failed.append(f"Gunicorn's log: {log.strip().splitlines()[-1]}")
