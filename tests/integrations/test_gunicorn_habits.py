@@ -22,7 +22,8 @@ def orders(served, numbers):
 
     def order(number):
         try:
-            return served.get(f"/order/{number}")
+            # While workers are replaced nobody answers until the new ones have loaded.
+            return served.get(f"/order/{number}", timeout=80)
         except OSError as error:
             return 0, repr(error)
 
