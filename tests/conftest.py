@@ -19,6 +19,7 @@ pytest_plugins = (
     "plugins.debian_server",
     "plugins.leaks",
     "plugins.dbapi",
+    "plugins.gunicorns",
     "plugins.peers",
     "plugins.pools",
     "plugins.pooler",

@@ -6,19 +6,23 @@ import dataclasses
 import pickle
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import create_engine, exc, text
 from typing_extensions import assert_type
 
 import poolproof
 import poolproof.auto
+from poolproof.integrations import flask as flask_integration
+from poolproof.integrations import gunicorn as gunicorn_hooks
 from poolproof.plugin import Plugin
 
 if TYPE_CHECKING:
+    from flask import Flask
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.orm import Session, scoped_session
     from sqlalchemy.pool import PoolProxiedConnection
 
 URL = "postgresql+psycopg2://app@db/app"
@@ -245,3 +249,17 @@ def unknown(error: poolproof.CommitOutcomeUnknown) -> int | None:
     assert_type(error.unit, str)
     assert_type(error.elapsed, float)
     return error.xid if general is error else None
+
+
+def in_flask(app: Flask, engine: Engine, session: scoped_session[Session]) -> None:
+    flask_integration.init_app(app)
+    flask_integration.init_app(app, engine, pool_size=5, answer_503=True)
+    flask_integration.init_app(app, [engine, session], retry_after=2)
+
+
+def in_gunicorn(server: Any, worker: Any) -> None:
+    gunicorn_hooks.when_ready(server)
+    gunicorn_hooks.post_fork(server, worker)
+    gunicorn_hooks.post_worker_init(worker)
+    gunicorn_hooks.worker_abort(worker)
+    gunicorn_hooks.worker_exit(server, worker)

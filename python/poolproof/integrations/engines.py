@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -33,7 +34,8 @@ def adopt(
     """Guard an engine, and give it this pool in the place of SQLAlchemy's own choice.
 
     The engine stays the same object, with its listeners, as after `Engine.dispose`. A
-    `QueuePool` is taken for nobody's choice; every other pool stays.
+    `QueuePool` is taken for nobody's choice; every other pool stays. One of this kind,
+    whoever chose it, is exchanged for another with the options that are given.
 
     Args:
         engine: An engine, sync or async. An async one gets the guard alone.
@@ -48,19 +50,15 @@ def adopt(
     """
     sync = sync_engine(engine)
     old = sync.pool
-    replaced = not keep_pool and type(old) is QueuePool
+    if type(old) is Pool:
+        replaced = bool(options)
+    else:
+        replaced = not keep_pool and type(old) is QueuePool
     if replaced:
-        present: dict[str, Any] = {
-            "pool_size": old.size(),  # type: ignore[attr-defined]
-            "max_overflow": old._max_overflow,  # type: ignore[attr-defined]
-            "timeout": old.timeout(),  # type: ignore[attr-defined]
-            "use_lifo": old._pool.use_lifo,  # type: ignore[attr-defined]
-            "pre_ping": old._pre_ping,
-            "recycle": old._recycle,
-        }
+        present = _ours(old) if type(old) is Pool else _queues(old)
         sync.pool = Pool(
             old._creator,
-            **{**present, **options},
+            **{"recycle": old._recycle, **present, **options},
             echo=old.echo,
             logging_name=old._orig_logging_name,
             reset_on_return=old._reset_on_return,
@@ -70,3 +68,25 @@ def adopt(
         old.dispose()
     guard(engine)
     return replaced
+
+
+def _queues(pool: Any) -> dict[str, Any]:
+    """Return what a `QueuePool` was given."""
+    return {
+        "pool_size": pool.size(),
+        "max_overflow": pool._max_overflow,
+        "timeout": pool.timeout(),
+        "use_lifo": pool._pool.use_lifo,
+        "pre_ping": pool._pre_ping,
+    }
+
+
+def _ours(pool: Pool) -> dict[str, Any]:
+    """Return what a `Pool` was given."""
+    return {
+        "pool_size": pool.size(),
+        "max_overflow": pool._max_overflow,
+        "timeout": pool.timeout(),
+        "use_lifo": pool._lifo,
+        **dataclasses.asdict(pool.settings),
+    }

@@ -8,6 +8,7 @@ from poolproof.drill.incidents import (
     blackhole,
     corruption,
     fork,
+    gunicorn,
     hang,
     held_at_fork,
     interrupt,
@@ -33,6 +34,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
         restart.INCIDENT,
         hang.INCIDENT,
         blackhole.INCIDENT,
+        gunicorn.INCIDENT,
     )
 }
 """Every incident by its name, in the order of the drill's table."""
