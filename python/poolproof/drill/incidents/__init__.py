@@ -11,6 +11,7 @@ from poolproof.drill.incidents import (
     hang,
     held_at_fork,
     interrupt,
+    luigi,
     reap,
     restart,
     stale_answer,
@@ -33,6 +34,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
         restart.INCIDENT,
         hang.INCIDENT,
         blackhole.INCIDENT,
+        luigi.INCIDENT,
     )
 }
 """Every incident by its name, in the order of the drill's table."""

@@ -1,0 +1,1 @@
+"""Real services with their frameworks, each driven through one run and held to account."""

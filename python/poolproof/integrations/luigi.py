@@ -1,0 +1,6 @@
+"""Luigi."""
+
+from __future__ import annotations
+
+def install(engine):
+    pass
