@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from poolproof.drill.errors import SetupError
-from poolproof.drill.incidents.base import Measure, Outcome
+from poolproof.drill.incident import Measure, Outcome
 from poolproof.drill.stage import Stage
 from poolproof.drill.target import Target
 from poolproof.drill.traffic import pick

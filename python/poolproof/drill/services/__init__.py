@@ -1,1 +1,1 @@
-"""Real services with their frameworks, each driven through one run and held to account."""
+"""Services that are drilled, in processes of their own: who drives, what they run."""

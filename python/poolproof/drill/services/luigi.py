@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from poolproof.drill.stage import Stage
 
 _LOOK_S: Final = 0.02
+_START_S: Final = 20.0  # for the first task, on top
 _CONFIG: Final = """
 [core]
 autoload_range=false
@@ -44,8 +45,7 @@ def serve(
             a process that is forked for it.
         pool_size: Connections that are open when the first task is forked; 1 or more.
         max_overflow: As `create_engine` has it, 0 or more.
-        patience_s: After so many seconds without a word from any task, what has not
-            ended hangs.
+        patience_s: After so many seconds in which no task has ended, the others hang.
     """
     with tempfile.TemporaryDirectory() as place, Crowd(stage) as crowd:
         folder = Path(place)
@@ -74,11 +74,11 @@ def serve(
 
 
 def _await_end(service: Service, report: Path, patience_s: float) -> None:
-    """Wait for the program to end, for as long as it gets on."""
-    size, since = -1, time.monotonic()
+    """Wait for the program to end, for as long as tasks end."""
+    count, since = 0, time.monotonic() + _START_S
     while service.process.poll() is None:
-        if (now := report.stat().st_size) != size:
-            size, since = now, time.monotonic()
+        if (now := report.read_bytes().count(b'["done",')) != count:
+            count, since = now, time.monotonic()
         elif time.monotonic() - since > patience_s:
             return
         time.sleep(_LOOK_S)

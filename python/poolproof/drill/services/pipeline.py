@@ -136,6 +136,7 @@ class Step(luigi.Task):  # type: ignore[misc,unused-ignore]
                     _ask(connection, f"{row_of(self.number)}/beat/{n}")
             except Exception as error:  # noqa: BLE001 (every surfaced error is told)
                 tell("failed", f"beat of {self.number}: {first_line(error)}")
+                return
 
 
 def _ask(connection: Connection, token: str) -> None:
