@@ -38,12 +38,14 @@ def engine_of(source: Any) -> Engine:
     """
     if isinstance(source, (Engine, AsyncEngine)):
         return sync_engine(source)
-    if isinstance(getattr(source, "engine", None), Engine):  # Flask-SQLAlchemy
-        return source.engine
     factory = getattr(source, "session_factory", source)
-    bind = getattr(factory, "kw", {}).get("bind") or getattr(factory, "bind", None)
-    if isinstance(bind, Engine):
-        return bind
+    for found in (
+        getattr(source, "engine", None),  # Flask-SQLAlchemy
+        getattr(factory, "kw", {}).get("bind"),
+        getattr(factory, "bind", None),
+    ):
+        if isinstance(found, Engine):
+            return found
     msg = (
         "an engine is needed, or a sessionmaker, scoped_session, session or "
         f"Flask-SQLAlchemy extension with one, not {type(source).__name__}"

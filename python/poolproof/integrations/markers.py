@@ -100,9 +100,9 @@ class Markers:
                 with self._engine.begin() as connection:
                     self._insert(connection, update_id, target_table)
             else:
-                is_plain = isinstance(within, sa.Connection)
-                connection = within if is_plain else within.connection()
-                self._insert(connection, update_id, target_table)
+                if not isinstance(within, sa.Connection):
+                    within = within.connection()
+                self._insert(within, update_id, target_table)
 
     def _insert(self, connection: Connection, update_id: str, target: str) -> None:
         insert = postgresql.insert(self._table).values(

@@ -1,4 +1,4 @@
-"""A stop flag that stands in the database, and is honoured when that is out of reach."""
+"""A stop flag that stands in the database, and counts when that is out of reach."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ class StopFlag:
         if not isinstance(self._engine.pool, Pool):
             kind = type(self._engine.pool).__name__
             msg = (
-                f"StopFlag needs an engine with poolproof.Pool, not with {kind}: a look "
-                "that hangs could not be ended"
+                f"StopFlag needs an engine with poolproof.Pool, not with {kind}: a "
+                "look that hangs could not be ended"
             )
             raise TypeError(msg)
         _require("within_s", within_s, within_s > 0, "more than 0")

@@ -70,7 +70,9 @@ def serve(
         if not went_well and not book.hangs:
             last = log.strip().splitlines()[-1:] or ["it said nothing"]
             book.failed.append(f"Luigi ended before its time: {last[0]}")
-    return settle(stage, book, crowd, allowed=(workers + 1) * (pool_size + max_overflow))
+    return settle(
+        stage, book, crowd, allowed=(workers + 1) * (pool_size + max_overflow)
+    )
 
 
 def _await_end(service: Service, report: Path, patience_s: float) -> None:

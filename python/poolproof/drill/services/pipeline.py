@@ -145,19 +145,16 @@ def _ask(connection: Connection, token: str) -> None:
         tell("wrong", f"asked for {token}, got {rows}")
 
 
-@luigi.Task.event_handler(luigi.Event.SUCCESS)
 def _on_success(task: Step) -> None:
     tell("done", str(task.number))
 
 
-@luigi.Task.event_handler(luigi.Event.FAILURE)
 def _on_failure(task: Step, error: BaseException) -> None:
     if not is_to_fail(task.number):
         tell("failed", f"task {task.number}: {first_line(error)}")
     tell("done", str(task.number))
 
 
-@luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)
 def _on_process_failure(task: Step, error: str) -> None:
     if not is_to_die(task.number):
         tell("failed", f"task {task.number}: {error}")
@@ -170,9 +167,12 @@ def main() -> None:
     parser.add_argument("tasks", type=int)
     parser.add_argument("workers", type=int)
     arguments = parser.parse_args()
+    luigi.Task.event_handler(luigi.Event.SUCCESS)(_on_success)
+    luigi.Task.event_handler(luigi.Event.FAILURE)(_on_failure)
+    luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)(_on_process_failure)
     warm(engine, int(os.environ["PIPELINE_POOL_SIZE"]))
     luigi.build(
-        [Step(number=n) for n in range(arguments.tasks)],
+        [Step(number=n) for n in range(arguments.tasks)],  # type: ignore[no-untyped-call,unused-ignore]
         workers=arguments.workers,
         local_scheduler=True,
         log_level="WARNING",
