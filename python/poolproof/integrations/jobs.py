@@ -105,6 +105,8 @@ class Jobs:
             known, bound = self._place(one)
             if one not in known:
                 known.append(one)
+                if self._is_started and known is self._makers:
+                    event.listen(one, "after_begin", _use)
             for each in bound:
                 self._add_engine(each)
         for one in _listed(engine):
@@ -212,6 +214,11 @@ class Jobs:
                 pool.dispose()
             except Exception:  # noqa: BLE001 - of a driver or a listener; others follow
                 _log.exception("A pool could not be closed")
+
+    @staticmethod
+    def forget() -> None:
+        """Leave the job inside which this process was forked to the parent."""
+        _current.set(None)
 
     # --- one job ----------------------------------------------------------------------
 

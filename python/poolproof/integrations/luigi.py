@@ -44,6 +44,7 @@ _Event = luigi.Event
 # database, perhaps in vain, and when a task's process is gone.
 _OF_THE_SCHEDULER = (
     _Event.BROKEN_TASK,
+    _Event.DEPENDENCY_DISCOVERED,
     _Event.DEPENDENCY_MISSING,
     _Event.DEPENDENCY_PRESENT,
     _Event.PROCESS_FAILURE,

@@ -1,0 +1,511 @@
+"""Luigi as it is, in processes of its own, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from plugins.processes import run_script
+
+CONFIG = """
+[core]
+autoload_range=false
+no_configure_logging=true
+[worker]
+wait_interval=0.05
+wait_jitter=0
+"""
+HERE = Path(__file__).parent
+# Python 3.12 warns of forks beside threads.
+FORKS = ("-W", "ignore:This process:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+IN_ONE_PROCESS, FORKED = 1, 4
+
+
+class Ran:
+    """What a script told, and what it logged."""
+
+    def __init__(self, out, log):
+        self.log = log
+        self.told = {}
+        for word, *values in map(json.loads, out.splitlines()):
+            self.told.setdefault(word, []).append(
+                values[0] if len(values) == 1 else tuple(values)
+            )
+
+    def __getitem__(self, word):
+        return self.told.get(word, [])
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    """Run what forks a process for each script, with everything imported."""
+    config = tmp_path_factory.mktemp("luigi") / "luigi.cfg"
+    config.write_text(CONFIG)
+    environment = {**os.environ, "LUIGI_CONFIG_PATH": str(config)}
+    command = [sys.executable, "-W", "error", *FORKS, str(HERE / "piped.py")]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def pipeline(host, pg_url, tmp_path):
+    """Return a function that runs a script with Luigi, in a group of processes."""
+
+    def run(script, workers=FORKED, driver="psycopg2"):
+        url = pg_url(driver, application_name="pipe")
+        order = {
+            "script": textwrap.dedent(script),
+            "url": url.render_as_string(hide_password=False),
+            "workers": workers,
+            "out": str(tmp_path / "out"),
+            "err": str(tmp_path / "err"),
+        }
+        host.stdin.write(json.dumps(order) + "\n")
+        host.stdin.flush()
+        pid = int(host.stdout.readline())
+        ready, _, _ = select.select([host.stdout], [], [], 40)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        status = int(host.stdout.readline())
+        log = (tmp_path / "err").read_text()
+        assert ready, f"the script hung:\n{log}"
+        assert status == 0, log
+        return Ran((tmp_path / "out").read_text(), log)
+
+    return run
+
+
+both = pytest.mark.parametrize(
+    "workers", [IN_ONE_PROCESS, FORKED], ids=["in one process", "forked"]
+)
+
+
+@both
+def test_a_task_does_not_inherit_the_session_of_another_or_of_the_parent(
+    pipeline, workers
+):
+    ran = pipeline(
+        """
+        class Task(Step):
+            def run(self):
+                say("fresh", not session.registry.has())
+                session.execute(text("select 1"))
+                session.info["of"] = self.n
+                with contextlib.suppress(sa.exc.DBAPIError):
+                    session.execute(BAD)  # and nobody rolls back
+                if self.n == 1:
+                    raise RuntimeError("on purpose")
+        integration.install(session)
+        session.execute(text("select 1"))  # the parent's, held at the fork
+        build(*(Task(n=n) for n in range(4)))
+        """,
+        workers,
+    )
+    assert ran["fresh"] == [True] * 4
+    assert ran["status"] == ["FAILED"]
+    assert ran.log.count("Traceback") == ran.log.count("on purpose") == 1
+
+
+@both
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_a_connection_that_is_left_out_is_reported_and_taken_back(
+    pipeline, workers, driver
+):
+    if driver != "psycopg2" and workers == FORKED:
+        pytest.skip("the drivers differ in nothing here")
+    ran = pipeline(
+        """
+        class Task(Step):
+            def run(self):
+                connection = engine.connect()
+                pid = connection.scalar(text("select pg_backend_pid()"))
+                say("had", self.task_id, pid)
+                kept.append(connection)
+                if self.n == 1:
+                    raise RuntimeError("on purpose")
+        integration.install(engine)
+        build(*(Task(n=n) for n in range(3)))
+        """,
+        workers,
+        driver,
+    )
+    assert len(ran["had"]) == 3  # from a pool of one connection
+    for task, pid in ran["had"]:
+        line = f"task {task} left a connection of pool "
+        (said,) = (line_ for line_ in ran.log.splitlines() if line in line_)
+        assert f"(backend pid {pid}, for " in said
+
+
+def test_what_was_taken_back_refuses_to_go_on(pipeline):
+    ran = pipeline(
+        """
+        class Task(Step):
+            def run(self):
+                if kept:
+                    try:
+                        kept[0].execute(text("select 1"))
+                    except sa.exc.ResourceClosedError as error:
+                        say("refused", str(error))
+                kept.append(engine.connect())
+        integration.install(engine)
+        build(Task(n=0), Task(n=1))
+        """,
+        IN_ONE_PROCESS,
+    )
+    assert "was left checked out by task Task_" in ran["refused"][0]
+
+
+def test_a_session_of_a_sessionmaker_that_is_left_open_is_closed(pipeline):
+    ran = pipeline(
+        """
+        class Task(Step):
+            def run(self):
+                kept.append(factory())
+                say("ran", kept[-1].scalar(text("select 1")))
+        integration.install(factory)
+        build(Task(n=0), Task(n=1))
+        """,
+        IN_ONE_PROCESS,
+    )
+    assert ran["ran"] == [1, 1]
+    assert ran.log.count("left a session open") == 2
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+@both
+def test_the_server_sees_each_task_by_its_name_and_its_threads_too(
+    pipeline, workers, driver
+):
+    ran = pipeline(
+        """
+        class Task(Step):
+            def run(self):
+                def look(word):
+                    with engine.connect() as connection:
+                        say(word, self.task_id, connection.scalar(NAME))
+                look("task")
+                thread = threading.Thread(target=look, args=("thread",))
+                thread.start()
+                thread.join()
+        integration.install(engine)
+        build(*(Task(n=n) for n in range(3)))
+        with engine.connect() as connection:
+            say("parent", connection.scalar(NAME))
+        """,
+        workers,
+        driver,
+    )
+    assert len(ran["task"]) == len(ran["thread"]) == 3
+    for task, name in ran["task"]:
+        assert name == f"pipe {task}"[:63]
+    if workers == FORKED:
+        assert sorted(ran["thread"]) == sorted(ran["task"])
+    assert ran["parent"] == ["pipe"]
+
+
+def test_a_task_that_asks_for_others_first_ends_there(pipeline):
+    """There is no event for it: neither SUCCESS nor FAILURE."""
+    ran = pipeline(
+        """
+        done = []
+        class Other(Step):
+            def complete(self):
+                return done == [True]
+            def run(self):
+                with engine.connect() as connection:  # the pool has one
+                    say("other", connection.scalar(text("select 1")))
+                done.append(True)
+        class Task(Step):
+            def run(self):
+                kept.append(None if done else engine.connect())
+                yield Other()
+        integration.install(engine)
+        build(Task())
+        """,
+        IN_ONE_PROCESS,
+    )
+    assert ran["other"] == [1]
+    assert ran["status"] == ["SUCCESS"]
+    assert ran.log.count("left a connection") == 1
+
+
+def test_a_run_inside_a_task_leaves_that_tasks_session_alone(pipeline):
+    ran = pipeline(
+        """
+        class Inner(Step):
+            def run(self):
+                with engine.connect() as connection:
+                    say("inner", connection.scalar(NAME) == f"pipe {self.task_id}")
+        class Task(Step):
+            def run(self):
+                session.info["mine"] = True
+                build(Inner())
+                say("kept", session.info.get("mine"))
+        integration.install(session)
+        build(Task())
+        """,
+        IN_ONE_PROCESS,
+    )
+    assert ran["inner"] == ran["kept"] == [True]
+    assert ran["status"] == ["SUCCESS", "SUCCESS"]
+
+
+def test_a_forked_run_inside_a_task_begins_afresh(pipeline):
+    ran = pipeline(
+        """
+        class Inner(Step):
+            def run(self):
+                say("fresh", not session.registry.has())
+                kept.append(engine.connect())
+        class Task(Step):
+            def run(self):
+                session.execute(text("select 1"))
+                luigi.build([Inner(n=1), Inner(n=2)], workers=2, local_scheduler=True,
+                            log_level="ERROR")
+                say("goes on", session.scalar(text("select 1")))
+        integration.install(session)
+        build(Task())
+        """,
+        IN_ONE_PROCESS,
+    )
+    assert ran["fresh"] == [True, True]
+    assert ran["goes on"] == [1]
+    assert ran.log.count("task Inner_1_") == ran.log.count("task Inner_2_") == 1
+
+
+@pytest.mark.parametrize("broken", ["complete", "requires"])
+def test_a_task_that_cannot_be_scheduled_does_not_break_the_others(pipeline, broken):
+    ran = pipeline(
+        f"""
+        class Broken(Step):
+            def {broken}(self):
+                session.execute(BAD)
+        class Task(Step):
+            def complete(self):
+                return session.scalar(text("select false"))
+            def run(self):
+                say("ran", self.n)
+        integration.install(session)
+        class All(Step):
+            def requires(self):
+                return [Broken(), Task(n=1), Task(n=2)]
+        build(All())
+        """,
+    )
+    assert sorted(ran["ran"]) == [1, 2]
+
+
+def test_a_task_that_is_killed_costs_nobody_else_anything(pipeline):
+    ran = pipeline(
+        """
+        class Task(Step):
+            def run(self):
+                session.execute(text("select 1"))
+                if self.n == 1:
+                    os.kill(os.getpid(), 9)
+                say("ran", self.n)
+        integration.install(session)
+        session.execute(text("select 1"))
+        build(*(Task(n=n) for n in range(4)))
+        say("parent", session.scalar(text("select 1")))
+        """,
+    )
+    assert sorted(ran["ran"]) == [0, 2, 3]
+    assert ran["status"] == ["FAILED"]
+    assert ran["parent"] == [1]
+
+
+def test_it_may_be_installed_twice_and_with_everything(pipeline):
+    ran = pipeline(
+        """
+        import flask, poolproof
+        from flask_sqlalchemy import SQLAlchemy
+        from sqlalchemy.pool import QueuePool
+        app = flask.Flask("app")
+        app.config["SQLALCHEMY_DATABASE_URI"] = str(engine.url)
+        db = SQLAlchemy(app)
+        other = sa.create_engine(engine.url)
+        class Task(Step):
+            def run(self):
+                with app.app_context():
+                    db.session.execute(text("select 1"))
+                    kept.append(other.connect())
+        for _ in range(2):
+            integration.install(other, session, factory, db)
+        say("pools", type(engine.pool).__name__, type(other.pool) is poolproof.Pool)
+        build(Task())
+        try:
+            integration.install("engine")
+        except TypeError as error:
+            say("refused", str(error))
+        """,
+        IN_ONE_PROCESS,
+    )
+    assert ran["pools"] == [("Pool", True)]
+    assert ran["status"] == ["SUCCESS"]
+    assert ran.log.count("left a connection") == 1
+    assert "not str" in ran["refused"][0]
+
+
+def test_the_process_of_a_task_says_goodbye_to_the_server(pipeline, observer):
+    observer.rows("select pg_stat_reset()")
+    ran = pipeline(
+        """
+        class Task(Step):
+            def run(self):
+                with engine.connect() as connection:
+                    connection.execute(text("select 1"))
+        integration.install(engine)
+        build(*(Task(n=n) for n in range(3)))
+        """,
+    )
+    assert ran["status"] == ["SUCCESS"]
+    assert observer.wait_for_backends(0) == []
+
+
+TARGETS = """
+    from poolproof.integrations.luigi import PoolproofTarget
+    name = "m_" + str(os.getpid())
+    def target(n, **more):
+        return PoolproofTarget(engine, f"id-{n}", "orders", marker_table=name, **more)
+"""
+
+
+def test_a_target_is_there_when_it_was_touched(pipeline):
+    ran = pipeline(
+        TARGETS
+        + """
+    say("before", target(1).exists())
+    target(1).touch()
+    target(1).touch()
+    say("after", target(1).exists(), target(2).exists())
+    with engine.connect() as connection:
+        target(2).touch(connection)
+        connection.rollback()
+        target(3).touch(connection)
+        connection.commit()
+    session.execute(text("select 1"))
+    target(4).touch(session)
+    session.commit()
+    session.remove()
+    say("together", target(2).exists(), target(3).exists(), target(4).exists())
+    try:
+        PoolproofTarget(engine, "id-1", "customers", marker_table=name).touch()
+    except ValueError as error:
+        say("refused", str(error))
+    say("shown", str(target(1)))
+    with engine.begin() as connection:
+        connection.execute(text(f"drop table {name}"))
+        """,
+    )
+    assert ran["before"] == [False]
+    assert ran["after"] == [(True, False)]
+    assert ran["together"] == [(False, True, True)]
+    assert "update_id 'id-1' marks another table than 'customers'" in ran["refused"][0]
+    assert ran["shown"] == ["orders id-1"]
+
+
+def test_tasks_are_done_when_their_target_is(pipeline):
+    ran = pipeline(
+        TARGETS
+        + """
+    class Task(luigi.Task):
+        n = luigi.IntParameter()
+        def output(self):
+            return target(self.n)
+        def run(self):
+            with engine.begin() as connection:
+                self.output().touch(connection)
+            say("ran", self.n)
+    integration.install(engine)
+    for _ in range(2):
+        build(*(Task(n=n) for n in range(8)))
+    with engine.begin() as connection:
+        connection.execute(text(f"drop table {name}"))
+        """,
+    )
+    assert sorted(ran["ran"]) == list(range(8))
+    assert ran["status"] == ["SUCCESS", "SUCCESS"]
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "SERIALIZABLE"])
+def test_the_marker_table_is_made_once_when_all_make_it_at_once(pipeline, level):
+    ran = pipeline(
+        """
+    import multiprocessing
+    from poolproof.integrations.luigi import PoolproofTarget
+    engine = sa.create_engine(engine.url, isolation_level="LEVEL")
+    integration.install(engine)
+    ready = multiprocessing.Barrier(6)
+    def act():
+        for n in range(12):
+            ready.wait(20)
+            target = PoolproofTarget(engine, "one", marker_table=f"pg_temp_x{n}")
+            try:
+                target.exists()
+            except Exception as error:
+                say("failed", repr(error))
+    processes = [multiprocessing.Process(target=act) for _ in range(6)]
+    for each in processes:
+        each.start()
+    for each in processes:
+        each.join()
+    with engine.begin() as connection:
+        for n in range(12):
+            connection.execute(text(f"drop table pg_temp_x{n}"))
+    """.replace("LEVEL", level)
+    )
+    assert ran["failed"] == []
+
+
+def test_an_existing_marker_table_of_luigi_is_used_on(pipeline):
+    ran = pipeline(
+        """
+        import datetime
+        from poolproof.integrations.luigi import PoolproofTarget
+        from luigi.contrib.sqla import SQLAlchemyTarget
+        theirs = SQLAlchemyTarget(str(engine.url), "orders", "id-1")
+        theirs.marker_table = "m_theirs"
+        theirs.create_marker_table()
+        with theirs.engine.begin() as connection:
+            connection.execute(theirs.marker_table_bound.insert().values(
+                update_id="id-1", target_table="orders",
+                inserted=datetime.datetime.now()))
+        theirs.engine.dispose()
+        def ours(n):
+            return PoolproofTarget(engine, n, "orders", marker_table="public.m_theirs")
+        ours("id-2").touch()
+        say("there", ours("id-1").exists(), ours("id-2").exists(), ours("3").exists())
+        with engine.begin() as connection:
+            connection.execute(text("drop table m_theirs"))
+        """,
+    )
+    assert ran["there"] == [(True, True, False)]
+
+
+def test_without_the_framework_the_error_names_the_extra():
+    done = run_script(
+        """
+        import sys
+        sys.modules["luigi"] = None
+        import poolproof.integrations.luigi
+        """
+    )
+    assert 'pip install "poolproof[luigi]"' in done.stderr
