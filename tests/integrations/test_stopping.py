@@ -73,6 +73,8 @@ def test_between_two_looks_the_last_answer_counts(pg_url, observer, table):
     engine.dispose()
 
 
+# pg8000 leaves the socket of a failed attempt to the collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_a_look_at_a_database_that_hangs_ends(proxied, observer, table, caplog):
     engine, proxy = proxied
     flag = StopFlag(engine, question(table), within_s=0.3, every_s=0, unreachable_s=60)
@@ -100,10 +102,11 @@ def test_nobody_can_stop_work_for_too_long_so_it_stops(proxied, table):
     flag = StopFlag(engine, question(table), within_s=0.2, every_s=0, unreachable_s=0.5)
     proxy.stall()
     began = time.monotonic()
-    with pytest.raises(StopRequested, match="could not be read for") as raised:
-        while time.monotonic() < began + 30:
-            flag.check()
+    while not flag.is_set() and time.monotonic() < began + 30:
+        pass
     assert time.monotonic() - began >= 0.5
+    with pytest.raises(StopRequested, match="could not be read for") as raised:
+        flag.check()
     assert raised.value.reason == "unreachable"
     assert raised.value.silent_s >= 0.5
 
