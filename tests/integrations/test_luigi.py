@@ -307,29 +307,73 @@ def test_a_task_that_cannot_be_scheduled_does_not_break_the_others(pipeline, bro
             def requires(self):
                 return [Broken(), Task(n=1), Task(n=2)]
         build(All())
+        build(Broken(), Task(n=3), Task(n=4))
         """,
     )
-    assert sorted(ran["ran"]) == [1, 2]
+    assert sorted(ran["ran"]) == [1, 2, 3, 4]
 
 
-def test_a_task_that_is_killed_costs_nobody_else_anything(pipeline):
+@pytest.mark.parametrize("how", ["killed", "timed out"])
+def test_a_task_whose_process_is_ended_costs_nobody_else_anything(pipeline, how):
+    ran = pipeline(
+        """
+        import time
+        class Task(Step):
+            def complete(self):
+                return session.scalar(text("select false"))
+            def run(self):
+                session.execute(text("select 1"))
+                if self.n == 1 and HOW == "killed":
+                    os.kill(os.getpid(), 9)
+                elif self.n == 1:
+                    time.sleep(60)
+                say("ran", self.n)
+        integration.install(session)
+        Task.worker_timeout = None if HOW == "killed" else 1
+        build(*(Task(n=n) for n in range(4)))
+        say("tidy", not session.registry.has())
+        say("parent", session.scalar(text("select 1")))
+        """.replace("HOW", repr(how)),
+    )
+    assert sorted(ran["ran"]) == [0, 2, 3]
+    assert ran["status"] == ["FAILED"]
+    assert ran["tidy"] == [True]
+    assert ran["parent"] == [1]
+
+
+def test_what_is_complete_leaves_no_session_to_the_scheduler(pipeline):
+    ran = pipeline(
+        """
+        class Task(Step):
+            def complete(self):
+                return session.scalar(text("select true"))
+        integration.install(session)
+        build(Task())
+        say("tidy", not session.registry.has())
+        """,
+    )
+    assert ran["tidy"] == [True]
+
+
+def test_a_task_has_ended_before_its_on_failure_and_before_luigi_returns(pipeline):
     ran = pipeline(
         """
         class Task(Step):
             def run(self):
-                session.execute(text("select 1"))
-                if self.n == 1:
-                    os.kill(os.getpid(), 9)
-                say("ran", self.n)
+                kept.append(session())
+                session.execute(BAD if self.n else text("select 1"))
+            def on_failure(self, error):
+                say("clean", session.scalar(text("select 1")))
+                session.remove()
         integration.install(session)
-        session.execute(text("select 1"))
-        build(*(Task(n=n) for n in range(4)))
-        say("parent", session.scalar(text("select 1")))
+        for n in (0, 1):
+            build(Task(n=n))
+            say("out", engine.pool.checkedout())
         """,
+        IN_ONE_PROCESS,
     )
-    assert sorted(ran["ran"]) == [0, 2, 3]
-    assert ran["status"] == ["FAILED"]
-    assert ran["parent"] == [1]
+    assert ran["clean"] == [1]
+    assert ran["out"] == [0, 0]
 
 
 def test_it_may_be_installed_twice_and_with_everything(pipeline):
