@@ -13,12 +13,15 @@ from typing_extensions import assert_type
 
 import poolproof
 import poolproof.auto
+from poolproof.integrations import luigi as poolproof_luigi
 from poolproof.plugin import Plugin
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+    from sqlalchemy.engine import Connection
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.orm import Session
     from sqlalchemy.pool import PoolProxiedConnection
 
 URL = "postgresql+psycopg2://app@db/app"
@@ -189,3 +192,34 @@ def by_environment() -> bool:
 
 def by_plugin() -> type[Plugin]:
     return Plugin
+
+
+def pipeline(engine: Engine, connection: Connection, session: Session) -> bool:
+    poolproof_luigi.install(engine)
+    target = poolproof_luigi.PoolproofTarget(
+        engine, "load-1", "orders", marker_table="marker", within_s=5.0
+    )
+    target.touch()
+    target.touch(connection)
+    target.touch(session)
+    return target.exists()
+
+
+def stopped(engine: Engine) -> tuple[str, float]:
+    flag = poolproof_luigi.StopFlag(
+        engine,
+        text("select :stop"),
+        {"stop": True},
+        within_s=2,
+        every_s=0,
+        unreachable_s=None,
+    )
+    assert_type(flag.is_set(), bool)
+    assert_type(flag.reason, Literal["asked", "set", "unreachable"] | None)
+    assert_type(flag.silent_s, float)
+    flag.set()
+    try:
+        flag.check()
+    except poolproof_luigi.StopRequested as wish:
+        return wish.reason, wish.silent_s
+    return "", 0.0
