@@ -23,6 +23,7 @@ pytest_plugins = (
     "plugins.peers",
     "plugins.pools",
     "plugins.pooler",
+    "plugins.pipelines",
 )
 
 MARKERS = {

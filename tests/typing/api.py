@@ -15,6 +15,7 @@ import poolproof
 import poolproof.auto
 from poolproof.integrations import flask as flask_integration
 from poolproof.integrations import gunicorn as gunicorn_hooks
+from poolproof.integrations import luigi as poolproof_luigi
 from poolproof.plugin import Plugin
 
 if TYPE_CHECKING:
@@ -263,3 +264,34 @@ def in_gunicorn(server: Any, worker: Any) -> None:
     gunicorn_hooks.post_worker_init(worker)
     gunicorn_hooks.worker_abort(worker)
     gunicorn_hooks.worker_exit(server, worker)
+
+
+def pipeline(engine: Engine, connection: Connection, session: Session) -> bool:
+    poolproof_luigi.install(engine)
+    target = poolproof_luigi.PoolproofTarget(
+        engine, "load-1", "orders", marker_table="marker", within_s=5.0
+    )
+    target.touch()
+    target.touch(connection)
+    target.touch(session)
+    return target.exists()
+
+
+def stopped(engine: Engine) -> tuple[str, float]:
+    flag = poolproof_luigi.StopFlag(
+        engine,
+        text("select :stop"),
+        {"stop": True},
+        within_s=2,
+        every_s=0,
+        unreachable_s=None,
+    )
+    assert_type(flag.is_set(), bool)
+    assert_type(flag.reason, Literal["asked", "set", "unreachable"] | None)
+    assert_type(flag.silent_s, float)
+    flag.set()
+    try:
+        flag.check()
+    except poolproof_luigi.StopRequested as wish:
+        return wish.reason, wish.silent_s
+    return "", 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
@@ -14,9 +15,7 @@ from poolproof.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy.engine import Engine
-
-__all__ = ["adopt", "sync_engine"]
+__all__ = ["adopt", "engine_of", "sync_engine"]
 
 
 def sync_engine(engine: Engine | AsyncEngine) -> Engine:
@@ -26,6 +25,33 @@ def sync_engine(engine: Engine | AsyncEngine) -> Engine:
         engine: An engine, sync or async.
     """
     return engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+
+
+def engine_of(source: Any) -> Engine:
+    """Find the engine that something works with.
+
+    Args:
+        source: An engine, a `sessionmaker`, a `scoped_session`, a session, or a
+            Flask-SQLAlchemy extension, which needs its application's context now.
+
+    Raises:
+        TypeError: It is none of those, or has no engine.
+    """
+    if isinstance(source, (Engine, AsyncEngine)):
+        return sync_engine(source)
+    factory = getattr(source, "session_factory", source)
+    for found in (
+        getattr(source, "engine", None),  # Flask-SQLAlchemy
+        getattr(factory, "kw", {}).get("bind"),
+        getattr(factory, "bind", None),
+    ):
+        if isinstance(found, Engine):
+            return found
+    msg = (
+        "an engine is needed, or a sessionmaker, scoped_session, session or "
+        f"Flask-SQLAlchemy extension with one, not {type(source).__name__}"
+    )
+    raise TypeError(msg)
 
 
 def adopt(

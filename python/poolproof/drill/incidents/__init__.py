@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.incidents import (
     blackhole,
     corruption,
@@ -12,13 +13,13 @@ from poolproof.drill.incidents import (
     hang,
     held_at_fork,
     interrupt,
+    luigi,
     reap,
     restart,
     stale_answer,
     starvation,
     terminate,
 )
-from poolproof.drill.incidents.base import Incident, Measure, Outcome
 
 INCIDENTS: Final[dict[str, Incident]] = {
     incident.name: incident
@@ -35,6 +36,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
         hang.INCIDENT,
         blackhole.INCIDENT,
         gunicorn.INCIDENT,
+        luigi.INCIDENT,
     )
 }
 """Every incident by its name, in the order of the drill's table."""

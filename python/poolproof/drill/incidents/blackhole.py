@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from poolproof.drill import namespace
-from poolproof.drill.incidents.base import Incident
+from poolproof.drill.incident import Incident
 from poolproof.drill.incidents.outage import (
     MEASURES,
     OutageOutcome,

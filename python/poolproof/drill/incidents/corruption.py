@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from poolproof.drill.errors import SetupError
-from poolproof.drill.incidents.base import HARM, Incident, Measure
+from poolproof.drill.incident import HARM, Incident, Measure
 from poolproof.drill.incidents.served import Served, count
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.stray import ANSWER, ROW

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from poolproof.drill.incidents.base import HARM, Incident, Measure
+from poolproof.drill.incident import HARM, Incident, Measure
 from poolproof.drill.incidents.served import Served, count
 from poolproof.drill.traffic import request, settle
 from poolproof.drill.troupe import Troupe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from poolproof.drill.incidents.base import Incident
+from poolproof.drill.incident import Incident
 from poolproof.drill.service import MEASURES, lacks
 from poolproof.drill.services.gunicorn import serve
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sqlalchemy import text
 
 from poolproof.drill.calls import SLACK_S, Call, all_at_once, join
-from poolproof.drill.incidents.base import Measure, Outcome
+from poolproof.drill.incident import Measure, Outcome
 from poolproof.drill.traffic import pick
 
 if TYPE_CHECKING:

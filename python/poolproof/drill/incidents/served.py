@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from poolproof.drill.incidents.base import Outcome
+from poolproof.drill.incident import Outcome
 
 if TYPE_CHECKING:
     from poolproof.drill.traffic import Account
