@@ -30,18 +30,6 @@ def _waits_end(proxy):
     rescue.cancel()
 
 
-def test_commit_at_check_in_ends_in_time(proxied, link):
-    engine = proxied(reset_timeout=0.3, pool_reset_on_return="commit")
-    raw = engine.raw_connection()
-    raw.cursor().execute(ONE)
-    link().stall()
-    with Stopwatch() as watch:
-        raw.close()
-    assert 0.3 <= watch.seconds < SOON
-    assert engine.pool.stats().discarded == {"reset_timeout": 1}
-    assert engine.pool.checkedout() == 0
-
-
 def test_commit_of_the_caller_is_not_bounded_by_the_reset(proxied, link, proxy):
     engine = proxied(reset_timeout=1, pool_reset_on_return="commit")
     with engine.connect() as connection:
