@@ -74,7 +74,8 @@ left = []
 
 def resting(**_more):
     """Say how many connections rest; it comes after what was installed."""
-    print("RESTING", engine.pool.checkedin(), flush=True)
+    # Celery has a hand on sys.stdout.
+    os.write(1, f"RESTING {engine.pool.checkedin()}\n".encode())
 
 
 signals.worker_process_init.connect(resting)
