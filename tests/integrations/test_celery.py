@@ -12,7 +12,6 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 import poolproof
-from plugins.celeries import broker, celery  # noqa: F401 - fixtures
 from plugins.server import DRIVERS
 from poolproof.integrations import celery as integration
 

@@ -16,9 +16,16 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 try:
-    from billiard.process import current_process
-    from celery import concurrency, signals
-    from celery.concurrency.prefork import TaskPool as Prefork
+    from billiard.process import (  # type: ignore[import-untyped,unused-ignore]
+        current_process,
+    )
+    from celery import (  # type: ignore[import-untyped,unused-ignore]
+        concurrency,
+        signals,
+    )
+    from celery.concurrency.prefork import (  # type: ignore[import-untyped,unused-ignore]
+        TaskPool as Prefork,
+    )
 except ImportError as error:
     raise ImportError(
         'poolproof.integrations.celery needs Celery: pip install "poolproof[celery]"'
@@ -68,7 +75,7 @@ def install(
         msg = f'naming must be "task", "worker" or None, not {naming!r}'
         raise ValueError(msg)
     if hasattr(app, "_get_current_object"):  # a proxy: celery.current_app
-        app = app._get_current_object()
+        app = app._get_current_object()  # noqa: SLF001 - the proxy's own verb
     there = _installed.get(app)
     if there is None:
         there = _Installed(app, "job" if naming == "task" else naming)

@@ -6,6 +6,7 @@ from typing import Final
 
 from poolproof.drill.incidents import (
     blackhole,
+    celery,
     corruption,
     fork,
     hang,
@@ -33,6 +34,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
         restart.INCIDENT,
         hang.INCIDENT,
         blackhole.INCIDENT,
+        celery.INCIDENT,
     )
 }
 """Every incident by its name, in the order of the drill's table."""

@@ -1,4 +1,1 @@
-"""Services that the drill runs in processes of their own.
-
-Each is a module that starts one and gives it work, and one that runs inside it.
-"""
+"""Services that are drilled, in processes of their own: who drives, what they run."""

@@ -81,8 +81,10 @@ class Broker:
             )
         path = folder / "redis.sock"
         process = subprocess.Popen(  # noqa: S603 (found on the path)
-            [server, "--port", "0", "--unixsocket", str(path), "--dir", str(folder)]
-            + ["--save", "", "--appendonly", "no", "--loglevel", "warning"],
+            [
+                *(server, "--port", "0", "--unixsocket", str(path)),
+                *("--dir", str(folder), "--save", "", "--appendonly", "no"),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

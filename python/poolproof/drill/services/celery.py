@@ -11,9 +11,13 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from celery import Celery
-from celery.exceptions import SoftTimeLimitExceeded
-from celery.states import READY_STATES
+from celery import Celery  # type: ignore[import-untyped,unused-ignore]
+from celery.exceptions import (  # type: ignore[import-untyped,unused-ignore]
+    SoftTimeLimitExceeded,
+)
+from celery.states import (  # type: ignore[import-untyped,unused-ignore]
+    READY_STATES,
+)
 from sqlalchemy import text
 
 from poolproof.drill.service import Book, Crowd, Service, ServiceOutcome, settle
@@ -49,7 +53,7 @@ class Fate:
 
 
 FATES: Final = (
-    Fate(name="refuse", every=10, commits=False, raises="Refused"),
+    Fate(name="refuse", every=10, commits=False, raises="RefusedError"),
     Fate(
         name="linger",
         every=50,
@@ -168,7 +172,7 @@ def _note(row: str, fate: Fate, value: Any, book: Book) -> None:
             book.failed.append(f"{row}: {value!r}")
             return
         (book.committed if fate.commits else book.never).append(row)
-        if told == "Refused" and answer != row:
+        if told == "RefusedError" and answer != row:
             book.wrong.append(f"asked for {row}, got {answer}")
         return
     (book.committed if fate.commits else book.never).append(row)
@@ -186,7 +190,9 @@ def _find_more(stage: Stage, book: Book) -> None:
     with stage.witness().connect() as connection:
         found = connection.execute(query, {"tag": f"{stage.tag}/"}).scalars().all()
     told = {*book.committed, *book.never}
-    heard_of = {line.partition(":")[0] for line in book.failed}
+    failed = {line.partition(":")[0] for line in book.failed}
     book.never += [
-        row for row in found if row not in told and row.removesuffix("/first") not in heard_of
+        row
+        for row in found
+        if row not in told and row.removesuffix("/first") not in failed
     ]

@@ -11,8 +11,10 @@ import os
 import signal
 from typing import Final
 
-from celery import Celery
-from celery.exceptions import SoftTimeLimitExceeded
+from celery import Celery  # type: ignore[import-untyped,unused-ignore]
+from celery.exceptions import (  # type: ignore[import-untyped,unused-ignore]
+    SoftTimeLimitExceeded,
+)
 from sqlalchemy import text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
@@ -52,7 +54,7 @@ if stage.pool == "poolproof":
     integration.install(app, session=session)
 
 
-class Refused(RuntimeError):
+class RefusedError(RuntimeError):
     """What a task raises that is to fail."""
 
 
@@ -65,12 +67,12 @@ def order(row: str) -> str:
     return answer
 
 
-@app.task(name="drill.refuse", throws=(Refused,))  # type: ignore[untyped-decorator,unused-ignore]
+@app.task(name="drill.refuse", throws=(RefusedError,))  # type: ignore[untyped-decorator,unused-ignore]
 def refuse(row: str) -> str:
     """Write a row, and fail before it is committed."""
     answer = _ask(row)
     session.execute(insert, {"id": row})
-    raise Refused(answer)
+    raise RefusedError(answer)
 
 
 @app.task(  # type: ignore[untyped-decorator,unused-ignore]

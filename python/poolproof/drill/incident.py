@@ -1,0 +1,72 @@
+"""What an incident is: a name, a play, and measures with a meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolproof.drill.stage import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The result of one trial; each incident adds its own counts."""
+
+    samples: tuple[str, ...] = ()
+    """A few messages and wrong answers, as they came."""
+
+    stuck: bool = False
+    """A thread of the trial's process hangs: the process must end now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One line of the drill's table."""
+
+    field: str
+    """The count's name in the incident's outcome."""
+
+    label: str
+    """What people read."""
+
+    is_fault: bool = False
+    """Whether poolproof.Pool must show 0 here for the drill to pass."""
+
+    over: Literal["sum", "worst", "median"] = "sum"
+    """How the trials are put together."""
+
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """Something that happens to services, played with one pool at a time."""
+
+    name: str
+    headline: str
+    play: Callable[[Stage], Outcome]
+    measures: tuple[Measure, ...]
+    batch: int = 1
+    """Trials that one process plays, one after another, each with a new engine."""
+
+    alone: bool = False
+    """Whether nothing else may run beside it, because it measures time."""
+
+    trials_max: int | None = None
+    """More trials than this would only take longer."""
+
+    bound_s: float = 45.0
+    """Seconds that one trial may last before its process is killed."""
+
+    lacks: Callable[[], str | None] = lambda: None
+    """Says what is missing on this machine to play it, None when nothing is."""
+
+    uses_proxy: bool = False
+    """Whether the database is reached through a proxy in it."""
+
+    def trials_of(self, wanted: int) -> int:
+        """Return how many trials are played when *wanted* are asked for."""
+        return wanted if self.trials_max is None else min(wanted, self.trials_max)
