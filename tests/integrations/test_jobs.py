@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, event, exc, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import poolproof
+from poolproof.drill.target import Target
 from poolproof.integrations.jobs import Jobs, StartError
 from poolproof.integrations.naming import fit
 
@@ -264,6 +265,37 @@ def test_one_that_cannot_be_renamed_is_replaced(engine, working, observer):
             assert connection.scalar(NAME) == "poolproof-tests w@1 b"
     finally:
         event.remove(poolproof.Pool, "checkout", terminate)
+
+
+def test_behind_a_pooler_nobody_has_anothers_name(pooler, working, driver):
+    """In transaction mode, with one server connection that all clients share."""
+    behind = pooler(pool_mode="transaction", default_pool_size=1)
+    url, arguments = Target.parse(
+        behind.url.render_as_string(hide_password=False)
+    ).for_driver(driver)
+    if driver == "psycopg":  # this PgBouncer does not know prepared statements
+        arguments["prepare_threshold"] = None
+    engines = [
+        create_engine(
+            url,
+            connect_args=arguments | {"application_name": name},
+            poolclass=poolproof.Pool,
+            pool_size=1,
+        )
+        for name in ("a", "b")
+    ]
+    jobs = working()
+    backends = set()
+    for name in ("x", "y", "x", "y"):
+        with jobs.job(name):
+            for base, engine in zip("ab", engines, strict=True):
+                for _ in range(2):
+                    with engine.connect() as connection:
+                        assert connection.scalar(NAME) == f"{base} w@1 {name}"
+                        backends.add(connection.scalar(BACKEND))
+    assert len(backends) == 1
+    for engine in engines:
+        engine.dispose()
 
 
 def test_names_end_with_the_work(engine, working):

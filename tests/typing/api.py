@@ -6,19 +6,21 @@ import dataclasses
 import pickle
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import create_engine, exc, text
 from typing_extensions import assert_type
 
 import poolproof
 import poolproof.auto
+from poolproof.integrations import celery as poolproof_celery
 from poolproof.plugin import Plugin
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.orm import Session, scoped_session
     from sqlalchemy.pool import PoolProxiedConnection
 
 URL = "postgresql+psycopg2://app@db/app"
@@ -189,3 +191,11 @@ def by_environment() -> bool:
 
 def by_plugin() -> type[Plugin]:
     return Plugin
+
+
+def celery(app: Any, engine: Engine, session: scoped_session[Session]) -> None:
+    poolproof_celery.install(app)
+    poolproof_celery.install(app, engine=engine)
+    poolproof_celery.install(app, session=session, engine=[engine], naming="worker")
+    poolproof_celery.install(app, naming=None)
+    assert_type(poolproof_celery.install(app, naming="task"), None)
