@@ -1,4 +1,7 @@
-"""One job after another in a worker: sessions, connections and names of each."""
+"""One job after another in a worker: sessions, connections and names of each.
+
+Long, because it is one idea: what a job may leave behind, and what it is called.
+"""
 
 from __future__ import annotations
 
@@ -187,6 +190,35 @@ def test_a_failing_listener_does_not_keep_the_slot(engine, working):
         left = engine.connect()
     assert engine.pool.checkedout() == 0
     left.close()
+
+
+def test_an_interruption_of_the_clearing_leaves_nothing_out(pg_url, working):
+    """A time limit that passes between a task and its end comes once."""
+
+    class Interruption(BaseException):
+        pass
+
+    engines = [
+        create_engine(pg_url("psycopg2"), poolclass=poolproof.Pool) for _ in range(2)
+    ]
+    session = scoped_session(sessionmaker(engines[0]))
+    jobs = working(session)
+    coming = [Interruption()]
+
+    @event.listens_for(engines[0], "checkin")
+    def interrupt(*_arguments):
+        while coming:
+            raise coming.pop()
+
+    job = jobs.begin("shop.leak")
+    session.execute(text("select 1"))
+    left = engines[1].connect()
+    with pytest.raises(Interruption):
+        jobs.end(job)
+    assert [engine.pool.checkedout() for engine in engines] == [0, 0]
+    left.close()
+    for engine in engines:
+        engine.dispose()
 
 
 # --- names ----------------------------------------------------------------------------
