@@ -13,6 +13,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 import poolproof
 from plugins.server import DRIVERS
+from plugins.sessions import all_are_gone
 from poolproof.integrations import celery as integration
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -43,8 +44,7 @@ def ended_in_order(worker, observer, ends=1):
     Each of its processes that ends says how many connections rest.
     """
     assert worker.stop() == 0
-    left = "select count(*) from pg_stat_activity where application_name like %s"
-    assert observer.value(left, "poolproof-tests%") == 0
+    assert all_are_gone(observer)
     assert "Traceback" not in worker.log
     assert worker.log.count("RESTING 0") == ends, worker.log
 

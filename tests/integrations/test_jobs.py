@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, event, exc, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import poolproof
+from plugins.sessions import all_are_gone
 from poolproof.drill.target import Target
 from poolproof.integrations.jobs import Jobs, StartError
 from poolproof.integrations.naming import fit
@@ -88,7 +89,6 @@ def test_a_connection_that_is_left_out_is_reported_and_taken_back(
     engine, working, observer, caplog
 ):
     jobs = working()
-    before = len(observer.backends())
     with jobs.job("shop.leak"):
         left = engine.connect()
         backend = left.scalar(BACKEND)
@@ -108,7 +108,7 @@ def test_a_connection_that_is_left_out_is_reported_and_taken_back(
     assert engine.pool.checkedout() == 0
     assert len(caplog.records) == 1
     engine.dispose()
-    assert len(observer.wait_for_backends(before)) == before
+    assert all_are_gone(observer)
 
 
 def test_what_is_left_out_in_a_transaction_is_not_committed(
@@ -360,9 +360,8 @@ def test_a_long_name_keeps_what_tells_most(base, job, fitted):
 def test_a_check_leaves_no_connection(engine, observer):
     jobs = Jobs("task")
     jobs.add(engine=engine)
-    before = len(observer.backends())
     jobs.check()
-    assert len(observer.wait_for_backends(before)) == before
+    assert all_are_gone(observer)
     assert engine.pool.checkedin() == 0
 
 
@@ -380,12 +379,11 @@ def test_who_is_not_let_in_is_told_so_without_the_password(pg_url):
 def test_the_first_connection_is_opened_and_closed_with_the_work(
     engine, working, observer
 ):
-    before = len(observer.backends())
     jobs = working(engine=engine)
     jobs.connect()
     assert engine.pool.checkedin() == 1
     jobs.stop()
-    assert len(observer.wait_for_backends(before)) == before
+    assert all_are_gone(observer)
 
 
 def test_an_engine_without_the_pool_gets_it(pg_url):
