@@ -16,7 +16,7 @@ drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
 	@$(NOX) -s drill -- $(ARGS)
 
 test: ## Run every check
-	@tools/bootstrap python tools/system_packages.py postgresql pgbouncer iproute2
+	@tools/bootstrap python tools/system_packages.py postgresql pgbouncer iproute2 redis-server
 	@$(NOX)
 
 matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs some)

@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 
+from plugins.celeries import broker, celery  # noqa: F401 - fixtures
 from poolproof.drill.stage import Stage
 from poolproof.drill.table import Table
 from poolproof.drill.target import Target

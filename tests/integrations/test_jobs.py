@@ -1,4 +1,7 @@
-"""One job after another in a worker: sessions, connections and names of each."""
+"""One job after another in a worker: sessions, connections and names of each.
+
+Long, because it is one idea: what a job may leave behind, and what it is called.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from sqlalchemy import create_engine, event, exc, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import poolproof
+from plugins.sessions import all_are_gone
+from poolproof.drill.target import Target
 from poolproof.integrations.jobs import Jobs, StartError
 from poolproof.integrations.naming import fit
 
@@ -84,7 +89,6 @@ def test_a_connection_that_is_left_out_is_reported_and_taken_back(
     engine, working, observer, caplog
 ):
     jobs = working()
-    before = len(observer.backends())
     with jobs.job("shop.leak"):
         left = engine.connect()
         backend = left.scalar(BACKEND)
@@ -104,7 +108,7 @@ def test_a_connection_that_is_left_out_is_reported_and_taken_back(
     assert engine.pool.checkedout() == 0
     assert len(caplog.records) == 1
     engine.dispose()
-    assert len(observer.wait_for_backends(before)) == before
+    assert all_are_gone(observer)
 
 
 def test_what_is_left_out_in_a_transaction_is_not_committed(
@@ -188,6 +192,35 @@ def test_a_failing_listener_does_not_keep_the_slot(engine, working):
     left.close()
 
 
+def test_an_interruption_of_the_clearing_leaves_nothing_out(pg_url, working):
+    """A time limit that passes between a task and its end comes once."""
+
+    class Interruption(BaseException):
+        pass
+
+    engines = [
+        create_engine(pg_url("psycopg2"), poolclass=poolproof.Pool) for _ in range(2)
+    ]
+    session = scoped_session(sessionmaker(engines[0]))
+    jobs = working(session)
+    coming = [Interruption()]
+
+    @event.listens_for(engines[0], "checkin")
+    def interrupt(*_arguments):
+        while coming:
+            raise coming.pop()
+
+    job = jobs.begin("shop.leak")
+    session.execute(text("select 1"))
+    left = engines[1].connect()
+    with pytest.raises(Interruption):
+        jobs.end(job)
+    assert [engine.pool.checkedout() for engine in engines] == [0, 0]
+    left.close()
+    for engine in engines:
+        engine.dispose()
+
+
 # --- names ----------------------------------------------------------------------------
 
 
@@ -266,6 +299,37 @@ def test_one_that_cannot_be_renamed_is_replaced(engine, working, observer):
         event.remove(poolproof.Pool, "checkout", terminate)
 
 
+def test_behind_a_pooler_nobody_has_anothers_name(pooler, working, driver):
+    """In transaction mode, with one server connection that all clients share."""
+    behind = pooler(pool_mode="transaction", default_pool_size=1)
+    url, arguments = Target.parse(
+        behind.url.render_as_string(hide_password=False)
+    ).for_driver(driver)
+    if driver == "psycopg":  # this PgBouncer does not know prepared statements
+        arguments["prepare_threshold"] = None
+    engines = [
+        create_engine(
+            url,
+            connect_args=arguments | {"application_name": name},
+            poolclass=poolproof.Pool,
+            pool_size=1,
+        )
+        for name in ("a", "b")
+    ]
+    jobs = working()
+    backends = set()
+    for name in ("x", "y", "x", "y"):
+        with jobs.job(name):
+            for base, engine in zip("ab", engines, strict=True):
+                for _ in range(2):
+                    with engine.connect() as connection:
+                        assert connection.scalar(NAME) == f"{base} w@1 {name}"
+                        backends.add(connection.scalar(BACKEND))
+    assert len(backends) == 1
+    for engine in engines:
+        engine.dispose()
+
+
 def test_names_end_with_the_work(engine, working):
     jobs = working()
     jobs.stop()
@@ -296,9 +360,8 @@ def test_a_long_name_keeps_what_tells_most(base, job, fitted):
 def test_a_check_leaves_no_connection(engine, observer):
     jobs = Jobs("task")
     jobs.add(engine=engine)
-    before = len(observer.backends())
     jobs.check()
-    assert len(observer.wait_for_backends(before)) == before
+    assert all_are_gone(observer)
     assert engine.pool.checkedin() == 0
 
 
@@ -316,12 +379,11 @@ def test_who_is_not_let_in_is_told_so_without_the_password(pg_url):
 def test_the_first_connection_is_opened_and_closed_with_the_work(
     engine, working, observer
 ):
-    before = len(observer.backends())
     jobs = working(engine=engine)
     jobs.connect()
     assert engine.pool.checkedin() == 1
     jobs.stop()
-    assert len(observer.wait_for_backends(before)) == before
+    assert all_are_gone(observer)
 
 
 def test_an_engine_without_the_pool_gets_it(pg_url):

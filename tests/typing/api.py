@@ -13,6 +13,7 @@ from typing_extensions import assert_type
 
 import poolproof
 import poolproof.auto
+from poolproof.integrations import celery as poolproof_celery
 from poolproof.integrations import flask as flask_integration
 from poolproof.integrations import gunicorn as gunicorn_hooks
 from poolproof.integrations import luigi as poolproof_luigi
@@ -295,3 +296,11 @@ def stopped(engine: Engine) -> tuple[str, float]:
     except poolproof_luigi.StopRequested as wish:
         return wish.reason, wish.silent_s
     return "", 0.0
+
+
+def celery(app: Any, engine: Engine, session: scoped_session[Session]) -> None:
+    poolproof_celery.install(app)
+    poolproof_celery.install(app, engine=engine)
+    poolproof_celery.install(app, session=session, engine=[engine], naming="worker")
+    poolproof_celery.install(app, naming=None)
+    assert_type(poolproof_celery.install(app, naming="task"), None)

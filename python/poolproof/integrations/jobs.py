@@ -266,6 +266,13 @@ class Jobs:
             job.outer.lent |= job.lent
             job.outer.used |= job.used
             return
+        try:
+            self._clean(job)
+        except BaseException:  # a time limit, which comes once
+            self._clean(job)
+            raise
+
+    def _clean(self, job: Job) -> None:
         self._remove_sessions()
         for session in list(job.used):
             if session.in_transaction():

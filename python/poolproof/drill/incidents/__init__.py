@@ -7,6 +7,7 @@ from typing import Final
 from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.incidents import (
     blackhole,
+    celery,
     corruption,
     fork,
     gunicorn,
@@ -36,6 +37,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
         hang.INCIDENT,
         blackhole.INCIDENT,
         gunicorn.INCIDENT,
+        celery.INCIDENT,
         luigi.INCIDENT,
     )
 }
