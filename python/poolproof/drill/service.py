@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -162,6 +163,20 @@ class Crowd:
                 time.sleep(_LOOK_S)
 
 
+# Ends the program's processes when this one is killed outright: that closes the pipe.
+_GUARDIAN: Final = """\
+import os, signal, sys
+if not sys.stdin.read():
+    os.killpg(int(sys.argv[1]), signal.SIGKILL)
+"""
+
+
+def _release(guardian: subprocess.Popen[bytes]) -> None:
+    """Let a guardian go, with nothing to do."""
+    with contextlib.suppress(BrokenPipeError):
+        guardian.communicate(b"done")
+
+
 class Service:
     """A program and its processes, ended with the block, whatever happens.
 
@@ -203,6 +218,12 @@ class Service:
                 start_new_session=True,
             )
             stack.callback(self._kill)
+            guardian = subprocess.Popen(  # noqa: S603 (our own words)
+                [sys.executable, "-ISc", _GUARDIAN, str(self.process.pid)],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+            )
+            stack.callback(_release, guardian)
             self._stack = stack.pop_all()
         return self
 
