@@ -367,6 +367,7 @@ def test_a_check_leaves_no_connection(engine, observer):
 
 def test_who_is_not_let_in_is_told_so_without_the_password(pg_url):
     url = pg_url("psycopg2").set(database="nowhere", password=SECRET)
+    url = url.update_query_dict({"sslpassword": SECRET})
     jobs = Jobs("task")
     jobs.add(engine=create_engine(url))
     for ask in (jobs.check, jobs.connect):

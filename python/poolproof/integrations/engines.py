@@ -15,7 +15,7 @@ from poolproof.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["adopt", "engine_of", "sync_engine"]
+__all__ = ["adopt", "engine_of", "shown", "sync_engine"]
 
 
 def sync_engine(engine: Engine | AsyncEngine) -> Engine:
@@ -52,6 +52,16 @@ def engine_of(source: Any) -> Engine:
         f"Flask-SQLAlchemy extension with one, not {type(source).__name__}"
     )
     raise TypeError(msg)
+
+
+def shown(engine: Engine) -> str:
+    """Return an engine's URL as it may be shown.
+
+    Args:
+        engine: A sync engine.
+    """
+    # Its options may hold a secret as well.
+    return engine.url.set(query={}).render_as_string(hide_password=True)
 
 
 def adopt(

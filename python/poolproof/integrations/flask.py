@@ -31,7 +31,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from poolproof.errors import BreakerOpen, PoolTimeout
 from poolproof.integrations import options, sessions
-from poolproof.integrations.engines import adopt, sync_engine
+from poolproof.integrations.engines import adopt, shown, sync_engine
 from poolproof.pool import Pool
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _doctor() -> None:
     fine = True
     found = list(extension.engines())
     for name, engine in found:
-        click.echo(f"{name}: {engine.url.render_as_string(hide_password=True)}")
+        click.echo(f"{name}: {shown(engine)}")
         answer, well = _try(engine)
         fine = fine and well
         for line in (*_describe(engine), answer):

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from poolproof import deadlines, fork
 from poolproof.integrations import sessions
-from poolproof.integrations.engines import adopt, sync_engine
+from poolproof.integrations.engines import adopt, shown, sync_engine
 from poolproof.integrations.naming import Naming
 from poolproof.pool import Pool
 
@@ -394,5 +394,4 @@ def _kind(one: object) -> str:
 
 
 def _no_entry(engine: Engine, error: BaseException) -> str:
-    url = engine.url.render_as_string(hide_password=True)
-    return f"no connection to {url}: {error}"
+    return f"no connection to {shown(engine)}: {error}"

@@ -57,7 +57,7 @@ class StopRequested(Exception):  # noqa: N818 - no error, but a wish that is gra
 class StopFlag:
     """A flag that work polls: is it to stop?
 
-        flag = StopFlag(engine, "select stop_requested from job where id = :id", id=7)
+        flag = StopFlag(engine, "select stop from job where id = :id", {"id": 7})
         for part in parts:
             flag.check()
             ...
