@@ -43,13 +43,16 @@ def test_a_task_does_not_inherit_the_session_of_another_or_of_the_parent(
     assert ran.log.count("Traceback") == ran.log.count("on purpose") == 1
 
 
-@both
-@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+@pytest.mark.parametrize(
+    ("workers", "driver"),
+    [
+        (FORKED, "psycopg2"),
+        *((IN_ONE_PROCESS, driver) for driver in ("psycopg2", "psycopg", "pg8000")),
+    ],
+)
 def test_a_connection_that_is_left_out_is_reported_and_taken_back(
     pipeline, workers, driver
 ):
-    if driver != "psycopg2" and workers == FORKED:
-        pytest.skip("the drivers differ in nothing here")
     ran = pipeline(
         """
         class Task(Step):
