@@ -125,3 +125,10 @@ def test_nothing_is_proved_when_nothing_can_be_played(poolproof, url, tmp_path):
 def test_every_incident_says_in_its_measures_what_is_a_fault():
     for incident in INCIDENTS.values():
         assert any(measure.is_fault for measure in incident.measures), incident.name
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_lost_answer_to_a_commit_has_the_work_done_twice_by_a_plain_loop(url, driver):
+    queue, ours = totals(url, "commit-lost", driver, "--trials=1", "--seed=5")
+    assert queue["twice"] > 0
+    assert ours["attempts"] > ours["units"]

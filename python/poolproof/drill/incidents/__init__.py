@@ -8,6 +8,7 @@ from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.incidents import (
     blackhole,
     celery,
+    commit_lost,
     corruption,
     fork,
     gunicorn,
@@ -34,6 +35,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
         terminate.INCIDENT,
         reap.INCIDENT,
         restart.INCIDENT,
+        commit_lost.INCIDENT,
         hang.INCIDENT,
         blackhole.INCIDENT,
         gunicorn.INCIDENT,
