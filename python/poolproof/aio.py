@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-__all__ = ["MAKERS", "PINNED", "awaiting", "begin_on", "pause"]
-
-MAKERS = (AsyncEngine, async_sessionmaker, async_scoped_session)
-"""What `run_transaction_async` is given."""
-
-PINNED = (AsyncConnection, AsyncSession)
-"""What has a connection already."""
+__all__ = ["awaiting", "begin_on", "pause"]
 
 
 def begin_on(bind: object, isolation_level: str | None) -> Callable[[], Attempt] | None:

@@ -8,6 +8,7 @@ what a lost commit came to is asked of the server (`commits`), or left unknown.
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from contextvars import ContextVar
 from dataclasses import replace
@@ -327,12 +328,23 @@ def _begin_on(bind: Any, isolation_level: str | None) -> Callable[[], Attempt]:
 def _wrong_bind(function: str, bind: object, wanted: str) -> str:
     from sqlalchemy.orm import Session  # noqa: PLC0415 - for the words alone
 
-    from poolproof import aio, orm  # noqa: PLC0415
+    from poolproof import orm  # noqa: PLC0415
 
     why = ""
-    if isinstance(bind, (Connection, Session, *aio.PINNED)):
+    # Nobody has something async who has not imported it; the import needs greenlet.
+    asyncio = sys.modules.get("sqlalchemy.ext.asyncio")
+    pinned: tuple[type, ...] = (Connection, Session)
+    makers: tuple[type, ...] = ()
+    if asyncio is not None:
+        pinned += (asyncio.AsyncConnection, asyncio.AsyncSession)
+        makers = (
+            asyncio.AsyncEngine,
+            asyncio.async_sessionmaker,
+            asyncio.async_scoped_session,
+        )
+    if isinstance(bind, pinned):
         why = ": each attempt needs a checkout of its own"
-    elif isinstance(bind, aio.MAKERS):
+    elif isinstance(bind, makers):
         why = "; for those there is run_transaction_async"
     elif isinstance(bind, Engine) or orm.begin_on(bind, None) is not None:
         why = "; for those there is run_transaction"

@@ -64,3 +64,25 @@ def test_importing_the_package_imports_no_framework_no_driver_and_no_extra():
         """
     )
     assert done.stdout.strip() == "[]", done
+
+
+def test_nothing_but_asyncio_needs_greenlet():
+    """SQLAlchemy 2.1 does not bring it."""
+    done = run_script(
+        """
+        import sys
+        sys.modules["greenlet"] = None
+        sys.modules["sqlalchemy.ext.asyncio"] = None
+        import poolproof
+        from poolproof.integrations import celery, flask, gunicorn, luigi
+        from sqlalchemy import create_engine
+        engine = create_engine("sqlite://", poolclass=poolproof.Pool)
+        print(poolproof.run_transaction(engine, lambda _: "works"))
+        try:
+            poolproof.run_transaction("sqlite://", print)
+        except TypeError as error:
+            print(error)
+        """
+    )
+    assert done.stderr == "", done
+    assert done.stdout.startswith("works\nrun_transaction needs an Engine")

@@ -272,7 +272,7 @@ class Service:
 
 
 def _dump(stage: Stage) -> str:
-    fields = ("driver", "pool", "table", "seed", "trial")
+    fields = ("driver", "pool", "table", "seed", "trial", "incident")
     return json.dumps(
         {name: getattr(stage, name) for name in fields}
         | {"target": stage.target.render()}

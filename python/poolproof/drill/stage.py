@@ -43,11 +43,16 @@ class Stage:
     table: str
     seed: int
     trial: int
+    incident: str = "service"
 
     @cached_property
     def tag(self) -> str:
-        """The ``application_name`` of this trial's sessions; unique in the run."""
-        return f"{self.table}.{self.driver}.{self.pool}.{self.trial}"[-63:]
+        """The ``application_name`` of this trial's sessions; unique in the run.
+
+        Short, so that what an integration puts behind it is not cut off.
+        """
+        cell = f"{self.incident[:6]}.{self.driver}.{self.pool[0]}.{self.trial}"
+        return f"{self.table}.{cell}"
 
     @cached_property
     def rng(self) -> random.Random:

@@ -62,6 +62,7 @@ def main() -> int:
             table=order.table,
             seed=order.seed,
             trial=trial,
+            incident=order.incident,
         )
         try:
             outcome = incident.play(stage)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from poolproof.guard import guard
@@ -14,8 +14,11 @@ from poolproof.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import TypeGuard
 
-__all__ = ["adopt", "engine_of", "shown", "sync_engine"]
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["adopt", "engine_of", "is_engine", "shown", "sync_engine"]
 
 
 def sync_engine(engine: Engine | AsyncEngine) -> Engine:
@@ -24,7 +27,20 @@ def sync_engine(engine: Engine | AsyncEngine) -> Engine:
     Args:
         engine: An engine, sync or async.
     """
-    return engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    return engine if isinstance(engine, Engine) else engine.sync_engine
+
+
+def is_engine(one: object) -> TypeGuard[Engine | AsyncEngine]:
+    """Tell whether something is an engine, sync or async.
+
+    Args:
+        one: Anything.
+    """
+    if isinstance(one, Engine):
+        return True
+    # Nobody has one who has not imported it; the import needs greenlet.
+    asyncio = sys.modules.get("sqlalchemy.ext.asyncio")
+    return asyncio is not None and isinstance(one, asyncio.AsyncEngine)
 
 
 def engine_of(source: Any) -> Engine:
@@ -37,7 +53,7 @@ def engine_of(source: Any) -> Engine:
     Raises:
         TypeError: It is none of those, or has no engine.
     """
-    if isinstance(source, (Engine, AsyncEngine)):
+    if is_engine(source):
         return sync_engine(source)
     factory = getattr(source, "session_factory", source)
     for found in (

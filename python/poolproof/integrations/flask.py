@@ -25,17 +25,18 @@ except ImportError as error:
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import scoped_session
 from werkzeug.exceptions import ServiceUnavailable
 
 from poolproof.errors import BreakerOpen, PoolTimeout
 from poolproof.integrations import options, sessions
-from poolproof.integrations.engines import adopt, shown, sync_engine
+from poolproof.integrations.engines import adopt, is_engine, shown, sync_engine
 from poolproof.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["init_app"]
 
@@ -101,7 +102,7 @@ class _Extension:
             for engine in _binds(session):
                 self._take(engine)
         for part in parts:
-            if isinstance(part, (Engine, AsyncEngine)):
+            if is_engine(part):
                 self._take(part)
         waits = any(_may_be_extension(part) for part in parts)
         if waits and not self._take_extension():
@@ -156,7 +157,7 @@ def _parts(db: Any) -> list[Any]:
     """Return what was given as a list, every part of a known kind."""
     parts = list(db) if isinstance(db, (list, tuple, set)) else [db]
     for part in parts:
-        known = isinstance(part, (Engine, AsyncEngine, scoped_session))
+        known = is_engine(part) or isinstance(part, scoped_session)
         if not (known or _may_be_extension(part)):
             msg = (
                 "db must be a Flask-SQLAlchemy extension, an engine, a "

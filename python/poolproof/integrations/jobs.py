@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from poolproof import deadlines, fork
 from poolproof.integrations import sessions
-from poolproof.integrations.engines import adopt, shown, sync_engine
+from poolproof.integrations.engines import adopt, is_engine, shown, sync_engine
 from poolproof.integrations.naming import Naming
 from poolproof.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from poolproof._sqlalchemy import ConnectionFairy
     from poolproof.entry import Entry
@@ -110,7 +111,7 @@ class Jobs:
             for each in bound:
                 self._add_engine(each)
         for one in _listed(engine):
-            if not isinstance(one, (Engine, AsyncEngine)):
+            if not is_engine(one):
                 msg = f"engine must be an engine, or several, not {_kind(one)}"
                 raise TypeError(msg)
             self._add_engine(one)

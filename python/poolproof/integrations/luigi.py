@@ -23,9 +23,7 @@ except ImportError as error:
         'poolproof.integrations.luigi needs Luigi: pip install "poolproof[luigi]"'
     ) from error
 
-from sqlalchemy.engine import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
-
+from poolproof.integrations.engines import is_engine
 from poolproof.integrations.jobs import Jobs
 from poolproof.integrations.markers import Markers
 from poolproof.integrations.naming import Naming
@@ -66,8 +64,7 @@ def install(*sources: Any) -> None:
         TypeError: Something of another kind.
     """
     for one in sources:
-        is_engine = isinstance(one, (Engine, AsyncEngine))
-        _tasks.jobs.add(**{"engine" if is_engine else "session": one})
+        _tasks.jobs.add(**{"engine" if is_engine(one) else "session": one})
     _tasks.listen()
 
 
