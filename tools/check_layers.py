@@ -27,7 +27,7 @@ RUST_USES = {
     "control": {"process", "socket", "fault"},
     "py": {"process", "pool", "socket", "fault", "wire", "control"},
 }
-MAY_BE_UNSAFE = ("src/process.rs", "src/socket/")
+MAY_BE_UNSAFE = ("src/process.rs", "src/process/", "src/socket/")
 
 # Python's layers, from what things mean to who uses them. A module may import what
 # stands on its own line or above.
@@ -37,6 +37,7 @@ PYTHON_LAYERS = (
         "_signal",
         "_sqlalchemy",
         "connect_bounds",
+        "control_params",
         "drivers",
         "errors",
         "faults",
@@ -50,15 +51,18 @@ PYTHON_LAYERS = (
     (
         "auto",
         "connecting",
+        "control",
         "deadlines",
         "dialect",
         "driver",
         "entry",
         "fork",
         "guard",
+        "heartbeat",
         "holds",
         "keeper",
         "lease",
+        "losses",
         "plugin",
         "pool",
         "rest",
@@ -72,11 +76,15 @@ PYTHON_LAYERS = (
 NATIVE_USERS = (
     "__init__",
     "connecting",
+    "control",
     "deadlines",
     "entry",
     "faults",
     "fork",
+    "heartbeat",
     "keeper",
+    "lease",
+    "losses",
     "pool",
     "sleepers",
     "sockets",

@@ -13,12 +13,19 @@ from poolproof.deadlines import deadline
 from poolproof.errors import (
     BreakerOpen,
     ConnectionForked,
+    ControlError,
     DeadlineExceeded,
+    LeaseError,
+    LeaseForked,
+    LeaseLost,
+    LeaseTimeout,
     PoolTimeout,
 )
 from poolproof.faults import Fault, Verdict, classify
 from poolproof.fork import after_fork
 from poolproof.guard import guard
+from poolproof.heartbeat import Heartbeat
+from poolproof.lease import Lease
 from poolproof.observe import FaultEvent, on_fault
 from poolproof.pool import Pool
 from poolproof.stats import Holder, PoolStats
@@ -26,10 +33,17 @@ from poolproof.stats import Holder, PoolStats
 __all__ = [
     "BreakerOpen",
     "ConnectionForked",
+    "ControlError",
     "DeadlineExceeded",
     "Fault",
     "FaultEvent",
+    "Heartbeat",
     "Holder",
+    "Lease",
+    "LeaseError",
+    "LeaseForked",
+    "LeaseLost",
+    "LeaseTimeout",
     "Pool",
     "PoolStats",
     "PoolTimeout",
