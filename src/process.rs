@@ -17,6 +17,7 @@
 
 pub mod own;
 pub mod quiet;
+pub mod terminate;
 
 use std::cell::Cell;
 use std::io;

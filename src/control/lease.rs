@@ -18,7 +18,7 @@ use super::pending::{Pending, Promise, pending};
 use super::server::{Parameter, Server, User};
 use super::table::{INSERT, RELEASE, RENEW, Row, TAKE_OVER, Table};
 use super::term::Term;
-use super::{clock, news, plane};
+use super::{clock, news, plane, roll};
 use crate::process::generation;
 
 /// How long one look or one attempt of somebody who waits may take.
@@ -87,6 +87,7 @@ struct State {
     renewals: u64,
     blips: u64,
     is_leaving: bool,
+    is_surrendered: bool,
     last_error: Option<String>,
 }
 
@@ -128,6 +129,7 @@ impl Lease {
                 renewals: 0,
                 blips: 0,
                 is_leaving: false,
+                is_surrendered: false,
                 last_error: None,
             }),
             terms,
@@ -137,7 +139,9 @@ impl Lease {
         let (over, end) = pending();
         let task = Arc::clone(&lease);
         plane::spawn(async move {
+            let enrolled = roll::enroll(&task);
             task.live(promise).await;
+            drop(enrolled);
             // The sessions may go before whoever waits for the end looks.
             drop(task);
             end.answer(());
@@ -186,6 +190,15 @@ impl Lease {
         self.leave.notify_one();
     }
 
+    /// Gives it back although its holder is at work: the process is told to end. The holder learns that it is lost.
+    pub(crate) fn surrender(&self) {
+        let mut state = self.lock();
+        self.lose(&mut state, "this process was told to end (SIGTERM)".into());
+        state.is_surrendered = true;
+        drop(state);
+        self.leave();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -208,9 +221,16 @@ impl Lease {
         self.keep().await;
         let (_, token) = self.right();
         tokens.push(token);
-        if self.lock().phase == Phase::Held {
+        let (phase, surrendered) = {
+            let state = self.lock();
+            (state.phase.clone(), state.is_surrendered)
+        };
+        if phase == Phase::Held || surrendered {
             self.give_back(&tokens).await;
-            self.lock().phase = Phase::Over;
+        }
+        let mut state = self.lock();
+        if state.phase == Phase::Held {
+            state.phase = Phase::Over;
         }
     }
 

@@ -14,6 +14,7 @@ pub mod params;
 pub mod pending;
 pub mod plane;
 pub mod server;
+pub mod roll;
 mod session;
 pub mod table;
 pub mod term;
