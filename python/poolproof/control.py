@@ -10,7 +10,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import exc
+from sqlalchemy import Engine, exc
 
 from poolproof import _native
 from poolproof.control_params import from_dsn, from_engine
@@ -19,8 +19,6 @@ from poolproof.sleepers import locks_are_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from sqlalchemy import Engine
 
 __all__ = ["Pending", "engine_of", "finish", "refused", "server_of"]
 
@@ -51,10 +49,9 @@ def engine_of(bind: Any) -> Engine:
         ArgumentError: There is no engine in it.
     """
     for candidate in (bind, getattr(bind, "engine", None)):
-        engine = getattr(candidate, "sync_engine", candidate)
-        if hasattr(engine, "dialect") and hasattr(engine, "pool"):
-            found: Engine = engine
-            return found
+        engine: Any = getattr(candidate, "sync_engine", candidate)
+        if isinstance(engine, Engine):
+            return engine
     raise exc.ArgumentError(
         f"a lease needs an Engine, or what has one as .engine; this is {type(bind)}"
     )

@@ -196,7 +196,7 @@ class LeaseError(exc.DontWrapMixin, exc.SQLAlchemyError):
         return type(self), (self.name, self.reason)
 
 
-class LeaseLost(LeaseError):
+class LeaseLost(LeaseError):  # noqa: N818 - a fact, as TimeoutError has it
     """A lease was held and is not any more: stop what it allowed.
 
     Another holder may have it. What was written under `Lease.guard` before is safe;
@@ -214,7 +214,7 @@ class LeaseTimeout(LeaseError, TimeoutError):  # noqa: N818 - as TimeoutError ha
     _says = "was not acquired"
 
 
-class LeaseForked(LeaseError):
+class LeaseForked(LeaseError):  # noqa: N818 - as ConnectionForked
     """A lease, or a heartbeat, of the parent was used in a child.
 
     The parent still has it. The child may acquire a lease of its own.

@@ -7,7 +7,7 @@ look dead. For the same reason it would go on for a process that is stuck: with
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import os
 import uuid
@@ -30,7 +30,7 @@ _LEAST_S = 0.1
 _MOST_S = 1e9
 _STOP_S = 2.0
 _WRITTEN_AS_THEY_ARE = (int, float, decimal.Decimal, str, uuid.UUID)
-_WRITTEN_IN_ISO = (datetime.datetime, datetime.date, datetime.time)
+_WRITTEN_IN_ISO = (dt.datetime, dt.date, dt.time)
 
 
 class Beats(NamedTuple):
@@ -83,7 +83,7 @@ class Heartbeat:
         Raises:
             ArgumentError: A value is not what it must be.
         """
-        if not isinstance(statement, str) or not statement.strip():
+        if not str(statement).strip():
             raise exc.ArgumentError("a heartbeat needs a statement")
         for name, value, none in (
             ("every", every, False),

@@ -10,22 +10,21 @@ promised, and what is not.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import socket
 import sys
 import threading
 import time
 import weakref
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc, text
 
-from poolproof import _native, losses, parameters
+from poolproof import _native, losses
 from poolproof.control import finish, refused, server_of
 from poolproof.errors import LeaseError, LeaseForked, LeaseLost, LeaseTimeout
+from poolproof.lease_checks import TABLE, check_name, check_seconds, check_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,13 +33,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from typing_extensions import Self
 
-__all__ = ["TABLE", "Lease", "check_name", "check_table"]
+__all__ = ["Lease"]
 
-TABLE = "poolproof_lease"
-_NAME_LIMIT = 200
-_TABLE_LIMIT = 63
 _LEAST_TTL_S = 1.0
-_MOST_S = 1e9
 # How long whoever lets go waits for the server to hear of it.
 _RELEASE_S = 2.0
 
@@ -108,10 +103,10 @@ class Lease:
         """
         check_name(name)
         check_table(table)
-        _check_seconds("ttl", ttl, _LEAST_TTL_S, none=False)
-        _check_seconds("timeout", timeout, 0)
-        _check_seconds("steal_grace", steal_grace, 0, none=False)
-        _check_seconds("max_silence", max_silence, 0)
+        check_seconds("ttl", ttl, _LEAST_TTL_S, none=False)
+        check_seconds("timeout", timeout, 0)
+        check_seconds("steal_grace", steal_grace, 0, none=False)
+        check_seconds("max_silence", max_silence, 0)
         if on_lost is not None and not callable(on_lost):
             raise exc.ArgumentError("on_lost must be a function of one argument")
         self.name = name
@@ -163,8 +158,7 @@ class Lease:
         _live.add(self)
         try:
             finish(native.wait)
-            if native.take() is None:
-                raise LeaseError(self.name, "the control plane has gone")
+            native.take()
         except _native.Refused as error:
             self._native = None
             kind, why, _ = error.args
@@ -176,6 +170,8 @@ class Lease:
             self._native = None
             native.leave()
             raise
+        if native.phase()[0] == "waiting":
+            raise LeaseError(self.name, "the control plane has gone")
         losses.watch(native.number, self)
         return self
 
@@ -325,57 +321,6 @@ class Lease:
 
 
 _IN_USE = ("waiting", "held")
-
-
-def check_name(name: Any) -> None:
-    """Check the name of a lease.
-
-    Args:
-        name: What was given.
-
-    Raises:
-        ArgumentError: It is not 1 to 200 bytes of text.
-    """
-    if not isinstance(name, str):
-        raise exc.ArgumentError(f"a lease's name must be text, not {type(name)}")
-    size = len(name.encode("utf-8", "surrogatepass"))
-    if not 0 < size <= _NAME_LIMIT or "\0" in name or not name.isascii() and (
-        any(0xD800 <= ord(letter) < 0xE000 for letter in name)  # noqa: PLR2004
-    ):
-        raise exc.ArgumentError(
-            f"a lease's name must be 1 to {_NAME_LIMIT} bytes of text without zero "
-            f"bytes; this one has {size}"
-        )
-
-
-def check_table(table: Any) -> None:
-    """Check the name of a table.
-
-    Args:
-        table: What was given.
-
-    Raises:
-        ArgumentError: It is not a name, nor a schema's and a name with a dot between.
-    """
-    part = rf"[A-Za-z_][\w$]{{0,{_TABLE_LIMIT - 1}}}"
-    if not isinstance(table, str) or not re.fullmatch(
-        rf"{part}(\.{part})?", table, re.ASCII
-    ):
-        raise exc.ArgumentError(
-            f"table is {table!r}, but must be a name of letters, digits and _ (at most "
-            f"{_TABLE_LIMIT}), with a schema and a dot before it if wanted"
-        )
-
-
-def _check_seconds(
-    name: str, value: Any, minimum: float, *, none: bool = True
-) -> None:
-    meaning = f"seconds, {minimum:g} or more" + (", or None" if none else "")
-    parameters.seconds(
-        name, value, minimum=minimum, meaning=meaning, none_allowed=none
-    )
-    if value is not None and (not isfinite(value) or value > _MOST_S):
-        raise exc.ArgumentError(f"{name} is {value!r}, but must be {meaning}")
 
 
 def _program() -> str:

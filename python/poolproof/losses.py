@@ -113,7 +113,7 @@ class Notifier:
             return
         try:
             lease.tell()
-        except Exception:  # of on_lost, of any class
+        except Exception:  # noqa: BLE001 - of on_lost, of any class
             _log.exception("on_lost of a lease failed")
 
 

@@ -16,6 +16,10 @@ use super::term::Term;
 use super::{clock, plane};
 use crate::process::generation;
 
+/// How long one beat may take, at least and at most.
+const LEAST: Duration = Duration::from_millis(500);
+const MOST: Duration = Duration::from_secs(10);
+
 /// A value in PostgreSQL's own words; the server works out its type.
 #[derive(Clone)]
 pub struct Text(pub Option<String>);
@@ -99,7 +103,10 @@ impl Heartbeat {
     /// # Errors
     ///
     /// [`ControlError::Start`] when there is no control plane to be had.
-    #[allow(clippy::type_complexity, reason = "three things that are born together")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "three things that are born together"
+    )]
     pub fn start(
         server: &Arc<Server>,
         rhythm: Rhythm,
@@ -213,7 +220,7 @@ impl Heartbeat {
             .iter()
             .map(|value| (value as &(dyn ToSql + Sync), Type::UNKNOWN))
             .collect();
-        let within = Term::attempt(self.rhythm.every * 6);
+        let within = self.rhythm.every.clamp(LEAST, MOST);
         let beaten = self
             .server
             .query(within, &self.rhythm.statement, &parameters)

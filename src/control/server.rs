@@ -177,7 +177,10 @@ struct Loan(Option<Object<Opener>>);
 impl Deref for Loan {
     type Target = Session;
 
-    #[allow(clippy::expect_used, reason = "empty only after `settle` has consumed it")]
+    #[allow(
+        clippy::expect_used,
+        reason = "empty only after `settle` has consumed it"
+    )]
     fn deref(&self) -> &Session {
         self.0.as_ref().expect("a loan in use has its session")
     }

@@ -171,7 +171,9 @@ impl Opener {
         let (client, task) = match place.address {
             // TLS is not for unix sockets.
             None => {
-                let stream = UnixStream::connect(place.endpoint.path()).await.map_err(io)?;
+                let stream = UnixStream::connect(place.endpoint.path())
+                    .await
+                    .map_err(io)?;
                 let registration = Registration::new(stream.as_raw_fd())?;
                 let connected = config.connect_raw(stream, NoTls).await;
                 let (client, connection) = connected.map_err(failed)?;

@@ -151,12 +151,17 @@ impl Table {
     fn not_created(&self, error: ControlError) -> ControlError {
         let reason = match error.sqlstate() {
             Some("25006") => "the server is read-only: leases need one that takes writes",
-            Some("42501") => "this role may not: have an owner run poolproof lease init, and grant it",
+            Some("42501") => {
+                "this role may not: have an owner run poolproof lease init, and grant it"
+            }
             Some("3F000") => "there is no such schema",
             _ => return error,
         };
         ControlError::Table {
-            what: format!("the table {} cannot be created: {reason} ({error})", self.name),
+            what: format!(
+                "the table {} cannot be created: {reason} ({error})",
+                self.name
+            ),
         }
     }
 
@@ -280,8 +285,7 @@ WHERE name = $1 AND fence = $2 AND token = $3 RETURNING 1";
 pub(crate) const RELEASE: &str = "\
 UPDATE {t} SET token = NULL, expires_at = clock_timestamp() WHERE name = $1 AND token = ANY($2) RETURNING 1";
 
-const FREE: &str =
-    "UPDATE {t} SET token = NULL, expires_at = clock_timestamp() WHERE name = $1 AND token IS NOT NULL RETURNING 1";
+const FREE: &str = "UPDATE {t} SET token = NULL, expires_at = clock_timestamp() WHERE name = $1 AND token IS NOT NULL RETURNING 1";
 
 const ROWS: &str = "\
 SELECT name, fence, token IS NOT NULL, coalesce(host, ''), coalesce(pid, 0), coalesce(thread, ''),
@@ -298,6 +302,9 @@ mod tests {
     #[test]
     fn a_name_cannot_leave_its_quotes() {
         let table = Table::named("a\"b.c d");
-        assert_eq!(table.sql("SELECT FROM {t}"), "SELECT FROM \"a\"\"b\".\"c d\"");
+        assert_eq!(
+            table.sql("SELECT FROM {t}"),
+            "SELECT FROM \"a\"\"b\".\"c d\""
+        );
     }
 }

@@ -44,9 +44,12 @@ impl Term {
         self.sent + self.ttl / 6
     }
 
-    /// How long one attempt may take: a tick, within what a network needs and what a person would wait.
-    pub fn attempt(ttl: Duration) -> Duration {
-        (ttl / 6).clamp(Duration::from_millis(250), Duration::from_secs(10))
+    /// How long an attempt that begins now may take: half of what is left, so that there is time for another, but no
+    /// longer than a person would wait for an answer.
+    pub fn attempt(&self, now: Duration) -> Duration {
+        let left = self.certain_until().saturating_sub(now);
+        let half = (left / 2).clamp(Duration::from_millis(100), Duration::from_secs(10));
+        half.min(left)
     }
 
     /// How long to rest after so many attempts that failed in a row; the first is repeated at once.
@@ -95,8 +98,15 @@ mod tests {
     #[test]
     fn several_attempts_fit_into_a_lease_of_any_length() {
         for ttl in [1, 2, 10, 60, 1800] {
-            let attempts = at(ttl).as_secs_f64() / Term::attempt(at(ttl)).as_secs_f64();
-            assert!(attempts >= 4.0, "{ttl} s: {attempts}");
+            let term = Term::new(at(ttl), at(0));
+            let (mut now, mut attempts) = (term.next(), 0);
+            while !term.is_over(now) {
+                let within = term.attempt(now);
+                assert!(within > Duration::ZERO && now + within <= term.certain_until());
+                now += within;
+                attempts += 1;
+            }
+            assert!(attempts >= 3, "{ttl} s: {attempts}");
         }
     }
 }

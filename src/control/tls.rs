@@ -159,7 +159,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ControlErro
 
 fn unreadable(path: &Path, why: impl ToString) -> ControlError {
     ControlError::Parameters {
-        what: format!("{} cannot be used for TLS: {}", path.display(), why.to_string()),
+        what: format!(
+            "{} cannot be used for TLS: {}",
+            path.display(),
+            why.to_string()
+        ),
     }
 }
 

@@ -27,11 +27,7 @@ pub(crate) fn length(seconds: f64) -> Duration {
 }
 
 /// Waits for an answer without the interpreter, and lets Ctrl-C end the wait.
-pub(crate) fn wait<T: Send>(
-    py: Python<'_>,
-    pending: &Pending<T>,
-    seconds: f64,
-) -> PyResult<bool> {
+pub(crate) fn wait<T: Send>(py: Python<'_>, pending: &Pending<T>, seconds: f64) -> PyResult<bool> {
     let mut left = length(seconds);
     loop {
         let slice = left.min(SLICE);
@@ -142,7 +138,10 @@ impl Server {
 }
 
 impl Server {
-    fn start<F>(&self, work: impl FnOnce(Arc<server::Server>) -> F + Send + 'static) -> PyResult<Operation>
+    fn start<F>(
+        &self,
+        work: impl FnOnce(Arc<server::Server>) -> F + Send + 'static,
+    ) -> PyResult<Operation>
     where
         F: Future<Output = Result<Vec<Row>, ControlError>> + Send + 'static,
     {
@@ -159,7 +158,18 @@ impl Server {
     }
 }
 
-type Told = (String, i64, bool, String, i64, String, String, f64, f64, f64);
+type Told = (
+    String,
+    i64,
+    bool,
+    String,
+    i64,
+    String,
+    String,
+    f64,
+    f64,
+    f64,
+);
 
 /// Something that the control plane works on.
 #[pyclass(frozen, module = "poolproof._native")]

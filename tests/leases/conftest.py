@@ -58,7 +58,7 @@ def name() -> str:
 
 @pytest.fixture
 def eventually() -> Callable[..., None]:
-    """Return a function that waits until something is true, and fails when it is not."""
+    """Return a function that waits until something is true, or fails."""
 
     def wait(what: Callable[[], Any], *, seconds: float = 20.0) -> None:
         deadline = time.monotonic() + seconds
@@ -79,7 +79,9 @@ def row(observer) -> Callable[[str], dict[str, Any] | None]:
             " from poolproof_lease where name = %s",
             name,
         )
-        return dict(zip(("fence", "token", "pid", "live"), found[0])) if found else None
+        if not found:
+            return None
+        return dict(zip(("fence", "token", "pid", "live"), found[0], strict=True))
 
     return read
 
@@ -93,14 +95,18 @@ class Program:
     """
 
     def __init__(self, source: str, *arguments: str) -> None:
-        path = os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH")]))
+        paths = [str(_TESTS), os.environ.get("PYTHONPATH")]
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-c", textwrap.dedent(source), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                "PYTHONFAULTHANDLER": "1",
+            },
         )
 
     def line(self) -> str:

@@ -68,7 +68,9 @@ def test_a_lease_needs_postgresql():
 def test_a_table_with_other_columns_is_refused(engine, observer, columns):
     observer.rows(f"create table other_leases ({columns})")
     try:
-        with pytest.raises(ControlError, match="other columns.*acquired_at") as caught:
+        with pytest.raises(
+            ControlError, match="other columns: it lacks acquired_at"
+        ) as caught:
             Lease(engine, "x", table="other_leases").acquire()
         assert caught.value.kind == "table"
     finally:
@@ -109,7 +111,9 @@ def test_a_read_only_server_is_refused(pg_url, make_engine):
         Lease(engine, "x", table="not_there_yet").acquire()
 
 
-def test_a_role_that_may_not_create_the_table_is_told_who_may(engine, observer, pg_url, make_engine):
+def test_a_role_that_may_not_create_the_table_is_told_who_may(
+    engine, observer, pg_url, make_engine
+):
     observer.rows("create role nobody_much login")
     observer.rows("revoke create on schema public from public")
     try:
@@ -122,7 +126,7 @@ def test_a_role_that_may_not_create_the_table_is_told_who_may(engine, observer, 
 
 def test_a_server_that_is_not_there_is_tried_until_the_timeout(make_engine):
     engine = make_engine("postgresql+psycopg2://app:hidden@127.0.0.1:1/app")
-    with pytest.raises(ControlError, match="127.0.0.1:1") as caught:
+    with pytest.raises(ControlError, match="connect to 127") as caught:
         Lease(engine, "x", timeout=0.2).acquire()
     assert "hidden" not in repr(caught.value)
 

@@ -16,17 +16,19 @@ HOLDER = """
     from sqlalchemy import create_engine
     import poolproof
 
-    lease = poolproof.Lease(
-        create_engine(sys.argv[1], poolclass=poolproof.Pool), sys.argv[2], ttl=float(sys.argv[3])
-    ).acquire()
+    engine = create_engine(sys.argv[1], poolclass=poolproof.Pool)
+    lease = poolproof.Lease(engine, sys.argv[2], ttl=float(sys.argv[3])).acquire()
     print(lease.fence)
 """
-HELD_GIL = HOLDER + """
+HELD_GIL = (
+    HOLDER
+    + """
     ctypes.PyDLL(None).sleep(int(sys.argv[4]))
     lease.check()
     print("still")
     lease.release()
 """
+)
 
 
 def shown(url):
@@ -54,9 +56,12 @@ def test_sigterm_is_left_to_an_application_that_handles_it(pg_url, program, name
     handler = """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
     """
-    source = HOLDER.replace("    lease =", handler + "\n    lease =") + """
+    source = (
+        HOLDER.replace("    engine =", handler + "\n    engine =")
+        + """
     time.sleep(60)
     """
+    )
     holder = program(source, shown(pg_url("psycopg2")), name, "600")
     assert int(holder.line()) > 0
     holder.send(signal.SIGTERM)
@@ -67,7 +72,9 @@ def test_sigterm_is_left_to_an_application_that_handles_it(pg_url, program, name
 def test_a_child_of_a_holder_ends_by_sigterm_and_gives_nothing_back(
     pg_url, program, name, row
 ):
-    source = HOLDER + """
+    source = (
+        HOLDER
+        + """
     pid = os.fork()
     if not pid:
         time.sleep(60)
@@ -76,6 +83,7 @@ def test_a_child_of_a_holder_ends_by_sigterm_and_gives_nothing_back(
     lease.check()
     sys.stdin.read()
     """
+    )
     holder = program(source, shown(pg_url("psycopg2")), name, "600")
     assert int(holder.line()) > 0
     assert int(holder.line()) == -signal.SIGTERM
@@ -94,7 +102,7 @@ def test_the_interpreter_may_be_held_for_longer_than_the_ttl(
     pg_url, program, name, row
 ):
     """By C code that keeps the GIL: nothing of Python runs, and it is renewed."""
-    holder = program(HELD_GIL, shown(pg_url("psycopg2")), name, "1", "3")
+    holder = program(HELD_GIL, shown(pg_url("psycopg2")), name, "3", "5")
     assert int(holder.line()) > 0
     assert holder.line() == "still"
     assert holder.wait() == 0
@@ -102,7 +110,7 @@ def test_the_interpreter_may_be_held_for_longer_than_the_ttl(
 
 @pytest.mark.fork
 def test_a_child_does_not_hold_it_and_the_parent_goes_on(engine, name, row):
-    with Lease(engine, name, ttl=1) as lease:
+    with Lease(engine, name, ttl=3) as lease:
 
         def child():
             with pytest.raises(LeaseForked, match=f"process {os.getppid()} has it"):

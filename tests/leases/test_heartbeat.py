@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import uuid
 
 import pytest
@@ -48,8 +48,8 @@ def test_it_rests_while_the_application_gives_no_sign_of_life(
         (None, "text"),
         (True, "bool"),
         (uuid.uuid4(), "uuid"),
-        (datetime.date(2020, 1, 2), "date"),
-        (datetime.datetime(2020, 1, 2, tzinfo=datetime.timezone.utc), "timestamptz"),
+        (dt.date(2020, 1, 2), "date"),
+        (dt.datetime(2020, 1, 2, tzinfo=dt.timezone.utc), "timestamptz"),
     ],
 )
 def test_values_arrive_as_they_are(engine, observer, value, kind):
@@ -67,7 +67,9 @@ def test_a_statement_that_the_server_refuses_is_an_error_at_once(engine):
     assert caught.value.sqlstate == "42P01"
 
 
-def test_a_lost_connection_is_replaced(pg_url, make_engine, table, beats, observer, eventually):
+def test_a_lost_connection_is_replaced(
+    pg_url, make_engine, table, beats, observer, eventually
+):
     engine = make_engine(pg_url("psycopg2", application_name="beating"))
     query = f"update {table} set n = n + 1"
     with Heartbeat(engine, query, every=0.1):

@@ -6,10 +6,9 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import exc, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-import poolproof
 from poolproof import Lease, LeaseError, LeaseLost, LeaseTimeout
 
 
@@ -68,14 +67,14 @@ def test_who_waits_gets_it_when_it_is_given_back(engine, name):
 
 
 def test_it_is_renewed_for_longer_than_it_lasts(engine, name, row):
-    with Lease(engine, name, ttl=1) as lease:
-        end = time.monotonic() + 2.5
+    with Lease(engine, name, ttl=2) as lease:
+        end = time.monotonic() + 3
         while time.monotonic() < end:
             assert row(name)["live"]
             lease.check()
             time.sleep(0.05)
         renewals, blips, _ = lease._native.counts()
-    assert renewals >= 5
+    assert renewals >= 3
     assert blips == 0
 
 
@@ -91,16 +90,24 @@ def test_it_is_lost_when_somebody_else_takes_it(engine, name, observer, eventual
 
 
 def test_leaving_the_block_says_that_it_was_lost(engine, name, observer):
-    with pytest.raises(LeaseLost, match="deleted"), Lease(engine, name, ttl=1) as lease:
-        observer.rows("delete from poolproof_lease where name = %s", name)
-        assert lease.lost.wait(20)
+    def work():
+        with Lease(engine, name, ttl=1) as lease:
+            observer.rows("delete from poolproof_lease where name = %s", name)
+            assert lease.lost.wait(20)
+
+    with pytest.raises(LeaseLost, match="deleted"):
+        work()
 
 
 def test_an_error_of_the_block_is_not_hidden_by_the_loss(engine, name, observer):
-    with pytest.raises(ZeroDivisionError), Lease(engine, name, ttl=1) as lease:
-        observer.rows("delete from poolproof_lease where name = %s", name)
-        assert lease.lost.wait(20)
-        raise ZeroDivisionError
+    def work():
+        with Lease(engine, name, ttl=1) as lease:
+            observer.rows("delete from poolproof_lease where name = %s", name)
+            assert lease.lost.wait(20)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
 
 
 def test_on_lost_that_fails_is_logged_and_the_next_is_called(
@@ -123,10 +130,10 @@ def test_a_guarded_transaction_keeps_others_out_and_the_holder_renewing(
     engine, name, observer
 ):
     """An expired lease is not taken over before the transaction has ended."""
-    lease = Lease(engine, name, ttl=1).acquire()
+    lease = Lease(engine, name, ttl=2).acquire()
     with engine.begin() as connection:
         lease.guard(connection)
-        time.sleep(1.5)  # longer than the ttl: renewals must pass the lock
+        time.sleep(2.5)  # longer than the ttl: renewals must pass the lock
         lease.check()
         renewals, blips, _ = lease._native.counts()
         assert renewals >= 3
@@ -153,11 +160,16 @@ def test_a_guard_refuses_a_holder_whose_fence_is_over(engine, name, observer):
     lease.release()
 
 
-def test_a_guard_refuses_a_connection_whose_lock_would_not_last(driver, pg_url, make_engine, name):
+def test_a_guard_refuses_a_connection_whose_lock_would_not_last(
+    driver, pg_url, make_engine, name
+):
     engine = make_engine(pg_url(driver), isolation_level="AUTOCOMMIT")
-    with Lease(engine, name) as lease, engine.connect() as connection:
-        with pytest.raises(LeaseError, match="autocommit"):
-            lease.guard(connection)
+    with (
+        Lease(engine, name) as lease,
+        engine.connect() as connection,
+        pytest.raises(LeaseError, match="autocommit"),
+    ):
+        lease.guard(connection)
 
 
 def test_the_steal_grace_is_waited_for(engine, name, observer):
@@ -177,11 +189,13 @@ def test_the_steal_grace_is_waited_for(engine, name, observer):
 
 
 def test_a_silent_holder_is_not_renewed_and_one_that_speaks_is(engine, name):
-    speaking = Lease(engine, name + "2", ttl=1, max_silence=0.5).acquire()
+    speaking = Lease(engine, name + "2", ttl=3, max_silence=1).acquire()
+    silent = Lease(engine, name, ttl=3, max_silence=1).acquire()
+    while not silent.lost.wait(0.1):
+        speaking.touch()
     with pytest.raises(LeaseLost, match="no sign of life"):
-        with Lease(engine, name, ttl=1, max_silence=0.5) as silent:
-            while not silent.lost.wait(0.1):
-                speaking.touch()
+        silent.check()
+    silent.release()
     speaking.check()
     speaking.release()
 
@@ -203,34 +217,34 @@ def test_one_object_is_held_once_and_can_be_held_again(engine, name):
 
 def test_the_pool_may_be_exhausted_and_wedged(pg_url, make_engine, name):
     engine = make_engine(pg_url("psycopg2"), pool_size=1, max_overflow=0)
-    with engine.connect() as held:
-        held.execute(text("select 1"))
-        with Lease(engine, name, ttl=1) as lease:
-            end = time.monotonic() + 1.5
-            with pytest.raises(exc.DBAPIError):  # the pooled connection hangs, then dies
-                held.execute(text("set local statement_timeout = 1500"))
-                held.execute(text("select pg_sleep(10)"))
-            assert time.monotonic() >= end
-            lease.check()
-            assert lease._native.counts()[1] == 0
+    with engine.connect() as held, Lease(engine, name, ttl=2) as lease:
+        began = time.monotonic()
+        held.execute(text("select pg_sleep(3)"))
+        assert time.monotonic() - began > lease.ttl
+        lease.check()
 
 
-def test_the_connections_go_when_no_lease_is_left(pg_url, make_engine, name, observer, eventually):
+def test_the_connections_go_when_no_lease_is_left(
+    pg_url, make_engine, name, observer, eventually
+):
     engine = make_engine(pg_url("psycopg2", application_name="mine"))
     with Lease(engine, name):
         assert observer.backends("mine poolproof-control")
     eventually(lambda: not observer.backends("mine poolproof-control"))
 
 
-def test_many_leases_need_two_connections_and_no_threads(pg_url, make_engine, name, observer):
+def test_many_leases_need_two_connections_and_no_threads(
+    pg_url, make_engine, name, observer
+):
     engine = make_engine(pg_url("psycopg2", application_name="many"))
-    with Lease(engine, f"{name} first", ttl=2):
+    with Lease(engine, f"{name} first", ttl=6):
         before = threading.active_count()
-        leases = [Lease(engine, f"{name} {n}", ttl=2).acquire() for n in range(200)]
+        leases = [Lease(engine, f"{name} {n}", ttl=6).acquire() for n in range(200)]
         assert threading.active_count() == before
-        time.sleep(3)
-        for lease in leases:
-            lease.check()
+        while min(lease._native.counts()[0] for lease in leases) < 2:
+            for lease in leases:
+                lease.check()
+            time.sleep(0.05)
         assert len(observer.backends("many poolproof-control")) <= 2
         for lease in leases:
             lease._native.leave()

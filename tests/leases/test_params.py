@@ -12,7 +12,7 @@ from poolproof import Lease
 from poolproof.control import server_of
 from poolproof.control_params import from_dsn, from_engine
 
-SECRET = "s3cr:t\\x"
+SECRET = "s3cr:t\\x"  # noqa: S105
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,8 @@ def test_libpq_s_options_come_from_arguments_and_environment(driver, monkeypatch
 def test_a_password_file_is_read_as_libpq_reads_it(tmp_path):
     path = tmp_path / ".pgpass"
     path.write_text(
-        "# a comment\nother:*:*:*:no\nh:5432:d:x:no\nh:5432:d\\:1:u:s3cr\\:t\\\\x\n*:*:*:*:any\n"
+        "# a comment\nother:*:*:*:no\nh:5432:d:x:no\n"
+        "h:5432:d\\:1:u:s3cr\\:t\\\\x\n*:*:*:*:any\n"
     )
     dsn = "host=h,i user=u dbname=d:1"
     path.chmod(0o644)  # others may read it: left alone
@@ -128,7 +129,8 @@ def test_what_cannot_be_known_asks_for_a_dsn_of_its_own(make, pg_url, name):
 
 
 @pytest.mark.parametrize(
-    "dsn", ["", "mysql://u:s3cret@h/d", "://s3cret", "host=h password='s3cret", "s3cret"]
+    "dsn",
+    ["", "mysql://u:s3cret@h/d", "://s3cret", "host=h password='s3cret", "s3"],
 )
 def test_a_dsn_that_cannot_be_read_is_not_quoted(dsn):
     with pytest.raises(exc.ArgumentError, match="control_dsn") as caught:
