@@ -5,6 +5,9 @@
 //! write is accepted after one with a greater fence. The holder's arithmetic is the crate's own (`control::term`).
 //! Each of the rules is turned off once, to see that the search would find what it prevents.
 
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 

@@ -108,8 +108,10 @@ impl ControlError {
     /// Whether trying again cannot help: who asks, or what is asked, must change first.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Start { .. } | Self::Parameters { .. } | Self::Table { .. } => true,
-            Self::Connect { tls: true, .. } => true,
+            Self::Start { .. }
+            | Self::Parameters { .. }
+            | Self::Table { .. }
+            | Self::Connect { tls: true, .. } => true,
             Self::Lost { .. } | Self::Timeout { .. } => false,
             Self::Connect { .. } | Self::Server { .. } => self.sqlstate().is_some_and(|state| {
                 let class = state.get(..2).unwrap_or_default();

@@ -20,7 +20,7 @@ use crate::process::generation;
 const LEAST: Duration = Duration::from_millis(500);
 const MOST: Duration = Duration::from_secs(10);
 
-/// A value in PostgreSQL's own words; the server works out its type.
+/// A value in the server's own words; the server works out its type.
 #[derive(Clone)]
 pub struct Text(pub Option<String>);
 

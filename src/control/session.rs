@@ -70,7 +70,7 @@ impl Manager for Opener {
             // Moved on before the attempt: whoever runs out of time there begins elsewhere the next time.
             let turn = self.first.fetch_add(1, Ordering::Relaxed);
             let place = &places[turn % places.len()];
-            match timeout(self.params.connect_within, self.open(place)).await {
+            match timeout(self.params.connect_within, Box::pin(self.open(place))).await {
                 Ok(Ok(session)) => {
                     self.first.store(turn, Ordering::Relaxed);
                     return Ok(session);

@@ -60,7 +60,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table `name`, or `schema.name`: as PostgreSQL would store it, not quoted.
+    /// The table `name`, or `schema.name`: as the server stores it, not quoted.
     pub fn named(name: &str) -> Self {
         let parts = name.split('.').map(quoted).collect::<Vec<_>>();
         Self {
@@ -120,8 +120,13 @@ impl Table {
         }
         if columns != expected {
             let only = |of: &[String], not: &[String]| {
-                let found: Vec<_> = of.iter().filter(|one| !not.contains(one)).collect();
-                format!("{found:?}").replace('"', "")
+                let found = of.iter().filter(|one| !not.contains(one));
+                let found = found.map(String::as_str).collect::<Vec<_>>();
+                if found.is_empty() {
+                    "nothing".into()
+                } else {
+                    found.join(", ")
+                }
             };
             return Err(self.wrong(format!(
                 "exists with other columns: it lacks {} and has {} besides",

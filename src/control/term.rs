@@ -19,14 +19,15 @@ impl Term {
         Self { ttl, sent }
     }
 
-    /// The margin: a twentieth, for clocks that run at different speeds, and for the way to whoever has to stop.
-    pub fn margin(ttl: Duration) -> Duration {
-        ttl / 20
+    /// For how long after it was sent a granted request counts. A twentieth less than the server grants, for clocks
+    /// that run at different speeds, and for the way to whoever has to stop.
+    pub fn certain(ttl: Duration) -> Duration {
+        ttl / 20 * 19
     }
 
     /// Until when the lease is certain.
     pub fn certain_until(&self) -> Duration {
-        self.sent + self.ttl - Self::margin(self.ttl)
+        self.sent + Self::certain(self.ttl)
     }
 
     /// Whether nobody can say any more that the lease is held.

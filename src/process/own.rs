@@ -52,18 +52,18 @@ impl<T: Send + Sync + 'static> PerProcess<T> {
         let mut found = self.current.load(Ordering::Acquire);
         let is_ours = |found| Self::seen(found).is_some_and(|made| made.generation == generation());
         if !is_ours(found) {
-            let made = Box::into_raw(Box::new(Made {
+            let ours = Box::into_raw(Box::new(Made {
                 generation: generation(),
                 value: make()?,
             }));
             let swapped =
                 self.current
-                    .compare_exchange(found, made, Ordering::AcqRel, Ordering::Acquire);
+                    .compare_exchange(found, ours, Ordering::AcqRel, Ordering::Acquire);
             found = match swapped {
-                Ok(_older) => made,
+                Ok(_older) => ours,
                 Err(winner) => {
                     // SAFETY: made above by Box, and seen by nobody else.
-                    drop(unsafe { Box::from_raw(made) });
+                    drop(unsafe { Box::from_raw(ours) });
                     winner
                 }
             };

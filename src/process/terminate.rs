@@ -16,6 +16,8 @@ use super::own::PerProcess;
 use super::{Registration, errno, set_errno};
 
 struct Bell {
+    /// A child may be signalled inside `fork()`, before it is counted as another generation.
+    pid: libc::pid_t,
     rope: UnixStream,
     /// Knows the rope from another descriptor with its number: a daemoniser closes every one.
     registration: Registration,
@@ -46,6 +48,7 @@ pub fn hold(hear: impl FnOnce(UnixStream) -> io::Result<()>) -> io::Result<Held>
         let registration = Registration::new(rope.as_raw_fd()).map_err(io::Error::other)?;
         other_end = Some(other);
         Ok::<_, io::Error>(Bell {
+            pid: pid(),
             rope,
             registration,
             held: AtomicUsize::new(0),
@@ -57,7 +60,7 @@ pub fn hold(hear: impl FnOnce(UnixStream) -> io::Result<()>) -> io::Result<Held>
     }
     bell.held.fetch_add(1, Ordering::AcqRel);
     // The first process of a container ignores what it has no handler for: it is not ours to end it.
-    if std::process::id() != 1 && disposition() == Some(libc::SIG_DFL) {
+    if pid() != 1 && disposition() == Some(libc::SIG_DFL) {
         dispose(on_terminate as *const () as libc::sighandler_t);
     }
     Ok(Held(()))
@@ -77,14 +80,20 @@ pub fn finish() {
         dispose(libc::SIG_DFL);
     }
     // SAFETY: plain integers; a signal to ourselves is what is wanted.
-    unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
+    unsafe { libc::kill(pid(), libc::SIGTERM) };
 }
 
-/// Runs in a signal handler: atomics, fstat, write, sigaction and raise, and nothing else.
+fn pid() -> libc::pid_t {
+    // SAFETY: no preconditions; async-signal-safe.
+    unsafe { libc::getpid() }
+}
+
+/// Runs in a signal handler: atomics, getpid, fstat, write, sigaction and raise, and nothing else.
 extern "C" fn on_terminate(signal: libc::c_int) {
     let before = errno();
     let heard = BELL.get().is_some_and(|bell| {
-        bell.held.load(Ordering::Acquire) > 0
+        bell.pid == pid()
+            && bell.held.load(Ordering::Acquire) > 0
             && !bell.rang.swap(true, Ordering::AcqRel)
             && bell.registration.is_intact()
             && (&bell.rope).write(&[1]).is_ok()

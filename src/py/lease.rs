@@ -16,7 +16,7 @@ use crate::control::table::Table;
 /// A lease that is asked for, held, or over. Dropping it gives it back.
 #[pyclass(frozen, module = "poolproof._native")]
 pub(crate) struct Lease {
-    lease: Arc<lease::Lease>,
+    inner: Arc<lease::Lease>,
     acquired: Pending<Result<i64, Refusal>>,
     over: Pending<()>,
 }
@@ -56,9 +56,9 @@ impl Lease {
             token,
         };
         let asked = lease::Lease::ask(&server.0, terms);
-        let (lease, acquired, over) = asked.map_err(|error| from_control(&error))?;
+        let (inner, acquired, over) = asked.map_err(|error| from_control(&error))?;
         Ok(Self {
-            lease,
+            inner,
             acquired,
             over,
         })
@@ -67,13 +67,13 @@ impl Lease {
     /// Its number in this process, as `losses` gives it.
     #[getter]
     fn number(&self) -> u64 {
-        self.lease.number()
+        self.inner.number()
     }
 
     /// True in the process that asked for it.
     #[getter]
     fn is_ours(&self) -> bool {
-        self.lease.is_ours()
+        self.inner.is_ours()
     }
 
     /// Waits for so many seconds at most. True when it was granted or refused.
@@ -114,12 +114,12 @@ impl Lease {
     /// Fence and token.
     #[getter]
     fn right(&self) -> (i64, String) {
-        self.lease.right()
+        self.inner.right()
     }
 
     /// `"waiting"`, `"held"`, `"lost"` or `"over"`, and why it was lost.
     fn phase(&self) -> (&'static str, String) {
-        match self.lease.phase() {
+        match self.inner.phase() {
             Phase::Waiting => ("waiting", String::new()),
             Phase::Held => ("held", String::new()),
             Phase::Lost(reason) => ("lost", reason),
@@ -129,19 +129,19 @@ impl Lease {
 
     /// Notes a sign of life.
     fn touch(&self) {
-        self.lease.touch();
+        self.inner.touch();
     }
 
     /// `(renewals, attempts that failed, seconds for which it is certain)`.
     fn counts(&self) -> (u64, u64, f64) {
-        let (renewals, blips, left) = self.lease.counts();
+        let (renewals, blips, left) = self.inner.counts();
         (renewals, blips, left.as_secs_f64())
     }
 
     /// Gives it back, or gives the wait up. Returns at once.
     fn leave(&self) {
-        if self.lease.is_ours() {
-            self.lease.leave();
+        if self.inner.is_ours() {
+            self.inner.leave();
         }
     }
 
@@ -177,7 +177,7 @@ pub(crate) fn wake_losses() {
 /// A statement that is run again and again. Dropping it ends it.
 #[pyclass(frozen, module = "poolproof._native")]
 pub(crate) struct Heartbeat {
-    heartbeat: Arc<heartbeat::Heartbeat>,
+    inner: Arc<heartbeat::Heartbeat>,
     first: Pending<Result<(), ControlError>>,
     over: Pending<()>,
 }
@@ -200,18 +200,14 @@ impl Heartbeat {
             stale_after: stale_after_s.map(length),
         };
         let started = heartbeat::Heartbeat::start(&server.0, rhythm);
-        let (heartbeat, first, over) = started.map_err(|error| from_control(&error))?;
-        Ok(Self {
-            heartbeat,
-            first,
-            over,
-        })
+        let (inner, first, over) = started.map_err(|error| from_control(&error))?;
+        Ok(Self { inner, first, over })
     }
 
     /// True in the process that started it.
     #[getter]
     fn is_ours(&self) -> bool {
-        self.heartbeat.is_ours()
+        self.inner.is_ours()
     }
 
     /// Waits for the first beat. True when it was tried.
@@ -229,14 +225,14 @@ impl Heartbeat {
 
     /// Notes a sign of life of the application.
     fn touch(&self) {
-        if self.heartbeat.is_ours() {
-            self.heartbeat.touch();
+        if self.inner.is_ours() {
+            self.inner.touch();
         }
     }
 
     /// `(beats, failures, last error, whether it rests for want of a sign of life)`.
     fn beats(&self) -> (u64, u64, Option<String>, bool) {
-        let beats = self.heartbeat.beats();
+        let beats = self.inner.beats();
         (
             beats.beats,
             beats.failures,
@@ -247,8 +243,8 @@ impl Heartbeat {
 
     /// Ends it. Returns at once.
     fn leave(&self) {
-        if self.heartbeat.is_ours() {
-            self.heartbeat.leave();
+        if self.inner.is_ours() {
+            self.inner.leave();
         }
     }
 

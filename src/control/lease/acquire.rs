@@ -27,7 +27,7 @@ impl Lease {
             let token = format!("{}-{attempt}", terms.token);
             let left = terms
                 .timeout
-                .map(|timeout| timeout.saturating_sub(clock::now() - began));
+                .map(|timeout| timeout.saturating_sub(clock::now().saturating_sub(began)));
             // A timeout of 0 is one look, not none.
             let within = left.map_or(ATTEMPT, |left| left.clamp(LOOK.1, ATTEMPT));
             let tried = select! {
@@ -57,7 +57,7 @@ impl Lease {
             };
             let left = terms
                 .timeout
-                .map(|timeout| timeout.saturating_sub(clock::now() - began));
+                .map(|timeout| timeout.saturating_sub(clock::now().saturating_sub(began)));
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(failure.map_or(Refusal::Held(holder), Refusal::Failed));
             }

@@ -249,7 +249,7 @@ impl Lease {
                 None if is_silent => "its holder gave no sign of life for max_silence".into(),
                 None => "this process did not run, or the server did not answer".into(),
             };
-            let certain = self.terms.ttl - Term::margin(self.terms.ttl);
+            let certain = Term::certain(self.terms.ttl);
             let reason = format!(
                 "it was not renewed for {:.2} s: {why}",
                 certain.as_secs_f64()
