@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import psutil
 import pytest
 
 import poolproof
@@ -134,6 +135,19 @@ def test_a_child_does_not_hold_it_and_the_parent_goes_on(engine, name, row):
             lease.check()
         assert row(name)["live"]
         assert lease._native.counts()[1] == 0
+
+
+@pytest.mark.fork
+def test_a_child_has_no_connection_of_the_control_plane(pg, engine, name):
+    """They are severed in the fork, as all others are."""
+    with Lease(engine, name):
+        ports = lambda: [  # noqa: E731
+            one.raddr.port
+            for one in psutil.Process().net_connections("tcp")
+            if one.raddr
+        ]
+        assert pg.port in ports()
+        assert pg.port not in run_in_fork(ports).assert_silent().result
 
 
 @pytest.mark.fork

@@ -68,11 +68,11 @@ def issued(tmp_path):
     extensions = tmp_path / "extensions"
     extensions.write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
     new = "req -newkey rsa:2048 -nodes"
+    by = "-CA ca -CAkey ca.key -CAcreateserial -days 2"
     for words in (
         f"{new} -x509 -days 2 -subj /CN=issuer -out ca -keyout ca.key",
         f"{new} -subj /CN=server -out asked -keyout key",
-        "x509 -req -in asked -CA ca -CAkey ca.key -CAcreateserial -days 2"
-        + " -out certificate -extfile extensions",
+        f"x509 -req -in asked {by} -out certificate -extfile extensions",
     ):
         subprocess.run(
             ["openssl", *words.split()],
