@@ -1,4 +1,4 @@
-"""What a thousand leases cost the process that holds them: processor and connections."""
+"""What a thousand leases cost their process: processor and connections."""
 
 from __future__ import annotations
 
