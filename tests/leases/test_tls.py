@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 
 import pytest
@@ -11,12 +12,13 @@ from plugins.processes import run_in_fork
 from plugins.tls import TlsProxy
 from poolproof import ControlError, Lease, LeaseForked
 
+_numbers = itertools.count()
 CHECKED = ("verify-ca", "verify-full")
 
 
 def dsn(cluster, **more):
     given = {"host": cluster.host, "port": cluster.port, "user": "postgres"}
-    given |= {"dbname": "postgres", "application_name": "tls", **more}
+    given |= {"dbname": "postgres", "application_name": f"tls-{next(_numbers)}", **more}
     return " ".join(f"{name}={value}" for name, value in given.items())
 
 
@@ -28,10 +30,11 @@ def hold(engine, name):
 
 @pytest.fixture
 def encrypted(debian_observer):
-    """Tell whether the control plane's sessions are."""
-    return lambda: debian_observer.value(
+    """Tell whether the sessions of a dsn are."""
+    return lambda dsn: debian_observer.value(
         "select bool_and(ssl) from pg_stat_ssl join pg_stat_activity using (pid)"
-        " where application_name = 'tls poolproof-control'"
+        " where application_name = %s",
+        dsn.partition("application_name=")[2].split()[0] + " poolproof-control",
     )
 
 
@@ -40,8 +43,9 @@ def test_each_mode_connects_to_a_server_that_it_trusts(
     debian_pg, hold, encrypted, mode
 ):
     roots = {"sslrootcert": debian_pg.home / "server.crt"} if mode in CHECKED else {}
-    with hold(dsn(debian_pg, sslmode=mode, **roots)) as lease:
-        assert encrypted() is (mode != "disable")
+    wanted = dsn(debian_pg, sslmode=mode, **roots)
+    with hold(wanted) as lease:
+        assert encrypted(wanted) is (mode != "disable")
         lease.check()
 
 
@@ -124,7 +128,8 @@ def test_wrong_parameters_are_named(pg, hold, monkeypatch, tmp_path, more, says)
 
 @pytest.mark.fork
 def test_a_child_says_nothing_over_tls(debian_pg, hold, encrypted):
-    with hold(dsn(debian_pg, sslmode="require")) as lease:
+    wanted = dsn(debian_pg, sslmode="require")
+    with hold(wanted) as lease:
 
         def child():
             with pytest.raises(LeaseForked):
@@ -133,5 +138,5 @@ def test_a_child_says_nothing_over_tls(debian_pg, hold, encrypted):
         run_in_fork(child).assert_silent()
         renewals = lease._native.counts()[0]
         lease.check()
-        assert encrypted()
+        assert encrypted(wanted)
         assert lease._native.counts()[0] >= renewals
