@@ -16,11 +16,11 @@ drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
 	@$(NOX) -s drill -- $(ARGS)
 
 test: ## Run every check
-	@tools/bootstrap python tools/system_packages.py postgresql pgbouncer iproute2
+	@tools/bootstrap python tools/system_packages.py postgresql pgbouncer iproute2 redis-server
 	@$(NOX)
 
 matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs some)
-	@POOLPROOF_TEST_DRIVERS=psycopg2,psycopg,pg8000 $(NOX) -s matrix
+	@POOLPROOF_TEST_DRIVERS=psycopg2,psycopg,pg8000 POOLPROOF_TEST_STEP=1 $(NOX) -s matrix
 
 wheels: ## Build the sdist and the wheels into dist/, and try each
 	@$(NOX) -s wheels

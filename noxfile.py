@@ -192,8 +192,9 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
         session.log(f"not on this machine, left out: Python {', '.join(absent)}")
     install(session, "--group=test", SQLALCHEMY[sqlalchemy], extras="drill")
     chosen = ("-m", "not timing and not soak", *session.posargs)
-    # The session `tests` has every driver; `make matrix` sets them all here too.
-    env = {"POOLPROOF_TEST_DRIVERS": "psycopg2"} | os.environ
+    # The session `tests` has every driver and bytecode; `make matrix` has them here.
+    part = {"POOLPROOF_TEST_DRIVERS": "psycopg2", "POOLPROOF_TEST_STEP": "5"}
+    env = part | os.environ
     session.run("pytest", f"--numprocesses={WORKERS}", *CONTRACT, *chosen, env=env)
 
 

@@ -36,6 +36,7 @@ PYTHON_LAYERS = (
         "_native",
         "_signal",
         "_sqlalchemy",
+        "backend",
         "connect_bounds",
         "control_params",
         "drivers",
@@ -51,9 +52,13 @@ PYTHON_LAYERS = (
         "stats",
     ),
     (
+        "aio",
+        "attempt",
         "auto",
+        "commits",
         "connecting",
         "control",
+        "course",
         "deadlines",
         "dialect",
         "driver",
@@ -66,10 +71,12 @@ PYTHON_LAYERS = (
         "lease",
         "lease_table",
         "losses",
+        "orm",
         "plugin",
         "pool",
         "rest",
-        "retry",
+        "retrying",
+        "transactions",
         "upkeep",
         "verbs",
     ),
@@ -95,6 +102,10 @@ NATIVE_USERS = (
     "upkeep",
     "verbs",
 )
+
+# Who may import the integrations: they themselves, and what is served as a user's
+# application would be.
+USES_INTEGRATIONS = ("integrations/", "drill/services/")
 
 LONG = 400
 WHY_LONG = re.compile("one (idea|table)")
@@ -153,11 +164,13 @@ def python_imports(root: Path) -> Iterator[Breach]:
     package = root / "python" / "poolproof"
     rank = {name: n for n, layer in enumerate(PYTHON_LAYERS) for name in layer}
     for path in sorted(package.rglob("*.py")):
-        module = path.relative_to(package).parts[0].removesuffix(".py")
+        inside = path.relative_to(package)
+        module = inside.parts[0].removesuffix(".py")
+        uses_frameworks = inside.as_posix().startswith(USES_INTEGRATIONS)
         for number, imported in _imports(ast.parse(path.read_text())):
             if imported == "_native" and module not in NATIVE_USERS:
                 yield Breach(path, number, f"{module} imports poolproof._native")
-            if imported == "integrations" and module != "integrations":
+            if imported == "integrations" and not uses_frameworks:
                 yield Breach(path, number, f"{module} imports poolproof.integrations")
             if imported not in rank:
                 continue

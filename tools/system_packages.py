@@ -43,6 +43,11 @@ NEEDS = {
         program="pgbouncer",
         leaves_out="the tests behind a pooler, and the drill's incident reap",
     ),
+    "redis-server": Need(
+        package="redis-server",
+        program="redis-server",
+        leaves_out="Redis as the broker of the Celery tests, which take files instead",
+    ),
     "iproute2": Need(
         package="iproute2",
         program="ip",

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 ORDERS = 400
 CUSTOMERS = 8
-PATIENCE_S = 3.0
+PATIENCE_S = 5.0
 START_S = 30.0
 # So many orders may hang before the customers go home.
-HUNG = 24
+HUNG = 8
 
 
 @contextlib.contextmanager

@@ -9,9 +9,11 @@ from __future__ import annotations
 from poolproof import _interpreter as _interpreter
 from poolproof import _sqlalchemy as _sqlalchemy
 from poolproof._native import __version__
+from poolproof.course import AttemptEvent, Backoff, on_attempt
 from poolproof.deadlines import deadline
 from poolproof.errors import (
     BreakerOpen,
+    CommitOutcomeUnknown,
     ConnectionForked,
     ControlError,
     DeadlineExceeded,
@@ -28,10 +30,15 @@ from poolproof.heartbeat import Heartbeat
 from poolproof.lease import Lease
 from poolproof.observe import FaultEvent, on_fault
 from poolproof.pool import Pool
+from poolproof.retrying import attempts, retry
 from poolproof.stats import Holder, PoolStats
+from poolproof.transactions import run_transaction, run_transaction_async
 
 __all__ = [
+    "AttemptEvent",
+    "Backoff",
     "BreakerOpen",
+    "CommitOutcomeUnknown",
     "ConnectionForked",
     "ControlError",
     "DeadlineExceeded",
@@ -50,8 +57,13 @@ __all__ = [
     "Verdict",
     "__version__",
     "after_fork",
+    "attempts",
     "classify",
     "deadline",
     "guard",
+    "on_attempt",
     "on_fault",
+    "retry",
+    "run_transaction",
+    "run_transaction_async",
 ]

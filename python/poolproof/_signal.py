@@ -6,6 +6,7 @@ asks the server either; every value is one that the driver already has.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -80,7 +81,12 @@ _STEPS: dict[str, Phase] = {
 }
 
 # A statement that begins with one of these cannot end a transaction by itself.
-_PLAIN = frozenset({"select", "insert", "update", "delete", "merge", "values", "table"})
+_PLAIN = frozenset(
+    {"select", "insert", "update", "delete", "merge", "values", "table", "with"}
+    | {"lock", "copy", "truncate", "savepoint", "release", "fetch", "declare", "notify"}
+    | {"set", "show", "create", "alter", "drop", "explain", "analyze", "refresh"}
+)
+_COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +200,10 @@ def phase_of(
         if module.startswith(("sqlalchemy.engine.", "sqlalchemy.dialects.")):
             phase = _STEPS.get(name, phase)
     if phase == "statement":
-        words = (statement or "").split(None, 1)
-        plain = bool(words) and words[0].lower() in _PLAIN
+        text = _COMMENTS.sub("", statement or "", count=1).rstrip("; \t\n")
+        words = text.split(None, 1)
+        # Behind a semicolon there may be a commit; or it is the application's own.
+        plain = bool(words) and words[0].lower() in _PLAIN and ";" not in text
         return phase if plain and autocommit is False else "unknown"
     return phase
 

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from poolproof import _native
+from poolproof.backend import pid_of as backend_pid
 from poolproof.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
@@ -205,16 +206,6 @@ def exceeded(entry: Entry) -> DeadlineExceeded | None:
         limit = ("hold", entry.owner.settings.hold_timeout or 0.0)
     step, seconds = limit or ("call", 0.0)
     return DeadlineExceeded(step, seconds, backend_pid(entry))
-
-
-def backend_pid(entry: Entry) -> int | None:
-    """Say which session of the server a connection has, as the guard remembered it.
-
-    Args:
-        entry: A pool entry.
-    """
-    pid = getattr(entry, "_poolproof_backend_pid", None)
-    return pid if isinstance(pid, int) else None
 
 
 def explain(entry: Entry, error: BaseException) -> None:

@@ -2,7 +2,7 @@
 
 A driver is known by what its connections can do, so that one that is wrapped (for
 tracing, say) is still known. Every function here is given the driver's connection;
-only `Driver.ask` sends anything.
+only `ask` sends anything.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@
     sqlalchemy.exc.TimeoutError
      └─ PoolTimeout           no connection was to be had in time
     sqlalchemy.exc.SQLAlchemyError
+     ├─ CommitOutcomeUnknown  the answer to a commit was lost
      ├─ ControlError          the control plane got no answer, or was refused
      └─ LeaseError            a lease that is not held was used
          ├─ LeaseForked       a lease of the parent was used in a child
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BreakerOpen",
+    "CommitOutcomeUnknown",
     "ConnectionForked",
     "ControlError",
     "DeadlineExceeded",
@@ -284,6 +286,42 @@ _STEPS = {
     "deadline": ("a block under poolproof.deadline", "give the block more seconds"),
     "hold": ("holding a connection", "return it sooner, or raise hold_timeout"),
 }
+
+
+class CommitOutcomeUnknown(exc.SQLAlchemyError):
+    """The answer to a commit was lost: the work may be done, or not.
+
+    It is no `OperationalError`, so that nobody who repeats after those repeats this.
+    Its cause is the error that the commit ended with.
+
+    Attributes:
+        unit: The name of the unit of work.
+        xid: The transaction's number, which `pg_xact_status` knows for some time; None
+            where it was not asked (`verify_commit`).
+        elapsed: Since the first attempt began, in seconds.
+    """
+
+    __module__ = "poolproof"
+
+    def __init__(self, unit: str, xid: int | None, elapsed: float) -> None:
+        """Make the error; the arguments are its attributes."""
+        self.unit = unit
+        self.xid = xid
+        self.elapsed = elapsed
+        asked = (
+            "verify_commit=True would ask the server"
+            if xid is None
+            else f"select pg_xact_status('{xid}') may say more later"
+        )
+        super().__init__(
+            f"the answer to the commit of {unit} was lost after {elapsed:.2f} s, and "
+            f"whether it took effect is not known: look at the data before it is done "
+            f"again; {asked}"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the attributes."""
+        return type(self), (self.unit, self.xid, self.elapsed)
 
 
 class PoolTimeout(exc.TimeoutError):

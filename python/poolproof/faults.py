@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, cast, get_args
 
 from poolproof import _native
 from poolproof._signal import (
@@ -26,6 +26,8 @@ from poolproof._signal import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from typing_extensions import Unpack
 
 __all__ = ["Cost", "Fault", "Outcome", "Retry", "Verdict", "classify", "register"]
 
@@ -254,36 +256,35 @@ def classify(error: BaseException) -> Verdict:
     )
 
 
-def judge(
-    signal: Signal,
-    *,
-    phase: Phase = "unknown",
-    read_only: ReadOnly = "unknown",
-    closed: bool = False,
-    busy: bool = False,
-    disconnect: bool = False,
-    sees_sockets: bool = True,
-) -> Verdict:
-    """Look an error up in the table.
+class Circumstances(TypedDict, total=False):
+    """What is known of an error beside the exception; what is left out is not known.
 
-    Args:
-        signal: What the exception says about itself.
+    Attributes:
         phase: What was being done.
         read_only: Who made the transaction read-only.
         closed: Whether the driver says that the connection is closed or broken.
         busy: Whether the driver says that it is in the middle of a command.
         disconnect: Whether SQLAlchemy has taken it for a disconnect.
-        sees_sockets: Whether the pool looks at sockets before it hands them on.
+        sees_sockets: Whether the pool looks at sockets before it hands them on; it
+            does where nothing is said.
     """
-    fault, cost, retry, outcome, cause, _ = look_up(
-        signal,
-        phase=phase,
-        read_only=read_only,
-        closed=closed,
-        busy=busy,
-        disconnect=disconnect,
-        sees_sockets=sees_sockets,
-    )
+
+    phase: Phase
+    read_only: ReadOnly
+    closed: bool
+    busy: bool
+    disconnect: bool
+    sees_sockets: bool
+
+
+def judge(signal: Signal, **known: Unpack[Circumstances]) -> Verdict:
+    """Look an error up in the table.
+
+    Args:
+        signal: What the exception says about itself.
+        known: Its `Circumstances`.
+    """
+    fault, cost, retry, outcome, cause, _ = look_up(signal, **known)
     return Verdict(
         fault=Fault(fault),
         cost=cast("Cost", cost),
@@ -294,14 +295,7 @@ def judge(
 
 
 def look_up(
-    signal: Signal,
-    *,
-    phase: Phase = "unknown",
-    read_only: ReadOnly = "unknown",
-    closed: bool = False,
-    busy: bool = False,
-    disconnect: bool = False,
-    sees_sockets: bool = True,
+    signal: Signal, **known: Unpack[Circumstances]
 ) -> tuple[str, str, str, str, str, int | None]:
     """Ask the core; see `judge`.
 
@@ -321,12 +315,12 @@ def look_up(
         interruption=signal.interruption,
         deadline=signal.deadline,
         survived=signal.survived,
-        phase=phase,
-        read_only=read_only,
-        closed=closed,
-        busy=busy,
-        disconnect=disconnect,
-        sees_sockets=sees_sockets,
+        phase=known.get("phase", "unknown"),
+        read_only=known.get("read_only", "unknown"),
+        closed=known.get("closed", False),
+        busy=known.get("busy", False),
+        disconnect=known.get("disconnect", False),
+        sees_sockets=known.get("sees_sockets", True),
         own=[*reversed(_own.values())],
     )
 

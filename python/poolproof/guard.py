@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, Engine
 
-from poolproof import deadlines, fork
+from poolproof import backend, deadlines, fork
 from poolproof._signal import Phase, ReadOnly, Signal, phase_of, read, read_only_of
 from poolproof.entry import Entry
 from poolproof.faults import Fault, Verdict, judge
@@ -32,7 +32,6 @@ _DOUBTFUL = frozenset({Fault.CORRUPTION, Fault.INTERRUPTED, Fault.SUSPECT})
 _ACTIVE = 1
 
 _HOOK = "_poolproof_hook"
-_PID = "_poolproof_backend_pid"
 
 
 def guard(engine: Engine | AsyncEngine) -> None:
@@ -251,8 +250,7 @@ def _read_only(
 def _remember(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     """Keep the backend's process id; a driver forgets it when the connection breaks."""
     try:
-        # Not in record.info, which is the application's.
-        setattr(record, _PID, _ask_pid(record.driver_connection))
+        backend.remember(record)
     except Exception:  # noqa: BLE001 - a missing number harms nobody
         _log.exception("the backend's process id could not be read")
 
@@ -260,20 +258,5 @@ def _remember(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
 def _pid(fairy: PoolProxiedConnection | None, driver: object) -> int | None:
     if fairy is None:
         return None
-    kept = getattr(getattr(fairy, "_connection_record", None), _PID, None)
-    return kept if isinstance(kept, int) else _ask_pid(driver)
-
-
-def _ask_pid(driver: object) -> int | None:
-    """Read the backend's process id out of the driver, without a round trip."""
-    info = getattr(driver, "info", None)  # psycopg2, psycopg
-    key = getattr(driver, "_backend_key_data", None)  # pg8000
-    ask = getattr(driver, "get_server_pid", None)  # asyncpg
-    pid: object = None
-    if isinstance(key, bytes):
-        pid = int.from_bytes(key[:4], "big")
-    elif callable(ask):
-        pid = ask()
-    elif info is not None:
-        pid = getattr(info, "backend_pid", None)
-    return pid if isinstance(pid, int) and pid > 0 else None
+    kept = backend.pid_of(getattr(fairy, "_connection_record", None))
+    return backend.ask(driver) if kept is None else kept

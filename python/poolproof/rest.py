@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from poolproof import deadlines, drivers, observe
+from poolproof import backend, drivers, observe
 from poolproof.deadlines import bounded
 from poolproof.faults import Fault, Verdict
 
@@ -92,7 +92,7 @@ def report(entry: Entry, finding: str) -> None:
                 cause=OUT_OF_STEP[finding],
             ),
             driver=entry.driver.name,
-            backend_pid=deadlines.backend_pid(entry),
+            backend_pid=backend.pid_of(entry),
         )
 
 

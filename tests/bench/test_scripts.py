@@ -23,6 +23,7 @@ TARGETS = {
     "hang": [50, 50, 50, 50, 50, 1000] * 3,
     "lease": [2, 2],
     "memory": [1024, 1],
+    "retry": [3],
     "reuse": [1.15, 2, 0.5],
 }
 
@@ -32,7 +33,7 @@ def run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, str(BENCH / f"{name}.py"), *options],
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=110,
         check=False,
     )
 
@@ -42,6 +43,7 @@ def test_there_is_one_script_for_each_promise():
     assert scripts == set(TARGETS)
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_script_measures_every_round_beside_its_targets(name, tmp_path):
     if name in {"fork", "lease"} and importlib.util.find_spec(PACKAGE) is None:

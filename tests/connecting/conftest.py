@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from sqlalchemy import create_engine
 
 import poolproof
 from plugins.dbapi import SocketDBAPI
 from plugins.outages import Server
-
-
-def pytest_collection_modifyitems(items):
-    """Let pg8000 leave the socket of a failed connect to the garbage collector.
-
-    Its constructor does not close what it has opened.
-    """
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents and "pg8000" in item.name:
-            item.add_marker(
-                pytest.mark.filterwarnings(
-                    "ignore::pytest.PytestUnraisableExceptionWarning"
-                )
-            )
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,4 +94,7 @@ def run_command(command: str) -> None:
 
 
 if __name__ == "__main__":
+    # Luigi, at its import, of a setting that has no bearing on us.
+    autoload = r"\s*Autoloading range tasks by default"
+    warnings.filterwarnings("ignore", autoload, DeprecationWarning)
     run(Path(sys.argv[1]), sys.argv[2])

@@ -119,7 +119,7 @@ class Running:
             text=True,
             env=environment(directory, env),
         )
-        self.seen: set[int] = set()
+        self.seen: dict[int, str] = {}  # and when they began: numbers are used again
 
     def until(self, words: str) -> None:
         """Wait until the drill has written a line with these words."""
@@ -132,27 +132,37 @@ class Running:
 
     def until_descended(self, count: int) -> set[int]:
         """Wait until that many processes descend from the drill."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 50
         while time.monotonic() < deadline:
-            now = descendants(self.process.pid)
-            self.seen |= now
+            now = self.look()
             if len(now) >= count:
                 return now
             time.sleep(0.02)
         raise AssertionError(f"only {descendants(self.process.pid)} descended")
 
+    def look(self) -> set[int]:
+        """Remember who descends from the drill now; return them."""
+        now = descendants(self.process.pid)
+        for pid in now:
+            self.seen.setdefault(pid, began(pid))
+        return now
+
     def end(self, number: int) -> int:
         """Send a signal; wait for the end; return the exit status."""
-        self.seen |= descendants(self.process.pid)
+        self.look()
         self.process.send_signal(number)
-        self.rest, _ = self.process.communicate(timeout=30)
+        self.rest, _ = self.process.communicate(timeout=50)
         return self.process.returncode
 
     def left_behind(self) -> dict[int, str]:
         """Return who of the descendants still lives after a moment of grace."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            alive = {pid: command(pid) for pid in self.seen if lives(pid)}
+            alive = {
+                pid: command(pid)
+                for pid, since in self.seen.items()
+                if lives(pid) and began(pid) == since
+            }
             if not alive:
                 return {}
             time.sleep(0.05)
@@ -172,7 +182,7 @@ def start(workplace) -> Iterator[Callable[..., Running]]:
     for running in started:
         if running.process.poll() is None:
             running.process.send_signal(signal.SIGTERM)
-        running.process.communicate(timeout=30)
+        running.process.communicate(timeout=50)
 
 
 def command(pid: int) -> str:
@@ -193,6 +203,12 @@ def status_of(pid: int) -> list[str]:
 def lives(pid: int) -> bool:
     fields = status_of(pid)
     return bool(fields) and fields[0] != "Z"
+
+
+def began(pid: int) -> str:
+    """Return when a process began, in the kernel's ticks; nothing when it is gone."""
+    fields = status_of(pid)
+    return fields[19] if len(fields) > 19 else ""
 
 
 def descendants(root: int) -> set[int]:

@@ -12,21 +12,21 @@ def test_a_call_in_time_is_not_late_and_is_cleaned_up_outside_its_time():
     closed = []
 
     def close(value: object) -> None:
-        time.sleep(0.2)
+        time.sleep(1.2)
         closed.append(value)
 
-    call = Call(lambda: 7, 0.1, close)
+    call = Call(lambda: 7, 1.0, close)
     all_at_once([call], 1.0)
-    assert join([call], 5)
+    assert join([call], 20)
     assert call.late_s == 0
     assert closed == [7]
 
 
 def test_a_late_call_says_how_late():
     call = Call(lambda: time.sleep(0.2), 0.05)
-    all_at_once([call], 5)
+    all_at_once([call], 20)
     assert call.has_returned
-    assert 0.15 <= call.late_s < 1
+    assert 0.15 <= call.late_s < 10
     assert call.late_s > SLACK_S
 
 
@@ -35,7 +35,7 @@ def test_a_call_that_raises_is_a_call_that_came_back():
         raise ValueError("no\nmore")
 
     call = Call(fail, 1.0)
-    all_at_once([call], 1.0)
+    all_at_once([call], 20)
     assert call.has_returned
     assert call.complaint == "ValueError: no"
 
@@ -45,11 +45,11 @@ def test_a_call_that_never_comes_back_is_waited_for_no_longer_than_told():
     call = Call(gate.wait, 0.05)
     began = time.monotonic()
     all_at_once([call], 0.1)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert not call.has_returned
     assert not join([call], 0.05)
     call.freeze()
     late = call.late_s
     gate.set()
-    assert join([call], 5)
+    assert join([call], 20)
     assert call.late_s == late >= 0.1

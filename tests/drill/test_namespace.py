@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from plugins.threads import eventually
 from poolproof.drill import namespace
 from poolproof.drill.namespace import Namespace
 
@@ -22,12 +23,12 @@ def host():
         yield made
 
 
-def wires() -> set[str]:
+def there_is(wire: str) -> bool:
+    """Tell whether a wire is there; others come and go with tests beside this one."""
     shown = subprocess.run(
-        ["ip", "-o", "link"], capture_output=True, text=True, check=True
+        ["ip", "link", "show", wire], capture_output=True, check=False
     )
-    names = {line.split(": ")[1].split("@")[0] for line in shown.stdout.splitlines()}
-    return {name for name in names if name.startswith("drill")}
+    return shown.returncode == 0
 
 
 @pytest.fixture
@@ -77,25 +78,24 @@ def test_this_host_keeps_its_own_network(host):
 
 
 def test_closing_takes_the_wire_away_and_may_be_done_twice(host):
-    before = wires()
     other = Namespace().open()
-    assert len(wires() - before) == 1
+    assert there_is(other._wire)
     other.close()
     other.close()
-    assert wires() <= before
+    assert not there_is(other._wire)
 
 
 def test_the_wire_goes_with_a_process_that_is_killed(host):
-    before = wires()
     code = (
         "import os, signal\n"
         "from poolproof.drill.namespace import Namespace\n"
         "made = Namespace().open()\n"
+        "print(made._wire, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=False)
-    for _ in range(100):
-        if wires() <= before:
-            return
-        threading.Event().wait(0.05)
-    pytest.fail(f"left behind: {wires() - before}")
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    wire = done.stdout.strip()
+    assert wire, done.stderr
+    eventually(lambda: not there_is(wire), what=f"the end of {wire}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -11,6 +9,7 @@ from sqlalchemy.pool import NullPool
 
 import poolproof.drill.pooler as module
 from plugins.server import unavailable
+from plugins.threads import eventually
 from poolproof.drill.errors import SetupError
 from poolproof.drill.pooler import Pooler, program
 from poolproof.drill.target import DRIVERS
@@ -41,11 +40,12 @@ def test_two_clients_share_one_session_of_the_server(pooler):
 
 
 def test_it_closes_a_client_that_idles_too_long(pooler):
-    url = pooler(client_idle_timeout=0.2).url.set(drivername="postgresql+psycopg2")
+    running = pooler(client_idle_timeout=1)
+    url = running.url.set(drivername="postgresql+psycopg2")
     with create_engine(url, poolclass=NullPool).connect() as connection:
         connection.execute(text("SELECT 1"))
         connection.rollback()
-        time.sleep(0.8)
+        eventually(lambda: "client_idle_timeout" in running.log())
         with pytest.raises(OperationalError, match=r"client_idle_timeout|closed"):
             connection.execute(text("SELECT 1"))
 

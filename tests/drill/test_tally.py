@@ -8,6 +8,7 @@ import typing
 import pytest
 
 from poolproof.drill.incidents import INCIDENTS, Measure
+from poolproof.drill.service import ServiceOutcome
 from poolproof.drill.tally import Cell, Row
 
 
@@ -57,7 +58,9 @@ def test_samples_are_kept_once():
 def test_every_measure_is_a_field_of_its_outcome():
     for incident in INCIDENTS.values():
         kind = typing.get_type_hints(
-            incident.play, vars(inspect.getmodule(incident.play)) | {"Stage": object}
+            incident.play,
+            vars(inspect.getmodule(incident.play))
+            | {"Stage": object, "ServiceOutcome": ServiceOutcome},
         )["return"]
         fields = set(kind.__dataclass_fields__)
         assert {measure.field for measure in incident.measures} <= fields

@@ -8,6 +8,7 @@ import threading
 import pytest
 from sqlalchemy import text
 
+from plugins.threads import eventually
 from poolproof.drill.player import Player, Report
 from poolproof.drill.traffic import request, settle
 
@@ -97,13 +98,12 @@ def test_a_commit_that_is_still_under_way_is_waited_for(stage, player):
         with engine.begin() as connection:
             connection.execute(stage.insert(), {"id": "late"})
             at_work.set()
-            connection.execute(text("SELECT pg_sleep(0.5)"))
+            connection.execute(text("SELECT pg_sleep(1.5)"))
 
     thread = threading.Thread(target=slow)
     thread.start()
-    at_work.wait(5)
-    while stage.is_idle():
-        pass
+    assert at_work.wait(20)
+    eventually(lambda: not stage.is_idle())
     report.say("committed", "late")
     listen(player)
     account = settle(stage, [player])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import socket
 import subprocess
@@ -13,33 +14,20 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import poolproof
-from plugins.harm import driver_connections, first_error
+from plugins.harm import driver_connections, first_error, struck
 from plugins.rows import decided_by, row
 from plugins.server import unavailable
+from plugins.threads import eventually
 from poolproof import Fault
 
 SELECT = sa.text("select 42")
 SLEEP = sa.text("select pg_sleep(1)")
 
 
-def caught(action):
-    """Return whatever an action raises."""
-    try:
-        action()
-    except BaseException as error:
-        return error
-    pytest.fail("nothing was raised")
-
-
-def amid(handler, action):
-    """Return what an action raises amid which a signal comes."""
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
-    try:
-        return caught(action)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+@pytest.fixture
+def amid(observer):
+    """Return a function that says what an action raises amid which a signal comes."""
+    return functools.partial(struck, observer)
 
 
 def celerys_handler():
@@ -75,7 +63,7 @@ KINDS = [
 @pytest.mark.parametrize("pool", [sa.QueuePool, poolproof.Pool], ids=["queue", "ours"])
 @pytest.mark.parametrize(("kind", "expected"), KINDS)
 def test_an_interruption_costs_the_one_connection(
-    make_engine, driver, events, kind, expected, pool
+    make_engine, driver, events, amid, kind, expected, pool
 ):
     engine = make_engine(driver, pool_size=2, poolclass=pool)
     poolproof.guard(engine)
@@ -92,10 +80,10 @@ def test_an_interruption_costs_the_one_connection(
     assert len({id(one) for one in before} & {id(one) for one in after}) == 1
 
 
-def test_a_soft_time_limit_that_the_driver_hides_is_one(make_engine, events):
+def test_a_soft_time_limit_that_the_driver_hides_is_one(make_engine, amid, events):
     """Psycopg ends a batch in its own words, when it is left in the middle."""
     engine = make_engine("psycopg", poolclass=poolproof.Pool)
-    statement = sa.text("select cast(:n as integer), pg_sleep(0.3)")
+    statement = sa.text("select cast(:n as integer), pg_sleep(0.5)")
     with engine.connect() as connection:
         error = amid(
             celerys_handler(),
@@ -122,7 +110,7 @@ def test_an_error_after_a_handled_soft_time_limit_is_not_one(make_engine, events
 
 @pytest.mark.parametrize("pool", [sa.QueuePool, poolproof.Pool], ids=["queue", "ours"])
 def test_an_error_that_leaves_the_driver_amid_a_command_is_an_interruption(
-    make_engine, events, pool
+    make_engine, amid, events, pool
 ):
     """Of a class that nobody knows: the driver's status tells."""
     engine = make_engine("psycopg", pool_size=1, poolclass=pool)
@@ -139,43 +127,47 @@ def test_an_error_that_leaves_the_driver_amid_a_command_is_an_interruption(
     assert (event.fault, event.verdict.cost) == (Fault.INTERRUPTED, "connection")
 
 
-def test_after_an_interruption_nothing_is_sent(make_engine, driver, watched, pg):
+@pytest.fixture
+def interrupt(watched, amid):
+    """Return a function that interrupts a statement of a new engine.
+
+    It returns the way up to the server, and how many bytes had passed there then.
+    """
+
+    def interrupt_it(engine):
+        with engine.connect() as connection:
+            connection.execute(SELECT)
+            (link,) = watched.links
+            sent = []
+
+            def handler(*_):
+                sent.append(link._up.bytes_total)
+                raise Stop
+
+            amid(handler, lambda: connection.execute(SLEEP))
+        return link._up, *sent
+
+    return interrupt_it
+
+
+def test_after_an_interruption_nothing_is_sent(make_engine, driver, watched, interrupt):
     """Neither a rollback nor a goodbye: the socket is dead before SQLAlchemy closes."""
     engine = make_engine(driver, watched, poolclass=poolproof.Pool, pool_size=1)
-    with engine.connect() as connection:
-        connection.execute(SELECT)
-        (link,) = watched.links
-        sent = []
-
-        def handler(*_):
-            sent.append(link._up.bytes_total)
-            raise Stop
-
-        amid(handler, lambda: connection.execute(SLEEP))
-    link._up.join(5)
-    assert not link._up.is_alive()
-    assert [link._up.bytes_total] == sent
+    way_up, sent = interrupt(engine)
+    way_up.join(20)
+    assert not way_up.is_alive()
+    assert way_up.bytes_total == sent
     assert engine.pool.stats().discarded == {"interrupted": 1}
 
 
 def test_on_a_pool_that_is_not_ours_the_driver_says_goodbye(
-    make_engine, watched, driver
+    make_engine, watched, driver, interrupt
 ):
     """So the test above would fail if the guard did not sever."""
     engine = make_engine(driver, watched, pool_size=1)
     poolproof.guard(engine)
-    with engine.connect() as connection:
-        connection.execute(SELECT)
-        (link,) = watched.links
-        sent = []
-
-        def handler(*_):
-            sent.append(link._up.bytes_total)
-            raise Stop
-
-        amid(handler, lambda: connection.execute(SLEEP))
-    link._up.join(5)
-    assert [link._up.bytes_total] > sent
+    way_up, sent = interrupt(engine)
+    eventually(lambda: way_up.bytes_total > sent, what="a goodbye")
 
 
 COOPERATIVE = """
@@ -258,17 +250,24 @@ def test_a_greenlet_that_is_interrupted_costs_its_connection(
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-def test_a_task_that_is_cancelled_costs_its_connection(pg, driver, events):
+def test_a_task_that_is_cancelled_costs_its_connection(pg, driver, observer, events):
+    name = f"cancelled-{driver}"
+    sleeping = (
+        "select 1 from pg_stat_activity where wait_event = 'PgSleep' "
+        "and query like %s and pid <> pg_backend_pid()"
+    )
+
     async def main():
         engine = create_async_engine(pg.url(driver).set(query={}))
         poolproof.guard(engine)
 
         async def work():
             async with engine.connect() as connection:
-                await connection.execute(sa.text("select pg_sleep(5)"))
+                await connection.execute(sa.text(f"select pg_sleep(15) /* {name} */"))
 
         task = asyncio.create_task(work())
-        await asyncio.sleep(0.5)
+        while not observer.rows(sleeping, f"%{name}%"):  # noqa: ASYNC110 - the server's
+            await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -20,6 +20,7 @@ from plugins.cluster import Cluster
 from plugins.harm import first_error
 from plugins.rows import decided_by, row
 from plugins.server import unavailable
+from plugins.threads import eventually
 from poolproof import Fault
 
 NOWHERE = "nowhere.invalid"
@@ -256,11 +257,14 @@ def test_a_host_or_network_without_a_route_is_unreachable(request):
 
 @pytest.fixture(scope="module")
 def full(pg):
-    """Run a server with room for three sessions, one of them a superuser's."""
+    """Run a server whose places are taken, but for four of a superuser's.
+
+    A session that was refused has one of them for a moment still.
+    """
     cluster = Cluster(
         pg.binaries,
         package=pg.package,
-        settings={"max_connections": "4", "superuser_reserved_connections": "1"},
+        settings={"max_connections": "8", "superuser_reserved_connections": "4"},
     )
     with contextlib.ExitStack() as stack:
         stack.callback(cluster.stop)
@@ -279,8 +283,17 @@ def full(pg):
         admin = hold()
         admin.execute("create role joe login")
         admin.execute("create role nobody_more login connection limit 0")
-        hold(), hold()
+        hold(), hold(), hold()
         yield cluster, hold
+
+
+def did(action):
+    """Say whether a server let somebody in."""
+    try:
+        action()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 FULL = row("failed with `FATAL: sorry, too many clients already`")
@@ -295,7 +308,8 @@ def test_a_full_server_and_a_full_role_are_told_from_other_errors(full):
         ("postgres", FULL),
     ):
         if words == FULL:
-            hold()
+            for _ in range(4):
+                eventually(lambda: did(hold), what="a superuser's place is free")
         for driver in ("psycopg2", "psycopg", "pg8000"):
             error = connect(driver, cluster.port, user=role)
             expected = row("SQLSTATE `53300`") if driver == "pg8000" else words

@@ -36,7 +36,7 @@ def test_a_deadline_that_passes_costs_the_one_connection(
             error = first_error(
                 connection.commit if commit else lambda: connection.execute(SELECT)
             )
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 10
         assert other.execute(SELECT).scalar() == 42
     assert decided_by(error) == row("caused by `poolproof.DeadlineExceeded`")
     assert isinstance(error.orig.__cause__, DeadlineExceeded)
@@ -151,8 +151,8 @@ def test_an_ordinary_error_leaves_it_above_suspicion(make_engine, driver):
 def test_an_error_of_the_drivers_own_code_is_suspect(make_engine, events):
     engine = make_engine("pg8000", poolclass=poolproof.Pool)
     with engine.connect() as connection:
-        many = ", ".join(f":p{n}" for n in range(70_000))
-        values = {f"p{n}": n for n in range(70_000)}
+        names = [f"p{n}" for n in range(66_000)]  # more than two bytes can count
+        many, values = ", ".join(f":{name}" for name in names), dict.fromkeys(names, 1)
         statement = sa.text(f"select array[{many}]")
         error = first_error(lambda: connection.execute(statement, values))
         assert entry_of(connection).suspect

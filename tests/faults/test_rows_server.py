@@ -68,10 +68,9 @@ def test_a_timeout_of_the_server_ends_the_session(
         pytest.skip(f"this server knows no {setting}")
     with make_engine("psycopg").connect() as connection:
         pid = backend_of(connection)
-        connection.execute(sa.text(f"set {setting} = 30"))
-        connection.commit()
-        if begins:
-            connection.execute(SELECT)
+        connection.execute(sa.text(f"set {setting} = 30"))  # in a transaction
+        if not begins:
+            connection.commit()
         asking = "select 1 from pg_stat_activity where pid = %s"
         eventually(lambda: not observer.rows(asking, pid), what="the session ends")
         error = first_error(lambda: connection.execute(SELECT))

@@ -42,6 +42,7 @@ def test_child_prunes_and_warms_as_the_parent_does(engine, observer):
         assert keepers() == 0
         assert engine.pool.status().startswith("Pool size: 5  Connections in pool: 0")
         use(engine, 4)
+        eventually(lambda: engine.pool.stats().discarded.get("idle", 0) >= 3)
         eventually(lambda: engine.pool.checkedin() == 1)
         assert keepers() == 1
         discarded = engine.pool.stats().discarded["idle"]

@@ -68,7 +68,7 @@ def test_forks_while_other_threads_are_inside_the_pool(pg_url, driver, make_engi
         thread.start()
     try:
         for _ in range(12):
-            report = run_in_fork(lambda: answers(engine), seconds=15)
+            report = run_in_fork(lambda: answers(engine), seconds=40)
             assert not report.error, report.error
             assert report.result == 0
     finally:
@@ -306,7 +306,7 @@ def test_a_fork_during_another_threads_first_connect(pg_url, driver_name, make_e
     def slow_first_connect(*_):
         if not forked.is_set():
             inside.set()
-            forked.wait(20)
+            forked.wait(50)
 
     event.listen(engine, "connect", slow_first_connect)
     thread = threading.Thread(target=lambda: engine.connect().close())
@@ -319,7 +319,7 @@ def test_a_fork_during_another_threads_first_connect(pg_url, driver_name, make_e
         return wrong, engine.dialect.server_version_info
 
     try:
-        report = run_in_fork(child, seconds=10)
+        report = run_in_fork(child, seconds=40)
     finally:
         forked.set()
         thread.join()
@@ -338,7 +338,7 @@ def test_a_fork_during_the_dialects_initialisation(pg_url, make_engine):
     def slow_initialize(connection):
         if not forked.is_set():
             inside.set()
-            forked.wait(20)
+            forked.wait(50)
         initialize(connection)
 
     engine.dialect.initialize = slow_initialize
@@ -352,7 +352,7 @@ def test_a_fork_during_the_dialects_initialisation(pg_url, make_engine):
         return engine.dialect.server_version_info
 
     try:
-        report = run_in_fork(child, seconds=10)
+        report = run_in_fork(child, seconds=40)
     finally:
         forked.set()
         thread.join()

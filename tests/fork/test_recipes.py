@@ -20,6 +20,7 @@ from sqlalchemy.orm import close_all_sessions, scoped_session, sessionmaker
 
 import poolproof
 from plugins.processes import run_in_fork, run_script
+from plugins.server import DRIVERS
 
 BACKEND = text("select pg_backend_pid()")
 
@@ -391,13 +392,16 @@ print(json.dumps(os.getpid()))
 
 
 @pytest.mark.fork
-@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize(
+    ("driver", "order"),
+    [(DRIVERS[0], "before"), *((name, "after") for name in DRIVERS)],
+)
 def test_dispose_by_register_at_fork_does_no_harm(
     driver, pg_url, table, observer, order
 ):
     """The hook may be registered before poolproof's own, and so run before it."""
     url = pg_url(driver).render_as_string(hide_password=False)
-    done = run_script(AT_FORK, url, table, order)
+    done = run_script(AT_FORK, url, table, order, seconds=50)
     assert (done.returncode, done.stderr) == (0, "")
     parent = json.loads(done.stdout)
     rows = [n for (n,) in observer.rows(f"select n from {table}")]

@@ -36,6 +36,14 @@ def app(pg_url):
             engine.dispose()
 
 
+@pytest.fixture
+def driven(app, pg_url, driver):
+    """Let the application use one driver after the other."""
+    app.config["SQLALCHEMY_DATABASE_URI"] = pg_url(driver)
+    app.config["SQLALCHEMY_BINDS"] = {"reports": pg_url(driver)}
+    return app
+
+
 def installed(app, order="after", **options):
     """Install both extensions in one of the orders; return Flask-SQLAlchemy's."""
     db = SQLAlchemy()
@@ -203,11 +211,11 @@ def with_a_route(app, **options):
     return db
 
 
-def test_an_exhausted_pool_is_answered_with_503_where_that_is_asked_for(app):
-    db = with_a_route(app, answer_503=True, retry_after=4)
-    app.register_error_handler(503, lambda error: ("full", 503, error.get_headers()))
-    client = app.test_client()
-    with app.app_context(), hold_all(db):
+def test_an_exhausted_pool_is_answered_with_503_where_that_is_asked_for(driven):
+    db = with_a_route(driven, answer_503=True, retry_after=4)
+    driven.register_error_handler(503, lambda error: ("full", 503, error.get_headers()))
+    client = driven.test_client()
+    with driven.app_context(), hold_all(db):
         answer = client.get("/")
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "4"
@@ -292,15 +300,15 @@ def test_a_second_call_is_refused(app):
         integration.init_app(app)
 
 
-def test_the_doctor_prints_what_the_pools_see(app, order):
-    url = app.config["SQLALCHEMY_DATABASE_URI"].set(password="secret")  # noqa: S106
-    app.config["SQLALCHEMY_DATABASE_URI"] = url
-    installed(app, order, pool_size=3)
-    done = app.test_cli_runner().invoke(args=["poolproof", "doctor"])
+def test_the_doctor_prints_what_the_pools_see(driven, driver, order):
+    url = driven.config["SQLALCHEMY_DATABASE_URI"].set(password="secret")  # noqa: S106
+    driven.config["SQLALCHEMY_DATABASE_URI"] = url
+    installed(driven, order, pool_size=3)
+    done = driven.test_cli_runner().invoke(args=["poolproof", "doctor"])
     assert done.exit_code == 0, done.output
     for words in (
-        "default: postgresql+psycopg2://",
-        "reports: postgresql+psycopg2://",
+        f"default: postgresql+{driver}://",
+        f"reports: postgresql+{driver}://",
         "pool: poolproof.Pool",
         "size 3, overflow 10",
         "idle 1, in use 0, waiting 0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import struct
 import threading
@@ -10,10 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from plugins.cluster import APPLICATION_NAME
+from plugins.threads import Task, eventually
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import sqlalchemy as sa
+
+    from plugins.server import Observer
 
 
 class Proxy:
@@ -99,6 +105,45 @@ def driver_connections(engine: sa.Engine, count: int) -> list[object]:
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(engine.connect()) for _ in range(count)]
         return [each.connection.driver_connection for each in opened]
+
+
+def struck(
+    observer: Observer, handler: Callable[..., object], action: Callable[[], object]
+) -> BaseException:
+    """Return what *action* raises; a signal comes while a statement of it sleeps.
+
+    Args:
+        observer: Sees when a statement of the tests' sessions sleeps.
+        handler: What the signal calls, in this thread.
+        action: Has the server sleep, for half a second or longer.
+    """
+
+    def sleeping() -> set[tuple[object, ...]]:
+        return set(
+            observer.rows(
+                "select pid, query_start from pg_stat_activity "
+                "where wait_event = 'PgSleep' and application_name = %s",
+                APPLICATION_NAME,
+            )
+        )
+
+    # A server goes on with what an earlier test has interrupted.
+    others = sleeping()
+
+    def strike() -> None:
+        eventually(lambda: sleeping() - others, what="a statement that sleeps")
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
+    before = signal.signal(signal.SIGALRM, handler)  # type: ignore[arg-type]
+    striking = Task(strike)
+    try:
+        action()
+    except BaseException as error:
+        return error
+    finally:
+        striking.result()
+        signal.signal(signal.SIGALRM, before)
+    pytest.fail("nothing was raised")
 
 
 def first_error(action: Callable[[], object]) -> BaseException:

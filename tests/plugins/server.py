@@ -65,16 +65,20 @@ class Observer:
         )
         return [pid for (pid,) in found]
 
+    def end(self, pid: int, *, seconds: float = 10.0) -> bool:
+        """End one session, which may have ended already; say whether it was there."""
+        return bool(
+            self.value("select pg_terminate_backend(%s, %s)", pid, int(seconds * 1000))
+        )
+
     def terminate(self, pid: int, *, seconds: float = 10.0) -> None:
-        """End one session; return when it is gone.
+        """End one session, which is there; return when it is gone.
 
         Args:
             pid: The backend's process id.
             seconds: How long to wait for it to go.
         """
-        gone = self.value(
-            "select pg_terminate_backend(%s, %s)", pid, int(seconds * 1000)
-        )
+        gone = self.end(pid, seconds=seconds)
         assert gone, f"backend {pid} did not end within {seconds} s"
 
     def wait_for_backends(self, count: int, *, seconds: float = 10.0) -> list[int]:

@@ -1,4 +1,4 @@
-"""Messages of PostgreSQL's protocol, made by hand; waiting for some; a stopwatch."""
+"""What tests of looks and deadlines share: messages made by hand, a stopwatch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import select
 import time
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import text
+
+import poolproof
 from poolproof import sockets
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
     from typing_extensions import Self
 
 
@@ -29,6 +33,20 @@ def answer(value: str) -> bytes:
     )
 
 
+def backend(engine: Engine) -> int:
+    """Return which session of the server an engine talks to."""
+    with engine.connect() as connection:
+        return int(connection.scalar(text("select pg_backend_pid()")))
+
+
+def deadline_in(error: BaseException | None) -> poolproof.DeadlineExceeded:
+    """Return the deadline that the chain of causes ends in."""
+    while error is not None and not isinstance(error, poolproof.DeadlineExceeded):
+        error = error.__cause__
+    assert error is not None
+    return error
+
+
 def await_message(connection: Any) -> None:
     """Wait until something from the server lies unread in a driver's connection.
 
@@ -36,6 +54,11 @@ def await_message(connection: Any) -> None:
     """
     readable, _, _ = select.select([sockets.descriptor(connection)], [], [], 10)
     assert readable, "the server sent nothing"
+
+
+# Seconds, more than any bound that a test gives and what a busy machine adds to it, and
+# less than what it would take otherwise.
+SOON = 10.0
 
 
 class Stopwatch:

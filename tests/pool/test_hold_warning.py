@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 import weakref
@@ -34,7 +35,8 @@ def test_difference_long_hold_is_logged_once_with_who_and_where(make_pool, caplo
     eventually(lambda: warnings(caplog))
     time.sleep(0.3)
     (text,) = warnings(caplog)
-    assert f"{threading.current_thread().name} of process {os.getpid()} for 0." in text
+    holder = f"{threading.current_thread().name} of process {os.getpid()}"
+    assert re.search(rf"{holder} for \d+\.", text)
     assert "in take_for_the_report\n    return pool.connect()" in text
     assert __file__ in text
     assert text.endswith("return pool.connect()")  # no frame of the pool's own
@@ -59,11 +61,11 @@ def test_difference_each_checkout_is_warned_of_anew(make_pool, caplog):
 
 
 def test_difference_those_that_return_in_time_are_not_mentioned(make_pool, caplog):
-    pool = make_pool(hold_warning=0.2)
-    for _ in range(30):
+    pool = make_pool(hold_warning=1.5)
+    for _ in range(10):
         with pool.connect():
             time.sleep(0.01)
-    time.sleep(0.3)
+    time.sleep(1.6)
     assert not warnings(caplog)
 
 
@@ -86,7 +88,7 @@ def test_difference_warning_comes_in_time_beside_later_dates(make_pool, caplog):
     began = time.monotonic()
     with pool.connect():
         eventually(lambda: warnings(caplog))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10  # not the 600 s after which it looks anyway
 
 
 def test_difference_entry_forgets_the_checkout_at_its_return(make_pool):

@@ -10,6 +10,7 @@ from sqlalchemy import event, text
 
 import poolproof
 from plugins.processes import run_script
+from plugins.server import DRIVERS
 from plugins.threads import Task, eventually
 
 pytestmark = pytest.mark.difference
@@ -40,8 +41,7 @@ def use(engine, count=1):
 def test_difference_sessions_that_rest_too_long_end_in_order(make, observer):
     engine = make(max_idle=0.3)
     before = observer.value("select sessions_abandoned from pg_stat_database_abandoned")
-    use(engine, 3)
-    assert len(observer.backends()) == 3
+    assert len(set(use(engine, 3))) == 3
     assert observer.wait_for_backends(0) == []
     # The drivers said goodbye: the server does not count these as lost.
     observer.rows("select pg_stat_clear_snapshot()")
@@ -74,7 +74,8 @@ def test_difference_sessions_are_ready_after_the_first_use(make, observer):
     assert observer.backends() == []
     with engine.connect() as connection:
         connection.scalar(BACKEND)
-        assert len(observer.wait_for_backends(4)) == 4
+        eventually(lambda: engine.pool.checkedin() == 3)
+        assert len(observer.backends()) == 4
     ready = set(observer.backends())
     assert set(use(engine, 3)) <= ready
 
@@ -84,15 +85,15 @@ def test_difference_lifetime_replaces_sessions_that_rest(make, observer):
     use(engine)
     first = set(observer.backends())
     eventually(lambda: observer.backends() and not first & set(observer.backends()))
-    assert engine.pool.stats().discarded["lifetime"] >= 1
+    eventually(lambda: engine.pool.stats().discarded.get("lifetime"))
 
 
 def test_difference_session_that_was_terminated_at_rest_is_none_of_the_keepers_trouble(
     make, observer, caplog
 ):
-    engine = make(max_idle=0.3)
+    engine = make(max_idle=0.5)
     for pid in use(engine, 2):
-        observer.terminate(pid)
+        observer.end(pid)  # unless it has rested too long by now
     eventually(lambda: engine.pool.checkedin() == 0)
     engine.dispose()
     use(engine)
@@ -102,7 +103,16 @@ def test_difference_many_threads_work_beside_the_keeper(make, observer):
     engine = make(
         pool_size=3, max_overflow=2, min_idle=2, max_idle=0.01, max_lifetime=1.0
     )
-    stop_at = time.monotonic() + 3
+    # From the pool's side: a session that has been ended may be seen for a while.
+    are_open, most = set(), []
+
+    def open_one(connection, _entry):
+        are_open.add(id(connection))
+        most.append(len(are_open))
+
+    event.listen(engine, "connect", open_one)
+    event.listen(engine, "close", lambda one, _entry: are_open.discard(id(one)))
+    stop_at = time.monotonic() + 1.5
 
     def work(name):
         done = 0
@@ -119,14 +129,9 @@ def test_difference_many_threads_work_beside_the_keeper(make, observer):
         return done
 
     tasks = [Task(work, name) for name in range(16)]
-    most = 0
-    while time.monotonic() < stop_at:
-        most = max(most, len(observer.backends()))
-        time.sleep(0.01)
-    assert all(task.result(30) > 5 for task in tasks)
+    assert all(task.result(30) > 2 for task in tasks)
     eventually(lambda: engine.pool.checkedout() == 0)  # the keeper has its turns
-    # A session that is ended may still be seen for a moment beside its successor.
-    assert most <= 5 + 2
+    assert max(most) <= 5
     assert sum(engine.pool.stats().discarded.values()) > 0
     assert len(observer.wait_for_backends(2)) == 2
 
@@ -187,7 +192,16 @@ atexit.register(use, 1)
 }
 
 
-@pytest.mark.parametrize("end", ENDS)
+# How each driver closes, and each place of the keeper with one of them.
+ENDINGS = [
+    (name, end)
+    for name in DRIVERS
+    for end in ENDS
+    if name == DRIVERS[0] or end in {"while the keeper sleeps", "by an error"}
+]
+
+
+@pytest.mark.parametrize(("driver", "end"), ENDINGS)
 def test_difference_interpreter_ends_in_silence(pg_url, driver, end):
     url = pg_url(driver).render_as_string(hide_password=False)
     began = time.monotonic()
@@ -208,10 +222,11 @@ def use(count):
 """
         + ENDS[end],
         url,
+        seconds=55,
         warnings="ignore",
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 50  # what it waits for would take 60 s
 
 
 # --- gevent ---------------------------------------------------------------------------
@@ -232,16 +247,13 @@ import poolproof
 logging.basicConfig(stream=sys.stdout, format="%(message).20s")
 engine = create_engine(sys.argv[1], poolclass=poolproof.Pool, max_idle=0.2, min_idle=2,
                        max_lifetime=1.0, hold_warning=0.3, pool_timeout=10)
-longest = 0.0
+ticks = 0
 
 def watch():
-    global longest
-    before = time.monotonic()
+    global ticks
     while True:
         gevent.sleep(0.001)
-        now = time.monotonic()
-        longest = max(longest, now - before)
-        before = now
+        ticks += 1
 
 watcher = gevent.spawn(watch)
 
@@ -259,7 +271,9 @@ gevent.joinall([gevent.spawn(use, 0.05) for _ in range(5)], raise_error=True)
 wait_for(lambda: engine.pool.checkedin() == 2)
 threads = monkey.get_original("threading", "_active")
 assert len(threads) <= 2, threads
+before = ticks
 use(0.5)  # a warning
+assert ticks - before > 10, ticks - before
 print(engine.pool.stats().discarded["idle"] > 0)
 pid = os.fork()
 if pid == 0:
@@ -272,11 +286,12 @@ if pid == 0:
 assert os.waitpid(pid, 0)[1] == 0
 wait_for(lambda: engine.pool.checkedin() == 2)
 engine.dispose()
-assert longest < 1, longest
+assert ticks > 50, ticks
 """,
         url,
         warnings="ignore",
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stderr == ""
-    assert done.stdout.split("\n") == ["Connection <pg8000.l", "True", ""]
+    # One warning at the least: on a busy machine others hold on for long as well.
+    assert set(done.stdout.split("\n")) == {"Connection <pg8000.l", "True", ""}

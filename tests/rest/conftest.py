@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,29 +19,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from poolproof.drill.proxy import Link
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let pg8000 leave the socket of a broken connection to the garbage collector.
-
-    Its `close` never closes the buffered file that it made of the socket.
-    """
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents and "pg8000" in item.name:
-            item.add_marker(
-                pytest.mark.filterwarnings(
-                    "ignore::pytest.PytestUnraisableExceptionWarning"
-                )
-            )
-
-
-@pytest.fixture(autouse=True)
-def _collected(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Collect what pg8000 leaves within the test, not in whichever comes next."""
-    yield
-    if "pg8000" in request.node.name:
-        gc.collect()
 
 
 @pytest.fixture(autouse=True)

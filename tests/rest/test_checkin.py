@@ -8,14 +8,9 @@ import pytest
 from sqlalchemy import event, exc, text
 
 import poolproof
-from plugins.wire import answer
+from plugins.wire import answer, backend
 
 BACKEND = text("select pg_backend_pid()")
-
-
-def backend(engine) -> int:
-    with engine.connect() as connection:
-        return connection.scalar(BACKEND)
 
 
 def test_healthy_connection_is_kept(make_engine, pg_url, driver):

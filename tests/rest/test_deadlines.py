@@ -9,23 +9,10 @@ import pytest
 from sqlalchemy import event, exc, text
 
 import poolproof
-from plugins.threads import Task
-from plugins.wire import Stopwatch
+from plugins.threads import Task, eventually
+from plugins.wire import SOON, Stopwatch, backend, deadline_in
 
 BACKEND = text("select pg_backend_pid()")
-
-
-def backend(engine) -> int:
-    with engine.connect() as connection:
-        return connection.scalar(BACKEND)
-
-
-def deadline_in(error: BaseException | None) -> poolproof.DeadlineExceeded:
-    """Return the deadline that the chain of causes ends in."""
-    while error is not None and not isinstance(error, poolproof.DeadlineExceeded):
-        error = error.__cause__
-    assert error is not None
-    return error
 
 
 def test_rollback_of_a_silent_server_ends_in_time(proxied, link):
@@ -35,7 +22,7 @@ def test_rollback_of_a_silent_server_ends_in_time(proxied, link):
     link().stall()
     with Stopwatch() as watch, pytest.raises(exc.DBAPIError) as caught:
         connection.rollback()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     assert caught.value.connection_invalidated
     passed = deadline_in(caught.value)
     assert (passed.step, passed.limit, passed.backend_pid) == ("rollback", 0.3, pid)
@@ -50,7 +37,7 @@ def test_check_in_of_a_silent_session_ends_in_time(proxied, link, caplog):
     link().stall()
     with Stopwatch() as watch:
         raw.close()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     assert engine.pool.stats().discarded == {"rollback_timeout": 1}
     assert "Exception during reset" in caplog.text  # SQLAlchemy's own word for it
     assert engine.pool.checkedout() == 0
@@ -63,13 +50,13 @@ def test_commit_at_the_return_is_bounded(proxied, link):
     link().stall()
     with Stopwatch() as watch:
         raw.close()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     assert engine.pool.stats().discarded == {"reset_timeout": 1}
     assert engine.pool.checkedout() == 0
 
 
 def test_listener_of_reset_is_bounded(proxied, link):
-    engine = proxied(reset_timeout=0.3)
+    engine = proxied(reset_timeout=1)
 
     @event.listens_for(engine, "reset")
     def discard_all(connection, *_):
@@ -81,7 +68,7 @@ def test_listener_of_reset_is_bounded(proxied, link):
     link().stall()
     with Stopwatch() as watch:
         raw.close()
-    assert 0.3 <= watch.seconds < 3
+    assert 1 <= watch.seconds < SOON
     assert engine.pool.stats().discarded == {"reset_timeout": 1}
 
 
@@ -95,7 +82,7 @@ def test_pool_with_listeners_of_reset_is_recreated_with_one_bound(proxied):
 
 
 def test_listener_of_connect_is_bounded_by_the_checkout(proxied, proxy, link, driver):
-    engine = proxied(pool_timeout=0.2, checkout_timeout=0.6)
+    engine = proxied(pool_timeout=0.2, checkout_timeout=2)
     backend(engine)
     engine.dispose()
 
@@ -106,9 +93,9 @@ def test_listener_of_connect_is_bounded_by_the_checkout(proxied, proxy, link, dr
 
     with Stopwatch() as watch, pytest.raises((exc.DBAPIError, OSError)) as caught:
         engine.connect()
-    assert 0.6 <= watch.seconds < 3
+    assert 2 <= watch.seconds < SOON
     passed = deadline_in(getattr(caught.value, "orig", None) or caught.value)
-    assert (passed.step, passed.limit) == ("checkout", 0.6)
+    assert (passed.step, passed.limit) == ("checkout", 2)
     event.remove(engine, "connect", ask)
     proxy.resume()
     assert engine.pool.checkedout() == 0
@@ -120,37 +107,37 @@ def test_waiting_ends_with_the_checkout_when_that_is_earlier(make_engine, pg_url
     held = engine.connect()
     with Stopwatch() as watch, pytest.raises(poolproof.PoolTimeout):
         engine.connect()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     held.close()
 
 
 def test_connection_held_too_long_is_shut(make_engine, pg_url, driver, observer):
-    engine = make_engine(pg_url(driver), hold_timeout=0.3)
+    engine = make_engine(pg_url(driver), hold_timeout=1)
     connection = engine.connect()
     pid = connection.scalar(BACKEND)
     with Stopwatch() as watch, pytest.raises(exc.DBAPIError) as caught:
         connection.execute(text("select pg_sleep(20)"))
-    assert watch.seconds < 3
+    assert watch.seconds < SOON
     passed = deadline_in(caught.value)
-    assert (passed.step, passed.limit, passed.backend_pid) == ("hold", 0.3, pid)
+    assert (passed.step, passed.limit, passed.backend_pid) == ("hold", 1, pid)
     connection.close()
     assert engine.pool.stats().discarded == {"hold_timeout": 1}
     assert backend(engine) != pid
 
 
 def test_holding_is_counted_anew_for_each_holder(make_engine, pg_url, driver):
-    engine = make_engine(pg_url(driver), hold_timeout=0.5)
+    engine = make_engine(pg_url(driver), hold_timeout=1.5)
     first = backend(engine)
     for _ in range(4):
         with engine.connect() as connection:
-            connection.execute(text("select pg_sleep(0.2)"))
+            connection.execute(text("select pg_sleep(0.5)"))
     assert backend(engine) == first
 
 
 def test_rest_is_not_counted_as_holding(make_engine, pg_url, driver):
-    engine = make_engine(pg_url(driver), hold_timeout=0.3)
+    engine = make_engine(pg_url(driver), hold_timeout=1)
     first = backend(engine)
-    threading.Event().wait(0.6)
+    threading.Event().wait(1.2)
     assert backend(engine) == first
     assert engine.pool.stats().discarded == {}
 
@@ -166,7 +153,7 @@ def test_shut_socket_that_nobody_used_is_found_at_the_return(make_engine, pg_url
 def test_slow_but_healthy_work_is_left_alone(make_engine, pg_url, driver):
     """The bound of a checkout ends with it, also where it has connected."""
     engine = make_engine(
-        pg_url(driver), ping_timeout=0.5, reset_timeout=0.5, checkout_timeout=2.0
+        pg_url(driver), ping_timeout=1, reset_timeout=1, checkout_timeout=2
     )
     with engine.connect() as connection:
         connection.execute(text("select pg_sleep(2.1)"))
@@ -175,7 +162,7 @@ def test_slow_but_healthy_work_is_left_alone(make_engine, pg_url, driver):
 
 
 def test_many_stalled_sessions_end_together(proxied, proxy):
-    engine = proxied(pool_size=8, reset_timeout=0.4)
+    engine = proxied(pool_size=8, reset_timeout=1)
     connections = [engine.connect() for _ in range(8)]
     for one in connections:
         one.scalar(BACKEND)
@@ -189,7 +176,7 @@ def test_many_stalled_sessions_end_together(proxied, proxy):
     with Stopwatch() as watch:
         for task in [Task(end, one) for one in connections]:
             task.result()
-    assert watch.seconds < 3
+    assert watch.seconds < SOON
     proxy.resume()
     for _ in range(8):
         assert backend(engine)
@@ -207,7 +194,7 @@ def test_commit_of_a_silent_server_is_bounded_by_a_block(proxied, link):
         poolproof.deadline(0.3),
     ):
         connection.commit()
-    assert watch.seconds < 3
+    assert watch.seconds < SOON
     assert deadline_in(caught.value).step == "deadline"
     assert poolproof.classify(caught.value).outcome == "unknown"
     connection.close()
@@ -220,3 +207,21 @@ def test_reason_survives_pickling():
     assert "raise ping_timeout" in str(error)
     assert "backend pid 123" in str(error)
     assert isinstance(error, TimeoutError)
+
+
+@pytest.mark.timing
+def test_calls_that_hang_return_within_a_twentieth_of_a_second(proxied, link):
+    """Half of them: now and then the machine has something else to do."""
+    engine = proxied(reset_timeout=0.2)
+    late = []
+    for _ in range(7):
+        raw = engine.raw_connection()
+        raw.cursor().execute("select 1")
+        one = link()
+        one.stall()
+        with Stopwatch() as watch:
+            raw.close()
+        late.append(watch.seconds - 0.2)
+        one.cut()
+        eventually(lambda one=one: not one.alive, what="the end of the old link")
+    assert sorted(late)[3] < 0.05, late

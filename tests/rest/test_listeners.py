@@ -9,23 +9,10 @@ import pytest
 from sqlalchemy import event, exc, text
 
 import poolproof
-from plugins.wire import Stopwatch
+from plugins.wire import SOON, Stopwatch, backend, deadline_in
 
 BACKEND = text("select pg_backend_pid()")
 ONE = "select 1"
-
-
-def backend(engine) -> int:
-    with engine.connect() as connection:
-        return connection.scalar(BACKEND)
-
-
-def deadline_in(error: BaseException | None) -> poolproof.DeadlineExceeded:
-    """Return the deadline that the chain of causes ends in."""
-    while error is not None and not isinstance(error, poolproof.DeadlineExceeded):
-        error = error.__cause__
-    assert error is not None
-    return error
 
 
 def resume_in(seconds: float, proxy) -> threading.Timer:
@@ -38,29 +25,17 @@ def resume_in(seconds: float, proxy) -> threading.Timer:
 @pytest.fixture(autouse=True)
 def _waits_end(proxy):
     """Let a call that nothing bounds fail its test, and not wait for ever."""
-    rescue = resume_in(4, proxy)
+    rescue = resume_in(SOON + 5, proxy)
     yield
     rescue.cancel()
 
 
-def test_commit_at_check_in_ends_in_time(proxied, link):
-    engine = proxied(reset_timeout=0.3, pool_reset_on_return="commit")
-    raw = engine.raw_connection()
-    raw.cursor().execute(ONE)
-    link().stall()
-    with Stopwatch() as watch:
-        raw.close()
-    assert 0.3 <= watch.seconds < 3
-    assert engine.pool.stats().discarded == {"reset_timeout": 1}
-    assert engine.pool.checkedout() == 0
-
-
 def test_commit_of_the_caller_is_not_bounded_by_the_reset(proxied, link, proxy):
-    engine = proxied(reset_timeout=0.2, pool_reset_on_return="commit")
+    engine = proxied(reset_timeout=1, pool_reset_on_return="commit")
     with engine.connect() as connection:
         connection.scalar(BACKEND)
         link().stall()
-        resume_in(0.6, proxy)
+        resume_in(1.3, proxy)
         connection.commit()
     assert engine.pool.stats().discarded == {}
 
@@ -79,7 +54,7 @@ def test_listener_of_reset_ends_in_time(proxied, link):
     link().stall()
     with Stopwatch() as watch:
         raw.close()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     assert engine.pool.stats().discarded == {"reset_timeout": 1}
     assert engine.pool.checkedout() == 0
 
@@ -87,7 +62,7 @@ def test_listener_of_reset_ends_in_time(proxied, link):
 def test_listener_of_reset_leaves_a_healthy_connection_in_the_pool(
     make_engine, pg_url, driver
 ):
-    engine = make_engine(pg_url(driver), reset_timeout=0.3, hold_timeout=20)
+    engine = make_engine(pg_url(driver), reset_timeout=1, hold_timeout=20)
 
     @event.listens_for(engine, "reset")
     def reset(connection, _record, _state):
@@ -95,10 +70,10 @@ def test_listener_of_reset_leaves_a_healthy_connection_in_the_pool(
         connection.rollback()
 
     first = backend(engine)
-    for _ in range(3):
+    for _ in range(2):
         with engine.connect() as connection:
             assert connection.scalar(BACKEND) == first
-            connection.execute(text("select pg_sleep(0.4)"))
+            connection.execute(text("select pg_sleep(1.2)"))
     assert engine.pool.stats().discarded == {}
 
 
@@ -114,7 +89,7 @@ def test_listener_of_checkin_ends_in_time(proxied, link):
     link().stall()
     with Stopwatch() as watch, pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's own
         raw.close()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     assert deadline_in(caught.value).step == "reset"
     assert engine.pool.checkedout() == 0
 
@@ -127,7 +102,7 @@ def test_isolation_level_is_put_back_in_time(proxied, link):
     link().stall()
     with Stopwatch() as watch, contextlib.suppress(Exception):
         connection.close()
-    assert watch.seconds < 3
+    assert watch.seconds < SOON
     assert engine.pool.checkedout() == 0
 
 
@@ -139,7 +114,7 @@ def test_two_phase_transaction_ends_in_time_at_check_in(proxied, link):
     link().stall()
     with Stopwatch() as watch, contextlib.suppress(exc.DBAPIError):
         connection.close()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     assert engine.pool.checkedout() == 0
 
 
@@ -152,7 +127,7 @@ def test_rollback_to_a_savepoint_ends_in_time(proxied, link):
     link().stall()
     with Stopwatch() as watch, pytest.raises(exc.DBAPIError) as caught:
         nested.rollback()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
     assert deadline_in(caught.value).step == "rollback"
     connection.close()
 
@@ -165,11 +140,11 @@ def test_check_in_of_a_detached_connection_ends_in_time(proxied, link):
     link().stall()
     with Stopwatch() as watch:
         raw.close()
-    assert 0.3 <= watch.seconds < 3
+    assert 0.3 <= watch.seconds < SOON
 
 
 def test_listener_of_checkout_is_bounded_by_the_checkout(proxied, link):
-    engine = proxied(pool_timeout=0.2, checkout_timeout=0.6, ping_idle_after=60)
+    engine = proxied(pool_timeout=0.2, checkout_timeout=2, ping_idle_after=60)
     backend(engine)
 
     @event.listens_for(engine, "checkout")
@@ -180,11 +155,11 @@ def test_listener_of_checkout_is_bounded_by_the_checkout(proxied, link):
     stalled = [link().stall()]
     with Stopwatch() as watch, pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's own
         engine.connect()
-    assert 0.5 <= watch.seconds < 3
+    assert 1.9 <= watch.seconds < SOON
     error = caught.value
     passed = deadline_in(getattr(error, "orig", None) or error)
     assert passed.step in {"checkout", "ping"}  # pg8000 is asked before
-    assert passed.limit == pytest.approx(0.6, abs=0.01)
+    assert passed.limit == pytest.approx(2, abs=0.1)
     assert engine.pool.checkedout() == 0
     stalled.clear()
     assert backend(engine)
@@ -201,24 +176,24 @@ def test_listener_of_checkout_is_bounded_by_a_block(proxied, link):
     link().stall()
     with Stopwatch() as watch, poolproof.deadline(0.4), contextlib.suppress(Exception):
         engine.connect()
-    assert watch.seconds < 3
+    assert watch.seconds < SOON
     assert engine.pool.checkedout() == 0
 
 
 def test_connection_that_a_listener_of_checkout_uses_is_free_for_its_caller(
     make_engine, pg_url, driver
 ):
-    engine = make_engine(pg_url(driver), pool_timeout=0.2, checkout_timeout=0.5)
+    engine = make_engine(pg_url(driver), pool_timeout=0.2, checkout_timeout=1)
     event.listen(engine, "checkout", lambda one, *_: one.cursor().execute(ONE))
     for _ in range(2):
         with engine.connect() as connection:
-            connection.execute(text("select pg_sleep(0.7)"))
+            connection.execute(text("select pg_sleep(1.2)"))
     assert engine.pool.stats().discarded == {}
 
 
 def test_connection_whose_bound_passed_unseen_is_not_lent(proxied, proxy):
     """A listener that swallows the error of its query hides that the socket is shut."""
-    engine = proxied(pool_timeout=0.2, checkout_timeout=0.6)
+    engine = proxied(pool_timeout=0.2, checkout_timeout=2)
     backend(engine)
     engine.dispose()
 

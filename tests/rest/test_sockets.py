@@ -261,7 +261,7 @@ def test_duplicate_is_not_given_to_programs(make_engine, pg_url, driver):
 def test_foreign_file_with_the_number_of_a_closed_connection_is_left_alone(
     make_engine, pg_url, driver, kind
 ):
-    engine = make_engine(pg_url(driver), hold_timeout=0.3, reset_timeout=0.3)
+    engine = make_engine(pg_url(driver), hold_timeout=1, reset_timeout=1)
     raw = engine.raw_connection()
     number = sockets.descriptor(raw.dbapi_connection)
     raw.dbapi_connection.close()  # behind the pool's back
@@ -281,7 +281,7 @@ def test_foreign_file_with_the_number_of_a_closed_connection_is_left_alone(
         report = run_in_fork(child)
         report.assert_silent()
         assert report.result is True
-        time.sleep(0.5)  # the deadline passes
+        time.sleep(1.2)  # the deadline passes
         raw.close()
         assert os.fstat(number).st_ino == before.st_ino
         assert os.write(number, b"still here") == 10

@@ -93,6 +93,11 @@ def test_what_the_crate_may_do_is_not_reported(tmp_path: Path) -> None:
         ("pool.py", "def f():\n    import poolproof.cli.app\n", "poolproof.cli"),
         ("errors.py", "from poolproof.pool import Pool\n", "poolproof.pool"),
         ("cli/app.py", "from poolproof.integrations import flask\n", "integrations"),
+        (
+            "drill/stage.py",
+            "from poolproof.integrations import flask\n",
+            "integrations",
+        ),
         ("novel.py", "from poolproof.pool import Pool\n", "novel has no layer"),
     ],
 )
@@ -113,6 +118,7 @@ def test_what_the_package_may_do_is_not_reported(tmp_path: Path) -> None:
             "    from poolproof.pool import Pool\n"
         ),
         "cli/app.py": "from poolproof.drill import run\nfrom poolproof import Pool\n",
+        "drill/services/shop.py": "from poolproof.integrations.flask import init_app\n",
     }
     inside = {f"python/poolproof/{name}": text for name, text in files.items()}
     assert breaches(tmp_path, inside) == []

@@ -6,19 +6,25 @@ import dataclasses
 import pickle
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import create_engine, exc, text
 from typing_extensions import assert_type
 
 import poolproof
 import poolproof.auto
+from poolproof.integrations import celery as poolproof_celery
+from poolproof.integrations import flask as flask_integration
+from poolproof.integrations import gunicorn as gunicorn_hooks
+from poolproof.integrations import luigi as poolproof_luigi
 from poolproof.plugin import Plugin
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from flask import Flask
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.orm import Session, scoped_session
     from sqlalchemy.pool import PoolProxiedConnection
 
 URL = "postgresql+psycopg2://app@db/app"
@@ -224,3 +230,111 @@ def by_environment() -> bool:
 
 def by_plugin() -> type[Plugin]:
     return Plugin
+
+
+def repeated(engine: Engine, db: object) -> int:
+    def unit(connection: Connection) -> int:
+        return int(connection.closed)
+
+    assert_type(poolproof.run_transaction(engine, unit), int)
+    poolproof.run_transaction(
+        db,
+        unit,
+        attempts=3,
+        deadline=2.5,
+        backoff=poolproof.Backoff(first=0.1, most=1),
+        isolation_level="SERIALIZABLE",
+        verify_commit=True,
+        idempotent=False,
+        also=[poolproof.Fault.LOCK_TIMEOUT],
+    )
+
+    @poolproof.retry(on=(poolproof.Fault.DEADLOCK, OSError), attempts=2, deadline=1)
+    def again(n: int) -> str:
+        return str(n)
+
+    assert_type(again(1), str)
+    for attempt in poolproof.attempts(on=OSError, unit="a block"):
+        with attempt:
+            return attempt.number
+    return 0
+
+
+async def repeated_async(engine: AsyncEngine) -> int:
+    async def unit(connection: AsyncConnection) -> int:
+        return connection.sync_connection is not None
+
+    return await poolproof.run_transaction_async(engine, unit)
+
+
+def attempted() -> None:
+    def told(event: poolproof.AttemptEvent) -> None:
+        assert_type(event.unit, str)
+        assert_type(event.attempt, int)
+        assert_type(event.attempts, int)
+        assert_type(event.verdict, poolproof.Verdict | None)
+        assert_type(event.error, BaseException | None)
+        assert_type(event.elapsed, float)
+        assert_type(event.sleep, float | None)
+
+    assert_type(poolproof.on_attempt(told), Callable[[], None])
+
+
+def unknown(error: poolproof.CommitOutcomeUnknown) -> int | None:
+    general: exc.SQLAlchemyError = error
+    assert_type(error.unit, str)
+    assert_type(error.elapsed, float)
+    return error.xid if general is error else None
+
+
+def in_flask(app: Flask, engine: Engine, session: scoped_session[Session]) -> None:
+    flask_integration.init_app(app)
+    flask_integration.init_app(app, engine, pool_size=5, answer_503=True)
+    flask_integration.init_app(app, [engine, session], retry_after=2)
+
+
+def in_gunicorn(server: Any, worker: Any) -> None:
+    gunicorn_hooks.when_ready(server)
+    gunicorn_hooks.post_fork(server, worker)
+    gunicorn_hooks.post_worker_init(worker)
+    gunicorn_hooks.worker_abort(worker)
+    gunicorn_hooks.worker_exit(server, worker)
+
+
+def pipeline(engine: Engine, connection: Connection, session: Session) -> bool:
+    poolproof_luigi.install(engine)
+    target = poolproof_luigi.PoolproofTarget(
+        engine, "load-1", "orders", marker_table="marker", within_s=5.0
+    )
+    target.touch()
+    target.touch(connection)
+    target.touch(session)
+    return target.exists()
+
+
+def stopped(engine: Engine) -> tuple[str, float]:
+    flag = poolproof_luigi.StopFlag(
+        engine,
+        text("select :stop"),
+        {"stop": True},
+        within_s=2,
+        every_s=0,
+        unreachable_s=None,
+    )
+    assert_type(flag.is_set(), bool)
+    assert_type(flag.reason, Literal["asked", "set", "unreachable"] | None)
+    assert_type(flag.silent_s, float)
+    flag.set()
+    try:
+        flag.check()
+    except poolproof_luigi.StopRequested as wish:
+        return wish.reason, wish.silent_s
+    return "", 0.0
+
+
+def celery(app: Any, engine: Engine, session: scoped_session[Session]) -> None:
+    poolproof_celery.install(app)
+    poolproof_celery.install(app, engine=engine)
+    poolproof_celery.install(app, session=session, engine=[engine], naming="worker")
+    poolproof_celery.install(app, naming=None)
+    assert_type(poolproof_celery.install(app, naming="task"), None)

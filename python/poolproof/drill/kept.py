@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from poolproof.drill.errors import SetupError
+from poolproof.drill.started import Started
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
 _ANSWER_S: Final = 120.0
 _STOP_S: Final = 20.0
 
 
-class Kept:
+class Kept(Started):
     """A server that a keeper owns; a context manager.
 
     Args:
@@ -130,14 +129,3 @@ class Kept:
             keeper.wait()
         if keeper.stdout is not None:
             keeper.stdout.close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()

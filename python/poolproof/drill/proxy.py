@@ -16,9 +16,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from types import TracebackType
+from poolproof.drill.started import Started
 
+if TYPE_CHECKING:
     from typing_extensions import Self
 
     from poolproof.drill.target import Address
@@ -43,6 +43,7 @@ class Pump(threading.Thread):
         self._open.set()
         self._before = b""
         self._after = b""
+        self._mark = b""
 
     def run(self) -> None:
         """Forward until the source ends, then let the sink know."""
@@ -56,8 +57,13 @@ class Pump(threading.Thread):
         """Take what the source sends, and pass nothing on until `resume`."""
         self._open.clear()
 
+    def stall_at(self, mark: bytes) -> None:
+        """Hold everything back from the piece that has these bytes in it."""
+        self._mark = mark
+
     def resume(self) -> None:
         """Pass on what was held back, and go on."""
+        self._mark = b""
         self._open.set()
 
     def precede(self, data: bytes) -> None:
@@ -70,6 +76,8 @@ class Pump(threading.Thread):
 
     def forward(self, data: bytes) -> None:
         """Pass on what the source sent, when and how the commands say."""
+        if self._mark and self._mark in data:
+            self._open.clear()
         self._open.wait()
         before, self._before = self._before, b""
         after = b""
@@ -155,6 +163,18 @@ class Link:
         self._up.stall()
         self._down.stall()
 
+    def stall_questions(self) -> None:
+        """Deliver nothing any more of what the client sends."""
+        self._up.stall()
+
+    def stall_answers(self, mark: bytes) -> None:
+        """Deliver nothing any more of what the server sends, from these bytes on.
+
+        Args:
+            mark: Bytes of one message, such as the end of a command's answer.
+        """
+        self._down.stall_at(mark)
+
     def resume(self) -> None:
         """Deliver what was held back by `stall`, late, and go on as before."""
         self._up.resume()
@@ -177,7 +197,7 @@ class Link:
         self._server.close()
 
 
-class Proxy:
+class Proxy(Started):
     """Listens on a loopback port and forwards each connection to a server.
 
     Example:
@@ -295,14 +315,3 @@ class Proxy:
             links, self._links = self._links, []
         for link in links:
             link.close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()

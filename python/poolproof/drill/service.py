@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from poolproof.drill.errors import SetupError
-from poolproof.drill.incidents.base import Measure, Outcome
+from poolproof.drill.incident import Measure, Outcome
 from poolproof.drill.stage import Stage
 from poolproof.drill.target import Target
 from poolproof.drill.traffic import pick
@@ -59,6 +60,9 @@ class Book:
     failed: list[str] = field(default_factory=list)
     """Errors of pieces of work that should have gone well."""
 
+    unknown: list[str] = field(default_factory=list)
+    """Ids of rows of which nobody said what became: neither lost nor too many."""
+
     hangs: int = 0
     """Pieces of work that nothing was heard of."""
 
@@ -72,6 +76,7 @@ class ServiceOutcome(Outcome):
     wrong: int
     lost: int
     ghosts: int
+    unknown: int
     hangs: int
     sessions: int
     beyond: int
@@ -84,6 +89,7 @@ MEASURES: Final = (
     Measure("wrong", "wrong results", is_fault=True),
     Measure("lost", "lost commits", is_fault=True),
     Measure("ghosts", "uncommitted rows kept", is_fault=True),
+    Measure("unknown", "cut off, and unknown"),
     Measure("hangs", "hangs", is_fault=True),
     Measure("sessions", "sessions at most", over="worst"),
     Measure("beyond", "sessions beyond what the pools may have", is_fault=True),
@@ -103,13 +109,14 @@ def settle(stage: Stage, book: Book, crowd: Crowd, *, allowed: int) -> ServiceOu
     """
     left = crowd.left()
     present = stage.present([*book.committed, *book.never])
-    kinds = (book.committed, book.never, book.failed)
+    kinds = (book.committed, book.never, book.failed, book.unknown)
     return ServiceOutcome(
         asked=sum(map(len, kinds)) + book.hangs,
         failed=len(book.failed),
         wrong=len(book.wrong),
         lost=sum(one not in present for one in book.committed),
         ghosts=sum(one in present for one in book.never),
+        unknown=len(book.unknown),
         hangs=book.hangs,
         sessions=crowd.most,
         beyond=max(0, crowd.most - allowed),
@@ -156,6 +163,20 @@ class Crowd:
                 time.sleep(_LOOK_S)
 
 
+# Ends the program's processes when this one is killed outright: that closes the pipe.
+_GUARDIAN: Final = """\
+import os, signal, sys
+if not sys.stdin.read():
+    os.killpg(int(sys.argv[1]), signal.SIGKILL)
+"""
+
+
+def _release(guardian: subprocess.Popen[bytes]) -> None:
+    """Let a guardian go, with nothing to do."""
+    with contextlib.suppress(BrokenPipeError):
+        guardian.communicate(b"done")
+
+
 class Service:
     """A program and its processes, ended with the block, whatever happens.
 
@@ -197,6 +218,12 @@ class Service:
                 start_new_session=True,
             )
             stack.callback(self._kill)
+            guardian = subprocess.Popen(  # noqa: S603 (our own words)
+                [sys.executable, "-ISc", _GUARDIAN, str(self.process.pid)],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+            )
+            stack.callback(_release, guardian)
             self._stack = stack.pop_all()
         return self
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
@@ -13,9 +15,7 @@ from poolproof.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy.engine import Engine
-
-__all__ = ["adopt", "sync_engine"]
+__all__ = ["adopt", "engine_of", "shown", "sync_engine"]
 
 
 def sync_engine(engine: Engine | AsyncEngine) -> Engine:
@@ -27,13 +27,51 @@ def sync_engine(engine: Engine | AsyncEngine) -> Engine:
     return engine.sync_engine if isinstance(engine, AsyncEngine) else engine
 
 
+def engine_of(source: Any) -> Engine:
+    """Find the engine that something works with.
+
+    Args:
+        source: An engine, a `sessionmaker`, a `scoped_session`, a session, or a
+            Flask-SQLAlchemy extension, which needs its application's context now.
+
+    Raises:
+        TypeError: It is none of those, or has no engine.
+    """
+    if isinstance(source, (Engine, AsyncEngine)):
+        return sync_engine(source)
+    factory = getattr(source, "session_factory", source)
+    for found in (
+        getattr(source, "engine", None),  # Flask-SQLAlchemy
+        getattr(factory, "kw", {}).get("bind"),
+        getattr(factory, "bind", None),
+    ):
+        if isinstance(found, Engine):
+            return found
+    msg = (
+        "an engine is needed, or a sessionmaker, scoped_session, session or "
+        f"Flask-SQLAlchemy extension with one, not {type(source).__name__}"
+    )
+    raise TypeError(msg)
+
+
+def shown(engine: Engine) -> str:
+    """Return an engine's URL as it may be shown.
+
+    Args:
+        engine: A sync engine.
+    """
+    # Its options may hold a secret as well.
+    return engine.url.set(query={}).render_as_string(hide_password=True)
+
+
 def adopt(
     engine: Engine | AsyncEngine, options: Mapping[str, Any], *, keep_pool: bool = False
 ) -> bool:
     """Guard an engine, and give it this pool in the place of SQLAlchemy's own choice.
 
     The engine stays the same object, with its listeners, as after `Engine.dispose`. A
-    `QueuePool` is taken for nobody's choice; every other pool stays.
+    `QueuePool` is taken for nobody's choice; every other pool stays. One of this kind,
+    whoever chose it, is exchanged for another with the options that are given.
 
     Args:
         engine: An engine, sync or async. An async one gets the guard alone.
@@ -48,19 +86,15 @@ def adopt(
     """
     sync = sync_engine(engine)
     old = sync.pool
-    replaced = not keep_pool and type(old) is QueuePool
+    if type(old) is Pool:
+        replaced = bool(options)
+    else:
+        replaced = not keep_pool and type(old) is QueuePool
     if replaced:
-        present: dict[str, Any] = {
-            "pool_size": old.size(),  # type: ignore[attr-defined]
-            "max_overflow": old._max_overflow,  # type: ignore[attr-defined]
-            "timeout": old.timeout(),  # type: ignore[attr-defined]
-            "use_lifo": old._pool.use_lifo,  # type: ignore[attr-defined]
-            "pre_ping": old._pre_ping,
-            "recycle": old._recycle,
-        }
+        present = _ours(old) if type(old) is Pool else _queues(old)
         sync.pool = Pool(
             old._creator,
-            **{**present, **options},
+            **{"recycle": old._recycle, **present, **options},
             echo=old.echo,
             logging_name=old._orig_logging_name,
             reset_on_return=old._reset_on_return,
@@ -70,3 +104,25 @@ def adopt(
         old.dispose()
     guard(engine)
     return replaced
+
+
+def _queues(pool: Any) -> dict[str, Any]:
+    """Return what a `QueuePool` was given."""
+    return {
+        "pool_size": pool.size(),
+        "max_overflow": pool._max_overflow,
+        "timeout": pool.timeout(),
+        "use_lifo": pool._pool.use_lifo,
+        "pre_ping": pool._pre_ping,
+    }
+
+
+def _ours(pool: Pool) -> dict[str, Any]:
+    """Return what a `Pool` was given."""
+    return {
+        "pool_size": pool.size(),
+        "max_overflow": pool._max_overflow,
+        "timeout": pool.timeout(),
+        "use_lifo": pool._lifo,
+        **dataclasses.asdict(pool.settings),
+    }

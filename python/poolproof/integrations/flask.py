@@ -31,7 +31,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from poolproof.errors import BreakerOpen, PoolTimeout
 from poolproof.integrations import options, sessions
-from poolproof.integrations.engines import adopt, sync_engine
+from poolproof.integrations.engines import adopt, shown, sync_engine
 from poolproof.pool import Pool
 
 if TYPE_CHECKING:
@@ -71,11 +71,13 @@ def init_app(app: flask.Flask, db: Any = None, **pool_options: Any) -> None:
         msg = "poolproof is installed in this application already; pass all in one call"
         raise RuntimeError(msg)
     chosen = options.read(pool_options, app.config, os.environ)
-    extension = _Extension(app, chosen.pool)
-    extension.add(db)
-    app.extensions[_NAME] = extension
+    parts = _parts(db)
+    # What Flask refuses after the first request comes before anything is changed.
     if chosen.answer_503:
         _answer_503(app, chosen.retry_after)
+    extension = _Extension(app, chosen.pool)
+    extension.add(parts)
+    app.extensions[_NAME] = extension
     app.cli.add_command(_group)
 
 
@@ -90,26 +92,18 @@ class _Extension:
         self._db: Any = None
         self._lock = threading.Lock()
 
-    def add(self, db: Any) -> None:
+    def add(self, parts: list[Any]) -> None:
         """Take over what was given, now or when it is there."""
-        parts = list(db) if isinstance(db, (list, tuple, set)) else [db]
-        waits = False
+        found = [part for part in parts if isinstance(part, scoped_session)]
+        for session in found:
+            self._app.teardown_appcontext(_remover(session))
+        for session in found:
+            for engine in _binds(session):
+                self._take(engine)
         for part in parts:
             if isinstance(part, (Engine, AsyncEngine)):
                 self._take(part)
-            elif isinstance(part, scoped_session):
-                bind = getattr(part.session_factory, "kw", {}).get("bind")
-                if isinstance(bind, Engine):
-                    self._take(bind)
-                self._app.teardown_appcontext(_remover(part))
-            elif part is None or callable(getattr(part, "init_app", None)):
-                waits = True
-            else:
-                msg = (
-                    "db must be a Flask-SQLAlchemy extension, an engine, a "
-                    f"scoped_session, or a list of those, not {type(part).__name__}"
-                )
-                raise TypeError(msg)
+        waits = any(_may_be_extension(part) for part in parts)
         if waits and not self._take_extension():
             # Whoever uses an engine of the extension has pushed a context before.
             flask.appcontext_pushed.connect(self._on_push, self._app)
@@ -156,6 +150,32 @@ class _Extension:
         for plain in self._plain:
             found = sync_engine(plain)
             yield found.logging_name or "engine", found
+
+
+def _parts(db: Any) -> list[Any]:
+    """Return what was given as a list, every part of a known kind."""
+    parts = list(db) if isinstance(db, (list, tuple, set)) else [db]
+    for part in parts:
+        known = isinstance(part, (Engine, AsyncEngine, scoped_session))
+        if not (known or _may_be_extension(part)):
+            msg = (
+                "db must be a Flask-SQLAlchemy extension, an engine, a "
+                f"scoped_session, or a list of those, not {type(part).__name__}"
+            )
+            raise TypeError(msg)
+    return parts
+
+
+def _may_be_extension(part: Any) -> bool:
+    """Say whether a part stands for Flask-SQLAlchemy's extension."""
+    return part is None or callable(getattr(part, "init_app", None))
+
+
+def _binds(session: Any) -> list[Engine]:
+    """Return the engines of a scoped session, each once."""
+    given = getattr(session.session_factory, "kw", {})
+    found = [given.get("bind"), *(given.get("binds") or {}).values()]
+    return [one for one in dict.fromkeys(found) if isinstance(one, Engine)]
 
 
 def _engines_of(app: flask.Flask, db: Any) -> dict[str | None, Engine]:
@@ -216,7 +236,7 @@ def _doctor() -> None:
     fine = True
     found = list(extension.engines())
     for name, engine in found:
-        click.echo(f"{name}: {engine.url.render_as_string(hide_password=True)}")
+        click.echo(f"{name}: {shown(engine)}")
         answer, well = _try(engine)
         fine = fine and well
         for line in (*_describe(engine), answer):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import Final
 
+from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.incidents import (
     blackhole,
+    celery,
+    commit_lost,
     corruption,
     fork,
+    gunicorn,
     hang,
     held_at_fork,
     interrupt,
+    luigi,
     reap,
     restart,
     stale_answer,
     starvation,
     terminate,
 )
-from poolproof.drill.incidents.base import Incident, Measure, Outcome
 
 INCIDENTS: Final[dict[str, Incident]] = {
     incident.name: incident
@@ -31,8 +35,12 @@ INCIDENTS: Final[dict[str, Incident]] = {
         terminate.INCIDENT,
         reap.INCIDENT,
         restart.INCIDENT,
+        commit_lost.INCIDENT,
         hang.INCIDENT,
         blackhole.INCIDENT,
+        gunicorn.INCIDENT,
+        celery.INCIDENT,
+        luigi.INCIDENT,
     )
 }
 """Every incident by its name, in the order of the drill's table."""

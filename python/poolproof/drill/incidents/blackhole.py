@@ -9,25 +9,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from poolproof.drill import namespace
-from poolproof.drill.incidents.base import Incident
-from poolproof.drill.incidents.outage import MEASURES, OutageOutcome, suffer
+from poolproof.drill.incident import Incident
+from poolproof.drill.incidents.outage import (
+    MEASURES,
+    OutageOutcome,
+    Proxied,
+    suffer,
+)
 from poolproof.drill.proxy import Proxy
 
 if TYPE_CHECKING:
     from poolproof.drill.stage import Stage
     from poolproof.drill.target import Target
 
-SIZE: Final = 8
 MOMENTS: Final = ("ping", "execute", "commit", "connect")
 
 
-class _Wire:
+class _Wire(Proxied):
     """The network: a wire to a proxy on another host."""
 
     def __init__(self, host: namespace.Namespace, proxy: Proxy, target: Target) -> None:
-        self.target = target
+        super().__init__(proxy, target)
         self._host = host
-        self._proxy = proxy
 
     def fail(self, *, newcomers: bool) -> None:  # noqa: ARG002 (a wire takes all along)
         self._host.drop()
@@ -37,10 +40,6 @@ class _Wire:
             for link in self._proxy.links:
                 link.stall()
         self._host.deliver()
-
-    def cut(self) -> None:
-        for link in self._proxy.links:
-            link.cut()
 
 
 def play(stage: Stage) -> OutageOutcome:
@@ -54,7 +53,6 @@ def play(stage: Stage) -> OutageOutcome:
             _Wire(host, proxy, stage.target.through(proxy.port, host.address)),
             incident="blackhole",
             moments=MOMENTS,
-            size=SIZE,
             newcomers_at_ping=True,
         )
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from poolproof.drill.errors import SetupError
-from poolproof.drill.incidents.base import Incident, Measure, Outcome
+from poolproof.drill.incident import HARM, Incident, Measure
+from poolproof.drill.incidents.served import Served, count
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.stray import ANSWER, ROW
 from poolproof.drill.traffic import request, settle
@@ -26,15 +27,10 @@ _FREED_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CorruptionOutcome(Outcome):
+class CorruptionOutcome(Served):
     """What one poisoned connection cost the requests after it."""
 
-    requests: int
     failed: int
-    wrong: int
-    lost: int
-    ghosts: int
-    hangs: int
 
 
 STRAYS: Final[dict[str, bytes]] = {
@@ -74,15 +70,10 @@ def play(stage: Stage) -> CorruptionOutcome:
                 link.cut()
             troupe.join(_FREED_S)
         account = settle(stage, troupe.players)
+    samples = tuple(f"{kind}: {sample}" for sample in account.samples)
     return CorruptionOutcome(
-        requests=REQUESTS,
+        **count(account, troupe) | {"samples": samples},
         failed=account.errors,
-        wrong=account.wrong,
-        lost=account.lost,
-        ghosts=account.ghosts,
-        hangs=troupe.hangs,
-        samples=tuple(f"{kind}: {sample}" for sample in account.samples),
-        stuck=troupe.has_stuck_thread,
     )
 
 
@@ -91,10 +82,7 @@ INCIDENT: Final = Incident(
     headline="stray bytes in one pooled connection, twenty requests after",
     play=play,
     measures=(
-        Measure("wrong", "wrong results", is_fault=True),
-        Measure("lost", "lost commits", is_fault=True),
-        Measure("ghosts", "uncommitted rows kept", is_fault=True),
-        Measure("hangs", "hangs", is_fault=True),
+        *HARM,
         Measure("failed", "later requests that failed"),
     ),
     batch=9,

@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from poolproof.drill.incidents.base import Incident, Measure, Outcome
+from poolproof.drill.incident import HARM, Incident, Measure
+from poolproof.drill.incidents.served import Served, count
 from poolproof.drill.traffic import request, settle
 from poolproof.drill.troupe import Troupe
 
@@ -30,14 +31,9 @@ _BEAT_S: Final = 0.004  # rounds start together, so that the processes meet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForkOutcome(Outcome):
+class ForkOutcome(Served):
     """What came of one preloaded fork."""
 
-    requests: int
-    wrong: int
-    lost: int
-    ghosts: int
-    hangs: int
     errors: int
 
 
@@ -54,16 +50,7 @@ def play(stage: Stage) -> ForkOutcome:
         troupe.thread("parent", _serve(engine, stage, "parent", first_beat))
         troupe.watch()
     account = settle(stage, troupe.players)
-    return ForkOutcome(
-        requests=account.requests,
-        wrong=account.wrong,
-        lost=account.lost,
-        ghosts=account.ghosts,
-        hangs=troupe.hangs,
-        errors=account.errors,
-        samples=account.samples,
-        stuck=troupe.has_stuck_thread,
-    )
+    return ForkOutcome(**count(account, troupe), errors=account.errors)
 
 
 def _serve(
@@ -84,10 +71,7 @@ INCIDENT: Final = Incident(
     headline="children and parent query connections that were pooled before the fork",
     play=play,
     measures=(
-        Measure("wrong", "wrong results", is_fault=True),
-        Measure("lost", "lost commits", is_fault=True),
-        Measure("ghosts", "uncommitted rows kept", is_fault=True),
-        Measure("hangs", "hangs", is_fault=True),
+        *HARM,
         Measure("errors", "errors"),
     ),
 )

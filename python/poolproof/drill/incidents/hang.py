@@ -8,33 +8,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from poolproof.drill.incidents.base import Incident
-from poolproof.drill.incidents.outage import MEASURES, MOMENTS, OutageOutcome, suffer
+from poolproof.drill.incident import Incident
+from poolproof.drill.incidents.outage import (
+    MEASURES,
+    MOMENTS,
+    OutageOutcome,
+    Proxied,
+    suffer,
+)
 from poolproof.drill.proxy import Proxy
 
 if TYPE_CHECKING:
     from poolproof.drill.stage import Stage
-    from poolproof.drill.target import Target
-
-SIZE: Final = 8
 
 
-class _Stalling:
+class _Stalling(Proxied):
     """The network: a proxy that can stall."""
-
-    def __init__(self, proxy: Proxy, target: Target) -> None:
-        self.target = target
-        self._proxy = proxy
 
     def fail(self, *, newcomers: bool) -> None:
         self._proxy.stall(newcomers=newcomers)
 
     def mend(self, *, old: bool) -> None:
         self._proxy.resume(old=old)
-
-    def cut(self) -> None:
-        for link in self._proxy.links:
-            link.cut()
 
 
 def play(stage: Stage) -> OutageOutcome:
@@ -45,7 +40,6 @@ def play(stage: Stage) -> OutageOutcome:
             _Stalling(proxy, stage.target.through(proxy.port)),
             incident="hang",
             moments=MOMENTS,
-            size=SIZE,
             newcomers_at_ping=False,
         )
 

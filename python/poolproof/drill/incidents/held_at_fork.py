@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
-from poolproof.drill.incidents.base import Incident, Measure, Outcome
+from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.traffic import pick
 from poolproof.drill.troupe import Troupe
 

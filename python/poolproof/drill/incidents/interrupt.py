@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
-from poolproof.drill.incidents.base import Incident, Measure, Outcome
+from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.player import first_line
 from poolproof.drill.traffic import pick, request, settle
 from poolproof.drill.troupe import Troupe

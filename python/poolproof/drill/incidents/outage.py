@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sqlalchemy import text
 
 from poolproof.drill.calls import SLACK_S, Call, all_at_once, join
-from poolproof.drill.incidents.base import Measure, Outcome
+from poolproof.drill.incident import Measure, Outcome
 from poolproof.drill.traffic import pick
 
 if TYPE_CHECKING:
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from poolproof.drill.proxy import Proxy
     from poolproof.drill.stage import Stage
     from poolproof.drill.target import Target
+
+SIZE: Final = 8
+"""Connections of the pool, and callers at each moment."""
 
 CALL_S: Final = 0.4
 """The deadline of a ping, of a call and of a reset."""
@@ -62,6 +66,24 @@ class Network(Protocol):
 
     def cut(self) -> None:
         """End every connection, so that nobody waits any longer."""
+
+
+class Proxied:
+    """A network with a proxy in it.
+
+    Args:
+        proxy: What passes everything on to the server.
+        target: The database, reached through it.
+    """
+
+    def __init__(self, proxy: Proxy, target: Target) -> None:
+        self.target = target
+        self._proxy = proxy
+
+    def cut(self) -> None:
+        """End every connection, so that nobody waits any longer."""
+        for link in self._proxy.links:
+            link.cut()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +250,7 @@ def suffer(
     *,
     incident: str,
     moments: Iterable[str],
-    size: int,
+    size: int = SIZE,
     newcomers_at_ping: bool,
 ) -> OutageOutcome:
     """Play each moment, and add up what came of them.

@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from poolproof.drill.incidents.base import Incident, Measure, Outcome
+from poolproof.drill.incident import HARM, Incident, Measure
+from poolproof.drill.incidents.served import Served, count
 from poolproof.drill.pooler import Pooler, program
 from poolproof.drill.traffic import request, settle
 from poolproof.drill.troupe import Troupe
@@ -32,15 +33,10 @@ IDLE_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReapOutcome(Outcome):
+class ReapOutcome(Served):
     """What clients with pauses saw of the reaper."""
 
-    requests: int
     failed: int
-    wrong: int
-    lost: int
-    ghosts: int
-    hangs: int
     reaped: int
     queries: float
 
@@ -73,16 +69,10 @@ def play(stage: Stage) -> ReapOutcome:
         engine.dispose()
     asked = sum(int(row["query_count"]) for row in stats if row["database"] == "drill")
     return ReapOutcome(
-        requests=account.requests,
+        **count(account, troupe),
         failed=account.errors,
-        wrong=account.wrong,
-        lost=account.lost,
-        ghosts=account.ghosts,
-        hangs=troupe.hangs,
         reaped=reaped,
         queries=round(asked / max(1, account.requests), 2),
-        samples=account.samples,
-        stuck=troupe.has_stuck_thread,
     )
 
 
@@ -113,10 +103,7 @@ INCIDENT: Final = Incident(
     play=play,
     measures=(
         Measure("failed", "requests that failed", is_fault=True),
-        Measure("wrong", "wrong results", is_fault=True),
-        Measure("lost", "lost commits", is_fault=True),
-        Measure("ghosts", "uncommitted rows kept", is_fault=True),
-        Measure("hangs", "hangs", is_fault=True),
+        *HARM,
         Measure("reaped", "connections reaped"),
         Measure("queries", "queries for a request", over="median", unit=": 1"),
     ),

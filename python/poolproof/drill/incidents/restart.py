@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import event
 
-from poolproof.drill.incidents.base import Incident, Measure, Outcome
+from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.server import EmbeddedServer, installation
 from poolproof.drill.table import Table
 from poolproof.drill.target import Target

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
-from poolproof.drill.incidents.base import Incident, Measure, Outcome
+from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.proxy import Link, Proxy
 from poolproof.drill.stray import ANSWER, DONE
 from poolproof.drill.traffic import pick, request, settle, warm

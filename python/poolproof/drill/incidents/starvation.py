@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from poolproof.drill.incidents.base import Incident, Measure, Outcome
+from poolproof.drill.incident import Incident, Measure, Outcome
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from poolproof.drill.errors import SetupError
-from poolproof.drill.incidents.base import Incident, Measure, Outcome
+from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.traffic import request, settle, warm
 from poolproof.drill.troupe import Troupe
 

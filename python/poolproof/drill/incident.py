@@ -1,9 +1,9 @@
-"""What every incident has: a name, a play, and measures with a meaning."""
+"""What an incident is: a name, a play, and measures with a meaning."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,15 @@ class Measure:
     """How the trials are put together."""
 
     unit: str = ""
+
+
+HARM: Final = (
+    Measure("wrong", "wrong results", is_fault=True),
+    Measure("lost", "lost commits", is_fault=True),
+    Measure("ghosts", "uncommitted rows kept", is_fault=True),
+    Measure("hangs", "hangs", is_fault=True),
+)
+"""What a service cannot tell by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

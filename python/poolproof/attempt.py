@@ -1,0 +1,157 @@
+"""One attempt at a transaction: open, work, commit, close; and how far it came."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import exc
+
+from poolproof import commits
+from poolproof._signal import read_only_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import Connection, Engine
+
+    from poolproof._signal import ReadOnly
+    from poolproof.commits import Mark
+
+__all__ = ["Attempt", "ConnectionAttempt", "Stage", "check_end"]
+
+Stage = Literal["open", "unit", "commit", "done"]
+
+_ENDED_ITSELF = (
+    "the unit of work has ended its transaction itself: leave commit and rollback to "
+    "run_transaction, and raise an exception to undo the work"
+)
+
+
+class Attempt:
+    """One attempt.
+
+    Attributes:
+        engine: Where to ask what became of the commit.
+        stage: How far it came: ``"open"``, ``"unit"``, ``"commit"`` (it may have been
+            sent), ``"done"``.
+        mark: The transaction's number, once it was asked.
+        result: What the unit of work returned.
+        ended_itself: Whether the unit may have committed by itself.
+        read_only: Who made a failed transaction read-only.
+        spans_several: Whether the commit is one of several databases, one by one.
+    """
+
+    __slots__ = (
+        "ended_itself",
+        "engine",
+        "mark",
+        "read_only",
+        "result",
+        "spans_several",
+        "stage",
+    )
+
+    def __init__(self, engine: Engine | None) -> None:
+        """Prepare it; nothing is opened yet.
+
+        Args:
+            engine: Where to ask, when it is known.
+        """
+        self.engine = engine
+        self.stage: Stage = "open"
+        self.mark: Mark | None = None
+        self.result: Any = None
+        self.ended_itself = False
+        self.read_only: ReadOnly = "unknown"
+        self.spans_several = False
+
+    def run(self, fn: Callable[[Any], Any], *, verify: bool) -> None:
+        """Do all of it.
+
+        Args:
+            fn: The unit of work.
+            verify: Whether to ask for the transaction's number before the commit.
+        """
+        raise NotImplementedError
+
+    def look_at(self, connection: Connection) -> None:
+        """Note what a connection knows about the transaction that has failed.
+
+        Args:
+            connection: Before the transaction is rolled back.
+        """
+        if not (connection.closed or connection.invalidated):
+            driver = connection.connection.driver_connection
+            self.read_only = read_only_of(driver)
+
+
+class ConnectionAttempt(Attempt):
+    """An attempt whose unit of work is given a connection."""
+
+    __slots__ = ("_given", "_isolation_level", "_own")
+
+    def __init__(
+        self,
+        engine: Engine,
+        isolation_level: str | None,
+        given: Callable[[Connection], Any] | None = None,
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            engine: Where to check a connection out.
+            isolation_level: For its transaction; None is the engine's.
+            given: Makes of the connection what the unit is called with.
+        """
+        super().__init__(engine)
+        self._own = engine
+        self._isolation_level = isolation_level
+        self._given = given
+
+    def run(self, fn: Callable[[Any], Any], *, verify: bool) -> None:
+        """Do all of it; see `Attempt.run`."""
+        with self._own.connect() as connection:
+            if self._isolation_level is not None:
+                connection.execution_options(isolation_level=self._isolation_level)
+            transaction = connection.begin()
+            try:
+                self.stage = "unit"
+                given = self._given
+                self.result = fn(connection if given is None else given(connection))
+                check_end(
+                    self.result, ended=connection.get_transaction() is not transaction
+                )
+                if verify:
+                    self.mark = commits.mark(connection)
+                self.stage = "commit"
+                transaction.commit()
+                self.stage = "done"
+            except BaseException:
+                # A connection that broke keeps its transaction until it is rolled back.
+                self.ended_itself = connection.get_transaction() is not transaction
+                self.look_at(connection)
+                transaction.close()
+                raise
+
+
+def check_end(result: object, *, ended: bool) -> None:
+    """Look at how a unit of work has returned.
+
+    Args:
+        result: What it returned.
+        ended: Whether its transaction is over.
+
+    Raises:
+        InvalidRequestError: It has committed or rolled back itself.
+        TypeError: It returned a coroutine in the place of its work.
+    """
+    if inspect.iscoroutine(result):
+        result.close()
+        msg = (
+            "the unit of work returned a coroutine that nobody has awaited: await "
+            "run_transaction_async(async_engine, fn) instead"
+        )
+        raise TypeError(msg)
+    if ended:
+        raise exc.InvalidRequestError(_ENDED_ITSELF)

@@ -1,0 +1,147 @@
+"""What became of a commit whose answer was lost: the server is asked.
+
+Before the commit the transaction's number is asked for, with the server's timeline. A
+new connection can then say whether that transaction is committed. After a failover the
+same number may stand for another transaction, and the timeline gives that away.
+
+Source: PostgreSQL, "Transaction ID and Snapshot Information Functions"
+(``pg_xact_status``); the first eight digits of a WAL file's name are the timeline.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from sqlalchemy import exc, text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import Connection, Engine
+
+    from poolproof.course import Course
+
+__all__ = ["Mark", "ask", "mark"]
+
+Status = Literal["committed", "aborted", "unknown"]
+
+_log = logging.getLogger("poolproof.retry")
+
+_TIMELINE: Final = (
+    "case when pg_is_in_recovery() then null"
+    " else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end"
+)
+_MARK: Final = text(
+    f"select cast(pg_current_xact_id_if_assigned() as text), {_TIMELINE}"
+)
+_ASK: Final = text(
+    f"select pg_xact_status(cast(cast(:xid as text) as xid8)), {_TIMELINE}"
+)
+# A session that has lost its client may not know it, waiting for a lock or a standby,
+# and its transaction is in progress for as long. It is known by the transaction that it
+# has, so that no other session can be ended.
+_END: Final = text(
+    "select pg_terminate_backend(pid) from pg_stat_activity"
+    " where pid <> pg_backend_pid() and cast(backend_xid as text)"
+    " = cast(mod(cast(cast(:xid as text) as numeric), 4294967296) as text)"
+)
+_PATIENCE_S: Final = 30.0
+"""How long to ask where there is no deadline."""
+
+_END_AFTER_S: Final = 0.5
+_FIRST_PAUSE_S: Final = 0.02
+_LAST_PAUSE_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A transaction that is about to commit.
+
+    Attributes:
+        xid: Its number, with the epoch; None when it has written nothing.
+        timeline: The server's timeline; None on a standby.
+        trusted: Whether nothing could be written after this was asked.
+    """
+
+    xid: int | None
+    timeline: str | None
+    trusted: bool
+
+
+def mark(connection: Connection, *, trusted: bool = True) -> Mark:
+    """Ask which transaction this is; one round trip.
+
+    Args:
+        connection: In the transaction, with all its work sent.
+        trusted: Whether nothing is written between this and the commit.
+    """
+    xid, timeline = connection.execute(_MARK).one()
+    return Mark(None if xid is None else int(xid), timeline, trusted)
+
+
+def ask(
+    engine: Engine, mark: Mark, course: Course, sleep: Callable[[float], object]
+) -> Status:
+    """Ask a new connection what became of a transaction.
+
+    Args:
+        engine: Where to ask.
+        mark: The transaction, whose commit was sent.
+        course: Its unit; the deadline bounds the asking, 30 s do without one.
+        sleep: Waits for so many seconds.
+
+    Returns:
+        ``"committed"``; ``"aborted"``, also for one that has written nothing; or
+        ``"unknown"`` when the server cannot say or does not answer in time.
+    """
+    if mark.xid is None:
+        return "aborted" if mark.trusted else "unknown"
+    began = time.monotonic()
+    pause = _FIRST_PAUSE_S
+    end_at = began + _END_AFTER_S
+    while True:
+        try:
+            with course.bounded(), engine.connect() as connection:
+                fresh = connection.execution_options(isolation_level="AUTOCOMMIT")
+                status = _status(fresh, mark)
+                if status is not None:
+                    return status
+                if time.monotonic() > end_at:
+                    end_at = math.inf
+                    fresh.execute(_END, {"xid": str(mark.xid)})
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            # The server may be on its way back.
+            _log.info(
+                "What became of transaction %d could not be asked (%s); asking on",
+                mark.xid,
+                type(error).__name__,
+            )
+        left = course.left
+        if left is None:
+            left = _PATIENCE_S - (time.monotonic() - began)
+        if left <= pause:
+            return "unknown"
+        sleep(pause)
+        pause = min(_LAST_PAUSE_S, 2 * pause)
+
+
+def _status(fresh: Connection, mark: Mark) -> Status | None:
+    """Ask once; None while the transaction is in progress, or the server a standby."""
+    status, timeline = fresh.execute(_ASK, {"xid": str(mark.xid)}).one()
+    if timeline is None:
+        return None
+    if timeline != mark.timeline:
+        return "unknown"  # after a failover the number may be another's
+    if status == "in progress":
+        return None
+    return (
+        "committed"
+        if status == "committed"
+        else (
+            "aborted" if status == "aborted" else "unknown"  # too long ago to be known
+        )
+    )

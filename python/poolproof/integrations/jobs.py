@@ -1,0 +1,397 @@
+"""Workers that do one job after another: sessions, connections and names of each job.
+
+It knows no framework. A worker process calls `Jobs.start` when it begins, has each job
+in a `Jobs.job` block, and calls `Jobs.stop` at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import event, exc
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from poolproof import deadlines, fork
+from poolproof.integrations import sessions
+from poolproof.integrations.engines import adopt, shown, sync_engine
+from poolproof.integrations.naming import Naming
+from poolproof.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poolproof._sqlalchemy import ConnectionFairy
+    from poolproof.entry import Entry
+
+__all__ = ["Job", "Jobs", "StartError"]
+
+_log = logging.getLogger("poolproof.integrations")
+
+
+class StartError(RuntimeError):
+    """A worker cannot do its jobs, because a database does not let it in."""
+
+
+class Job:
+    """One piece of work, from `Jobs.begin` to `Jobs.end`.
+
+    Attributes:
+        name: What it is called in the log and in ``pg_stat_activity``.
+        outer: The job inside which it was begun, if any; it shares that job's sessions.
+        lent: The pooled connections that it has checked out and that still exist.
+        used: The sessions of a sessionmaker that it has used and that still exist.
+    """
+
+    __slots__ = ("lent", "name", "outer", "used")
+
+    def __init__(self, name: str, outer: Job | None) -> None:
+        self.name = name
+        self.outer = outer
+        self.lent: weakref.WeakSet[ConnectionFairy] = weakref.WeakSet()
+        self.used: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+_current: ContextVar[Job | None] = ContextVar("poolproof_job", default=None)
+
+
+class Jobs:
+    """What the jobs of a worker use, kept clean between them.
+
+    Args:
+        kind: What a job is called in the log: ``"task"``.
+        naming: Whether ``application_name`` has the worker's name and the job's
+            (``"job"``), the worker's alone (``"worker"``: no round trip, ever), or is
+            left alone (None).
+    """
+
+    def __init__(
+        self, kind: str, *, naming: Literal["job", "worker"] | None = "job"
+    ) -> None:
+        if naming not in ("job", "worker", None):
+            msg = f'naming must be "job", "worker" or None, not {naming!r}'
+            raise exc.ArgumentError(msg)
+        self._kind = kind
+        self._naming = naming
+        self._worker = ""
+        self._names: Naming | None = None
+        self._is_started = False
+        self._scoped: list[Any] = []
+        self._makers: list[Any] = []
+        self._databases: list[Any] = []
+        self._engines: list[Engine] = []
+
+    def add(self, session: Any = None, engine: Any = None) -> None:
+        """Name what the jobs use. Idempotent.
+
+        Engines for which no pool was chosen get `poolproof.Pool`; all are guarded.
+        Call it before the process forks.
+
+        Args:
+            session: A `scoped_session`, a `sessionmaker`, a Flask-SQLAlchemy extension
+                (its `init_app` of poolproof cares for its pools), or a list of those.
+            engine: An engine, sync or async, or a list of those.
+
+        Raises:
+            TypeError: Something of another kind.
+        """
+        for one in _listed(session):
+            known, bound = self._place(one)
+            if one not in known:
+                known.append(one)
+                if self._is_started and known is self._makers:
+                    event.listen(one, "after_begin", _use)
+            for each in bound:
+                self._add_engine(each)
+        for one in _listed(engine):
+            if not isinstance(one, (Engine, AsyncEngine)):
+                msg = f"engine must be an engine, or several, not {_kind(one)}"
+                raise TypeError(msg)
+            self._add_engine(one)
+
+    def _place(self, one: Any) -> tuple[list[Any], list[Engine]]:
+        if isinstance(one, scoped_session):
+            return self._scoped, _bound(one.session_factory)
+        if isinstance(one, sessionmaker):
+            return self._makers, _bound(one)
+        if isinstance(getattr(one, "session", None), scoped_session):
+            return self._databases, []
+        msg = (
+            "session must be a scoped_session, a sessionmaker, a Flask-SQLAlchemy "
+            f"extension, or a list of those, not {_kind(one)}"
+        )
+        raise TypeError(msg)
+
+    def _add_engine(self, engine: Engine | AsyncEngine) -> None:
+        sync = sync_engine(engine)
+        if sync not in self._engines:
+            adopt(engine, {})
+            self._engines.append(sync)
+
+    def engines(self) -> list[Engine]:
+        """Return the engines that were named, and those that sessions are bound to."""
+        found = list(self._engines)
+        for database in self._databases:
+            # The mapping itself: `db.engines` needs an application's context.
+            for engines in getattr(database, "_app_engines", {}).values():
+                found += [each for each in engines.values() if each not in found]
+        return found
+
+    # --- a worker's life --------------------------------------------------------------
+
+    def check(self) -> None:
+        """See that each engine's server lets us in, and leave no connection behind.
+
+        It is for the process that forks the workers.
+
+        Raises:
+            StartError: One does not.
+        """
+        for engine in self._askable():
+            try:
+                was_used = engine.pool.is_used  # type: ignore[attr-defined]
+                fairy: Any = engine.pool.connect()
+                fairy.detach()
+                fairy.close()
+            except Exception as error:
+                raise StartError(_no_entry(engine, error)) from error
+            if not was_used:
+                engine.pool.dispose()  # its keeper is to open none, either
+
+    def start(self, worker: str) -> None:
+        """Begin to work in this process, with pools of its own. Idempotent.
+
+        Args:
+            worker: The worker's name, for ``application_name``.
+        """
+        fork.after_fork()
+        self._worker = worker
+        if self._is_started:
+            return  # also in a child of a process that works itself
+        self._is_started = True
+        event.listen(Pool, "checkout", _lend)
+        for maker in self._makers:
+            event.listen(maker, "after_begin", _use)
+        if self._naming is not None:
+            self._names = Naming(
+                lambda: self._worker, _job_name, renames=self._naming == "job"
+            )
+            self._names.begin()
+
+    def connect(self) -> None:
+        """Open the first connection of each engine, which then rests in its pool.
+
+        Raises:
+            StartError: A server does not let us in.
+        """
+        for engine in self._askable():
+            try:
+                engine.pool.connect().close()
+            except Exception as error:
+                raise StartError(_no_entry(engine, error)) from error
+
+    def _askable(self) -> list[Engine]:
+        return [one for one in self.engines() if isinstance(one.pool, Pool)]
+
+    def stop(self) -> None:
+        """End work: close what rests in the pools of this process, in order."""
+        if self._is_started:
+            self._is_started = False
+            event.remove(Pool, "checkout", _lend)
+            for maker in self._makers:
+                event.remove(maker, "after_begin", _use)
+        if self._names is not None:
+            self._names.end()
+            self._names = None
+        for pool in fork.pools():
+            try:
+                pool.dispose()
+            except Exception:  # noqa: BLE001 - of a driver or a listener; others follow
+                _log.exception("A pool could not be closed")
+
+    @staticmethod
+    def forget() -> None:
+        """Leave the job inside which this process was forked to the parent."""
+        _current.set(None)
+
+    # --- one job ----------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def job(self, name: str) -> Iterator[Job]:
+        """Keep one job apart from the others.
+
+        Args:
+            name: The job's name.
+
+        Yields:
+            The job.
+        """
+        job = self.begin(name)
+        try:
+            yield job
+        finally:
+            self.end(job)
+
+    def begin(self, name: str) -> Job:
+        """Begin a job in this thread or greenlet, with sessions of its own.
+
+        A job inside another job uses the sessions of that one.
+
+        Args:
+            name: The job's name.
+
+        Returns:
+            The job, for `end`.
+        """
+        job = Job(name, _current.get())
+        if job.outer is None:
+            self._remove_sessions()
+        _current.set(job)
+        return job
+
+    def end(self, job: Job) -> None:
+        """End a job: remove its sessions, and take back what it has left out.
+
+        Args:
+            job: What `begin` has returned, in the same thread or greenlet.
+        """
+        _current.set(job.outer)
+        if job.outer is not None:
+            job.outer.lent |= job.lent
+            job.outer.used |= job.used
+            return
+        try:
+            self._clean(job)
+        except BaseException:  # a time limit, which comes once
+            self._clean(job)
+            raise
+
+    def _clean(self, job: Job) -> None:
+        self._remove_sessions()
+        for session in list(job.used):
+            if session.in_transaction():
+                _log.warning(
+                    "%s %s left a session open; it was closed: close it in the %s "
+                    "(with Session() as session)",
+                    *(self._kind, job.name, self._kind),
+                )
+                _close(session)
+        for fairy in list(job.lent):
+            entry: Any = fairy._connection_record
+            if entry is not None and fairy.dbapi_connection is not None:
+                self._reclaim(job, fairy, entry)
+
+    def _remove_sessions(self) -> None:
+        for session in self._scoped:
+            sessions.remove(session)
+        for database in self._databases:
+            if _has_scope(database.session):
+                sessions.remove(database.session)
+
+    def _reclaim(self, job: Job, fairy: ConnectionFairy, entry: Entry) -> None:
+        _log.warning(
+            "%s %s left a connection of pool %r checked out (backend pid %s, for %.2f "
+            "s); it was taken back and discarded: close it in the %s "
+            "(with engine.connect() as connection)",
+            *(self._kind, job.name, entry.owner._name()),
+            *(
+                deadlines.backend_pid(entry) or "unknown",
+                time.monotonic() - entry.began,
+            ),
+            self._kind,
+        )
+        # Somebody may still have it, so nobody else may get it.
+        entry.reason = "left_out"
+        if entry.socket is not None:
+            entry.socket.sever()
+        try:
+            fairy.invalidate()
+        except Exception:  # noqa: BLE001 - of a listener
+            _log.exception("A listener failed when a connection was taken back")
+            entry.owner.give_up(entry)
+        _Reclaimed.put_over(fairy, f"{self._kind} {job.name}")
+
+
+class _Reclaimed(fork.ForkedFairy):
+    """A pooled connection that was taken back from a job that had ended.
+
+    As with one that came over a fork, ending its use is silent; to go on is refused.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def put_over(cls, fairy: ConnectionFairy, job: str) -> None:
+        """Turn a fairy that was invalidated into one of these."""
+        fairy.__class__ = cls
+        fairy.__dict__["_left_by"] = job
+
+    def error(self) -> Any:
+        """Make the error that says what happened."""
+        return exc.ResourceClosedError(
+            f"this connection was left checked out by {self.__dict__['_left_by']}, and "
+            "was taken back at its end; check out a new one in each job"
+        )
+
+
+def _lend(_connection: Any, _record: Any, fairy: Any) -> None:
+    job = _current.get()
+    if job is not None:
+        job.lent.add(fairy)
+
+
+def _use(session: Session, *_arguments: object) -> None:
+    job = _current.get()
+    if job is not None:
+        job.used.add(session)
+
+
+def _job_name() -> str:
+    job = _current.get()
+    return "" if job is None else job.name
+
+
+def _close(session: Session) -> None:
+    try:
+        session.close()
+    except Exception as error:  # noqa: BLE001 - of the driver, or a listener
+        _log.warning("The session could not be closed in order: %r", error)
+
+
+def _has_scope(session: Any) -> bool:
+    """Tell whether a session's scope is there: an application's context, say."""
+    registry = session.registry
+    scope = getattr(registry, "scopefunc", None)
+    if scope is None:
+        return True
+    try:
+        scope()
+    except RuntimeError:  # Flask's: no context; its session went with it
+        return False
+    return True
+
+
+def _bound(maker: Any) -> list[Engine]:
+    given = getattr(maker, "kw", {})
+    binds = [given.get("bind"), *(given.get("binds") or {}).values()]
+    return [bind for bind in binds if isinstance(bind, Engine)]
+
+
+def _listed(given: Any) -> list[Any]:
+    if given is None:
+        return []
+    return list(given) if isinstance(given, (list, tuple, set, frozenset)) else [given]
+
+
+def _kind(one: object) -> str:
+    return type(one).__name__
+
+
+def _no_entry(engine: Engine, error: BaseException) -> str:
+    return f"no connection to {shown(engine)}: {error}"

@@ -1,0 +1,148 @@
+"""What the server calls the sessions of a worker: ``application_name``.
+
+A new connection is told its name when it connects, which costs nothing. One that goes
+from a job to another job is renamed when it is lent, which costs a round trip; nothing
+is sent when it keeps its name.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import event, exc
+from sqlalchemy.engine import Engine
+
+from poolproof.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Naming", "fit"]
+
+_LONGEST: Final = 63  # PostgreSQL's names; it cuts the rest off
+_DRIVERS: Final = frozenset({"psycopg2", "psycopg", "pg8000"})
+# The server shows a question mark for what is not ASCII, and so do we for what would
+# have to be quoted in a statement, by rules that differ between drivers.
+_UNSAFE: Final = re.compile(r"[^\x20-\x7e]|['%\\]")
+_BASE: Final = "poolproof_name_of_engine"
+_NAME: Final = "poolproof_name"
+_given: ContextVar[tuple[str, str] | None] = ContextVar("poolproof_given", default=None)
+
+
+def fit(base: str, worker: str, job: str) -> str:
+    """Make a name that the server does not cut off in the wrong place.
+
+    Args:
+        base: What the engine was given; it stays whole, in front.
+        worker: The worker's name.
+        job: The job's name, or nothing; it loses its leading modules first.
+
+    Returns:
+        At most 63 characters of ASCII.
+    """
+    front = " ".join(word for word in (base, worker) if word)
+    left = _LONGEST - len(front) - 1
+    while len(job) > left and "." in job:
+        job = job.partition(".")[2]
+    return _UNSAFE.sub("?", f"{front} {job}".strip()[:_LONGEST].strip())
+
+
+class Naming:
+    """Names the sessions of this process's engines.
+
+    Args:
+        worker: Returns the worker's name.
+        job: Returns the name of the job that is under way here, or nothing.
+        renames: Whether a connection is renamed when it goes from one job to another.
+    """
+
+    def __init__(
+        self, worker: Callable[[], str], job: Callable[[], str], *, renames: bool
+    ) -> None:
+        self._worker = worker
+        self._job = job
+        self._renames = renames
+        self._dialects: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def begin(self) -> None:
+        """Name connections from now on, of engines that exist and those to come."""
+        event.listen(Engine, "do_connect", self._on_connect)
+        if self._renames:
+            event.listen(Pool, "connect", self._note)
+            event.listen(Pool, "checkout", self._rename)
+
+    def end(self) -> None:
+        """Name none any more; those that have a name keep it."""
+        event.remove(Engine, "do_connect", self._on_connect)
+        if self._renames:
+            event.remove(Pool, "connect", self._note)
+            event.remove(Pool, "checkout", self._rename)
+        self._dialects.clear()
+
+    def _wanted(self, base: str) -> str:
+        return fit(base, self._worker(), self._job() if self._renames else "")
+
+    def _on_connect(self, dialect: Any, *_arguments: object) -> None:
+        """Put the name into what the driver is given.
+
+        The arguments that a listener sees are the same ones at every connect, and of
+        every thread; so it is done in the call itself, behind all listeners.
+        """
+        if dialect in self._dialects or getattr(dialect, "driver", "") not in _DRIVERS:
+            return
+        self._dialects.add(dialect)
+        connect = dialect.connect
+
+        @functools.wraps(connect)
+        def named(*arguments: Any, **keywords: Any) -> Any:
+            if dialect not in self._dialects:
+                return connect(*arguments, **keywords)
+            base = keywords.get("application_name") or os.environ.get("PGAPPNAME", "")
+            name = self._wanted(base)
+            _given.set((base, name))
+            return connect(*arguments, **{**keywords, "application_name": name})
+
+        dialect.connect = named
+
+    @staticmethod
+    def _note(_connection: Any, record: Any) -> None:
+        """Remember what a connection was told; this follows its connect."""
+        given = _given.get()
+        _given.set(None)
+        if given is not None:
+            record.info[_BASE], record.info[_NAME] = given
+
+    def _rename(self, connection: Any, record: Any, _fairy: Any) -> None:
+        """Rename a connection that was of another job.
+
+        Raises:
+            DisconnectionError: It could not be; a new one has its name from the start.
+        """
+        base = record.info.get(_BASE)
+        if base is None:  # made by a creator, or before there were names
+            return
+        name = self._wanted(base)
+        if name == record.info[_NAME]:
+            return
+        try:
+            _set(connection, name)
+        except Exception as error:
+            raise exc.DisconnectionError(f"it could not be renamed: {error}") from error
+        record.info[_NAME] = name
+
+
+def _set(connection: Any, name: str) -> None:
+    """Set the name in one round trip, without a transaction that could undo it."""
+    was = connection.autocommit
+    connection.autocommit = True
+    try:
+        cursor = connection.cursor()
+        cursor.execute(f"set application_name = '{name}'")
+        cursor.close()
+    finally:
+        connection.autocommit = was

@@ -1,0 +1,38 @@
+"""The example runs as it is, and shows the fault and its absence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "luigi_pipeline"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, str(EXAMPLE), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def test_with_poolproof_every_token_is_counted():
+    done = run()
+    assert done.returncode == 0, done
+    assert "    60 of 60 plans made\n" in done.stdout
+    assert " tokens counted, of 92550 spent\n" in done.stdout
+    assert "     0 answers to somebody else's question\n" in done.stdout
+    assert "poolproof: every token counted" in done.stdout
+    assert done.stderr == ""
+
+
+def test_with_queuepool_the_fault_shows():
+    done = run("--pool", "queue")
+    assert done.returncode == 1, done
+    assert "queue: THE FAULT SHOWED" in done.stdout

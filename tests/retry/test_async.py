@@ -1,0 +1,189 @@
+"""The same for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import create_engine, exc, text
+from sqlalchemy.ext.asyncio import (
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+import poolproof
+
+QUICK = poolproof.Backoff(first=0.001, most=0.01)
+BACKEND = text("select pg_backend_pid()")
+FAIL = text("do $$ begin raise sqlstate '40001'; end $$")
+
+
+@pytest.fixture(params=["asyncpg", "psycopg"])
+def play(request, pg_url):
+    """Run a coroutine function with an engine, and dispose of the engine."""
+
+    def run(story, **options):
+        async def whole():
+            url = pg_url(request.param)
+            if request.param == "asyncpg":
+                url = url.set(query={})
+            engine = create_async_engine(url, pool_size=2, **options)
+            try:
+                return await story(engine)
+            finally:
+                await engine.dispose()
+
+        return asyncio.run(whole())
+
+    return run
+
+
+def test_unit_is_repeated_without_blocking_the_loop(play, attempted):
+    async def story(engine):
+        calls = []
+        ticks = []
+
+        async def ticking():
+            while True:
+                ticks.append(1)
+                await asyncio.sleep(0.01)
+
+        async def unit(connection):
+            calls.append(await connection.scalar(BACKEND))
+            if len(calls) < 3:
+                await connection.execute(FAIL)
+            return len(calls)
+
+        ticker = asyncio.create_task(ticking())
+        result = await poolproof.run_transaction_async(
+            engine, unit, backoff=lambda _: 0.1
+        )
+        ticker.cancel()
+        return result, len(ticks)
+
+    result, ticks = play(story)
+    assert result == 3
+    assert ticks >= 3
+    assert [one.verdict is None for one in attempted] == [False, False, True]
+
+
+@pytest.mark.parametrize("scoped", [False, True])
+def test_session_is_repeated(play, scoped, table, observer):
+    async def story(engine):
+        maker = async_sessionmaker(engine)
+        bind = async_scoped_session(maker, asyncio.current_task) if scoped else maker
+        calls = []
+
+        async def unit(session):
+            calls.append(1)
+            insert = text(f"insert into {table} values (:n)")
+            await session.execute(insert, {"n": len(calls)})
+            if len(calls) == 1:
+                await session.execute(FAIL)
+
+        await poolproof.run_transaction_async(
+            bind, unit, backoff=QUICK, isolation_level="SERIALIZABLE"
+        )
+        if scoped:
+            await bind.remove()
+
+    play(story)
+    assert observer.rows(f"select n from {table}") == [(2,)]
+
+
+def test_terminated_session_is_replaced(play, table, observer):
+    async def story(engine):
+        pids = []
+
+        async def unit(connection):
+            pids.append(await connection.scalar(BACKEND))
+            if len(pids) == 1:
+                observer.terminate(pids[0])
+            await connection.execute(text(f"insert into {table} values ({len(pids)})"))
+
+        await poolproof.run_transaction_async(
+            engine, unit, backoff=QUICK, verify_commit=True
+        )
+        return pids
+
+    assert len(set(play(story))) == 2
+    assert observer.rows(f"select n from {table}") == [(2,)]
+
+
+def test_commit_of_a_terminated_session_is_asked_for(play, table, observer):
+    async def story(engine):
+        calls = []
+
+        async def unit(connection):
+            calls.append(await connection.scalar(BACKEND))
+            await connection.execute(text(f"insert into {table} values ({len(calls)})"))
+
+        def kill(_):
+            if len(calls) == 1:
+                observer.terminate(calls[0])
+
+        from sqlalchemy import event
+
+        event.listen(engine.sync_engine, "commit", kill)
+        await poolproof.run_transaction_async(
+            engine, unit, backoff=QUICK, verify_commit=True
+        )
+
+    play(story)
+    assert observer.rows(f"select n from {table}") == [(2,)]
+
+
+def test_cancelled_task_ends_it_and_leaves_nothing_out(play):
+    async def story(engine):
+        begun = asyncio.Event()
+        calls = []
+
+        async def unit(connection):
+            calls.append(1)
+            begun.set()
+            await connection.execute(text("select pg_sleep(30)"))
+
+        task = asyncio.create_task(poolproof.run_transaction_async(engine, unit))
+        await begun.wait()
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return calls, engine.pool.checkedout()
+
+    assert play(story) == ([1], 0)
+
+
+def test_units_of_different_tasks_do_not_meet(play):
+    async def story(engine):
+        async def unit(connection):
+            await asyncio.sleep(0.05)
+            return await connection.scalar(BACKEND)
+
+        return await asyncio.gather(
+            *(poolproof.run_transaction_async(engine, unit) for _ in range(4))
+        )
+
+    assert len(play(story)) == 4
+
+
+def test_sync_function_and_sync_engine_are_refused(play):
+    async def story(engine):
+        with pytest.raises(TypeError, match="no coroutine function"):
+            await poolproof.run_transaction_async(engine, lambda _: 1)
+        with pytest.raises(TypeError, match="for those there is run_transaction"):
+            await poolproof.run_transaction_async(
+                create_engine("sqlite://"), lambda _: 1
+            )
+        with pytest.raises(TypeError, match="run_transaction_async"):
+            poolproof.run_transaction(engine, lambda _: 1)
+        async with engine.connect() as connection:
+            with pytest.raises(TypeError, match="a checkout of its own"):
+                await poolproof.run_transaction_async(connection, lambda _: 1)
+        with pytest.raises(exc.InvalidRequestError, match="inside"):
+            await poolproof.run_transaction_async(
+                engine, lambda _: poolproof.run_transaction_async(engine, story)
+            )
+
+    play(story)
