@@ -138,16 +138,24 @@ def test_a_child_does_not_hold_it_and_the_parent_goes_on(engine, name, row):
 
 
 @pytest.mark.fork
-def test_a_child_has_no_connection_of_the_control_plane(pg, engine, name):
+def test_a_child_has_no_connection_of_the_control_plane(
+    pg_url, make_engine, name, observer
+):
     """They are severed in the fork, as all others are."""
+    engine = make_engine(pg_url("psycopg2", application_name="severed"))
+
+    def ports():
+        return {one.laddr.port for one in psutil.Process().net_connections("tcp")}
+
     with Lease(engine, name):
-        ports = lambda: [  # noqa: E731
-            one.raddr.port
-            for one in psutil.Process().net_connections("tcp")
-            if one.raddr
-        ]
-        assert pg.port in ports()
-        assert pg.port not in run_in_fork(ports).assert_silent().result
+        found = observer.rows(
+            "select client_port from pg_stat_activity where application_name = %s",
+            "severed poolproof-control",
+        )
+        ours = {port for (port,) in found}
+        assert ours
+        assert ours <= ports()
+        assert not ours & run_in_fork(ports).assert_silent().result
 
 
 @pytest.mark.fork
