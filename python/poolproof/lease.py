@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import exc, text
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from typing_extensions import Self
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "Renewals"]
 
 _LEAST_TTL_S = 1.0
 # How long whoever lets go waits for the server to hear of it.
@@ -41,6 +41,20 @@ _RELEASE_S = 2.0
 
 # What is acquired or asked for in this process, to be given back at its end.
 _live: weakref.WeakSet[Lease] = weakref.WeakSet()
+
+
+class Renewals(NamedTuple):
+    """How the renewals of a lease went.
+
+    Attributes:
+        renewals: Those that the server granted.
+        blips: Attempts that failed, and were repeated.
+        certain_s: For how long it is certain from now, in seconds.
+    """
+
+    renewals: int
+    blips: int
+    certain_s: float
 
 
 class Lease:
@@ -303,6 +317,18 @@ class Lease:
                 self.name,
                 f"the server has another holder for it, or none: fence {fence} is over",
             )
+
+    def stats(self) -> Renewals:
+        """Say how its renewals went, so far.
+
+        Raises:
+            LeaseError: It was never acquired.
+            LeaseForked: The parent of this process has it.
+        """
+        native = self._held()
+        if not native.is_ours:
+            raise LeaseForked(self.name, self._pid, os.getpid())
+        return Renewals(*native.counts())
 
     def _held(self) -> _native.Lease:
         if self._native is None:

@@ -118,6 +118,8 @@ def test_a_child_does_not_hold_it_and_the_parent_goes_on(engine, name, row):
                 lease.check()
             with pytest.raises(LeaseForked):
                 lease.guard(None)
+            with pytest.raises(LeaseForked):
+                lease.stats()
             lease.release()
             lease.touch()
             assert lease.fence
@@ -130,11 +132,11 @@ def test_a_child_does_not_hold_it_and_the_parent_goes_on(engine, name, row):
         report = run_in_fork(child)
         report.assert_silent()
         assert report.result > lease.fence
-        renewals = lease._native.counts()[0]
-        while lease._native.counts()[0] < renewals + 3:
+        renewals = lease.stats().renewals
+        while lease.stats().renewals < renewals + 3:
             lease.check()
         assert row(name)["live"]
-        assert lease._native.counts()[1] == 0
+        assert lease.stats().blips == 0
 
 
 @pytest.mark.fork

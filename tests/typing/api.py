@@ -70,6 +70,7 @@ def held(engine: Engine) -> int:
             lease.guard(connection)
         assert_type(lease.lost.is_set(), bool)
         assert_type(lease.fence, int)
+        assert_type(lease.stats().renewals, int)
     other = poolproof.Lease(engine, "y", max_silence=5, table="a.b").acquire()
     assert_type(other, poolproof.Lease)
     other.release()
