@@ -11,6 +11,10 @@ from poolproof.drill.incidents import INCIDENTS
 from poolproof.drill.target import DRIVERS
 
 pytestmark = pytest.mark.timeout(180)
+drivers = pytest.mark.parametrize(
+    "driver",
+    ["psycopg2", *(pytest.param(name, marks=pytest.mark.soak) for name in DRIVERS[1:])],
+)
 
 
 def totals(url: str, incident: str, driver: str, *args: str) -> tuple[dict, dict]:
@@ -42,10 +46,7 @@ def totals_of_an_outage(url: str, incident: str, driver: str) -> tuple[dict, dic
     return queue["totals"], counts
 
 
-@pytest.mark.parametrize(
-    "driver",
-    ["psycopg2", *(pytest.param(name, marks=pytest.mark.soak) for name in DRIVERS[1:])],
-)
+@drivers
 def test_a_silent_peer_holds_a_queuepool_for_ever(url, driver):
     queue, ours = totals_of_an_outage(url, "hang", driver)
     assert queue["overdue"] == queue["calls"] == ours["calls"] == 48
@@ -127,7 +128,7 @@ def test_every_incident_says_in_its_measures_what_is_a_fault():
         assert any(measure.is_fault for measure in incident.measures), incident.name
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@drivers
 def test_a_lost_answer_to_a_commit_has_the_work_done_twice_by_a_plain_loop(url, driver):
     queue, ours = totals(url, "commit-lost", driver, "--trials=1", "--seed=5")
     assert queue["twice"] > 0

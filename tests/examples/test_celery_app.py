@@ -31,7 +31,7 @@ def test_with_poolproof_every_order_is_right():
     assert done.stderr == ""
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # the drill shows the same, sooner
 @pytest.mark.timeout(180)
 def test_with_queuepool_the_fault_shows():
     done = run("--pool", "queue")

@@ -32,6 +32,7 @@ def test_with_poolproof_every_token_is_counted():
     assert done.stderr == ""
 
 
+@pytest.mark.soak  # the drill shows the same, sooner
 def test_with_queuepool_the_fault_shows():
     done = run("--pool", "queue")
     assert done.returncode == 1, done

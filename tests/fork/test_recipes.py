@@ -394,7 +394,10 @@ print(json.dumps(os.getpid()))
 @pytest.mark.fork
 @pytest.mark.parametrize(
     ("driver", "order"),
-    [(DRIVERS[0], "before"), *((name, "after") for name in DRIVERS)],
+    [
+        *((DRIVERS[0], order) for order in ("before", "after")),
+        *(pytest.param(name, "after", marks=pytest.mark.soak) for name in DRIVERS[1:]),
+    ],
 )
 def test_dispose_by_register_at_fork_does_no_harm(
     driver, pg_url, table, observer, order
