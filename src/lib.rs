@@ -2,6 +2,8 @@
 //!
 //! The modules know nothing of Python; `py` alone, behind the feature `python`, binds them.
 
+#[cfg(not(loom))]
+pub mod control;
 pub mod fault;
 pub mod pool;
 pub mod process;
@@ -13,9 +15,13 @@ pub mod socket;
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
+    use crate::py::control::{Operation, Refused, Server};
+    #[pymodule_export]
     use crate::py::fault::{classify, fault_price, fault_prices, fault_rows, fault_text};
     #[pymodule_export]
     use crate::py::gate::{Forked, Gate, Ticket, Waiter};
+    #[pymodule_export]
+    use crate::py::lease::{Heartbeat, Lease, losses, wake_losses};
     #[pymodule_export]
     use crate::py::process::{forget, forked, generation, sever, severed};
     #[pymodule_export]

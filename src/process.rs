@@ -15,6 +15,10 @@
     reason = "pthread_atfork and the raw calls of its handler have no safe form"
 )]
 
+pub mod own;
+pub mod quiet;
+pub mod terminate;
+
 use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;

@@ -27,7 +27,7 @@ RUST_USES = {
     "control": {"process", "socket", "fault"},
     "py": {"process", "pool", "socket", "fault", "wire", "control"},
 }
-MAY_BE_UNSAFE = ("src/process.rs", "src/socket/")
+MAY_BE_UNSAFE = ("src/process.rs", "src/process/", "src/socket/")
 
 # Python's layers, from what things mean to who uses them. A module may import what
 # stands on its own line or above.
@@ -38,9 +38,12 @@ PYTHON_LAYERS = (
         "_sqlalchemy",
         "backend",
         "connect_bounds",
+        "control_params",
         "drivers",
         "errors",
         "faults",
+        "lease_checks",
+        "libpq_params",
         "observe",
         "parameters",
         "settings",
@@ -54,6 +57,7 @@ PYTHON_LAYERS = (
         "auto",
         "commits",
         "connecting",
+        "control",
         "course",
         "deadlines",
         "dialect",
@@ -61,9 +65,12 @@ PYTHON_LAYERS = (
         "entry",
         "fork",
         "guard",
+        "heartbeat",
         "holds",
         "keeper",
         "lease",
+        "lease_table",
+        "losses",
         "orm",
         "plugin",
         "pool",
@@ -79,11 +86,16 @@ PYTHON_LAYERS = (
 NATIVE_USERS = (
     "__init__",
     "connecting",
+    "control",
     "deadlines",
     "entry",
     "faults",
     "fork",
+    "heartbeat",
     "keeper",
+    "lease",
+    "lease_table",
+    "losses",
     "pool",
     "sleepers",
     "sockets",

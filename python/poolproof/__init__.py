@@ -15,12 +15,19 @@ from poolproof.errors import (
     BreakerOpen,
     CommitOutcomeUnknown,
     ConnectionForked,
+    ControlError,
     DeadlineExceeded,
+    LeaseError,
+    LeaseForked,
+    LeaseLost,
+    LeaseTimeout,
     PoolTimeout,
 )
 from poolproof.faults import Fault, Verdict, classify
 from poolproof.fork import after_fork
 from poolproof.guard import guard
+from poolproof.heartbeat import Heartbeat
+from poolproof.lease import Lease
 from poolproof.observe import FaultEvent, on_fault
 from poolproof.pool import Pool
 from poolproof.retrying import attempts, retry
@@ -33,10 +40,17 @@ __all__ = [
     "BreakerOpen",
     "CommitOutcomeUnknown",
     "ConnectionForked",
+    "ControlError",
     "DeadlineExceeded",
     "Fault",
     "FaultEvent",
+    "Heartbeat",
     "Holder",
+    "Lease",
+    "LeaseError",
+    "LeaseForked",
+    "LeaseLost",
+    "LeaseTimeout",
     "Pool",
     "PoolStats",
     "PoolTimeout",

@@ -9,6 +9,11 @@ __all__ = [
     "HOLD",
     "Forked",
     "Gate",
+    "Heartbeat",
+    "Lease",
+    "Operation",
+    "Refused",
+    "Server",
     "Socket",
     "Ticket",
     "Waiter",
@@ -21,8 +26,10 @@ __all__ = [
     "forget",
     "forked",
     "generation",
+    "losses",
     "sever",
     "severed",
+    "wake_losses",
 ]
 
 __version__: str
@@ -84,6 +91,94 @@ class Socket:
         self, idle_s: int, interval_s: int, count: int, off_is_chosen: bool
     ) -> None: ...
 
+class Refused(Exception): ...
+
+@final
+class Server:
+    def __new__(
+        cls,
+        *,
+        endpoints: Sequence[tuple[str, str | None, int, str | None]],
+        user: str,
+        database: str,
+        application: str,
+        options: str | None,
+        sslmode: str,
+        sslrootcert: str | None,
+        identity: tuple[str, str] | None,
+        writable_only: bool,
+        connect_within_s: float,
+        size: int,
+    ) -> Server: ...
+    @property
+    def is_ours(self) -> bool: ...
+    @property
+    def sessions(self) -> int: ...
+    def init(self, table: str) -> Operation: ...
+    def rows(self, table: str) -> Operation: ...
+    def free(self, table: str, name: str) -> Operation: ...
+
+@final
+class Operation:
+    def wait(self, seconds: float) -> bool: ...
+    def take(
+        self,
+    ) -> list[tuple[str, int, bool, str, int, str, str, float, float, float]]: ...
+
+@final
+class Lease:
+    def __new__(
+        cls,
+        server: Server,
+        *,
+        name: str,
+        table: str,
+        ttl_s: float,
+        timeout_s: float | None,
+        steal_grace_s: float,
+        max_silence_s: float | None,
+        host: str,
+        pid: int,
+        thread: str,
+        application: str,
+        token: str,
+    ) -> Lease: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def is_ours(self) -> bool: ...
+    @property
+    def right(self) -> tuple[int, str]: ...
+    def wait(self, seconds: float) -> bool: ...
+    def take(self) -> int | None: ...
+    def phase(self) -> tuple[str, str]: ...
+    def touch(self) -> None: ...
+    def counts(self) -> tuple[int, int, float]: ...
+    def leave(self) -> None: ...
+    def wait_over(self, seconds: float) -> bool: ...
+
+@final
+class Heartbeat:
+    def __new__(
+        cls,
+        server: Server,
+        *,
+        statement: str,
+        values: Sequence[str | None],
+        every_s: float,
+        stale_after_s: float | None,
+    ) -> Heartbeat: ...
+    @property
+    def is_ours(self) -> bool: ...
+    def wait(self, seconds: float) -> bool: ...
+    def take(self) -> None: ...
+    def touch(self) -> None: ...
+    def beats(self) -> tuple[int, int, str | None, bool]: ...
+    def leave(self) -> None: ...
+    def wait_over(self, seconds: float) -> bool: ...
+
+def losses(seconds: float) -> list[int]: ...
+def wake_losses() -> None: ...
 def forget(object: object) -> None: ...
 def forked() -> None: ...
 def generation() -> int: ...

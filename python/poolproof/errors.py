@@ -6,7 +6,12 @@
     sqlalchemy.exc.TimeoutError
      └─ PoolTimeout           no connection was to be had in time
     sqlalchemy.exc.SQLAlchemyError
-     └─ CommitOutcomeUnknown  the answer to a commit was lost
+     ├─ CommitOutcomeUnknown  the answer to a commit was lost
+     ├─ ControlError          the control plane got no answer, or was refused
+     └─ LeaseError            a lease that is not held was used
+         ├─ LeaseForked       a lease of the parent was used in a child
+         ├─ LeaseLost         it was held, and is not any more
+         └─ LeaseTimeout      another holder had it all the time
     builtins.TimeoutError
      └─ DeadlineExceeded      why the socket of a connection was shut: the cause of the
                               driver's error, or of a PoolTimeout
@@ -27,7 +32,12 @@ __all__ = [
     "BreakerOpen",
     "CommitOutcomeUnknown",
     "ConnectionForked",
+    "ControlError",
     "DeadlineExceeded",
+    "LeaseError",
+    "LeaseForked",
+    "LeaseLost",
+    "LeaseTimeout",
     "PoolTimeout",
 ]
 
@@ -128,6 +138,110 @@ class ConnectionForked(exc.DontWrapMixin, exc.OperationalError):
     def __str__(self) -> str:
         """The sentence alone, without the driver prefix and the background link."""
         return str(self.orig)
+
+
+class ControlError(exc.DontWrapMixin, exc.SQLAlchemyError):
+    """An operation of the control plane failed, and nothing else did.
+
+    The application's pool and its connections have no part in it.
+
+    Attributes:
+        kind: ``"server"`` (no connection, no answer, or a refusal), ``"table"`` (the
+            table of leases is not as it must be) or ``"parameters"``.
+        sqlstate: What the server gave as SQLSTATE; None when it gave none.
+    """
+
+    __module__ = "poolproof"
+
+    def __init__(
+        self, text: str, *, kind: str = "server", sqlstate: str | None = None
+    ) -> None:
+        """Make the error.
+
+        Args:
+            text: What happened, without any secret.
+            kind: See the attribute.
+            sqlstate: See the attribute.
+        """
+        self.kind = kind
+        self.sqlstate = sqlstate
+        super().__init__(text)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the attributes."""
+        return _control_error, (str(self), self.kind, self.sqlstate)
+
+
+def _control_error(text: str, kind: str, sqlstate: str | None) -> ControlError:
+    return ControlError(text, kind=kind, sqlstate=sqlstate)
+
+
+class LeaseError(exc.DontWrapMixin, exc.SQLAlchemyError):
+    """A lease was used that is not held.
+
+    Attributes:
+        name: The lease's name.
+        reason: Why it is not.
+    """
+
+    __module__ = "poolproof"
+    _says = "is not held"
+
+    def __init__(self, name: str, reason: str) -> None:
+        """Make the error; the arguments are its attributes."""
+        self.name = name
+        self.reason = reason
+        super().__init__(f"lease {name!r} {self._says}: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the attributes."""
+        return type(self), (self.name, self.reason)
+
+
+class LeaseLost(LeaseError):  # noqa: N818 - a fact, as TimeoutError has it
+    """A lease was held and is not any more: stop what it allowed.
+
+    Another holder may have it. What was written under `Lease.guard` before is safe;
+    what is written without it may not be.
+    """
+
+    __module__ = "poolproof"
+    _says = "is lost"
+
+
+class LeaseTimeout(LeaseError, TimeoutError):  # noqa: N818 - as TimeoutError has it
+    """Another holder had the lease for as long as the caller would wait."""
+
+    __module__ = "poolproof"
+    _says = "was not acquired"
+
+
+class LeaseForked(LeaseError):  # noqa: N818 - as ConnectionForked
+    """A lease, or a heartbeat, of the parent was used in a child.
+
+    The parent still has it. The child may acquire a lease of its own.
+
+    Attributes:
+        parent_pid: The process that has it.
+        child_pid: The process that used it.
+    """
+
+    __module__ = "poolproof"
+    _says = "is not this process's"
+
+    def __init__(self, name: str, parent_pid: int, child_pid: int) -> None:
+        """Make the error; the arguments are its attributes."""
+        self.parent_pid = parent_pid
+        self.child_pid = child_pid
+        super().__init__(
+            name,
+            f"process {parent_pid} has it, and process {child_pid} was forked from it; "
+            "acquire a lease of its own in the child",
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the name and the two process ids."""
+        return type(self), (self.name, self.parent_pid, self.child_pid)
 
 
 class DeadlineExceeded(TimeoutError):  # noqa: N818 - as TimeoutError has it

@@ -3,7 +3,9 @@
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
+use super::control::Refused;
 use super::gate::Forked;
+use crate::control::error::ControlError;
 use crate::pool::Stale;
 use crate::process::RegisterError;
 use crate::socket::deadline::WatchError;
@@ -36,4 +38,15 @@ pub(crate) fn from_watch(error: WatchError) -> PyErr {
         }
         WatchError::Full { .. } => PyRuntimeError::new_err(error.to_string()),
     }
+}
+
+/// An operation of the control plane that has no answer: `(kind, text, sqlstate)`.
+pub(crate) fn from_control(error: &ControlError) -> PyErr {
+    let kind = match error {
+        ControlError::Parameters { .. } => "parameters",
+        ControlError::Table { .. } => "table",
+        _ => "server",
+    };
+    let sqlstate = error.sqlstate().map(str::to_owned);
+    Refused::new_err((kind, error.to_string(), sqlstate))
 }

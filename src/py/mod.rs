@@ -3,8 +3,10 @@
 //! Rules: no lock is held while a Python object is touched; what can block runs detached from the interpreter;
 //! every error becomes a Python exception in [`errors`], nowhere else.
 
+pub(crate) mod control;
 pub(crate) mod errors;
 pub(crate) mod fault;
 pub(crate) mod gate;
+pub(crate) mod lease;
 pub(crate) mod process;
 pub(crate) mod socket;

@@ -15,12 +15,11 @@
 //! Long, because it is one idea, with the tests that wait beside what they test.
 #![allow(
     unsafe_code,
-    reason = "duplicating, shutting down and masking signals are raw system calls"
+    reason = "duplicating and shutting down are raw system calls"
 )]
 
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -29,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::process::{self, RegisterError, Registration};
+use crate::process::{self, RegisterError, Registration, quiet};
 
 /// Why a socket cannot be watched.
 #[derive(Debug, Error)]
@@ -400,14 +399,8 @@ fn start() -> Result<(), WatchError> {
         return Ok(());
     }
     epoch();
-    // Signals are for the threads that can act on them: this one is born with all of them blocked.
-    let before = block_signals();
-    let started = thread::Builder::new()
-        .name("poolproof-watchdog".into())
-        .spawn(move || watch(me));
-    restore_signals(&before);
-    match started {
-        Ok(_detached) => Ok(()),
+    match quiet::spawn("poolproof-watchdog", move || watch(me)) {
+        Ok(()) => Ok(()),
         Err(source) => {
             RUNNING.store(0, Ordering::Release);
             Err(WatchError::Start { source })
@@ -471,23 +464,6 @@ fn shut(post: &Post) {
         // SAFETY: plain integers. An error says that the peer was faster, which is as good.
         unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
     }
-}
-
-fn block_signals() -> libc::sigset_t {
-    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: both sets are valid for writes; sigfillset and sigemptyset initialise them before they are read.
-    unsafe {
-        libc::sigemptyset(before.as_mut_ptr());
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-        before.assume_init()
-    }
-}
-
-fn restore_signals(before: &libc::sigset_t) {
-    // SAFETY: `before` was filled by pthread_sigmask; the old mask is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
 }
 
 #[allow(clippy::disallowed_methods, reason = "a deadline is about the clock")]

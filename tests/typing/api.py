@@ -59,6 +59,41 @@ def bounded_block(engine: Engine) -> float:
     return block.left
 
 
+def held(engine: Engine) -> int:
+    def lost(lease: poolproof.Lease) -> None:
+        assert_type(lease.name, str)
+
+    with poolproof.Lease(engine, "x", ttl=60, timeout=None, on_lost=lost) as lease:
+        lease.check()
+        lease.touch()
+        with engine.begin() as connection:
+            lease.guard(connection)
+        assert_type(lease.lost.is_set(), bool)
+        assert_type(lease.fence, int)
+        assert_type(lease.stats().renewals, int)
+    other = poolproof.Lease(engine, "y", max_silence=5, table="a.b").acquire()
+    assert_type(other, poolproof.Lease)
+    other.release()
+    return lease.fence
+
+
+def alive(engine: Engine) -> int:
+    with poolproof.Heartbeat(engine, "select $1", [1], stale_after=60) as heartbeat:
+        heartbeat.beat()
+    assert_type(heartbeat.stats().last_error, str | None)
+    return heartbeat.stats().beats
+
+
+def refusals(
+    lost: poolproof.LeaseLost,
+    late: poolproof.LeaseTimeout,
+    forked: poolproof.LeaseForked,
+    control: poolproof.ControlError,
+) -> tuple[str, TimeoutError, int, str | None]:
+    error: poolproof.LeaseError = lost
+    return error.reason, late, forked.parent_pid, control.sqlstate
+
+
 def passed(error: exc.DBAPIError) -> tuple[str, float, int | None]:
     cause = error.orig.__cause__ if error.orig else None
     assert isinstance(cause, poolproof.DeadlineExceeded)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from poolproof.cli import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE
+from poolproof.cli.lease import lease
 from poolproof.cli.signals import Stopped
 from poolproof.drill.errors import DrillError, SetupError
 from poolproof.drill.incidents import INCIDENTS
@@ -63,6 +64,9 @@ def run(argv: Sequence[str] | None) -> int:
 @click.version_option(package_name="poolproof", prog_name="poolproof")
 def commands() -> None:
     """A PostgreSQL connection pool for SQLAlchemy that survives forks."""
+
+
+commands.add_command(lease)
 
 
 @commands.command()

@@ -1,0 +1,147 @@
+"""``poolproof lease``: who holds what, for people at a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+from sqlalchemy import exc, make_url
+
+from poolproof import lease_table
+from poolproof.errors import ControlError
+from poolproof.lease_checks import TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolproof.lease_table import Entry, LeaseTable
+
+_HEADS = ("name", "state", "holder", "fence", "age", "time left")
+
+
+class LeaseFailed(click.ClickException):
+    """What went wrong, in one sentence."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Say it as the other commands do."""
+        click.echo(f"poolproof: {self.message}", file=file, err=file is None)
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say which table of which server."""
+    for option in (
+        click.option(
+            "--url",
+            envvar="POOLPROOF_URL",
+            required=True,
+            metavar="URL",
+            help="The database: postgresql://user:password@host/database. A password"
+            " is better given in the environment variable POOLPROOF_URL, or in"
+            " .pgpass, than on the command line.",
+        ),
+        click.option(
+            "--table",
+            default=TABLE,
+            show_default=True,
+            help="The table that keeps the leases, with a schema before it if wanted.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def lease() -> None:
+    """Show, prepare and free leases (docs/leases.md)."""
+
+
+@lease.command("list")
+@_options
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+def show(*, url: str, table: str, as_json: bool) -> None:
+    """Show every lease of the table: its holder, age, fence and time left."""
+    entries = _do(url, table, lambda leases: leases.entries())
+    if as_json:
+        rows = [entry._asdict() | {"state": entry.state} for entry in entries]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    lines = [_HEADS, *(_cells(entry) for entry in entries)]
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            padded = (cell.ljust(w) for cell, w in zip(line, widths, strict=True))
+            click.echo("  ".join(padded).rstrip())
+        return
+    from rich.console import Console  # noqa: PLC0415 (only for a terminal)
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    shown = Table(*_HEADS, box=None)
+    for line in lines[1:]:
+        shown.add_row(*map(Text, line))
+    Console().print(shown)
+
+
+@lease.command()
+@_options
+def init(*, url: str, table: str) -> None:
+    """Create the table, or check that it is as it must be."""
+    _do(url, table, lambda leases: leases.create())
+    click.echo(f"{table} is ready")
+
+
+@lease.command()
+@click.argument("name")
+@_options
+def release(*, name: str, url: str, table: str) -> None:
+    """Take the lease NAME away from its holder, who is told at its next renewal."""
+    freed = _do(url, table, lambda leases: leases.free(name))
+    if freed is None:
+        raise LeaseFailed(f"nobody holds the lease {name!r}")
+    click.echo(f"{name} was held by {_holder(freed)}, with fence {freed.fence}")
+
+
+def _do(url: str, table: str, what: Callable[[LeaseTable], Any]) -> Any:
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        # Not quoted: it may hold a password.
+        raise LeaseFailed("--url is no database URL") from None
+    try:
+        if parsed.get_backend_name() != "postgresql":
+            raise LeaseFailed("--url: leases need PostgreSQL")
+        plain = parsed.set(drivername="postgresql").render_as_string(
+            hide_password=False
+        )
+        return what(lease_table.LeaseTable(plain, table))
+    except (ControlError, exc.ArgumentError) as error:
+        raise LeaseFailed(str(error)) from None
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
+    held = entry.state != "free"
+    return (
+        entry.name,
+        entry.state,
+        _holder(entry) if held else "-",
+        str(entry.fence),
+        _length(entry.age_s) if held else "-",
+        _length(entry.left_s) if held else "-",
+    )
+
+
+def _holder(entry: Entry) -> str:
+    return f"{entry.host} {entry.pid} ({entry.thread}, {entry.application})"
+
+
+def _length(seconds: float) -> str:
+    """Write a length as people read it."""
+    sign, left = ("-" if seconds < 0 else ""), abs(seconds)
+    if left < 60:  # noqa: PLR2004
+        return f"{sign}{left:.1f} s"
+    minutes, rest = divmod(round(left), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{hours} h"] * bool(hours) + [f"{minutes} min"]
+    return sign + " ".join(parts + [f"{rest} s"] * (not hours))

@@ -1,0 +1,117 @@
+"""The control plane, seen from Python: one server an engine, and waiting for answers.
+
+The control plane has a thread and a few connections of its own (src/control/), apart
+from every pool. Here is worked out how it reaches the engine's server.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy import Engine, exc
+
+from poolproof import _native
+from poolproof.control_params import from_dsn, from_engine
+from poolproof.errors import ControlError
+from poolproof.sleepers import locks_are_replaced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Pending", "engine_of", "finish", "refused", "server_of"]
+
+SIZE = 2
+_POLL_S = 0.01
+_MOST_S = 1_000_000.0
+
+_servers: weakref.WeakKeyDictionary[Engine, dict[str | None, _native.Server]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class Pending(Protocol):
+    """Something of the control plane that can be waited for."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; say whether there is nothing to wait for any more."""
+
+
+def engine_of(bind: Any) -> Engine:
+    """Return the engine that a caller means.
+
+    Args:
+        bind: An `Engine`, an `AsyncEngine`, or what has one as its attribute `engine`
+            (a `Connection`, the object of Flask-SQLAlchemy).
+
+    Raises:
+        ArgumentError: There is no engine in it.
+    """
+    for candidate in (bind, getattr(bind, "engine", None)):
+        engine: Any = getattr(candidate, "sync_engine", candidate)
+        if isinstance(engine, Engine):
+            return engine
+    raise exc.ArgumentError(
+        f"a lease needs an Engine, or what has one as .engine; this is {type(bind)}"
+    )
+
+
+def server_of(bind: Any, control_dsn: str | None = None) -> _native.Server:
+    """Return the server of an engine, as the control plane reaches it.
+
+    Args:
+        bind: What `engine_of` takes.
+        control_dsn: How to reach it instead of by the engine's parameters.
+
+    Returns:
+        One server an engine and process; it has connected to nothing yet.
+
+    Raises:
+        ArgumentError: It cannot be worked out how to reach the server.
+        ControlError: Certificates or keys cannot be used.
+    """
+    engine = engine_of(bind)
+    known = _servers.setdefault(engine, {})
+    server = known.get(control_dsn)
+    if server is not None and server.is_ours:
+        return server
+    given = from_engine(engine) if control_dsn is None else from_dsn(control_dsn)
+    try:
+        server = _native.Server(**given, size=SIZE)
+    except _native.Refused as error:
+        raise refused(error) from None
+    known[control_dsn] = server
+    return server
+
+
+def finish(wait: Callable[[float], bool], seconds: float | None = None) -> bool:
+    """Wait for the control plane, in the caller's own kind of thread.
+
+    Args:
+        wait: The waiting method of something pending.
+        seconds: How long at most; None is without bound.
+
+    Returns:
+        Whether it came to an end.
+    """
+    most = _MOST_S if seconds is None else seconds
+    if not locks_are_replaced():
+        return wait(most)
+    # gevent, eventlet: waiting in Rust would stop every greenlet of the thread.
+    until = time.monotonic() + most
+    while not wait(0.0):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def refused(error: _native.Refused) -> ControlError:
+    """Make the error of a refusal.
+
+    Args:
+        error: What the extension has raised.
+    """
+    kind, text, sqlstate = error.args
+    return ControlError(text, kind=kind, sqlstate=sqlstate)

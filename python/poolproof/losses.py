@@ -1,0 +1,162 @@
+"""The notifier: one thread of a process that tells leases that they were lost.
+
+The control plane calls nobody back. This thread waits for its news, sets `Lease.lost`
+and runs `on_lost`. It runs while some lease is held; a child begins with a new one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Protocol
+
+from poolproof import _native
+from poolproof.sleepers import locks_are_replaced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["at_end", "unwatch", "watch"]
+
+NAME = "poolproof-notifier"
+_SLICE_S = 3600.0
+_POLL_S = 0.1
+_JOIN_S = 1.0
+
+_log = logging.getLogger("poolproof.lease")
+
+
+class Losable(Protocol):
+    """What can be told that it was lost."""
+
+    def tell(self) -> None:
+        """Say so to whoever wants to know."""
+
+
+class Notifier:
+    """The thread of one process, and whom it may have to tell."""
+
+    def __init__(self, generation: int) -> None:
+        """Make one that does not run yet.
+
+        Args:
+            generation: Of the process that it is for.
+        """
+        self._generation = generation
+        self._watched: weakref.WeakValueDictionary[int, Losable] = (
+            weakref.WeakValueDictionary()
+        )
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, number: int, lease: Losable) -> None:
+        """Tell a lease when it is lost, and see to it that somebody does.
+
+        Args:
+            number: The lease's number in this process.
+            lease: Kept weakly.
+        """
+        with self._lock:
+            self._watched[number] = lease
+            if self._thread is None and not _ending:
+                thread = threading.Thread(target=self._run, name=NAME, daemon=True)
+                self._thread = thread
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no thread is to be had, now
+                    self._thread = None
+                    _log.warning(
+                        "The notifier cannot start, and on_lost is not called: %s",
+                        error,
+                    )
+
+    def unwatch(self, number: int) -> None:
+        """Tell a lease nothing any more.
+
+        Args:
+            number: The lease's number in this process.
+        """
+        self._watched.pop(number, None)
+        if not self._watched:
+            _native.wake_losses()
+
+    def end(self) -> None:
+        """Have the thread end, and wait for it for a moment."""
+        thread = self._thread
+        _native.wake_losses()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_JOIN_S)
+
+    def _run(self) -> None:
+        is_cooperative = locks_are_replaced()
+        while self._goes_on():
+            if is_cooperative:
+                time.sleep(_POLL_S)
+            for number in _native.losses(0.0 if is_cooperative else _SLICE_S):
+                self._tell(number)
+
+    def _goes_on(self) -> bool:
+        if _ending or self._generation != _native.generation():
+            return False
+        with self._lock:
+            if not self._watched:
+                self._thread = None
+                return False
+        return True
+
+    def _tell(self, number: int) -> None:
+        lease = self._watched.get(number)
+        if lease is None:
+            return
+        try:
+            lease.tell()
+        except Exception:  # noqa: BLE001 - of on_lost, of any class
+            _log.exception("on_lost of a lease failed")
+
+
+_notifiers: dict[int, Notifier] = {}
+_ending = False
+_last: list[Callable[[], None]] = []
+
+
+def _notifier() -> Notifier:
+    generation = _native.generation()
+    found = _notifiers.get(generation)
+    if found is None:
+        found = _notifiers.setdefault(generation, Notifier(generation))
+    return found
+
+
+def watch(number: int, lease: Losable) -> None:
+    """Have a lease told when it is lost; see `Notifier.watch`."""
+    _notifier().watch(number, lease)
+
+
+def unwatch(number: int) -> None:
+    """Have a lease told nothing any more; see `Notifier.unwatch`."""
+    _notifier().unwatch(number)
+
+
+def at_end(what: Callable[[], None]) -> None:
+    """Have something done when the interpreter ends, before the thread does.
+
+    Args:
+        what: Called once, without arguments.
+    """
+    _last.append(what)
+
+
+def _end() -> None:
+    global _ending  # noqa: PLW0603 - the state of this process
+    for what in _last:
+        what()
+    _ending = True
+    notifier = _notifiers.get(_native.generation())
+    if notifier is not None:
+        notifier.end()
+
+
+atexit.register(_end)

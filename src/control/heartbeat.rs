@@ -1,0 +1,242 @@
+//! A statement that is run again and again, so that others see that a process is alive.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::select;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
+
+use super::error::ControlError;
+use super::pending::{Pending, pending};
+use super::server::{Parameter, Server, User};
+use super::term::Term;
+use super::{clock, plane};
+use crate::process::generation;
+
+/// How long one beat may take, at least and at most.
+const LEAST: Duration = Duration::from_millis(500);
+const MOST: Duration = Duration::from_secs(10);
+
+/// A value in the server's own words; the server works out its type.
+#[derive(Clone)]
+pub struct Text(pub Option<String>);
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Text(…)")
+    }
+}
+
+impl ToSql for Text {
+    fn to_sql(
+        &self,
+        _kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        let Some(text) = &self.0 else {
+            return Ok(IsNull::Yes);
+        };
+        out.extend_from_slice(text.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_kind: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _kind: &Type) -> Format {
+        Format::Text
+    }
+
+    to_sql_checked!();
+}
+
+/// What is run, and how often.
+#[derive(Clone, Debug)]
+pub struct Rhythm {
+    /// One statement; `$1` and so on stand for the values.
+    pub statement: String,
+    /// Its values.
+    pub values: Vec<Text>,
+    /// Between two beats.
+    pub every: Duration,
+    /// How long the application may go without a sign of life; none is for ever.
+    pub stale_after: Option<Duration>,
+}
+
+/// What a heartbeat has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beats {
+    /// Statements that the server carried out.
+    pub beats: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+    /// Why the last attempt failed; none when it did not.
+    pub last_error: Option<String>,
+    /// Whether it rests, because the application gave no sign of life.
+    pub is_stale: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    touched: Duration,
+    is_leaving: bool,
+    beats: Beats,
+}
+
+/// A heartbeat that goes on until it is stopped, or its process ends.
+#[derive(Debug)]
+pub struct Heartbeat {
+    generation: u64,
+    rhythm: Rhythm,
+    server: User,
+    state: Mutex<State>,
+    leave: Notify,
+}
+
+impl Heartbeat {
+    /// Starts one. The first answer comes after its first attempt, the second when it is over.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Start`] when there is no control plane to be had.
+    #[allow(
+        clippy::type_complexity,
+        reason = "three things that are born together"
+    )]
+    pub fn start(
+        server: &Arc<Server>,
+        rhythm: Rhythm,
+    ) -> Result<(Arc<Self>, Pending<Result<(), ControlError>>, Pending<()>), ControlError> {
+        let heartbeat = Arc::new(Self {
+            generation: generation(),
+            rhythm,
+            server: server.join(),
+            state: Mutex::new(State {
+                touched: clock::now(),
+                is_leaving: false,
+                beats: Beats::default(),
+            }),
+            leave: Notify::new(),
+        });
+        let (first, promise) = pending();
+        let (over, end) = pending();
+        let task = Arc::clone(&heartbeat);
+        plane::spawn(async move {
+            let beaten = task.beat().await;
+            let goes_on = !beaten.as_ref().is_err_and(ControlError::is_final);
+            promise.answer(beaten);
+            if goes_on {
+                task.go_on().await;
+            }
+            drop(task);
+            end.answer(());
+        })?;
+        Ok((heartbeat, first, over))
+    }
+
+    /// True in the process that started it.
+    pub fn is_ours(&self) -> bool {
+        self.generation == generation()
+    }
+
+    /// Notes a sign of life of the application.
+    pub fn touch(&self) {
+        self.lock().touched = clock::now();
+        // One that rests goes on at once.
+        if self.lock().beats.is_stale {
+            self.leave.notify_one();
+        }
+    }
+
+    /// What it has done.
+    pub fn beats(&self) -> Beats {
+        self.lock().beats.clone()
+    }
+
+    /// Ends it. Returns at once.
+    pub fn leave(&self) {
+        self.lock().is_leaving = true;
+        self.leave.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn go_on(&self) {
+        let mut failures = 0;
+        let mut next = clock::now() + self.rhythm.every;
+        loop {
+            let now = clock::now();
+            {
+                let mut state = self.lock();
+                if state.is_leaving {
+                    return;
+                }
+                let silent = now.saturating_sub(state.touched);
+                state.beats.is_stale = self.rhythm.stale_after.is_some_and(|most| silent > most);
+                if state.beats.is_stale {
+                    next = next.max(now + self.rhythm.every);
+                } else if state.beats.beats > 0 && failures == 0 {
+                    next = next.min(now + self.rhythm.every);
+                }
+            }
+            let was_stale = self.lock().beats.is_stale;
+            select! {
+                biased;
+                () = self.leave.notified() => {
+                    if was_stale {
+                        next = clock::now();
+                    }
+                    continue;
+                }
+                () = sleep(next.saturating_sub(now)) => {}
+            }
+            if was_stale {
+                continue;
+            }
+            let beaten = select! {
+                biased;
+                () = self.leave.notified() => continue,
+                beaten = self.beat() => beaten,
+            };
+            failures = if beaten.is_ok() { 0 } else { failures + 1 };
+            let pause = match failures {
+                0 => self.rhythm.every,
+                failures => Term::pause(self.rhythm.every * 6, failures),
+            };
+            next = clock::now() + pause;
+        }
+    }
+
+    async fn beat(&self) -> Result<(), ControlError> {
+        let parameters: Vec<Parameter<'_>> = self
+            .rhythm
+            .values
+            .iter()
+            .map(|value| (value as &(dyn ToSql + Sync), Type::UNKNOWN))
+            .collect();
+        let within = self.rhythm.every.clamp(LEAST, MOST);
+        let beaten = self
+            .server
+            .query(within, &self.rhythm.statement, &parameters)
+            .await;
+        let mut state = self.lock();
+        match beaten {
+            Ok(_rows) => {
+                state.beats.beats += 1;
+                state.beats.last_error = None;
+                Ok(())
+            }
+            Err(error) => {
+                state.beats.failures += 1;
+                state.beats.last_error = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+}

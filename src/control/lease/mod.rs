@@ -1,0 +1,286 @@
+//! One lease, from asking for it until it is released or lost.
+//!
+//! A task of the control plane acquires it (`acquire`), renews it every sixth of its ttl (`keep`), and releases it. A
+//! renewal that fails is a blip: it is repeated on a new connection. The lease is *lost* only when the server says that
+//! it is not ours, or when the time up to which it is certain has passed (see [`super::term`]).
+
+mod acquire;
+mod keep;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_postgres::types::Type;
+
+use super::error::ControlError;
+use super::pending::{Pending, Promise, pending};
+use super::server::{Parameter, Server, User};
+use super::table::{RELEASE, Row, Table};
+use super::term::Term;
+use super::{clock, news, plane, roll};
+use crate::process::generation;
+
+/// How long one look or one attempt of somebody who waits may take.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// What is asked for, and by whom.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The lease's name.
+    pub name: String,
+    /// Where it is kept.
+    pub table: Table,
+    /// How long it lasts after each renewal.
+    pub ttl: Duration,
+    /// How long to wait for it; none is without bound.
+    pub timeout: Option<Duration>,
+    /// How long after its expiry another's lease is taken over.
+    pub steal_grace: Duration,
+    /// How long the holder may go without a sign of life; none is for ever.
+    pub max_silence: Option<Duration>,
+    /// The holder's machine.
+    pub host: String,
+    /// The holder's process.
+    pub pid: i64,
+    /// The holder's thread.
+    pub thread: String,
+    /// The holder's application.
+    pub application: String,
+    /// Nobody else's: attempts are told apart by a number behind it.
+    pub token: String,
+}
+
+/// Why a lease was not acquired.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Another holder had it all the time.
+    Held(Option<Row>),
+    /// It could not be asked for.
+    Failed(ControlError),
+    /// The caller has gone.
+    Left,
+}
+
+/// What became of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It is being asked for.
+    Waiting,
+    /// It is held.
+    Held,
+    /// It was lost, for the reason given.
+    Lost(String),
+    /// It was given back, or never had.
+    Over,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    fence: i64,
+    token: String,
+    term: Term,
+    touched: Duration,
+    renewals: u64,
+    blips: u64,
+    is_leaving: bool,
+    is_surrendered: bool,
+    last_error: Option<String>,
+}
+
+/// A lease that is asked for, held, or over.
+#[derive(Debug)]
+pub struct Lease {
+    number: u64,
+    generation: u64,
+    terms: Terms,
+    server: User,
+    state: Mutex<State>,
+    leave: Notify,
+}
+
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+impl Lease {
+    /// Asks for a lease. The first answer is its fence, the second comes when it is over.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Start`] when there is no control plane to be had.
+    #[allow(
+        clippy::type_complexity,
+        reason = "three things that are born together"
+    )]
+    pub fn ask(
+        server: &Arc<Server>,
+        terms: Terms,
+    ) -> Result<(Arc<Self>, Pending<Result<i64, Refusal>>, Pending<()>), ControlError> {
+        let now = clock::now();
+        let lease = Arc::new(Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            generation: generation(),
+            server: server.join(),
+            state: Mutex::new(State {
+                phase: Phase::Waiting,
+                fence: 0,
+                token: String::new(),
+                term: Term::new(terms.ttl, now),
+                touched: now,
+                renewals: 0,
+                blips: 0,
+                is_leaving: false,
+                is_surrendered: false,
+                last_error: None,
+            }),
+            terms,
+            leave: Notify::new(),
+        });
+        let (acquired, promise) = pending();
+        let (over, end) = pending();
+        let task = Arc::clone(&lease);
+        plane::spawn(async move {
+            let enrolled = roll::enroll(&task);
+            task.live(promise).await;
+            drop(enrolled);
+            // The sessions may go before whoever waits for the end looks.
+            drop(task);
+            end.answer(());
+        })?;
+        Ok((lease, acquired, over))
+    }
+
+    /// Its number in this process, by which [`news`] speak of it.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// True in the process that asked for it: a child of a fork does not hold it.
+    pub fn is_ours(&self) -> bool {
+        self.generation == generation()
+    }
+
+    /// What became of it. A lease whose certain time has passed is lost from that instant on.
+    pub fn phase(&self) -> Phase {
+        let mut state = self.lock();
+        self.lose_if_over(&mut state, clock::now());
+        state.phase.clone()
+    }
+
+    /// Notes a sign of life of the holder.
+    pub fn touch(&self) {
+        self.lock().touched = clock::now();
+    }
+
+    /// Fence and token, as they stand in the table.
+    pub fn right(&self) -> (i64, String) {
+        let state = self.lock();
+        (state.fence, state.token.clone())
+    }
+
+    /// Renewals that were granted, attempts that failed, and until when it is certain from now.
+    pub fn counts(&self) -> (u64, u64, Duration) {
+        let state = self.lock();
+        let left = state.term.certain_until().saturating_sub(clock::now());
+        (state.renewals, state.blips, left)
+    }
+
+    /// Gives it back, or gives up waiting for it. Returns at once.
+    pub fn leave(&self) {
+        self.lock().is_leaving = true;
+        self.leave.notify_one();
+    }
+
+    /// Gives it back although its holder is at work: the process is told to end. The holder learns that it is lost.
+    pub(crate) fn surrender(&self) {
+        let mut state = self.lock();
+        self.lose(&mut state, "this process was told to end (SIGTERM)".into());
+        state.is_surrendered = true;
+        drop(state);
+        self.leave();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // --- the task -----------------------------------------------------------------------------------
+
+    async fn live(&self, promise: Promise<Result<i64, Refusal>>) {
+        let mut tokens = Vec::new();
+        let asked = self.acquire(&mut tokens).await;
+        let Ok(fence) = asked else {
+            self.lock().phase = Phase::Over;
+            if !tokens.is_empty() {
+                // One of them may have been granted, unheard.
+                self.give_back(&tokens).await;
+            }
+            promise.answer(asked);
+            return;
+        };
+        promise.answer(Ok(fence));
+        self.keep().await;
+        let (_, token) = self.right();
+        tokens.push(token);
+        let (phase, surrendered) = {
+            let state = self.lock();
+            (state.phase.clone(), state.is_surrendered)
+        };
+        if phase == Phase::Held || surrendered {
+            self.give_back(&tokens).await;
+        }
+        let mut state = self.lock();
+        if state.phase == Phase::Held {
+            state.phase = Phase::Over;
+        }
+    }
+
+    fn lose_if_over(&self, state: &mut State, now: Duration) {
+        if state.phase == Phase::Held && !state.is_leaving && state.term.is_over(now) {
+            let error = state.last_error.take();
+            let is_silent = self
+                .terms
+                .max_silence
+                .is_some_and(|most| now.saturating_sub(state.touched) > most);
+            let why = match error {
+                Some(error) => format!("the last attempt failed: {error}"),
+                None if is_silent => "its holder gave no sign of life for max_silence".into(),
+                None => "this process did not run, or the server did not answer".into(),
+            };
+            let certain = Term::certain(self.terms.ttl);
+            let reason = format!(
+                "it was not renewed for {:.2} s: {why}",
+                certain.as_secs_f64()
+            );
+            self.lose(state, reason);
+        }
+    }
+
+    fn lose(&self, state: &mut State, reason: String) {
+        if state.phase == Phase::Held {
+            state.phase = Phase::Lost(reason);
+            news::tell(self.number);
+        }
+    }
+
+    /// Gives it back, with every right that may have been granted unheard. Tries until it would expire anyway.
+    async fn give_back(&self, tokens: &[String]) {
+        let until = clock::now() + self.terms.ttl.min(ATTEMPT * 2);
+        let sql = self.terms.table.sql(RELEASE);
+        let mut failures = 0;
+        while clock::now() < until {
+            let within = self.terms.ttl.min(ATTEMPT);
+            let parameters: [Parameter<'_>; 2] =
+                [(&self.terms.name, Type::TEXT), (&tokens, Type::TEXT_ARRAY)];
+            match self.server.query(within, &sql, &parameters).await {
+                Ok(_) => return,
+                Err(error) if error.is_final() => return,
+                // It expires by itself; nobody is hurt but whoever waits.
+                Err(_) => failures += 1,
+            }
+            sleep(Term::pause(self.terms.ttl, failures)).await;
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The control plane: one thread in each process that talks to servers on connections of its own.
+//!
+//! It is apart from the application's pool and out of the interpreter's reach, so that a lease is renewed while
+//! Python is busy, while every pooled connection is out, and while one of them hangs. Everything here works through a
+//! pooler in transaction mode: each operation is one statement, nothing is prepared, no session state is kept, and
+//! each has a deadline of its own.
+
+pub mod clock;
+pub mod error;
+pub mod heartbeat;
+pub mod lease;
+pub mod news;
+pub mod params;
+pub mod pending;
+pub mod plane;
+pub mod roll;
+pub mod server;
+mod session;
+pub mod table;
+pub mod term;
+mod tls;

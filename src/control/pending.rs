@@ -1,0 +1,123 @@
+//! An answer that a thread waits for, while the control plane works on it.
+
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::process::generation;
+
+#[derive(Debug)]
+struct Place<T> {
+    answer: Mutex<Answer<T>>,
+    given: Condvar,
+}
+
+#[derive(Debug)]
+enum Answer<T> {
+    Awaited,
+    Given(T),
+    /// Taken, or never to come: its task has ended without one.
+    Gone,
+}
+
+impl<T> Place<T> {
+    fn lock(&self) -> MutexGuard<'_, Answer<T>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The side that waits.
+#[derive(Debug)]
+pub struct Pending<T> {
+    place: Arc<Place<T>>,
+    generation: u64,
+}
+
+/// The side that answers, once.
+#[derive(Debug)]
+pub struct Promise<T>(Arc<Place<T>>);
+
+/// A place for one answer: who waits, and who answers.
+pub fn pending<T>() -> (Pending<T>, Promise<T>) {
+    let place = Arc::new(Place {
+        answer: Mutex::new(Answer::Awaited),
+        given: Condvar::new(),
+    });
+    let pending = Pending {
+        place: Arc::clone(&place),
+        generation: generation(),
+    };
+    (pending, Promise(place))
+}
+
+impl<T> Promise<T> {
+    /// Gives the answer.
+    pub fn answer(self, answer: T) {
+        *self.0.lock() = Answer::Given(answer);
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        let mut answer = self.0.lock();
+        if matches!(*answer, Answer::Awaited) {
+            *answer = Answer::Gone;
+        }
+        self.0.given.notify_all();
+    }
+}
+
+impl<T> Pending<T> {
+    /// Waits for so long at most. True when there is nothing to wait for any more; in a child of a fork, false.
+    pub fn wait(&self, at_most: Duration) -> bool {
+        if self.generation != generation() {
+            return false;
+        }
+        let answer = self.place.lock();
+        let waited = self
+            .place
+            .given
+            .wait_timeout_while(answer, at_most, |answer| matches!(answer, Answer::Awaited));
+        let (answer, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !matches!(*answer, Answer::Awaited)
+    }
+
+    /// Takes the answer; none when it is not there, was taken before, or will never come.
+    pub fn take(&self) -> Option<T> {
+        if self.generation != generation() {
+            return None;
+        }
+        let mut answer = self.place.lock();
+        if matches!(*answer, Answer::Awaited) {
+            return None;
+        }
+        match mem::replace(&mut *answer, Answer::Gone) {
+            Answer::Given(answer) => Some(answer),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_taken_once() {
+        let (waiting, promise) = pending();
+        assert!(!waiting.wait(Duration::ZERO));
+        assert_eq!(waiting.take(), None);
+        promise.answer(1);
+        assert!(waiting.wait(Duration::ZERO));
+        assert_eq!(waiting.take(), Some(1));
+        assert_eq!(waiting.take(), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_task_that_has_gone() {
+        let (waiting, promise) = pending::<u8>();
+        drop(promise);
+        assert!(waiting.wait(Duration::MAX));
+        assert_eq!(waiting.take(), None);
+    }
+}

@@ -1,0 +1,206 @@
+//! One server, as the control plane talks to it: a pool of few sessions, and operations with deadlines.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use deadpool::managed::{Object, Pool, PoolError};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Row, SimpleQueryMessage};
+
+use super::error::ControlError;
+use super::params::Params;
+use super::plane;
+use super::session::{Opener, Session};
+use crate::process::generation;
+
+/// A value of a statement, and its type there.
+pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// How long sessions that nobody needs any more stay open: the next lease may come at once.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A server and the sessions to it. Belongs to one process.
+#[derive(Debug)]
+pub struct Server {
+    pool: Pool<Opener>,
+    generation: u64,
+    users: AtomicUsize,
+    /// Grows with each operation: whoever wants to close what rests sees whether it rested.
+    operations: AtomicU64,
+}
+
+impl Server {
+    /// Prepares to reach a server. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Parameters`] when certificates or keys cannot be used.
+    pub fn new(params: Params) -> Result<Self, ControlError> {
+        let size = params.size;
+        let opener = Opener::new(params)?;
+        let pool = Pool::builder(opener).max_size(size).build();
+        let pool = pool.map_err(|error| ControlError::Parameters {
+            what: error.to_string(),
+        })?;
+        Ok(Self {
+            pool,
+            generation: generation(),
+            users: AtomicUsize::new(0),
+            operations: AtomicU64::new(0),
+        })
+    }
+
+    /// True when this process made it: in a child of a fork, nothing of it may be used.
+    pub fn is_ours(&self) -> bool {
+        self.generation == generation()
+    }
+
+    /// Sessions that are open, at rest or at work.
+    pub fn sessions(&self) -> usize {
+        self.pool.status().size
+    }
+
+    /// Runs one statement with parameters, in one round trip, and returns its rows.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError`]; after `within` at the latest.
+    pub async fn query(
+        &self,
+        within: Duration,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, ControlError> {
+        let work = async {
+            let loan = self.lend().await?;
+            let answer = loan.client.query_typed(sql, parameters).await;
+            loan.settle(answer)
+        };
+        self.bound(within, work).await
+    }
+
+    /// Runs statements without parameters, as one transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError`]; after `within` at the latest.
+    pub async fn batch(
+        &self,
+        within: Duration,
+        sql: &str,
+    ) -> Result<Vec<SimpleQueryMessage>, ControlError> {
+        let work = async {
+            let loan = self.lend().await?;
+            let answer = loan.client.simple_query(sql).await;
+            loan.settle(answer)
+        };
+        self.bound(within, work).await
+    }
+
+    async fn bound<T>(
+        &self,
+        within: Duration,
+        work: impl Future<Output = Result<T, ControlError>>,
+    ) -> Result<T, ControlError> {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        let answer = timeout(within, work)
+            .await
+            .unwrap_or(Err(ControlError::Timeout { within }));
+        if let Err(ControlError::Lost { .. } | ControlError::Timeout { .. }) = answer {
+            // The other sessions went the same way, most likely: the next operation is to begin with a new one.
+            self.close_resting();
+        }
+        answer
+    }
+
+    async fn lend(&self) -> Result<Loan, ControlError> {
+        match self.pool.get().await {
+            Ok(session) => Ok(Loan(Some(session))),
+            Err(PoolError::Backend(error)) => Err(error),
+            Err(error) => Err(ControlError::Parameters {
+                what: error.to_string(),
+            }),
+        }
+    }
+
+    fn close_resting(&self) {
+        self.pool.retain(|session, _metrics| {
+            session.give_up();
+            false
+        });
+    }
+
+    /// Counts a user, for whom sessions are kept open.
+    pub fn join(self: &Arc<Self>) -> User {
+        self.users.fetch_add(1, Ordering::Relaxed);
+        User(Arc::clone(self))
+    }
+}
+
+/// Somebody for whom the sessions are kept open between operations.
+#[derive(Debug)]
+pub struct User(Arc<Server>);
+
+impl Deref for User {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.0
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        if !self.0.is_ours() || self.0.users.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return;
+        }
+        let server = Arc::clone(&self.0);
+        // Without a control plane there are no sessions to close either.
+        let _started = plane::spawn(async move {
+            let seen = server.operations.load(Ordering::Relaxed);
+            sleep(LINGER).await;
+            let is_needed = server.users.load(Ordering::Relaxed) > 0
+                || server.operations.load(Ordering::Relaxed) != seen;
+            if !is_needed {
+                server.pool.retain(|_session, _metrics| false);
+            }
+        });
+    }
+}
+
+/// A session that is lent for one statement. It goes back only when that was answered.
+struct Loan(Option<Object<Opener>>);
+
+impl Deref for Loan {
+    type Target = Session;
+
+    #[allow(
+        clippy::expect_used,
+        reason = "empty only after `settle` has consumed it"
+    )]
+    fn deref(&self) -> &Session {
+        self.0.as_ref().expect("a loan in use has its session")
+    }
+}
+
+impl Loan {
+    fn settle<T>(mut self, answer: Result<T, tokio_postgres::Error>) -> Result<T, ControlError> {
+        let answer = answer.map_err(|error| ControlError::from_driver(&error));
+        if !matches!(answer, Err(ControlError::Lost { .. })) {
+            drop(self.0.take());
+        }
+        answer
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            session.give_up();
+            drop(Object::take(session));
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! One session of the control plane: opened here, severed by a fork, replaced when it fails.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::error::ControlError;
+use super::params::{Endpoint, Params, TlsMode};
+use super::tls;
+use crate::process::Registration;
+
+/// A session and the task that moves its bytes.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    task: JoinHandle<()>,
+    is_broken: AtomicBool,
+}
+
+impl Session {
+    /// Has the session cut off, not closed: an answer that never comes would be waited for.
+    pub(crate) fn give_up(&self) {
+        self.is_broken.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.is_broken.load(Ordering::Relaxed) {
+            self.task.abort();
+        }
+    }
+}
+
+/// Opens sessions to one server, for the pool.
+pub(crate) struct Opener {
+    params: Params,
+    tls: Option<MakeRustlsConnect>,
+    /// Which place to begin with: the one that worked last, and the next after one that did not.
+    first: AtomicUsize,
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opener")
+            .field("params", &self.params)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Manager for Opener {
+    type Type = Session;
+    type Error = ControlError;
+
+    async fn create(&self) -> Result<Session, ControlError> {
+        let places = self.places().await?;
+        let mut failure = None;
+        for _ in 0..places.len() {
+            // Moved on before the attempt: whoever runs out of time there begins elsewhere the next time.
+            let turn = self.first.fetch_add(1, Ordering::Relaxed);
+            let place = &places[turn % places.len()];
+            match timeout(self.params.connect_within, Box::pin(self.open(place))).await {
+                Ok(Ok(session)) => {
+                    self.first.store(turn, Ordering::Relaxed);
+                    return Ok(session);
+                }
+                Ok(Err(error)) => failure = Some(error),
+                Err(_elapsed) => {
+                    let seconds = self.params.connect_within.as_secs_f64();
+                    let what = format!("no answer within {seconds:.2} s");
+                    failure = Some(ControlError::unreachable(&place.shown(), what));
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| ControlError::Parameters {
+            what: "there is no host to connect to".into(),
+        }))
+    }
+
+    async fn recycle(
+        &self,
+        session: &mut Session,
+        _metrics: &Metrics,
+    ) -> RecycleResult<ControlError> {
+        if session.client.is_closed() || session.is_broken.load(Ordering::Relaxed) {
+            return Err(RecycleError::message("closed"));
+        }
+        Ok(())
+    }
+}
+
+/// An endpoint, and one of its addresses; none for a unix socket.
+struct Place<'a> {
+    endpoint: &'a Endpoint,
+    address: Option<SocketAddr>,
+}
+
+impl Place<'_> {
+    fn shown(&self) -> String {
+        self.endpoint.shown()
+    }
+}
+
+impl Opener {
+    pub(crate) fn new(params: Params) -> Result<Self, ControlError> {
+        let tls = tls::config(&params.tls)?.map(MakeRustlsConnect::new);
+        Ok(Self {
+            params,
+            tls,
+            first: AtomicUsize::new(0),
+        })
+    }
+
+    async fn places(&self) -> Result<Vec<Place<'_>>, ControlError> {
+        let mut places = Vec::new();
+        let mut failure = None;
+        for endpoint in &self.params.endpoints {
+            if endpoint.is_local() {
+                places.push(Place {
+                    endpoint,
+                    address: None,
+                });
+                continue;
+            }
+            match addresses(endpoint).await {
+                Ok(found) => places.extend(found.into_iter().map(|address| Place {
+                    endpoint,
+                    address: Some(address),
+                })),
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            Some(error) if places.is_empty() => Err(error),
+            _ => Ok(places),
+        }
+    }
+
+    async fn open(&self, place: &Place<'_>) -> Result<Session, ControlError> {
+        let is_optional = self.params.tls.mode == TlsMode::Prefer;
+        match self.open_with(place, self.tls.clone()).await {
+            // As libpq does: what is optional may fail.
+            Err(ControlError::Connect { tls: true, .. }) if is_optional => {
+                self.open_with(place, None).await
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_with(
+        &self,
+        place: &Place<'_>,
+        tls: Option<MakeRustlsConnect>,
+    ) -> Result<Session, ControlError> {
+        let shown = place.shown();
+        let io = |error: std::io::Error| ControlError::unreachable(&shown, error);
+        let failed = |error: tokio_postgres::Error| ControlError::connecting(&shown, &error);
+        let mut config = self.config(place.endpoint);
+        config.ssl_mode(SslMode::Disable);
+        let (client, task) = match place.address {
+            // TLS is not for unix sockets.
+            None => {
+                let stream = UnixStream::connect(place.endpoint.path())
+                    .await
+                    .map_err(io)?;
+                let registration = Registration::new(stream.as_raw_fd())?;
+                let connected = config.connect_raw(stream, NoTls).await;
+                let (client, connection) = connected.map_err(failed)?;
+                (client, drive(connection, registration))
+            }
+            Some(address) => {
+                let socket = match address {
+                    SocketAddr::V4(_) => TcpSocket::new_v4(),
+                    SocketAddr::V6(_) => TcpSocket::new_v6(),
+                }
+                .map_err(io)?;
+                let registration = Registration::new(socket.as_raw_fd())?;
+                socket.set_nodelay(true).map_err(io)?;
+                let stream = socket.connect(address).await.map_err(io)?;
+                if let Some(mut tls) = tls {
+                    config.ssl_mode(match self.params.tls.mode {
+                        TlsMode::Prefer => SslMode::Prefer,
+                        _ => SslMode::Require,
+                    });
+                    let name = self.tls_name(place.endpoint);
+                    let connector: Result<_, Infallible> =
+                        MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, &name);
+                    let connector = connector.unwrap_or_else(|never| match never {});
+                    let connected = config.connect_raw(stream, connector).await;
+                    let (client, connection) = connected.map_err(failed)?;
+                    (client, drive(connection, registration))
+                } else {
+                    let connected = config.connect_raw(stream, NoTls).await;
+                    let (client, connection) = connected.map_err(failed)?;
+                    (client, drive(connection, registration))
+                }
+            }
+        };
+        let session = Session {
+            client,
+            task,
+            is_broken: AtomicBool::new(false),
+        };
+        if self.params.writable_only {
+            refuse_read_only(&session.client, &shown).await?;
+        }
+        Ok(session)
+    }
+
+    /// The name to ask for and to check. One that TLS cannot say is left out where it is not checked.
+    fn tls_name(&self, endpoint: &Endpoint) -> String {
+        let name = rustls::pki_types::ServerName::try_from(endpoint.host.as_str());
+        if name.is_err() && self.params.tls.mode != TlsMode::VerifyFull {
+            return "localhost".into();
+        }
+        endpoint.host.clone()
+    }
+
+    fn config(&self, endpoint: &Endpoint) -> Config {
+        let mut config = Config::new();
+        config
+            .user(&self.params.user)
+            .dbname(&self.params.database)
+            .application_name(&self.params.application);
+        if let Some(options) = &self.params.options {
+            config.options(options);
+        }
+        if let Some(password) = &endpoint.password {
+            config.password(password);
+        }
+        config
+    }
+}
+
+async fn addresses(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ControlError> {
+    let name = endpoint.hostaddr.as_deref().unwrap_or(&endpoint.host);
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, endpoint.port)]);
+    }
+    let found = lookup_host((name, endpoint.port))
+        .await
+        .map_err(|error| ControlError::unreachable(&endpoint.shown(), error))?;
+    Ok(found.collect())
+}
+
+/// Moves the bytes of a session in a task of its own; the socket stays registered while it is open.
+fn drive<C>(connection: C, registration: Registration) -> JoinHandle<()>
+where
+    C: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
+{
+    tokio::spawn(async move {
+        // Whoever asks something next is told: the client knows that it is closed.
+        let _ended = connection.await;
+        drop(registration);
+    })
+}
+
+async fn refuse_read_only(client: &Client, place: &str) -> Result<(), ControlError> {
+    let query = "SELECT current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery()";
+    let row = client.query_typed_one(query, &[]).await;
+    let row = row.map_err(|error| ControlError::connecting(place, &error))?;
+    if row.get::<_, bool>(0) {
+        return Err(ControlError::unreachable(place, "this server is read-only"));
+    }
+    Ok(())
+}

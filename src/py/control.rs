@@ -1,0 +1,209 @@
+//! The control plane for Python: a server, and operations whose end is waited for in slices.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::errors::from_control;
+use crate::control::error::ControlError;
+use crate::control::params::{Endpoint, Params, Tls, TlsMode};
+use crate::control::pending::{Pending, pending};
+use crate::control::plane;
+use crate::control::server;
+use crate::control::table::{Row, Table};
+
+pyo3::create_exception!(poolproof._native, Refused, pyo3::exceptions::PyException);
+
+/// How long one operation of a person at a terminal may take.
+const OPERATION: Duration = Duration::from_secs(10);
+/// Signals are looked at this often: a condition variable swallows the interruption.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// A length that Python gave in seconds; one that no clock can count is the longest there is.
+pub(crate) fn length(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX / 4)
+}
+
+/// Waits for an answer without the interpreter, and lets Ctrl-C end the wait.
+pub(crate) fn wait<T: Send>(py: Python<'_>, pending: &Pending<T>, seconds: f64) -> PyResult<bool> {
+    let mut left = length(seconds);
+    loop {
+        let slice = left.min(SLICE);
+        if py.detach(|| pending.wait(slice)) {
+            return Ok(true);
+        }
+        py.check_signals()?;
+        left -= slice;
+        if left.is_zero() {
+            return Ok(false);
+        }
+    }
+}
+
+/// A server, and how to reach it.
+#[pyclass(frozen, module = "poolproof._native")]
+pub(crate) struct Server(pub(crate) Arc<server::Server>);
+
+#[pymethods]
+impl Server {
+    #[new]
+    #[pyo3(signature = (
+        *, endpoints, user, database, application, options, sslmode, sslrootcert, identity, writable_only,
+        connect_within_s, size
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of libpq's")]
+    fn new(
+        endpoints: Vec<(String, Option<String>, u16, Option<String>)>,
+        user: String,
+        database: String,
+        application: String,
+        options: Option<String>,
+        sslmode: &str,
+        sslrootcert: Option<PathBuf>,
+        identity: Option<(PathBuf, PathBuf)>,
+        writable_only: bool,
+        connect_within_s: f64,
+        size: usize,
+    ) -> PyResult<Self> {
+        let mode = TlsMode::named(sslmode).ok_or_else(|| {
+            from_control(&ControlError::Parameters {
+                what: format!(
+                    "sslmode is {sslmode:?}, but must be disable, allow, prefer, require, verify-ca or verify-full"
+                ),
+            })
+        })?;
+        let endpoints = endpoints
+            .into_iter()
+            .map(|(host, hostaddr, port, password)| Endpoint {
+                host,
+                hostaddr,
+                port,
+                password,
+            })
+            .collect();
+        let params = Params {
+            endpoints,
+            user,
+            database,
+            application,
+            options,
+            tls: Tls {
+                mode,
+                roots: sslrootcert,
+                identity,
+            },
+            writable_only,
+            connect_within: length(connect_within_s),
+            size,
+        };
+        let server = server::Server::new(params).map_err(|error| from_control(&error))?;
+        Ok(Self(Arc::new(server)))
+    }
+
+    /// True in the process that made it.
+    #[getter]
+    fn is_ours(&self) -> bool {
+        self.0.is_ours()
+    }
+
+    /// Sessions that are open.
+    #[getter]
+    fn sessions(&self) -> usize {
+        self.0.sessions()
+    }
+
+    /// Creates the table of leases, or checks it.
+    fn init(&self, table: &str) -> PyResult<Operation> {
+        let table = Table::named(table);
+        self.start(async move |server| table.init(&server, OPERATION).await.map(|()| Vec::new()))
+    }
+
+    /// Reads the table of leases.
+    fn rows(&self, table: &str) -> PyResult<Operation> {
+        let table = Table::named(table);
+        self.start(async move |server| table.rows(&server, OPERATION, None).await)
+    }
+
+    /// Takes a lease from its holder: its row, or none when nobody has it.
+    fn free(&self, table: &str, name: String) -> PyResult<Operation> {
+        let table = Table::named(table);
+        self.start(async move |server| {
+            let rows = table.rows(&server, OPERATION, Some(&name)).await?;
+            let freed = table.free(&server, OPERATION, &name).await?;
+            Ok(if freed { rows } else { Vec::new() })
+        })
+    }
+}
+
+impl Server {
+    fn start<F>(
+        &self,
+        work: impl FnOnce(Arc<server::Server>) -> F + Send + 'static,
+    ) -> PyResult<Operation>
+    where
+        F: Future<Output = Result<Vec<Row>, ControlError>> + Send + 'static,
+    {
+        let (pending, promise) = pending();
+        let user = self.0.join();
+        let work = work(Arc::clone(&self.0));
+        plane::spawn(async move {
+            let answer = work.await;
+            drop(user);
+            promise.answer(answer);
+        })
+        .map_err(|error| from_control(&error))?;
+        Ok(Operation(pending))
+    }
+}
+
+type Told = (
+    String,
+    i64,
+    bool,
+    String,
+    i64,
+    String,
+    String,
+    f64,
+    f64,
+    f64,
+);
+
+/// Something that the control plane works on.
+#[pyclass(frozen, module = "poolproof._native")]
+pub(crate) struct Operation(Pending<Result<Vec<Row>, ControlError>>);
+
+#[pymethods]
+impl Operation {
+    /// Waits for so many seconds at most. True when it is done.
+    fn wait(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        wait(py, &self.0, seconds)
+    }
+
+    /// What came of it, once: rows `(name, fence, held, host, pid, thread, application, age_s, silence_s, left_s)`.
+    fn take(&self) -> PyResult<Vec<Told>> {
+        let rows = match self.0.take() {
+            None => Vec::new(),
+            Some(answer) => answer.map_err(|error| from_control(&error))?,
+        };
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                (
+                    row.name,
+                    row.fence,
+                    row.is_held,
+                    row.host,
+                    row.pid,
+                    row.thread,
+                    row.application,
+                    row.age,
+                    row.silence,
+                    row.left,
+                )
+            })
+            .collect())
+    }
+}

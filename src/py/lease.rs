@@ -1,0 +1,261 @@
+//! Leases and heartbeats for Python.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use super::control::{Refused, Server, length, wait};
+use super::errors::from_control;
+use crate::control::error::ControlError;
+use crate::control::heartbeat::{self, Rhythm, Text};
+use crate::control::lease::{self, Phase, Refusal, Terms};
+use crate::control::news;
+use crate::control::pending::Pending;
+use crate::control::table::Table;
+
+/// A lease that is asked for, held, or over. Dropping it gives it back.
+#[pyclass(frozen, module = "poolproof._native")]
+pub(crate) struct Lease {
+    inner: Arc<lease::Lease>,
+    acquired: Pending<Result<i64, Refusal>>,
+    over: Pending<()>,
+}
+
+#[pymethods]
+impl Lease {
+    #[new]
+    #[pyo3(signature = (
+        server, *, name, table, ttl_s, timeout_s, steal_grace_s, max_silence_s, host, pid, thread, application, token
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "what is asked for, and by whom")]
+    fn new(
+        server: &Server,
+        name: String,
+        table: &str,
+        ttl_s: f64,
+        timeout_s: Option<f64>,
+        steal_grace_s: f64,
+        max_silence_s: Option<f64>,
+        host: String,
+        pid: i64,
+        thread: String,
+        application: String,
+        token: String,
+    ) -> PyResult<Self> {
+        let terms = Terms {
+            name,
+            table: Table::named(table),
+            ttl: length(ttl_s),
+            timeout: timeout_s.map(length),
+            steal_grace: length(steal_grace_s),
+            max_silence: max_silence_s.map(length),
+            host,
+            pid,
+            thread,
+            application,
+            token,
+        };
+        let asked = lease::Lease::ask(&server.0, terms);
+        let (inner, acquired, over) = asked.map_err(|error| from_control(&error))?;
+        Ok(Self {
+            inner,
+            acquired,
+            over,
+        })
+    }
+
+    /// Its number in this process, as `losses` gives it.
+    #[getter]
+    fn number(&self) -> u64 {
+        self.inner.number()
+    }
+
+    /// True in the process that asked for it.
+    #[getter]
+    fn is_ours(&self) -> bool {
+        self.inner.is_ours()
+    }
+
+    /// Waits for so many seconds at most. True when it was granted or refused.
+    fn wait(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        wait(py, &self.acquired, seconds)
+    }
+
+    /// The fence, once it was granted.
+    fn take(&self) -> PyResult<Option<i64>> {
+        match self.acquired.take() {
+            None => Ok(None),
+            Some(Ok(fence)) => Ok(Some(fence)),
+            Some(Err(Refusal::Left)) => Err(refused("left", "the wait was given up")),
+            Some(Err(Refusal::Failed(error))) => Err(from_control(&error)),
+            Some(Err(Refusal::Held(row))) => {
+                let who = row.map_or_else(
+                    || "another holder has just taken it".into(),
+                    |row| {
+                        format!(
+                            "it is held by process {} on {} ({}, {}) since {:.1} s, with fence {}, \
+                             and renewed {:.1} s ago; it expires in {:.1} s",
+                            row.pid,
+                            row.host,
+                            row.thread,
+                            row.application,
+                            row.age,
+                            row.fence,
+                            row.silence,
+                            row.left
+                        )
+                    },
+                );
+                Err(refused("held", &who))
+            }
+        }
+    }
+
+    /// Fence and token.
+    #[getter]
+    fn right(&self) -> (i64, String) {
+        self.inner.right()
+    }
+
+    /// `"waiting"`, `"held"`, `"lost"` or `"over"`, and why it was lost.
+    fn phase(&self) -> (&'static str, String) {
+        match self.inner.phase() {
+            Phase::Waiting => ("waiting", String::new()),
+            Phase::Held => ("held", String::new()),
+            Phase::Lost(reason) => ("lost", reason),
+            Phase::Over => ("over", String::new()),
+        }
+    }
+
+    /// Notes a sign of life.
+    fn touch(&self) {
+        self.inner.touch();
+    }
+
+    /// `(renewals, attempts that failed, seconds for which it is certain)`.
+    fn counts(&self) -> (u64, u64, f64) {
+        let (renewals, blips, left) = self.inner.counts();
+        (renewals, blips, left.as_secs_f64())
+    }
+
+    /// Gives it back, or gives the wait up. Returns at once.
+    fn leave(&self) {
+        if self.inner.is_ours() {
+            self.inner.leave();
+        }
+    }
+
+    /// Waits for the end after `leave`. True when it has come.
+    fn wait_over(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        wait(py, &self.over, seconds)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+fn refused(kind: &'static str, text: &str) -> PyErr {
+    Refused::new_err((kind, text.to_owned(), None::<String>))
+}
+
+/// Leases that were lost since the last call, by their numbers. Waits for so many seconds at most.
+#[pyfunction]
+pub(crate) fn losses(py: Python<'_>, seconds: f64) -> Vec<u64> {
+    let at_most = length(seconds);
+    py.detach(|| news::wait(at_most))
+}
+
+/// Wakes whoever waits in `losses`; it is told of the lease 0, which is none.
+#[pyfunction]
+pub(crate) fn wake_losses() {
+    news::tell(0);
+}
+
+/// A statement that is run again and again. Dropping it ends it.
+#[pyclass(frozen, module = "poolproof._native")]
+pub(crate) struct Heartbeat {
+    inner: Arc<heartbeat::Heartbeat>,
+    first: Pending<Result<(), ControlError>>,
+    over: Pending<()>,
+}
+
+#[pymethods]
+impl Heartbeat {
+    #[new]
+    #[pyo3(signature = (server, *, statement, values, every_s, stale_after_s))]
+    fn new(
+        server: &Server,
+        statement: String,
+        values: Vec<Option<String>>,
+        every_s: f64,
+        stale_after_s: Option<f64>,
+    ) -> PyResult<Self> {
+        let rhythm = Rhythm {
+            statement,
+            values: values.into_iter().map(Text).collect(),
+            every: length(every_s),
+            stale_after: stale_after_s.map(length),
+        };
+        let started = heartbeat::Heartbeat::start(&server.0, rhythm);
+        let (inner, first, over) = started.map_err(|error| from_control(&error))?;
+        Ok(Self { inner, first, over })
+    }
+
+    /// True in the process that started it.
+    #[getter]
+    fn is_ours(&self) -> bool {
+        self.inner.is_ours()
+    }
+
+    /// Waits for the first beat. True when it was tried.
+    fn wait(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        wait(py, &self.first, seconds)
+    }
+
+    /// What came of the first beat; raises only what trying again cannot mend.
+    fn take(&self) -> PyResult<()> {
+        match self.first.take() {
+            Some(Err(error)) if error.is_final() => Err(from_control(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes a sign of life of the application.
+    fn touch(&self) {
+        if self.inner.is_ours() {
+            self.inner.touch();
+        }
+    }
+
+    /// `(beats, failures, last error, whether it rests for want of a sign of life)`.
+    fn beats(&self) -> (u64, u64, Option<String>, bool) {
+        let beats = self.inner.beats();
+        (
+            beats.beats,
+            beats.failures,
+            beats.last_error,
+            beats.is_stale,
+        )
+    }
+
+    /// Ends it. Returns at once.
+    fn leave(&self) {
+        if self.inner.is_ours() {
+            self.inner.leave();
+        }
+    }
+
+    /// Waits for the end after `leave`. True when it has come.
+    fn wait_over(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        wait(py, &self.over, seconds)
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

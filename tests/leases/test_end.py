@@ -1,0 +1,186 @@
+"""What becomes of a lease when its process ends, is stopped, or forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+
+import poolproof
+from plugins.processes import run_in_fork
+from poolproof import Heartbeat, Lease, LeaseForked
+
+HOLDER = """
+    import ctypes, os, signal, sys, time
+    from sqlalchemy import create_engine
+    import poolproof
+
+    engine = create_engine(sys.argv[1], poolclass=poolproof.Pool)
+    lease = poolproof.Lease(engine, sys.argv[2], ttl=float(sys.argv[3])).acquire()
+    print(lease.fence)
+"""
+HELD_GIL = (
+    HOLDER
+    + """
+    ctypes.PyDLL(None).sleep(int(sys.argv[4]))
+    lease.check()
+    print("still")
+    lease.release()
+"""
+)
+
+
+def shown(url):
+    return url.render_as_string(hide_password=False)
+
+
+def test_the_interpreter_s_end_gives_it_back(pg_url, program, name, row):
+    holder = program(HOLDER, shown(pg_url("psycopg2")), name, "600")
+    assert int(holder.line()) > 0
+    assert holder.wait() == 0
+    assert row(name)["token"] is None
+
+
+def test_sigterm_gives_it_back_though_the_interpreter_is_stuck(
+    pg_url, program, name, row
+):
+    holder = program(HELD_GIL, shown(pg_url("psycopg2")), name, "600", "60")
+    assert int(holder.line()) > 0
+    holder.send(signal.SIGTERM)
+    assert holder.wait() == -signal.SIGTERM
+    assert row(name)["token"] is None
+
+
+def test_sigterm_is_left_to_an_application_that_handles_it(pg_url, program, name, row):
+    handler = """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+    """
+    source = (
+        HOLDER.replace("    engine =", handler + "\n    engine =")
+        + """
+    time.sleep(60)
+    """
+    )
+    holder = program(source, shown(pg_url("psycopg2")), name, "600")
+    assert int(holder.line()) > 0
+    holder.send(signal.SIGTERM)
+    assert holder.wait() == 7
+    assert row(name)["token"] is None  # at the interpreter's end
+
+
+def test_a_child_of_a_holder_ends_by_sigterm_and_gives_nothing_back(
+    pg_url, program, name, row
+):
+    source = (
+        HOLDER
+        + """
+    pid = os.fork()
+    if not pid:
+        time.sleep(60)
+    os.kill(pid, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    lease.check()
+    sys.stdin.read()
+    """
+    )
+    holder = program(source, shown(pg_url("psycopg2")), name, "600")
+    assert int(holder.line()) > 0
+    assert int(holder.line()) == -signal.SIGTERM
+    assert row(name)["live"]
+
+
+def test_a_killed_holder_s_lease_expires(pg_url, program, engine, name):
+    holder = program(HELD_GIL, shown(pg_url("psycopg2")), name, "1", "60")
+    fence = int(holder.line())
+    holder.send(signal.SIGKILL)
+    with Lease(engine, name) as lease:
+        assert lease.fence > fence
+
+
+def test_the_interpreter_may_be_held_for_longer_than_the_ttl(
+    pg_url, program, name, row
+):
+    """By C code that keeps the GIL: nothing of Python runs, and it is renewed."""
+    holder = program(HELD_GIL, shown(pg_url("psycopg2")), name, "3", "5")
+    assert int(holder.line()) > 0
+    assert holder.line() == "still"
+    assert holder.wait() == 0
+
+
+@pytest.mark.fork
+def test_a_child_does_not_hold_it_and_the_parent_goes_on(engine, name, row):
+    with Lease(engine, name, ttl=3) as lease:
+
+        def child():
+            with pytest.raises(LeaseForked, match=f"process {os.getppid()} has it"):
+                lease.check()
+            with pytest.raises(LeaseForked):
+                lease.guard(None)
+            with pytest.raises(LeaseForked):
+                lease.stats()
+            lease.release()
+            lease.touch()
+            assert lease.fence
+            with pytest.raises(poolproof.LeaseTimeout):
+                Lease(engine, name, timeout=0).acquire()
+            with Lease(engine, name + " of the child") as own:
+                own.check()
+            return own.fence
+
+        report = run_in_fork(child)
+        report.assert_silent()
+        assert report.result > lease.fence
+        renewals = lease.stats().renewals
+        while lease.stats().renewals < renewals + 3:
+            lease.check()
+        assert row(name)["live"]
+        assert lease.stats().blips == 0
+
+
+@pytest.mark.fork
+def test_a_child_has_no_connection_of_the_control_plane(
+    pg_url, make_engine, name, observer
+):
+    """They are severed in the fork, as all others are."""
+    engine = make_engine(pg_url("psycopg2", application_name="severed"))
+
+    def ports():
+        return {one.laddr.port for one in psutil.Process().net_connections("tcp")}
+
+    with Lease(engine, name):
+        found = observer.rows(
+            "select client_port from pg_stat_activity where application_name = %s",
+            "severed poolproof-control",
+        )
+        ours = {port for (port,) in found}
+        assert ours
+        assert ours <= ports()
+        assert not ours & run_in_fork(ports).assert_silent().result
+
+
+@pytest.mark.fork
+def test_leaving_the_block_in_a_child_is_silent(engine, name, row):
+    with Lease(engine, name) as lease:
+
+        def child():
+            lease.__exit__(None, None, None)
+
+        run_in_fork(child).assert_silent()
+        assert row(name)["live"]
+
+
+@pytest.mark.fork
+def test_a_heartbeat_stays_with_the_parent(engine):
+    with Heartbeat(engine, "select 1", every=0.1) as beating:
+
+        def child():
+            with pytest.raises(LeaseForked):
+                beating.beat()
+            beating.stop()
+
+        run_in_fork(child).assert_silent()
+        before = beating.stats().beats
+        while beating.stats().beats == before:
+            pass

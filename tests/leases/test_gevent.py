@@ -1,0 +1,50 @@
+"""Under gevent whoever waits for a lease lets the other greenlets run."""
+
+from __future__ import annotations
+
+from plugins.processes import run_script
+
+WAITING = """
+    import gevent.monkey
+    gevent.monkey.patch_all()
+    import sys, time, warnings
+    import gevent
+    from sqlalchemy import create_engine
+    import poolproof
+
+    engine = create_engine(sys.argv[1], poolclass=poolproof.Pool)
+    told = []
+    with poolproof.Lease(engine, sys.argv[2], ttl=2, on_lost=told.append) as lease:
+        turns = 0
+
+        def turn():
+            global turns
+            while True:
+                turns += 1
+                gevent.sleep(0.01)
+
+        other = gevent.spawn(turn)
+        try:
+            poolproof.Lease(engine, sys.argv[2], timeout=0.5).acquire()
+        except poolproof.LeaseTimeout:
+            print("waited", turns > 10)
+        lease.check()
+        row = "delete from poolproof_lease where name = '" + sys.argv[2] + "'"
+        with engine.begin() as connection:
+            connection.exec_driver_sql(row)
+        assert lease.lost.wait(20)
+        gevent.sleep(0.3)
+        print("told", told == [lease])
+        other.kill()
+        try:
+            lease.check()
+        except poolproof.LeaseLost:
+            print("lost")
+        lease.release()
+"""
+
+
+def test_a_greenlet_waits_without_stopping_the_others(pg_url, name):
+    url = pg_url("psycopg").render_as_string(hide_password=False)
+    done = run_script(WAITING, url, name, seconds=50, warnings="ignore")
+    assert done.stdout.split() == ["waited", "True", "told", "True", "lost"], done

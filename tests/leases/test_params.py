@@ -1,0 +1,158 @@
+"""How the control plane reaches the server that an engine uses."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+from sqlalchemy import create_engine, event, exc
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from poolproof import Lease
+from poolproof.control import server_of
+from poolproof.control_params import from_dsn, from_engine
+
+SECRET = "s3cr:t\\x"  # noqa: S105
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch, tmp_path):
+    for name in ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSSLMODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_a_url_with_a_list_of_hosts():
+    url = "postgresql+psycopg2://u:p@/d?host=a:1&host=b:2&target_session_attrs=any"
+    given = from_engine(create_engine(url))
+    assert given["endpoints"] == [("a", None, 1, "p"), ("b", None, 2, "p")]
+    assert given["writable_only"]
+    assert (given["user"], given["database"]) == ("u", "d")
+    assert given == from_dsn(url)
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_libpq_s_options_come_from_arguments_and_environment(driver, monkeypatch):
+    monkeypatch.setenv("PGHOST", "h")
+    monkeypatch.setenv("PGPASSWORD", SECRET)
+    monkeypatch.setenv("PGSSLMODE", "require")
+    arguments = {"application_name": "a" * 60, "connect_timeout": 7, "port": "6"}
+    given = from_engine(
+        create_engine(f"postgresql+{driver}://u@/d", connect_args=arguments)
+    )
+    assert given["endpoints"] == [("h", None, 6, SECRET)]
+    assert given["sslmode"] == "require"
+    assert given["connect_within_s"] == 7
+    assert len(given["application"]) == 63
+    assert given["application"].endswith(" poolproof-control")
+
+
+def test_a_password_file_is_read_as_libpq_reads_it(tmp_path):
+    path = tmp_path / ".pgpass"
+    path.write_text(
+        "# a comment\nother:*:*:*:no\nh:5432:d:x:no\n"
+        "h:5432:d\\:1:u:s3cr\\:t\\\\x\n*:*:*:*:any\n"
+    )
+    dsn = "host=h,i user=u dbname=d:1"
+    path.chmod(0o644)  # others may read it: left alone
+    assert [place[3] for place in from_dsn(dsn)["endpoints"]] == [None, None]
+    path.chmod(0o600)
+    assert [place[3] for place in from_dsn(dsn)["endpoints"]] == [SECRET, "any"]
+    assert from_dsn(f"{dsn} password=own")["endpoints"][0][3] == "own"
+
+
+def test_pairs_may_be_quoted():
+    given = from_dsn("host=h user='it\\'s me' dbname = 'a b' hostaddr=1.2.3.4")
+    assert (given["user"], given["database"]) == ("it's me", "a b")
+    assert given["endpoints"] == [("h", "1.2.3.4", 5432, None)]
+
+
+def test_pg8000_s_own_arguments():
+    url = "postgresql+pg8000://u:p@h:6/d"
+    off = create_engine(url, connect_args={"ssl_context": False})
+    assert from_engine(off)["sslmode"] == "disable"
+    assert from_engine(create_engine(url))["sslmode"] == "prefer"
+    unchecked = ssl.create_default_context()
+    unchecked.check_hostname = False
+    unchecked.verify_mode = ssl.CERT_NONE
+    any_one = create_engine(url, connect_args={"ssl_context": unchecked})
+    assert from_engine(any_one)["sslmode"] == "require"
+    local = create_engine(
+        "postgresql+pg8000://u@/d", connect_args={"unix_sock": "/s/.s.PGSQL.7"}
+    )
+    assert from_engine(local)["endpoints"] == [("/s", None, 7, None)]
+
+
+def test_asyncpg_s_engine_will_do():
+    engine = create_async_engine("postgresql+asyncpg://u:p@h:6/d?ssl=require")
+    given = from_engine(engine.sync_engine)
+    assert given["endpoints"] == [("h", None, 6, "p")]
+    assert given["sslmode"] == "require"
+
+
+def custom_creator(url):
+    return create_engine(url, creator=lambda: None)
+
+
+def listener(url):
+    engine = create_engine(url)
+    event.listen(engine, "do_connect", lambda *_: None)
+    return engine
+
+
+def function_as_password(url):
+    return create_engine(url, connect_args={"password": lambda: SECRET})
+
+
+def checked_context(url):
+    url = url.replace("psycopg2", "pg8000")
+    return create_engine(
+        url, connect_args={"ssl_context": ssl.create_default_context()}
+    )
+
+
+def service(url):
+    return create_engine(url, connect_args={"service": "x"})
+
+
+@pytest.mark.parametrize(
+    "make", [custom_creator, listener, function_as_password, checked_context, service]
+)
+def test_what_cannot_be_known_asks_for_a_dsn_of_its_own(make, pg_url, name):
+    engine = make(pg_url("psycopg2").render_as_string(hide_password=False))
+    with pytest.raises(exc.ArgumentError, match="control_dsn=") as caught:
+        Lease(engine, name).acquire()
+    assert SECRET not in str(caught.value)
+    url = pg_url("psycopg2").set(drivername="postgresql")
+    with Lease(engine, name, control_dsn=str(url)) as lease:
+        lease.check()
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    ["", "mysql://u:s3cret@h/d", "://s3cret", "host=h password='s3cret", "s3"],
+)
+def test_a_dsn_that_cannot_be_read_is_not_quoted(dsn):
+    with pytest.raises(exc.ArgumentError, match="control_dsn") as caught:
+        from_dsn(dsn)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "dsn", ["host=a,b port=1,2,3", "host=a,b hostaddr=1.1.1.1", "port=x", "port=70000"]
+)
+def test_hosts_and_ports_must_fit(dsn):
+    with pytest.raises(exc.ArgumentError):
+        from_dsn(dsn)
+
+
+def test_of_two_hosts_the_one_that_is_there_is_taken(pg, make_engine, name):
+    query = f"host=127.0.0.1:1&host={pg.host}:{pg.port}"
+    engine = make_engine(f"postgresql+psycopg2://postgres@/postgres?{query}")
+    with Lease(engine, name) as lease:
+        lease.check()
+
+
+def test_one_engine_has_one_server(engine):
+    assert server_of(engine) is server_of(engine)
+    assert "password" not in repr(server_of(engine))
