@@ -70,7 +70,8 @@ def test_nothing_but_asyncio_needs_greenlet():
     """SQLAlchemy 2.1 does not bring it."""
     done = run_script(
         """
-        import sys
+        import sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # Luigi's, about a setting
         sys.modules["greenlet"] = None
         sys.modules["sqlalchemy.ext.asyncio"] = None
         import poolproof
