@@ -150,4 +150,11 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # However it is told to end, what it has started ends first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+        print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(status)

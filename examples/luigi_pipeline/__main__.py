@@ -105,6 +105,9 @@ def main() -> int:
             "LUIGI_CONFIG_PATH": str(HERE / "luigi.cfg"),
         }
         ended = run(engine, environment, log)
+        if ended and not count(engine, "heartbeat"):
+            print(f"the pipeline did not start:\n{log.read_text()}", file=sys.stderr)
+            return 2
         fine = report(engine, log.read_text(), ended=ended)
         if not fine and arguments.pool == "poolproof":
             print(log.read_text(), file=sys.stderr)
@@ -113,4 +116,11 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # However it is told to end, what it has started ends first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+        print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(status)

@@ -289,8 +289,8 @@ def _judge(attempt: Attempt, error: Exception) -> Verdict:
         # The commits of the others may be done.
         return replace(verdict, retry="never", outcome="unknown")
     of_driver = signal.dbapi or signal.by_driver or signal.interruption
-    if stage == "commit" and verdict.fault is Fault.NONE and not of_driver:
-        # Of a listener, before anything was sent.
+    if stage != "open" and verdict.fault is Fault.NONE and not of_driver:
+        # The unit's own, or a listener's before the commit was sent.
         return replace(verdict, outcome="not_done")
     return verdict
 

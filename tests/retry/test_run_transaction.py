@@ -125,7 +125,7 @@ def test_lock_timeout_is_repeated_when_asked(engine):
     assert poolproof.run_transaction(engine, unit, backoff=QUICK, also=also) == 2
 
 
-def test_own_errors_roll_back_and_are_not_repeated(engine, table, observer):
+def test_own_errors_roll_back_and_are_not_repeated(engine, table, observer, attempted):
     def unit(connection):
         connection.execute(text(f"insert into {table} values (1)"))
         raise LookupError("mine")
@@ -134,6 +134,7 @@ def test_own_errors_roll_back_and_are_not_repeated(engine, table, observer):
         poolproof.run_transaction(engine, unit)
     assert observer.value(f"select count(*) from {table}") == 0
     assert engine.pool.checkedout() == 0
+    assert attempted[0].verdict.outcome == "not_done"
 
 
 def test_interruption_ends_it(engine):

@@ -26,8 +26,11 @@ _LOOK_S: Final = 0.02
 
 
 def redis_server() -> str | None:
-    """Return the path of Redis's server, when its client is there as well."""
-    if importlib.util.find_spec("redis") is None:
+    """Return the path of Redis's server, when its client is there as well.
+
+    Celery's extra `redis` has both halves of it: kombu's transport needs more.
+    """
+    if any(importlib.util.find_spec(half) is None for half in ("redis", "packaging")):
         return None
     return shutil.which("redis-server")
 
@@ -77,7 +80,7 @@ class Broker:
         if server is None:
             raise SetupError(
                 "no Redis: it needs Debian's package redis-server, and the client"
-                " (pip install redis)"
+                " (pip install "celery[redis]")"
             )
         path = folder / "redis.sock"
         process = subprocess.Popen(  # noqa: S603 (found on the path)
