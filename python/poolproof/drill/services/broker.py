@@ -80,7 +80,7 @@ class Broker:
         if server is None:
             raise SetupError(
                 "no Redis: it needs Debian's package redis-server, and the client"
-                " (pip install "celery[redis]")"
+                ' (pip install "celery[redis]")'
             )
         path = folder / "redis.sock"
         process = subprocess.Popen(  # noqa: S603 (found on the path)
