@@ -31,12 +31,13 @@ _ENDED_ITSELF = (
 _COMMITS_EACH = (
     "the connection commits each statement by itself (AUTOCOMMIT), so that nothing "
     "of a unit of work could be undone before it is repeated: give run_transaction an "
-    "engine without it, such as engine.execution_options(isolation_level='READ COMMITTED')"
+    "engine without it, such as "
+    "engine.execution_options(isolation_level='READ COMMITTED')"
 )
 _FAILED = (
     "a statement of the unit of work has failed, and the unit went on: the server "
-    "would answer the commit with a rollback. Let the error leave the unit, or put what may "
-    "fail into begin_nested()"
+    "would answer the commit with a rollback. Let the error leave the unit, or put what "
+    "may fail into begin_nested()"
 )
 
 
