@@ -36,8 +36,8 @@ _COMMITS_EACH = (
 )
 _FAILED = (
     "a statement of the unit of work has failed, and the unit went on: the server "
-    "would answer the commit with a rollback. Let the error leave the unit, or put what "
-    "may fail into begin_nested()"
+    "would answer the commit with a rollback. Let the error leave the unit, or put "
+    "what may fail into begin_nested()"
 )
 
 
