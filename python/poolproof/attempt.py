@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import exc
+from sqlalchemy import exc, text
 
-from poolproof import commits
+from poolproof import commits, drivers
 from poolproof._signal import read_only_of
 
 if TYPE_CHECKING:
@@ -18,13 +18,26 @@ if TYPE_CHECKING:
     from poolproof._signal import ReadOnly
     from poolproof.commits import Mark
 
-__all__ = ["Attempt", "ConnectionAttempt", "Stage", "check_end"]
+__all__ = ["Attempt", "ConnectionAttempt", "Stage", "check_begin", "check_end"]
+
+_ANYTHING = text("select 1")
 
 Stage = Literal["open", "unit", "commit", "done"]
 
 _ENDED_ITSELF = (
     "the unit of work has ended its transaction itself: leave commit and rollback to "
     "run_transaction, and raise an exception to undo the work"
+)
+_COMMITS_EACH = (
+    "the connection commits each statement by itself (AUTOCOMMIT), so that nothing "
+    "of a unit of work could be undone before it is repeated: give run_transaction an "
+    "engine without it, such as "
+    "engine.execution_options(isolation_level='READ COMMITTED')"
+)
+_FAILED = (
+    "a statement of the unit of work has failed, and the unit went on: the server "
+    "would answer the commit with a rollback. Let the error leave the unit, or put "
+    "what may fail into begin_nested()"
 )
 
 
@@ -82,8 +95,29 @@ class Attempt:
             connection: Before the transaction is rolled back.
         """
         if not (connection.closed or connection.invalidated):
+            self.ended_itself |= _commits_each(connection)
             driver = connection.connection.driver_connection
             self.read_only = read_only_of(driver)
+
+    def ready(self, connection: Connection, *, verify: bool) -> None:
+        """See before the commit that the server will not answer it with a rollback.
+
+        Args:
+            connection: With all its work sent.
+            verify: Whether to ask for the transaction's number.
+
+        Raises:
+            InvalidRequestError: It would, or the work is committed already.
+        """
+        check_begin(connection)
+        raw = connection.connection.driver_connection
+        driver = drivers.of(raw, connection.dialect)
+        if driver.tells and driver.status(raw) == driver.failed:
+            raise exc.InvalidRequestError(_FAILED)
+        if verify:
+            self.mark = commits.mark(connection)
+        elif not driver.tells and connection.dialect.name == "postgresql":
+            connection.execute(_ANYTHING)  # refused where a statement has failed
 
 
 class ConnectionAttempt(Attempt):
@@ -116,14 +150,14 @@ class ConnectionAttempt(Attempt):
                 connection.execution_options(isolation_level=self._isolation_level)
             transaction = connection.begin()
             try:
+                check_begin(connection)
                 self.stage = "unit"
                 given = self._given
                 self.result = fn(connection if given is None else given(connection))
                 check_end(
                     self.result, ended=connection.get_transaction() is not transaction
                 )
-                if verify:
-                    self.mark = commits.mark(connection)
+                self.ready(connection, verify=verify)
                 self.stage = "commit"
                 transaction.commit()
                 self.stage = "done"
@@ -135,6 +169,24 @@ class ConnectionAttempt(Attempt):
                 raise
 
 
+def _commits_each(connection: Connection) -> bool:
+    # All drivers of PostgreSQL, and SQLAlchemy's adapters of them, name it so.
+    return getattr(connection.connection, "autocommit", None) is True
+
+
+def check_begin(connection: Connection) -> None:
+    """See that a connection has transactions.
+
+    Args:
+        connection: One that is neither closed nor broken.
+
+    Raises:
+        InvalidRequestError: It commits each statement by itself.
+    """
+    if _commits_each(connection):
+        raise exc.InvalidRequestError(_COMMITS_EACH)
+
+
 def check_end(result: object, *, ended: bool) -> None:
     """Look at how a unit of work has returned.
 
@@ -144,13 +196,19 @@ def check_end(result: object, *, ended: bool) -> None:
 
     Raises:
         InvalidRequestError: It has committed or rolled back itself.
-        TypeError: It returned a coroutine in the place of its work.
+        TypeError: It returned a coroutine or a generator in the place of its work.
     """
     if inspect.iscoroutine(result):
         result.close()
         msg = (
             "the unit of work returned a coroutine that nobody has awaited: await "
             "run_transaction_async(async_engine, fn) instead"
+        )
+        raise TypeError(msg)
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        msg = (
+            "the unit of work returned a generator, whose work would be done after the "
+            "commit: return a list"
         )
         raise TypeError(msg)
     if ended:

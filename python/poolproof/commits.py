@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from sqlalchemy import exc, text
 
+from poolproof._signal import read, unwrap
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -36,11 +38,12 @@ _TIMELINE: Final = (
     " else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end"
 )
 _MARK: Final = text(
-    f"select cast(pg_current_xact_id_if_assigned() as text), {_TIMELINE}"
+    "select case when pg_is_in_recovery() then null"
+    f" else cast(pg_current_xact_id() as text) end, {_TIMELINE}"
 )
-_ASK: Final = text(
-    f"select pg_xact_status(cast(cast(:xid as text) as xid8)), {_TIMELINE}"
-)
+_WHERE: Final = text(f"select {_TIMELINE}")
+_ASK: Final = text("select pg_xact_status(cast(cast(:xid as text) as xid8))")
+_IN_THE_FUTURE: Final = "22023"
 # A session that has lost its client may not know it, waiting for a lock or a standby,
 # and its transaction is in progress for as long. It is known by the transaction that it
 # has, so that no other session can be ended.
@@ -62,25 +65,25 @@ class Mark:
     """A transaction that is about to commit.
 
     Attributes:
-        xid: Its number, with the epoch; None when it has written nothing.
+        xid: Its number, with the epoch; None on a standby, where nothing is written.
         timeline: The server's timeline; None on a standby.
-        trusted: Whether nothing could be written after this was asked.
     """
 
     xid: int | None
     timeline: str | None
-    trusted: bool
 
 
-def mark(connection: Connection, *, trusted: bool = True) -> Mark:
+def mark(connection: Connection) -> Mark:
     """Ask which transaction this is; one round trip.
 
+    One that has written nothing is given a number: what a listener writes within the
+    commit, and the notifications that the commit sends, are known by it.
+
     Args:
-        connection: In the transaction, with all its work sent.
-        trusted: Whether nothing is written between this and the commit.
+        connection: In the transaction.
     """
     xid, timeline = connection.execute(_MARK).one()
-    return Mark(None if xid is None else int(xid), timeline, trusted)
+    return Mark(None if xid is None else int(xid), timeline)
 
 
 def ask(
@@ -95,11 +98,11 @@ def ask(
         sleep: Waits for so many seconds.
 
     Returns:
-        ``"committed"``; ``"aborted"``, also for one that has written nothing; or
+        ``"committed"``; ``"aborted"``, also on a standby; or
         ``"unknown"`` when the server cannot say or does not answer in time.
     """
     if mark.xid is None:
-        return "aborted" if mark.trusted else "unknown"
+        return "aborted"
     began = time.monotonic()
     pause = _FIRST_PAUSE_S
     end_at = began + _END_AFTER_S
@@ -131,11 +134,18 @@ def ask(
 
 def _status(fresh: Connection, mark: Mark) -> Status | None:
     """Ask once; None while the transaction is in progress, or the server a standby."""
-    status, timeline = fresh.execute(_ASK, {"xid": str(mark.xid)}).one()
+    timeline = fresh.scalar(_WHERE)
     if timeline is None:
         return None
     if timeline != mark.timeline:
         return "unknown"  # after a failover the number may be another's
+    try:
+        status = fresh.scalar(_ASK, {"xid": str(mark.xid)})
+    except exc.DBAPIError as error:
+        if read(unwrap(error)).sqlstate != _IN_THE_FUTURE:
+            raise
+        # The server has crashed and lost it; soon another will have the number.
+        return "aborted"
     if status == "in progress":
         return None
     return (

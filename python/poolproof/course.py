@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -215,7 +216,7 @@ class Course:
         """
         pause: float | None = None
         if repeat and self.attempt < self._attempts:
-            pause = max(0.0, float(self._backoff(self.attempt)))
+            pause = _length(self._backoff(self.attempt))
             left = self.left
             if left is not None and pause >= left:
                 pause = None
@@ -271,11 +272,27 @@ def _add_note(error: BaseException, note: str) -> None:
     if isinstance(notes, list):
         notes.append(note)
     else:
-        error.__notes__ = [note]
+        # An exception may be frozen, and refuse to be written to.
+        BaseException.__setattr__(error, "__notes__", [note])
+
+
+def _length(pause: float) -> float:
+    """Make a pause of what a backoff has chosen; one below 0 is none.
+
+    Raises:
+        ValueError: Nobody can sleep for so long.
+    """
+    if not pause <= threading.TIMEOUT_MAX:
+        msg = f"backoff chose {pause!r}, and no pause can be as long (in seconds)"
+        raise ValueError(msg)
+    return max(0.0, float(pause))
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+    try:
+        text = str(error).strip().splitlines()
+    except Exception:  # noqa: BLE001 - any class may have any __str__
+        text = []
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 

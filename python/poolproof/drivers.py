@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Driver", "ask", "is_own", "of"]
 
-# libpq's PQTRANS_IDLE, and the byte of the protocol's ReadyForQuery.
-_LIBPQ_IDLE = 0
-_READY_IDLE = b"I"
+# libpq's PQTRANS_IDLE and PQTRANS_INERROR, and the bytes of the protocol's
+# ReadyForQuery.
+_LIBPQ_IDLE, _LIBPQ_FAILED = 0, 3
+_READY_IDLE, _READY_FAILED = b"I", b"E"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Driver:
         must_ask: Whether only a question tells if a connection is at rest, because the
             driver reads ahead into a buffer of its own, or because it is not known.
         keeps_alive: Whether it turns TCP keep-alives on unless told otherwise.
+        failed: The status when a statement has failed, so that the transaction can only
+            be rolled back.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Driver:
     must_ask: bool
     tells: bool = True
     keeps_alive: bool = True
+    failed: object = None
 
 
 def _does_not_say(_connection: Any) -> None:
@@ -62,12 +66,22 @@ _PASSED_ON = frozenset({"builtins", "select", "socket", "ssl", "struct"})
 
 # Functions that are not of Python: they run at each checkout and check-in.
 _PSYCOPG2 = Driver(
-    "psycopg2", methodcaller("get_transaction_status"), _LIBPQ_IDLE, must_ask=False
+    "psycopg2",
+    methodcaller("get_transaction_status"),
+    _LIBPQ_IDLE,
+    must_ask=False,
+    failed=_LIBPQ_FAILED,
 )
 _PSYCOPG = Driver(
-    "psycopg", attrgetter("pgconn.transaction_status"), _LIBPQ_IDLE, must_ask=False
+    "psycopg",
+    attrgetter("pgconn.transaction_status"),
+    _LIBPQ_IDLE,
+    must_ask=False,
+    failed=_LIBPQ_FAILED,
 )
-_PG8000 = Driver("pg8000", _pg8000_status, _READY_IDLE, must_ask=True)
+_PG8000 = Driver(
+    "pg8000", _pg8000_status, _READY_IDLE, must_ask=True, failed=_READY_FAILED
+)
 _UNKNOWN = Driver(
     "unknown", _does_not_say, None, must_ask=True, tells=False, keeps_alive=False
 )

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import event, exc
+from sqlalchemy.engine import Connection, NestedTransaction
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm.session import SessionTransactionState
 
-from poolproof import commits
-from poolproof.attempt import Attempt, check_end
+from poolproof.attempt import Attempt, check_begin, check_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Transaction
+    from sqlalchemy.orm import SessionTransaction
 
 __all__ = ["SessionAttempt", "begin_on"]
 
 _HAS_TRANSACTION = (
     "the session has a transaction already: a unit of work that is repeated as a whole "
     "has to begin it. End it with commit() or rollback() first"
+)
+_IS_BOUND = (
+    "the session is bound to a connection, whose transaction would be rolled back "
+    "with each attempt: bind it to the engine, so that each attempt has a checkout of "
+    "its own"
 )
 
 
@@ -41,7 +48,7 @@ class SessionAttempt(Attempt):
             stays: Whether the session is somebody else's to close.
         """
         super().__init__(None)
-        _watch_commits()
+        _watch()
         self._given = given
         self._session = session
         self._isolation_level = isolation_level
@@ -52,6 +59,8 @@ class SessionAttempt(Attempt):
         session = self._session
         if session.in_transaction():
             raise exc.InvalidRequestError(_HAS_TRANSACTION)
+        if isinstance(session.bind, Connection) and not _takes_savepoint(session):
+            raise exc.InvalidRequestError(_IS_BOUND)
         _attempts[id(session)] = self
         try:
             transaction = session.begin()
@@ -61,15 +70,16 @@ class SessionAttempt(Attempt):
                 )
             self.stage = "unit"
             self.result = fn(self._given)
-            check_end(self.result, ended=session.get_transaction() is not transaction)
+            enlisted = _enlisted(session)
+            ended = session.get_transaction() is not transaction
+            check_end(self.result, ended=ended or any(one.is_over for one in enlisted))
             session.flush()
-            self._look(verify=verify)
+            self._prepare(verify=verify)
             self.stage = "commit"
             session.commit()
             self.stage = "done"
         except BaseException:
-            for connection in _enlisted(session):
-                self.look_at(connection)
+            self._take_stock()
             # The attempt's own error says why.
             with contextlib.suppress(Exception):
                 session.rollback()
@@ -79,23 +89,34 @@ class SessionAttempt(Attempt):
             if not self._stays:
                 session.close()
 
-    def _look(self, *, verify: bool) -> None:
+    def _prepare(self, *, verify: bool) -> None:
         """Look at what is to be committed."""
-        connections = _enlisted(self._session)
-        self.spans_several = len(connections) > 1
-        if not verify or not connections:
-            return
-        if self.spans_several:
+        enlisted = _enlisted(self._session)
+        self.spans_several = len(enlisted) > 1
+        if verify and self.spans_several:
             msg = (
                 "verify_commit needs a unit of work on one database, and this one has "
-                f"used {len(connections)}"
+                f"used {len(enlisted)}"
             )
             raise exc.InvalidRequestError(msg)
-        self.engine = connections[0].engine
-        # A listener may write within the commit, after the number was asked.
-        self.mark = commits.mark(
-            connections[0], trusted=not self._session.dispatch.before_commit
-        )
+        for one in enlisted:
+            self.engine = one.connection.engine
+            self.ready(one.connection, verify=verify)
+
+    def _take_stock(self) -> None:
+        """Find out how far an attempt came that has failed."""
+        enlisted = _enlisted(self._session)
+        over = [one.is_over for one in enlisted]
+        if len(enlisted) > 1:
+            # A listener may have brought in another database within the commit.
+            self.spans_several = True
+            self.mark = None
+        if self.stage == "commit" and over and all(over):
+            self.stage = "done"  # whoever listens to the commit has failed
+        elif any(over):
+            self.ended_itself = True
+        for one in enlisted:
+            self.look_at(one.connection)
 
     def committed(self) -> None:
         """Note that the session has committed."""
@@ -105,14 +126,56 @@ class SessionAttempt(Attempt):
             self.ended_itself = True
 
 
-def _enlisted(session: Session) -> list[Connection]:
-    """List the connections that a session's transaction has."""
-    found = getattr(session.get_transaction(), "_connections", {})
-    return list(dict.fromkeys(connection for connection, *_ in found.values()))
+class _Enlisted(NamedTuple):
+    """A connection that takes part in a session's transaction."""
+
+    connection: Connection
+    transaction: Transaction
+    is_own: bool
+    rolled_back: bool
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its transaction was ended, other than by a flush that failed."""
+        if isinstance(self.transaction, NestedTransaction):
+            return False
+        if self.connection.closed:
+            return True
+        # A connection that broke keeps its transaction until it is rolled back.
+        now = self.connection.get_transaction()
+        return now is not self.transaction and not (self.rolled_back and now is None)
+
+
+def _enlisted(session: Session) -> list[_Enlisted]:
+    """List what a session's transaction has."""
+    root = session.get_transaction()
+    found = getattr(root, "_connections", {})
+    rolled_back = getattr(root, "_state", None) is SessionTransactionState.DEACTIVE
+    return [
+        _Enlisted(connection, transaction, is_own, rolled_back)
+        for connection, transaction, _, is_own in dict.fromkeys(found.values())
+    ]
+
+
+def _takes_savepoint(session: Session) -> bool:
+    # So an application's tests keep what they do to themselves.
+    return session.join_transaction_mode == "create_savepoint"
 
 
 # The attempts under way, by their sessions.
 _attempts: dict[int, SessionAttempt] = {}
+
+
+def _after_begin(
+    session: Session, transaction: SessionTransaction, connection: Connection
+) -> None:
+    """Refuse a connection whose work could not be undone by itself."""
+    if id(session) not in _attempts or transaction.nested:
+        return
+    check_begin(connection)
+    for one in _enlisted(session):
+        if not one.is_own and not isinstance(one.transaction, NestedTransaction):
+            raise exc.InvalidRequestError(_IS_BOUND)
 
 
 def _after_commit(session: Session) -> None:
@@ -121,10 +184,14 @@ def _after_commit(session: Session) -> None:
         attempt.committed()
 
 
-def _watch_commits() -> None:
-    """Hear of each session's commit, and before anybody who may fail. Idempotent."""
-    if not event.contains(Session, "after_commit", _after_commit):
-        event.listen(Session, "after_commit", _after_commit, insert=True)
+def _watch() -> None:
+    """Hear of each session's begin and commit, first of all. Idempotent."""
+    for name, listener in (
+        ("after_begin", _after_begin),
+        ("after_commit", _after_commit),
+    ):
+        if not event.contains(Session, name, listener):
+            event.listen(Session, name, listener, insert=True)
 
 
 def begin_on(bind: object, isolation_level: str | None) -> Callable[[], Attempt] | None:

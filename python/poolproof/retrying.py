@@ -45,10 +45,19 @@ class _Chosen:
             raise TypeError(msg)
         self._faults = frozenset(one for one in named if isinstance(one, Fault))
         self._classes = tuple(one for one in named if isinstance(one, type))
-        broad = [one for one in self._classes if one in (Exception, BaseException)]
-        if broad and not idempotent:
+        if Fault.INTERRUPTED in named:
             msg = (
-                f"on={broad[0].__name__} repeats after any error, also where the work "
+                "on cannot be Fault.INTERRUPTED: whoever interrupts wants it to end; "
+                "name the other faults"
+            )
+            raise ValueError(msg)
+        broad = [one for one in self._classes if one in (Exception, BaseException)]
+        if Fault.NONE in self._faults:  # every error that is none of the others
+            broad.append(Exception)
+        if broad and not idempotent:
+            said = "Fault.NONE" if Fault.NONE in self._faults else broad[0].__name__
+            msg = (
+                f"on={said} repeats after any error, also where the work "
                 "is already done: name faults, or say idempotent=True"
             )
             raise ValueError(msg)
@@ -102,8 +111,8 @@ def retry(
 
     Raises:
         TypeError: An argument of the wrong type; a generator function.
-        ValueError: A number out of its range, or ``on=Exception`` for a unit that is
-            not idempotent.
+        ValueError: A number out of its range, `Fault.INTERRUPTED`, or ``on=Exception``
+            or `Fault.NONE` for a unit that is not idempotent.
     """
     chosen = _Chosen(on, idempotent=idempotent)
     Course("a unit", attempts, deadline, backoff)  # refuses bad numbers now
@@ -136,9 +145,9 @@ def retry(
                     return await function(*args, **kwargs)
             raise AssertionError  # the last attempt returns or raises
 
-        wrapper: Any = (
-            repeated_async if inspect.iscoroutinefunction(function) else repeated
-        )
+        called = getattr(function, "__call__", None)  # noqa: B004 - its own, if it has
+        is_async = any(map(inspect.iscoroutinefunction, (function, called)))
+        wrapper: Any = repeated_async if is_async else repeated
         return wrapper  # type: ignore[no-any-return]
 
     return decorate
@@ -175,8 +184,8 @@ def attempts(
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: A number out of its range, or ``on=Exception`` for a unit that is
-            not idempotent.
+        ValueError: A number out of its range, `Fault.INTERRUPTED`, or ``on=Exception``
+            or `Fault.NONE` for a unit that is not idempotent.
     """
     chosen = _Chosen(on, idempotent=idempotent)
     return _Attempts(Course(unit, attempts, deadline, backoff), chosen)
@@ -189,20 +198,46 @@ class _Attempts:
         self._course = course
         self._chosen = chosen
         self._pause: float | None = 0.0
+        self._is_used = False
 
     def __iter__(self) -> Iterator[Self]:
-        """Yield an attempt, then sleep and yield another for as long as it fails."""
+        """Yield an attempt, then sleep and yield another for as long as it fails.
+
+        Raises:
+            RuntimeError: The attempts were used before, or one of them was left out.
+        """
+        self._use()
         while self._pause is not None:
             if self._pause:
                 time.sleep(self._pause)
+            self._is_entered = False
             yield self
+            self._look_back()
 
     async def __aiter__(self) -> AsyncIterator[Self]:
         """Do the same without blocking the loop."""
+        self._use()
         while self._pause is not None:
             if self._pause:
                 await asyncio.sleep(self._pause)
+            self._is_entered = False
             yield self
+            self._look_back()
+
+    def _use(self) -> None:
+        if self._is_used:
+            msg = (
+                "these attempts were used before, and would do nothing: call "
+                "poolproof.attempts for each loop"
+            )
+            raise RuntimeError(msg)
+        self._is_used = True
+
+    def _look_back(self) -> None:
+        if not self._is_entered:
+            # The loop would go round for ever.
+            msg = "each turn of the loop needs its attempt: with attempt: ..."
+            raise RuntimeError(msg)
 
     @property
     def number(self) -> int:
@@ -212,6 +247,7 @@ class _Attempts:
     def __enter__(self) -> Self:
         """Begin an attempt."""
         self._pause = None
+        self._is_entered = True
         self._bound = self._course.bounded()
         self._bound.__enter__()
         return self

@@ -174,6 +174,9 @@ class _Rules:
             if not all(isinstance(one, Fault) for one in named):
                 msg = f"also is a Fault or several, not {also!r}"
                 raise TypeError(msg)
+            if Fault.INTERRUPTED in named:
+                msg = "also cannot be Fault.INTERRUPTED: who interrupts wants it to end"
+                raise ValueError(msg)
             self.also = frozenset(named)
 
     def allow(self, stage: Stage, verdict: Verdict) -> bool:
@@ -370,5 +373,11 @@ def _refuse_coroutine_function(fn: object) -> None:
         msg = (
             f"{name_of(fn)} is a coroutine function: await "
             "run_transaction_async(async_engine, fn) instead"
+        )
+        raise TypeError(msg)
+    if inspect.isgeneratorfunction(fn):
+        msg = (
+            f"{name_of(fn)} is a generator function, whose work would be done after "
+            "the commit: make it a function that returns a list"
         )
         raise TypeError(msg)

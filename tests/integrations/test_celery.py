@@ -197,3 +197,22 @@ def test_the_package_imports_no_framework():
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.stdout == "[]\n"
+
+
+def test_a_task_is_never_inside_one_that_was_cut_off(app):
+    """A soft time limit may pass within the signal that begins a task."""
+
+    @app.task
+    def shop():
+        """Do nothing; its signals are sent by hand."""
+
+    integration.install(app)
+    jobs = []
+    for _ in range(2):  # the first one's end is never heard of
+        shop.push_request(is_eager=False)
+        framework.signals.task_prerun.send(shop, task_id="1", task=shop)
+        jobs.append(shop.request._poolproof_job)
+    assert [job.outer for job in jobs] == [None, None]
+    framework.signals.task_postrun.send(shop, task_id="1", task=shop)
+    for _ in jobs:
+        shop.pop_request()

@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 
+import psycopg2
 import pytest
 from sqlalchemy import create_engine, event, exc, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.pool import NullPool
 
 import poolproof
 from plugins.sessions import all_are_gone
@@ -221,6 +223,39 @@ def test_an_interruption_of_the_clearing_leaves_nothing_out(pg_url, working):
         engine.dispose()
 
 
+def test_a_job_that_was_cut_off_at_its_begin_does_not_swallow_the_others(
+    engine, working
+):
+    """A time limit may pass before the caller of `begin` has the job."""
+    session = scoped_session(sessionmaker(engine))
+    jobs = working(session)
+    jobs.begin("cut off", alone=True)
+    left = engine.connect()
+    for name in ("second", "third"):
+        job = jobs.begin(name, alone=True)
+        assert job.outer is None
+        assert engine.pool.checkedout() == 0
+        session.execute(text("select 1"))
+        jobs.end(job)
+    assert engine.pool.checkedout() == 0
+    left.close()
+
+
+def test_the_end_of_other_work_leaves_the_listeners(engine, working):
+    """Two kinds of jobs in one process, with the same sessionmaker."""
+    maker = sessionmaker(engine)
+    first, second = working(maker), working(maker)
+    first.stop()
+    session = maker()
+    with second.job("step"):
+        session.execute(text("select 1"))
+    assert not session.in_transaction()
+    with second.job("step"):
+        left = engine.connect()
+    assert engine.pool.checkedout() == 0
+    left.close()
+
+
 # --- names ----------------------------------------------------------------------------
 
 
@@ -328,6 +363,28 @@ def test_behind_a_pooler_nobody_has_anothers_name(pooler, working, driver):
     assert len(backends) == 1
     for engine in engines:
         engine.dispose()
+
+
+def test_a_creators_connection_has_no_name_of_anothers(pg_url, working):
+    url = pg_url("psycopg2")
+    named = url.update_query_dict({"application_name": "other"})
+    other = create_engine(named, poolclass=NullPool)
+    own = url.update_query_dict({"application_name": "mine"})
+    dsn = own.set(drivername="postgresql").render_as_string(hide_password=False)
+    engine = create_engine(
+        "postgresql+psycopg2://",
+        creator=lambda: psycopg2.connect(dsn),
+        poolclass=poolproof.Pool,
+    )
+    jobs = working(engine=[other, engine])
+    names = []
+    for name in ("one", "two"):
+        with jobs.job(name):
+            for each in (other, engine):
+                with each.connect() as connection:
+                    names.append(connection.scalar(NAME))
+    assert names == ["other w@1 one", "mine", "other w@1 two", "mine"]
+    engine.dispose()
 
 
 def test_names_end_with_the_work(engine, working):

@@ -8,11 +8,12 @@ import pickle
 import time
 
 import pytest
-from sqlalchemy import create_engine, exc, text
+from sqlalchemy import create_engine, event, exc, text
 from sqlalchemy.orm import scoped_session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
 import poolproof
+from poolproof import faults
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.target import Target
 from poolproof.integrations.stopping import StopFlag, StopRequested
@@ -169,3 +170,26 @@ def test_it_takes_sessions_and_refuses_what_could_not_be_bounded(pg_url):
         StopFlag(engine, "select true", within_s=0)
     with pytest.raises(ValueError, match="unreachable_s is -1"):
         StopFlag(engine, "select true", unreachable_s=-1)
+
+
+def test_a_time_limit_in_a_look_is_no_silence(pg_url, caplog):
+    """Celery's soft limit is an ordinary exception, and comes once."""
+
+    class LimitError(Exception):
+        """Stands for SoftTimeLimitExceeded."""
+
+    def interrupt(*_):
+        raise LimitError
+
+    forget = faults.register(faults.Fault.INTERRUPTED, exception=LimitError)
+    engine = create_engine(pg_url("psycopg2"), poolclass=poolproof.Pool)
+    event.listen(engine, "before_cursor_execute", interrupt)
+    flag = StopFlag(engine, "select 0")
+    try:
+        with pytest.raises(LimitError):
+            flag.is_set()
+    finally:
+        forget()
+    assert "stop flag" not in caplog.text
+    assert flag.silent_s == 0
+    engine.dispose()

@@ -187,3 +187,30 @@ def test_sync_function_and_sync_engine_are_refused(play):
             )
 
     play(story)
+
+
+def test_error_that_the_unit_swallows_is_no_success(play, table, observer):
+    async def story(engine):
+        async def unit(connection):
+            await connection.execute(text(f"insert into {table} values (1)"))
+            with pytest.raises(exc.DBAPIError):
+                await connection.execute(FAIL)
+
+        with pytest.raises((exc.InvalidRequestError, exc.DBAPIError)):
+            await poolproof.run_transaction_async(engine, unit)
+
+    play(story)
+    assert observer.value(f"select count(*) from {table}") == 0
+
+
+def test_engine_without_transactions_is_refused(play, table, observer):
+    async def story(engine):
+        async def unit(connection):
+            await connection.execute(text(f"insert into {table} values (1)"))
+
+        for bind in (engine, async_sessionmaker(engine)):
+            with pytest.raises(exc.InvalidRequestError, match="AUTOCOMMIT"):
+                await poolproof.run_transaction_async(bind, unit)
+
+    play(story, isolation_level="AUTOCOMMIT")
+    assert observer.value(f"select count(*) from {table}") == 0

@@ -240,3 +240,45 @@ def test_generator_is_refused():
 def test_listener_must_be_a_function():
     with pytest.raises(TypeError, match="on_attempt"):
         poolproof.on_attempt(None)
+
+
+def test_interruption_is_no_fault_to_repeat():
+    with pytest.raises(ValueError, match="INTERRUPTED"):
+        poolproof.retry(on=tuple(Fault), idempotent=True)
+
+
+def test_every_ordinary_error_wants_a_promise():
+    with pytest.raises(ValueError, match=r"Fault\.NONE .*idempotent"):
+        poolproof.retry(on=Fault.NONE)
+    poolproof.retry(on=Fault.NONE, idempotent=True)
+
+
+def test_attempts_are_for_one_loop():
+    attempts = poolproof.attempts(on=ConnectionError)
+    for attempt in attempts:
+        with attempt:
+            pass
+    with pytest.raises(RuntimeError, match="used before"):
+        next(iter(attempts))
+
+
+def test_loop_without_its_attempt_is_told():
+    """It would go round for ever."""
+    turns = iter(poolproof.attempts(on=ConnectionError))
+    next(turns)
+    with pytest.raises(RuntimeError, match="with attempt"):
+        next(turns)
+
+
+def test_object_with_a_coroutine_is_repeated():
+    class Unit:
+        calls = 0
+
+        async def __call__(self):
+            self.calls += 1
+            if self.calls == 1:
+                raise ConnectionError
+            return self.calls
+
+    retrying = poolproof.retry(on=ConnectionError, backoff=QUICK)
+    assert asyncio.run(retrying(Unit())()) == 2

@@ -136,7 +136,7 @@ class _Installed:
 
     def _on_task(self, task: Any, **_more: object) -> None:
         if task.app is self._app() and not task.request.is_eager:
-            setattr(task.request, _JOB, self.jobs.begin(task.name))
+            setattr(task.request, _JOB, self.jobs.begin(task.name, alone=True))
 
     def _on_task_end(self, task: Any, **_more: object) -> None:
         job = getattr(task.request, _JOB, None)

@@ -107,7 +107,7 @@ class Jobs:
             if one not in known:
                 known.append(one)
                 if self._is_started and known is self._makers:
-                    event.listen(one, "after_begin", _use)
+                    event.listen(one, "after_begin", self._use)
             for each in bound:
                 self._add_engine(each)
         for one in _listed(engine):
@@ -176,9 +176,9 @@ class Jobs:
         if self._is_started:
             return  # also in a child of a process that works itself
         self._is_started = True
-        event.listen(Pool, "checkout", _lend)
+        event.listen(Pool, "checkout", self._lend)
         for maker in self._makers:
-            event.listen(maker, "after_begin", _use)
+            event.listen(maker, "after_begin", self._use)
         if self._naming is not None:
             self._names = Naming(
                 lambda: self._worker, _job_name, renames=self._naming == "job"
@@ -204,9 +204,9 @@ class Jobs:
         """End work: close what rests in the pools of this process, in order."""
         if self._is_started:
             self._is_started = False
-            event.remove(Pool, "checkout", _lend)
+            event.remove(Pool, "checkout", self._lend)
             for maker in self._makers:
-                event.remove(maker, "after_begin", _use)
+                event.remove(maker, "after_begin", self._use)
         if self._names is not None:
             self._names.end()
             self._names = None
@@ -239,17 +239,21 @@ class Jobs:
         finally:
             self.end(job)
 
-    def begin(self, name: str) -> Job:
+    def begin(self, name: str, *, alone: bool = False) -> Job:
         """Begin a job in this thread or greenlet, with sessions of its own.
 
         A job inside another job uses the sessions of that one.
 
         Args:
             name: The job's name.
+            alone: Whether jobs are never inside others. One that is under way was cut
+                off before its caller had it; it is ended now.
 
         Returns:
             The job, for `end`.
         """
+        while alone and (cut_off := _current.get()) is not None:
+            self.end(cut_off)
         job = Job(name, _current.get())
         if job.outer is None:
             self._remove_sessions()
@@ -287,6 +291,15 @@ class Jobs:
             entry: Any = fairy._connection_record
             if entry is not None and fairy.dbapi_connection is not None:
                 self._reclaim(job, fairy, entry)
+
+    # Methods, so that each of two `Jobs` in a process takes out its own listeners.
+    def _lend(self, _connection: Any, _record: Any, fairy: Any) -> None:
+        if (job := _current.get()) is not None:
+            job.lent.add(fairy)
+
+    def _use(self, session: Session, *_arguments: object) -> None:
+        if (job := _current.get()) is not None:
+            job.used.add(session)
 
     def _remove_sessions(self) -> None:
         for session in self._scoped:
@@ -339,18 +352,6 @@ class _Reclaimed(fork.ForkedFairy):
             f"this connection was left checked out by {self.__dict__['_left_by']}, and "
             "was taken back at its end; check out a new one in each job"
         )
-
-
-def _lend(_connection: Any, _record: Any, fairy: Any) -> None:
-    job = _current.get()
-    if job is not None:
-        job.lent.add(fairy)
-
-
-def _use(session: Session, *_arguments: object) -> None:
-    job = _current.get()
-    if job is not None:
-        job.used.add(session)
 
 
 def _job_name() -> str:

@@ -31,7 +31,8 @@ _DRIVERS: Final = frozenset({"psycopg2", "psycopg", "pg8000"})
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]|['%\\]")
 _BASE: Final = "poolproof_name_of_engine"
 _NAME: Final = "poolproof_name"
-_given: ContextVar[tuple[str, str] | None] = ContextVar("poolproof_given", default=None)
+# The pool's record of the connection that is being made here.
+_record: ContextVar[Any] = ContextVar("poolproof_record", default=None)
 
 
 def fit(base: str, worker: str, job: str) -> str:
@@ -73,27 +74,28 @@ class Naming:
         """Name connections from now on, of engines that exist and those to come."""
         event.listen(Engine, "do_connect", self._on_connect)
         if self._renames:
-            event.listen(Pool, "connect", self._note)
             event.listen(Pool, "checkout", self._rename)
 
     def end(self) -> None:
         """Name none any more; those that have a name keep it."""
         event.remove(Engine, "do_connect", self._on_connect)
         if self._renames:
-            event.remove(Pool, "connect", self._note)
             event.remove(Pool, "checkout", self._rename)
         self._dialects.clear()
 
     def _wanted(self, base: str) -> str:
         return fit(base, self._worker(), self._job() if self._renames else "")
 
-    def _on_connect(self, dialect: Any, *_arguments: object) -> None:
+    def _on_connect(self, dialect: Any, record: Any, *_arguments: object) -> None:
         """Put the name into what the driver is given.
 
         The arguments that a listener sees are the same ones at every connect, and of
         every thread; so it is done in the call itself, behind all listeners.
         """
-        if dialect in self._dialects or getattr(dialect, "driver", "") not in _DRIVERS:
+        if getattr(dialect, "driver", "") not in _DRIVERS:
+            return
+        _record.set(record)
+        if dialect in self._dialects:
             return
         self._dialects.add(dialect)
         connect = dialect.connect
@@ -104,18 +106,13 @@ class Naming:
                 return connect(*arguments, **keywords)
             base = keywords.get("application_name") or os.environ.get("PGAPPNAME", "")
             name = self._wanted(base)
-            _given.set((base, name))
+            record = _record.get()
+            _record.set(None)
+            if record is not None:
+                record.info[_BASE], record.info[_NAME] = base, name
             return connect(*arguments, **{**keywords, "application_name": name})
 
         dialect.connect = named
-
-    @staticmethod
-    def _note(_connection: Any, record: Any) -> None:
-        """Remember what a connection was told; this follows its connect."""
-        given = _given.get()
-        _given.set(None)
-        if given is not None:
-            record.info[_BASE], record.info[_NAME] = given
 
     def _rename(self, connection: Any, record: Any, _fairy: Any) -> None:
         """Rename a connection that was of another job.

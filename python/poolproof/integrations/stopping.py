@@ -170,7 +170,7 @@ class StopFlag:
             with deadline(self._within_s), self._engine.connect() as connection:
                 answer = connection.scalar(self._question, self._parameters)
         except Exception as error:
-            if classify(error).fault is Fault.NONE:
+            if classify(error).fault in {Fault.NONE, Fault.INTERRUPTED}:
                 raise
             self._hear_nothing(now, error)
             return
