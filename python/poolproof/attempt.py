@@ -9,6 +9,7 @@ from sqlalchemy import exc, text
 
 from poolproof import commits, drivers
 from poolproof._signal import read_only_of
+from poolproof.entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,8 +111,13 @@ class Attempt:
             InvalidRequestError: It would, or the work is committed already.
         """
         check_begin(connection)
-        raw = connection.connection.driver_connection
-        driver = drivers.of(raw, connection.dialect)
+        fairy: Any = connection.connection
+        entry = fairy._connection_record
+        if type(entry) is Entry:
+            raw, driver = fairy.dbapi_connection, entry.driver
+        else:
+            raw = fairy.driver_connection
+            driver = drivers.of(raw, connection.dialect)
         if driver.tells and driver.status(raw) == driver.failed:
             raise exc.InvalidRequestError(_FAILED)
         if verify:
@@ -171,7 +177,8 @@ class ConnectionAttempt(Attempt):
 
 def _commits_each(connection: Connection) -> bool:
     # All drivers of PostgreSQL, and SQLAlchemy's adapters of them, name it so.
-    return getattr(connection.connection, "autocommit", None) is True
+    raw = connection.connection.dbapi_connection
+    return getattr(raw, "autocommit", None) is True
 
 
 def check_begin(connection: Connection) -> None:
