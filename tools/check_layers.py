@@ -44,6 +44,7 @@ PYTHON_LAYERS = (
         "faults",
         "lease_checks",
         "libpq_params",
+        "listeners",
         "observe",
         "parameters",
         "settings",

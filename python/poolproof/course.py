@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from poolproof.deadlines import deadline as bounding
+from poolproof.listeners import Listeners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,9 +91,7 @@ class AttemptEvent:
     sleep: float | None
 
 
-# No lock: one step on a dict is atomic, and a lock that another thread held at a fork
-# would stay locked in the child for ever.
-_listeners: dict[object, Callable[[AttemptEvent], object]] = {}
+_listeners: Listeners[AttemptEvent] = Listeners("on_attempt")
 
 
 def on_attempt(callback: Callable[[AttemptEvent], object]) -> Callable[[], None]:
@@ -110,16 +109,7 @@ def on_attempt(callback: Callable[[AttemptEvent], object]) -> Callable[[], None]
     Raises:
         TypeError: *callback* cannot be called.
     """
-    if not callable(callback):
-        msg = f"on_attempt needs a function, not {callback!r}"  # type: ignore[unreachable]  # callers without types
-        raise TypeError(msg)
-    key = object()
-    _listeners[key] = callback
-
-    def remove() -> None:
-        _listeners.pop(key, None)
-
-    return remove
+    return _listeners.add(callback)
 
 
 class Course:
@@ -257,7 +247,7 @@ class Course:
                 verdict.outcome,
                 "not repeated" if sleep is None else f"repeated in {sleep:.2f} s",
             )
-        for callback in list(_listeners.values()):
+        for callback in _listeners:
             try:
                 callback(event)
             except Exception as failure:  # noqa: BLE001 - each is heard by itself

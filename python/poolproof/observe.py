@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from poolproof.errors import DeadlineExceeded
 from poolproof.faults import Fault, Verdict
+from poolproof.listeners import Listeners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,10 +51,7 @@ class FaultEvent:
     when: datetime
 
 
-# No lock: one step on a dict is atomic, and a lock that another thread held at a fork
-# would stay locked in the child for ever. The key makes each subscription its own, even
-# when a callback is given twice.
-_listeners: dict[object, Callable[[FaultEvent], object]] = {}
+_listeners: Listeners[FaultEvent] = Listeners("on_fault")
 _emitting: ContextVar[bool] = ContextVar("poolproof_emitting", default=False)
 
 
@@ -80,16 +78,7 @@ def on_fault(callback: Callable[[FaultEvent], object]) -> Callable[[], None]:
     Raises:
         TypeError: *callback* cannot be called.
     """
-    if not callable(callback):
-        msg = f"on_fault needs a function, not {callback!r}"  # type: ignore[unreachable]  # callers without types
-        raise TypeError(msg)
-    key = object()
-    _listeners[key] = callback
-
-    def remove() -> None:
-        _listeners.pop(key, None)
-
-    return remove
+    return _listeners.add(callback)
 
 
 def report(
@@ -170,7 +159,7 @@ def _emit(event: FaultEvent) -> Verdict:
         return event.verdict
     token = _emitting.set(True)
     try:
-        for callback in list(_listeners.values()):
+        for callback in _listeners:
             try:
                 answer = callback(event)
             except Exception as error:  # noqa: BLE001 - each is heard by itself
