@@ -30,7 +30,7 @@ from poolproof.drill.target import Target
 from poolproof.drill.traffic import pick
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -171,10 +171,23 @@ if not sys.stdin.read():
 """
 
 
-def _release(guardian: subprocess.Popen[bytes]) -> None:
-    """Let a guardian go, with nothing to do."""
-    with contextlib.suppress(BrokenPipeError):
-        guardian.communicate(b"done")
+@contextlib.contextmanager
+def guarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Have a process's group killed when this process is killed within the block.
+
+    Args:
+        process: It leads a group.
+    """
+    guardian = subprocess.Popen(  # noqa: S603 (our own words)
+        [sys.executable, "-ISc", _GUARDIAN, str(process.pid)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            guardian.communicate(b"done")
 
 
 class Service:
@@ -218,12 +231,7 @@ class Service:
                 start_new_session=True,
             )
             stack.callback(self._kill)
-            guardian = subprocess.Popen(  # noqa: S603 (our own words)
-                [sys.executable, "-ISc", _GUARDIAN, str(self.process.pid)],
-                stdin=subprocess.PIPE,
-                start_new_session=True,
-            )
-            stack.callback(_release, guardian)
+            stack.enter_context(guarded(self.process))
             self._stack = stack.pop_all()
         return self
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from poolproof.drill.errors import SetupError
+from poolproof.drill.service import guarded
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -95,6 +96,7 @@ class Broker:
         )
         stack.callback(process.wait)
         stack.callback(process.kill)
+        stack.enter_context(guarded(process))
         end = time.monotonic() + _START_S
         while not _listens(path):
             if process.poll() is not None or time.monotonic() > end:
