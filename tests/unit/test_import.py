@@ -79,6 +79,7 @@ def test_nothing_but_asyncio_needs_greenlet():
         from sqlalchemy import create_engine
         engine = create_engine("sqlite://", poolclass=poolproof.Pool)
         print(poolproof.run_transaction(engine, lambda _: "works"))
+        engine.dispose()
         try:
             poolproof.run_transaction("sqlite://", print)
         except TypeError as error:
