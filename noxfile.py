@@ -47,7 +47,7 @@ COVER = [
     if version != MAIN and line == ("2.1" if version == "3.11" else "2.0")
 ] or [(MAIN, "2.0")]
 # Most tests wait most of the time: for a child, a server, a deadline.
-WORKERS = min(8, 3 * (os.cpu_count() or 1))
+WORKERS = min(8, 2 * (os.cpu_count() or 1))
 
 CONTRACT = ("tests/pool", "tests/fork")
 IN_SDIST = {

@@ -16,7 +16,11 @@ from plugins.server import DRIVERS
 from plugins.sessions import all_are_gone
 from poolproof.integrations import celery as integration
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.usefixtures("alone"),
+]
 
 ORDERS = 40
 SECRET = "s3cret!"  # noqa: S105

@@ -88,7 +88,7 @@ def test_a_job_inside_a_job_leaves_the_session_to_it(engine, working):
 
 
 def test_a_connection_that_is_left_out_is_reported_and_taken_back(
-    engine, working, observer, caplog
+    alone, engine, working, observer, caplog
 ):
     jobs = working()
     with jobs.job("shop.leak"):
@@ -414,7 +414,7 @@ def test_a_long_name_keeps_what_tells_most(base, job, fitted):
 # --- the worker -----------------------------------------------------------------------
 
 
-def test_a_check_leaves_no_connection(engine, observer):
+def test_a_check_leaves_no_connection(alone, engine, observer):
     jobs = Jobs("task")
     jobs.add(engine=engine)
     jobs.check()
@@ -435,7 +435,7 @@ def test_who_is_not_let_in_is_told_so_without_the_password(pg_url):
 
 
 def test_the_first_connection_is_opened_and_closed_with_the_work(
-    engine, working, observer
+    alone, engine, working, observer
 ):
     jobs = working(engine=engine)
     jobs.connect()

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from plugins.cluster import APPLICATION_NAME
 
 _QUERY = (
     "select application_name from pg_stat_activity"
     " where starts_with(application_name, %s)"
 )
+
+
+@pytest.fixture
+def alone(observer):
+    """End what earlier tests of this process have left on the server."""
+    observer.rows(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+        " where starts_with(application_name, %s)",
+        APPLICATION_NAME,
+    )
 
 
 def all_are_gone(observer, *, seconds=10.0):

@@ -31,6 +31,8 @@ BURST: Final = 5
 IDLE_S: Final = 0.5
 """PgBouncer's ``client_idle_timeout``; it looks for such clients thrice a second."""
 
+_LONG: Final = 3.0  # times that: one pause is surely longer
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReapOutcome(Served):
@@ -58,7 +60,8 @@ def play(stage: Stage) -> ReapOutcome:
             knobs={"ping_idle_after": IDLE_S / 2},
         )
         # Everybody pauses at once, so that no connection is used in between.
-        pauses = [stage.rng.uniform(0.6, 2.4) * IDLE_S for _ in range(ROUNDS)]
+        pauses = [stage.rng.uniform(0.6, 2.4) * IDLE_S for _ in range(ROUNDS - 1)]
+        pauses.append(_LONG * IDLE_S)
         for n in range(CLIENTS):
             troupe.thread(f"client{n}", _serve(engine, stage, f"client{n}", pauses))
         troupe.watch()
