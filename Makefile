@@ -12,7 +12,7 @@ help: ## Show the targets
 	@echo 'Arguments go in ARGS: make drill ARGS="--driver psycopg --trials 5"'
 
 drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
-	@tools/bootstrap python tools/system_packages.py pgbouncer iproute2
+	@tools/bootstrap python tools/system_packages.py pgbouncer iproute2 redis-server
 	@$(NOX) -s drill -- $(ARGS)
 
 test: ## Run every check

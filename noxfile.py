@@ -211,7 +211,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(python=MAIN)
 def drill(session: nox.Session) -> None:
     """Run the drill, on an embedded PostgreSQL when no --url is given."""
-    install(session, extras="drill,flask,gunicorn,celery,luigi")
+    install(session, "celery[redis]", extras="drill,flask,gunicorn,celery,luigi")
     # nox would kill it half a second after Ctrl-C, in the middle of its clean-up.
     session.run("poolproof", "drill", *session.posargs, interrupt_timeout=20)
 

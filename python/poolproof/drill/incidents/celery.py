@@ -30,6 +30,14 @@ def play(stage: Stage) -> ServiceOutcome:
     )
 
 
+def _lacks() -> str | None:
+    missing = lacks("celery", "celery")()
+    if missing is None and redis_server() is None:
+        # Over files, what a killed process had may come back too late to be told.
+        return 'no Redis (Debian\'s redis-server, and pip install "celery[redis]")'
+    return missing
+
+
 INCIDENT: Final = Incident(
     name="celery",
     headline="a Celery worker's processes inherit connections, fail, and are killed",
@@ -37,5 +45,5 @@ INCIDENT: Final = Incident(
     measures=MEASURES,
     trials_max=2,
     bound_s=60.0,
-    lacks=lacks("celery", "celery"),
+    lacks=_lacks,
 )
