@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from poolproof.drill.incident import Incident
 from poolproof.drill.service import MEASURES, ServiceOutcome, lacks
+from poolproof.drill.services.broker import redis_server
 
 if TYPE_CHECKING:
     from poolproof.drill.stage import Stage
