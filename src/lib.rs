@@ -15,6 +15,8 @@ pub mod socket;
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
+    use crate::py::backend::{Backend, Backends};
+    #[pymodule_export]
     use crate::py::control::{Operation, Refused, Server};
     #[pymodule_export]
     use crate::py::fault::{classify, fault_price, fault_prices, fault_rows, fault_text};

@@ -77,6 +77,7 @@ PYTHON_LAYERS = (
         "pool",
         "rest",
         "retrying",
+        "stranded",
         "transactions",
         "upkeep",
         "verbs",
@@ -100,6 +101,7 @@ NATIVE_USERS = (
     "pool",
     "sleepers",
     "sockets",
+    "stranded",
     "upkeep",
     "verbs",
 )

@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import Engine, exc
 
 from poolproof import _native
-from poolproof.control_params import from_dsn, from_engine
+from poolproof.control_params import from_dsn, from_pool
 from poolproof.errors import ControlError
 from poolproof.sleepers import locks_are_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Pending", "engine_of", "finish", "refused", "server_of"]
+    from sqlalchemy import Dialect, Pool
+
+__all__ = ["Pending", "engine_of", "finish", "refused", "server_at", "server_of"]
 
 SIZE = 2
 _POLL_S = 0.01
 _MOST_S = 1_000_000.0
 
-_servers: weakref.WeakKeyDictionary[Engine, dict[str | None, _native.Server]] = (
+# By the dialect, which an engine, its variants and its pools have in common.
+_servers: weakref.WeakKeyDictionary[Dialect, dict[str | None, _native.Server]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -62,7 +65,8 @@ def server_of(bind: Any, control_dsn: str | None = None) -> _native.Server:
 
     Args:
         bind: What `engine_of` takes.
-        control_dsn: How to reach it instead of by the engine's parameters.
+        control_dsn: How to reach it instead of by the engine's parameters; None takes
+            the pool's ``control_dsn``, if it has one.
 
     Returns:
         One server an engine and process; it has connected to nothing yet.
@@ -72,11 +76,32 @@ def server_of(bind: Any, control_dsn: str | None = None) -> _native.Server:
         ControlError: Certificates or keys cannot be used.
     """
     engine = engine_of(bind)
-    known = _servers.setdefault(engine, {})
+    if control_dsn is None:
+        settings = getattr(engine.pool, "settings", None)
+        control_dsn = getattr(settings, "control_dsn", None)
+    return server_at(engine.pool, engine.dialect, control_dsn)
+
+
+def server_at(pool: Pool, dialect: Dialect, control_dsn: str | None) -> _native.Server:
+    """Return the server of a pool, as the control plane reaches it.
+
+    Args:
+        pool: The pool.
+        dialect: Its engine's dialect.
+        control_dsn: How to reach it instead of by the engine's parameters.
+
+    Returns:
+        One server an engine and process; it has connected to nothing yet.
+
+    Raises:
+        ArgumentError: It cannot be worked out how to reach the server.
+        ControlError: Certificates or keys cannot be used.
+    """
+    known = _servers.setdefault(dialect, {})
     server = known.get(control_dsn)
     if server is not None and server.is_ours:
         return server
-    given = from_engine(engine) if control_dsn is None else from_dsn(control_dsn)
+    given = from_pool(pool, dialect) if control_dsn is None else from_dsn(control_dsn)
     try:
         server = _native.Server(**given, size=SIZE)
     except _native.Refused as error:

@@ -23,9 +23,9 @@ from poolproof.libpq_params import HINT, PORT, of_server, system_roots, whole
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Dialect, Pool
 
-__all__ = ["from_dsn", "from_engine"]
+__all__ = ["from_dsn", "from_pool"]
 
 _PAIR = re.compile(
     r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)+)\s*", re.DOTALL
@@ -107,11 +107,12 @@ def _listed(value: str | tuple[str, ...] | None) -> list[str]:
     return value.split(",") if isinstance(value, str) else list(value)
 
 
-def from_engine(engine: Engine) -> dict[str, Any]:
-    """Work out how to reach the server that an engine uses.
+def from_pool(pool: Pool, dialect: Dialect) -> dict[str, Any]:
+    """Work out how to reach the server that a pool connects to.
 
     Args:
-        engine: A synchronous engine of PostgreSQL.
+        pool: The pool of a synchronous engine.
+        dialect: The engine's dialect.
 
     Returns:
         The arguments of the extension's `Server`, but its size.
@@ -119,10 +120,10 @@ def from_engine(engine: Engine) -> dict[str, Any]:
     Raises:
         ArgumentError: It cannot be known; the message names `control_dsn`.
     """
-    dialect: Any = engine.dialect
-    if dialect.name != "postgresql":
-        raise exc.ArgumentError(f"a lease needs PostgreSQL; this is {dialect.name}")
-    args, keywords = _arguments(engine)
+    name = getattr(dialect, "name", "no known database")
+    if name != "postgresql":
+        raise exc.ArgumentError(f"the control plane needs PostgreSQL; this is {name}")
+    args, keywords = _arguments(pool, dialect)
     if callable(keywords.get("password")):
         raise exc.ArgumentError(f"the password is made by a function: {HINT}")
     reader = _READERS.get(dialect.driver)
@@ -134,14 +135,14 @@ def from_engine(engine: Engine) -> dict[str, Any]:
     return given
 
 
-def _arguments(engine: Engine) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _arguments(pool: Any, engines: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return what the engine gives to its driver."""
-    creator: Any = getattr(engine.pool, "_creator", None)
+    creator: Any = getattr(pool, "_creator", None)
     creator = getattr(creator, "__wrapped__", creator)
     if getattr(creator, "__qualname__", "") != "create_engine.<locals>.connect":
         raise exc.ArgumentError(f"the engine has a creator of its own: {HINT}")
     known = inspect.getclosurevars(creator).nonlocals
-    dialect = known.get("dialect", engine.dialect)
+    dialect = known.get("dialect", engines)
     if getattr(dialect, "_has_events", False) and list(dialect.dispatch.do_connect):
         raise exc.ArgumentError(f"a listener of do_connect may change them: {HINT}")
     return tuple(known.get("cargs_tup", ())), dict(known["cparams"])

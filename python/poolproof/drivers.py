@@ -7,6 +7,7 @@ only `ask` sends anything.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import secrets
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Driver", "ask", "is_own", "of"]
+__all__ = ["Driver", "ask", "in_own_words", "is_own", "of"]
 
 # libpq's PQTRANS_IDLE and PQTRANS_INERROR, and the bytes of the protocol's
 # ReadyForQuery.
@@ -133,6 +134,42 @@ def is_own(error: Exception, pool: Any) -> bool:
     if not (type(error).__module__ in _PASSED_ON or isinstance(error, OSError)):
         return False
     return not any(_is_handler(frame) for frame, _ in walk_tb(error.__traceback__))
+
+
+def in_own_words(verb: Callable[..., Any], dialect: Any) -> Callable[..., Any]:
+    """Have a driver say in its own words that the network has failed.
+
+    Where pg8000 begins to read an answer it lets the system's error through, which
+    SQLAlchemy does not take for one of the driver's: it would reach the application
+    bare. Elsewhere pg8000 raises its `InterfaceError`.
+
+    Args:
+        verb: A method of a dialect.
+        dialect: The dialect.
+
+    Returns:
+        The verb; as it is, for any other driver.
+    """
+    if getattr(dialect, "driver", None) != "pg8000":
+        return verb
+
+    @functools.wraps(verb)
+    def translated(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return verb(*args, **kwargs)
+        except OSError as error:
+            frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+            # A handler of a signal may have raised it: TimeoutError is of the system.
+            if any(map(_is_handler, frames)) or not any(map(_reads, frames)):
+                raise
+            raise dialect.dbapi.InterfaceError("network error") from error
+
+    return translated
+
+
+def _reads(frame: FrameType) -> bool:
+    code = frame.f_code
+    return code.co_name == "_read" and frame.f_globals.get("__name__") == "pg8000.core"
 
 
 def _is_handler(frame: FrameType) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from poolproof._native import Socket, Ticket
+    from poolproof._native import Backend, Socket, Ticket
     from poolproof._sqlalchemy import ConnectionFairy
     from poolproof.deadlines import deadline
     from poolproof.drivers import Driver
@@ -48,9 +48,11 @@ class Entry(ConnectionRecord):
         reason: Why the connection is being discarded, as far as it is known.
         expires_at: When the connection is too old, on the monotonic clock.
         held: The checkout that is under way, where the pool has a `hold_warning`.
+        backend: The connection's backend, where the pool has `end_stranded_backends`.
     """
 
     __slots__ = (
+        "backend",
         "began",
         "block",
         "bound",
@@ -78,6 +80,7 @@ class Entry(ConnectionRecord):
     block: deadline | None
     reason: str | None
     held: Hold | None
+    backend: Backend | None
 
     def __init__(self, owner: Pool, began: float, due: float | None) -> None:
         """Make an entry that has no connection yet; `get_connection` opens it.
@@ -100,6 +103,7 @@ class Entry(ConnectionRecord):
         self.reason = None
         self.expires_at = 0.0
         self.held = None
+        self.backend = None
         super().__init__(owner, connect=False)
         # A fork during the connecting needs it, to make this quiet in the child.
         owner.remember(self)
@@ -128,10 +132,12 @@ class Entry(ConnectionRecord):
                 deadlines.explain(self, e)
             passed = deadlines.exceeded(self)
             reason = f"{passed.step}_timeout" if passed else self.reason
-            self.owner.discarded.add(
-                reason or ("invalidated" if e is None else "error")
-            )
+            if reason is None:
+                reason = "invalidated" if e is None else "error"
+            self.owner.discarded.add(reason)
             self.reason = None
+            if self.owner.settings.end_stranded_backends and reason != "invalidated":
+                self.owner.stranded.end(self, reason)
         ConnectionRecord.invalidate(self, e, soft)
 
     def retire(self, reason: str) -> None:

@@ -41,7 +41,8 @@ from poolproof.errors import DeadlineExceeded, PoolTimeout
 from poolproof.guard import protect as guard_dialect
 from poolproof.settings import KEEP_ALIVE, PING_TIMEOUT, KeepAlive, Settings
 from poolproof.sleepers import Sleepers, locks_are_replaced
-from poolproof.stats import Discarded, Holder, PoolStats, name_holders
+from poolproof.stats import Counts, Holder, PoolStats, name_holders
+from poolproof.stranded import Stranded
 from poolproof.verbs import protect as protect_verbs
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Pool(sqlalchemy.pool.Pool):
         max_lifetime: float | None = 1800.0,
         max_idle: float | None = 600.0,
         min_idle: int = 0,
+        end_stranded_backends: bool = False,
+        control_dsn: str | None = None,
         **kw: Any,
     ) -> None:
         """Make an empty pool; nothing is connected yet.
@@ -127,6 +130,11 @@ class Pool(sqlalchemy.pool.Pool):
             max_idle: How long a connection may rest unused, in seconds; None sets no
                 bound.
             min_idle: Connections kept ready, 0 to `pool_size`.
+            end_stranded_backends: Whether to end, on the server, the backend of a
+                connection that was discarded as hung or out of step.
+            control_dsn: How the control plane reaches the server for that, and for
+                leases, where the engine's own parameters cannot be known: a URL, or
+                `name=value` pairs.
             **kw: `recycle`, `echo`, `logging_name`, `reset_on_return`, `events`,
                 `dialect`, as for every SQLAlchemy pool.
 
@@ -171,12 +179,15 @@ class Pool(sqlalchemy.pool.Pool):
             max_lifetime=max_lifetime,
             max_idle=max_idle,
             min_idle=min_idle,
+            end_stranded_backends=end_stranded_backends,
+            control_dsn=control_dsn,
         )
         self.settings.check_with(pool_size=self._size, timeout=self._timeout)
         self._checkout_timeout = self.settings.whole_checkout(self._timeout)
         self._bounds_holders = hold_timeout is not None
         self.idle_after = math.inf if ping_idle_after is None else ping_idle_after
-        self.discarded = Discarded()
+        self.discarded = Counts()
+        self.stranded = Stranded()
         # When the keeper looks at this pool next, and whether it is to hear of each
         # checkout and check-in.
         self.next_look = keeper.first_look(self.settings)
@@ -490,6 +501,8 @@ class Pool(sqlalchemy.pool.Pool):
         guard_dialect(self._dialect, own_pool=True)
         self._choose_ping()
         self._see_listeners()
+        if self.settings.end_stranded_backends:
+            self.stranded.reach(self)
         while True:
             before = _native.generation()
             try:
@@ -529,6 +542,8 @@ class Pool(sqlalchemy.pool.Pool):
         except OSError:
             super()._close_connection(connection)
             raise
+        if self.settings.end_stranded_backends:
+            self.stranded.meet(entry, connection)
         entry.bound_checkout()
 
     def _close_connection(
@@ -584,7 +599,8 @@ class Pool(sqlalchemy.pool.Pool):
         self._opened_by = os.getpid()
         self.next_look = keeper.first_look(self.settings)
         self.is_used = False
-        self.discarded = Discarded()
+        self.discarded = Counts()
+        self.stranded = Stranded()
         self._gate = self._make_gate()
         self._connecting = self._connecting.renewed()
         self._generation = _native.generation()
@@ -656,6 +672,7 @@ class Pool(sqlalchemy.pool.Pool):
             checkouts_total=lent_total,
             waited_total=waited_total,
             discarded=self.discarded.copy(),
+            stranded=self.stranded.counts.copy(),
             connect_failures=self._connecting.failures,
             breaker_open=self._connecting.breaker_open,
             generation=_native.generation(),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import exc
 
 from poolproof import parameters
+from poolproof.control_params import from_dsn
 
 __all__ = ["KEEP_ALIVE", "PING_TIMEOUT", "Settings"]
 
@@ -51,6 +52,10 @@ class Settings:
         max_lifetime: How old a connection may become.
         max_idle: How long a connection may rest unused, beyond the first `min_idle`.
         min_idle: Connections kept ready.
+        end_stranded_backends: Whether to end, on the server, what discarded connections
+            leave behind there.
+        control_dsn: How the control plane reaches the server; None takes the engine's
+            own parameters.
     """
 
     pre_ping: bool | Literal["always"]
@@ -66,6 +71,8 @@ class Settings:
     max_lifetime: float | None
     max_idle: float | None
     min_idle: int
+    end_stranded_backends: bool
+    control_dsn: str | None = field(repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
         """Check each value by itself.
@@ -119,6 +126,8 @@ class Settings:
             "min_idle", self.min_idle, minimum=0, meaning="a whole number, 0 or more"
         )
         _check_keep_alive(self.keep_alive)
+        parameters.boolean("end_stranded_backends", self.end_stranded_backends)
+        _check_dsn(self.control_dsn)
 
     def check_with(self, *, pool_size: int, timeout: float | None) -> None:
         """Check the values against each other, and against QueuePool's own.
@@ -189,6 +198,16 @@ def _check_keep_alive(value: Any) -> None:
             "32767; questions, at most 127), or None (the system's)"
         )
         raise exc.ArgumentError(msg)
+
+
+def _check_dsn(value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str):
+        # Not quoted: it may hold a password.
+        msg = f"control_dsn is a {type(value).__name__}, but must be text, or None"
+        raise exc.ArgumentError(msg)
+    from_dsn(value)
 
 
 def _refuse(name: str, value: float, other: str, bound: float) -> None:

@@ -8,27 +8,27 @@ import threading
 
 from poolproof.sleepers import locks_are_replaced
 
-__all__ = ["Discarded", "Holder", "PoolStats", "name_holders"]
+__all__ = ["Counts", "Holder", "PoolStats", "name_holders"]
 
 
-class Discarded:
-    """How many connections were discarded, by reason. Only grows."""
+class Counts:
+    """How often something happened, by a word for each kind. Only grows."""
 
     __slots__ = ("_counts",)
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
-    def add(self, reason: str) -> None:
+    def add(self, word: str) -> None:
         """Count one.
 
         Args:
-            reason: A word of the documents' list.
+            word: One of the documents' list.
         """
         counts = self._counts
-        counts.setdefault(reason, 0)
+        counts.setdefault(word, 0)
         # The interpreter changes threads at calls and jumps, and here is none.
-        counts[reason] += 1
+        counts[word] += 1
 
     def copy(self) -> dict[str, int]:
         """Return the counts at this instant."""
@@ -72,6 +72,10 @@ class PoolStats:
             ``"desynchronised"``, ``"in_transaction"``, ``"no_answer"``,
             ``"wrong_answer"``, the step of a deadline with ``"_timeout"`` behind it,
             ``"error"``, ``"invalidated"``, ``"lifetime"``, ``"idle"``, ``"left_out"``.
+        stranded: Backends that discarded connections have left behind, by what became
+            of them, with `end_stranded_backends`: ``"gone"`` by themselves,
+            ``"cancelled"``, ``"terminated"``, ``"lives_on"``, ``"failed"``,
+            ``"unrecognised"`` and left alone.
         connect_failures: Attempts to connect that have failed in a row; 0 when the last
             one succeeded.
         breaker_open: Whether callers who need a new connection are refused at once
@@ -88,6 +92,7 @@ class PoolStats:
     checkouts_total: int
     waited_total: int
     discarded: dict[str, int]
+    stranded: dict[str, int]
     connect_failures: int
     breaker_open: bool
     generation: int

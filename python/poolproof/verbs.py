@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine.default import DefaultDialect
 
-from poolproof import _native, deadlines, fork, sockets
+from poolproof import _native, deadlines, drivers, fork, sockets
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.entry import Entry
 
@@ -49,7 +49,7 @@ def protect(dialect: Any) -> None:
     ):
         verb = getattr(dialect, name, None)  # SQLAlchemy's stand-in lacks some
         if verb is not None:
-            setattr(dialect, name, wrap(verb))
+            setattr(dialect, name, drivers.in_own_words(wrap(verb), dialect))
 
 
 def _cover(connection: Any) -> None:

@@ -5,6 +5,7 @@
 //! pooler in transaction mode: each operation is one statement, nothing is prepared, no session state is kept, and
 //! each has a deadline of its own.
 
+pub mod backend;
 pub mod clock;
 pub mod error;
 pub mod heartbeat;

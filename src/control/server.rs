@@ -1,6 +1,7 @@
 //! One server, as the control plane talks to it: a pool of few sessions, and operations with deadlines.
 
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -96,6 +97,27 @@ impl Server {
             let loan = self.lend().await?;
             let answer = loan.client.simple_query(sql).await;
             loan.settle(answer)
+        };
+        self.bound(within, work).await
+    }
+
+    /// Whether the server is reached by the unix socket at `path`, and the process ids that it tells are true.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError`]; after `within` at the latest.
+    pub async fn tells_pids_at(&self, within: Duration, path: &Path) -> Result<bool, ControlError> {
+        let work = async {
+            let loan = self.lend().await?;
+            if loan.path.as_deref() != Some(path) {
+                return loan.settle(Ok(false));
+            }
+            let told = loan.told_pid().await;
+            let answer = loan
+                .client
+                .query_typed_one("SELECT pg_backend_pid()", &[])
+                .await;
+            loan.settle(answer.map(|row| told == Some(row.get(0))))
         };
         self.bound(within, work).await
     }

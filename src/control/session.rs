@@ -4,9 +4,11 @@ use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use tokio::io::{AsyncReadExt, duplex};
 use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -24,6 +26,8 @@ use crate::process::Registration;
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) client: Client,
+    /// The path at which its server listens, where that is a unix socket.
+    pub(crate) path: Option<PathBuf>,
     task: JoinHandle<()>,
     is_broken: AtomicBool,
 }
@@ -32,6 +36,20 @@ impl Session {
     /// Has the session cut off, not closed: an answer that never comes would be waited for.
     pub(crate) fn give_up(&self) {
         self.is_broken.store(true, Ordering::Relaxed);
+    }
+
+    /// The process id that this session was told at its beginning, which a pooler makes up.
+    ///
+    /// The driver shows it in one place: in what it would send to cancel a statement.
+    pub(crate) async fn told_pid(&self) -> Option<i32> {
+        const LENGTH_AND_CODE: usize = 8;
+        let (near, mut far) = duplex(64);
+        let cancel = self.client.cancel_token();
+        cancel.cancel_query_raw(near, NoTls).await.ok()?;
+        let mut request = [0; LENGTH_AND_CODE + 4];
+        far.read_exact(&mut request).await.ok()?;
+        let (_, pid) = request.split_last_chunk()?;
+        Some(i32::from_be_bytes(*pid))
     }
 }
 
@@ -168,12 +186,15 @@ impl Opener {
         let failed = |error: tokio_postgres::Error| ControlError::connecting(&shown, &error);
         let mut config = self.config(place.endpoint);
         config.ssl_mode(SslMode::Disable);
+        let mut path = None;
         let (client, task) = match place.address {
             // TLS is not for unix sockets.
             None => {
                 let stream = UnixStream::connect(place.endpoint.path())
                     .await
                     .map_err(io)?;
+                let peer = stream.peer_addr().map_err(io)?;
+                path = peer.as_pathname().map(PathBuf::from);
                 let registration = Registration::new(stream.as_raw_fd())?;
                 let connected = config.connect_raw(stream, NoTls).await;
                 let (client, connection) = connected.map_err(failed)?;
@@ -209,6 +230,7 @@ impl Opener {
         };
         let session = Session {
             client,
+            path,
             task,
             is_broken: AtomicBool::new(false),
         };

@@ -3,6 +3,7 @@
 //! Rules: no lock is held while a Python object is touched; what can block runs detached from the interpreter;
 //! every error becomes a Python exception in [`errors`], nowhere else.
 
+pub(crate) mod backend;
 pub(crate) mod control;
 pub(crate) mod errors;
 pub(crate) mod fault;

@@ -11,6 +11,7 @@ use super::errors::{from_register, from_watch};
 use crate::process::Registration;
 use crate::socket::deadline::{Step, Watch};
 use crate::socket::options::{self, Family, KeepAlive};
+use crate::socket::place::{Place, place};
 use crate::socket::probe::{self, Verdict};
 
 /// The socket of one connection. A child of this process cannot use it. Ends with the object.
@@ -134,6 +135,11 @@ impl Socket {
 }
 
 impl Socket {
+    /// Where it stands, as long as it was not severed.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.registration.fd().and_then(place)
+    }
+
     /// Sets the option through the watch's own descriptor: a driver may close its number within a call, and it may
     /// be another socket's by the end.
     fn user_timeout(&self, timeout: Option<Duration>) {

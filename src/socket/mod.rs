@@ -2,4 +2,5 @@
 
 pub mod deadline;
 pub mod options;
+pub mod place;
 pub mod probe;

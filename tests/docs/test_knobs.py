@@ -56,11 +56,15 @@ def test_every_name_for_create_engine_is_accepted() -> None:
         "hold_warning": 1,
         "hold_timeout": 2,
         "keep_alive": (1, 1, 1),
+        "control_dsn": "postgresql://app@db/app",
     }
     assert len(names) > 8
     for name in names:
         value = values.get(
             name,
-            False if name in {"pool_pre_ping", "pool_use_lifo", "echo_pool"} else 1,
+            False
+            if name
+            in {"pool_pre_ping", "pool_use_lifo", "echo_pool", "end_stranded_backends"}
+            else 1,
         )
         sqlalchemy.create_engine("sqlite://", poolclass=poolproof.Pool, **{name: value})

@@ -10,7 +10,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from poolproof import Lease
 from poolproof.control import server_of
-from poolproof.control_params import from_dsn, from_engine
+from poolproof.control_params import from_dsn, from_pool
+
+
+def _from(engine):
+    return from_pool(engine.pool, engine.dialect)
+
 
 SECRET = "s3cr:t\\x"  # noqa: S105
 
@@ -24,7 +29,7 @@ def _no_environment(monkeypatch, tmp_path):
 
 def test_a_url_with_a_list_of_hosts():
     url = "postgresql+psycopg2://u:p@/d?host=a:1&host=b:2&target_session_attrs=any"
-    given = from_engine(create_engine(url))
+    given = _from(create_engine(url))
     assert given["endpoints"] == [("a", None, 1, "p"), ("b", None, 2, "p")]
     assert given["writable_only"]
     assert (given["user"], given["database"]) == ("u", "d")
@@ -37,9 +42,7 @@ def test_libpq_s_options_come_from_arguments_and_environment(driver, monkeypatch
     monkeypatch.setenv("PGPASSWORD", SECRET)
     monkeypatch.setenv("PGSSLMODE", "require")
     arguments = {"application_name": "a" * 60, "connect_timeout": 7, "port": "6"}
-    given = from_engine(
-        create_engine(f"postgresql+{driver}://u@/d", connect_args=arguments)
-    )
+    given = _from(create_engine(f"postgresql+{driver}://u@/d", connect_args=arguments))
     assert given["endpoints"] == [("h", None, 6, SECRET)]
     assert given["sslmode"] == "require"
     assert given["connect_within_s"] == 7
@@ -70,22 +73,22 @@ def test_pairs_may_be_quoted():
 def test_pg8000_s_own_arguments():
     url = "postgresql+pg8000://u:p@h:6/d"
     off = create_engine(url, connect_args={"ssl_context": False})
-    assert from_engine(off)["sslmode"] == "disable"
-    assert from_engine(create_engine(url))["sslmode"] == "prefer"
+    assert _from(off)["sslmode"] == "disable"
+    assert _from(create_engine(url))["sslmode"] == "prefer"
     unchecked = ssl.create_default_context()
     unchecked.check_hostname = False
     unchecked.verify_mode = ssl.CERT_NONE
     any_one = create_engine(url, connect_args={"ssl_context": unchecked})
-    assert from_engine(any_one)["sslmode"] == "require"
+    assert _from(any_one)["sslmode"] == "require"
     local = create_engine(
         "postgresql+pg8000://u@/d", connect_args={"unix_sock": "/s/.s.PGSQL.7"}
     )
-    assert from_engine(local)["endpoints"] == [("/s", None, 7, None)]
+    assert _from(local)["endpoints"] == [("/s", None, 7, None)]
 
 
 def test_asyncpg_s_engine_will_do():
     engine = create_async_engine("postgresql+asyncpg://u:p@h:6/d?ssl=require")
-    given = from_engine(engine.sync_engine)
+    given = _from(engine.sync_engine)
     assert given["endpoints"] == [("h", None, 6, "p")]
     assert given["sslmode"] == "require"
 

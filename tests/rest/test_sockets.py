@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import socket
 import stat
 import tempfile
@@ -15,7 +16,7 @@ import pytest
 from sqlalchemy import exc, text
 
 from plugins.processes import run_in_fork
-from plugins.threads import eventually
+from plugins.threads import Task, eventually
 from plugins.wire import message
 from poolproof import _native, sockets
 
@@ -351,3 +352,38 @@ def test_socket_that_was_shut_is_dead_whatever_can_still_be_read():
         eventually(lambda: watched.expired is not None)
         assert watched.probe() == "dead"
         watched.end()
+
+
+@pytest.mark.parametrize("verb", ["execute", "commit", "rollback"])
+def test_a_reset_is_a_disconnect_like_any_other(proxied, link, verb):
+    """pg8000 lets the system's own error through where it begins to read."""
+    engine = proxied()
+    with engine.connect() as connection:
+        connection.execute(text("select 1"))
+        only = link()
+        only.stall()
+        ender = Task(lambda: (time.sleep(0.2), only.reset()))
+        question = (text("select 2"),) if verb == "execute" else ()
+        with pytest.raises(exc.DBAPIError) as caught:
+            getattr(connection, verb)(*question)
+        ender.result()
+    assert caught.value.connection_invalidated
+    assert engine.pool.stats().discarded == {"connection_lost": 1}
+    assert engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "pg8000"], indirect=True)
+def test_what_a_handler_raises_stays_what_it_is(make_engine, pg_url, driver):
+    def too_long(_signal, _frame):
+        raise TimeoutError
+
+    engine = make_engine(pg_url(driver))
+    before = signal.signal(signal.SIGALRM, too_long)
+    try:
+        with engine.connect() as connection:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(TimeoutError):
+                connection.execute(text("select pg_sleep(5)"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

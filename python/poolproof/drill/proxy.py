@@ -11,6 +11,7 @@ commands on a link, from any thread: `Link.inject`, `Link.precede`, `Link.follow
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import socket
 import threading
 import time
@@ -186,6 +187,13 @@ class Link:
             with contextlib.suppress(OSError):
                 side.shutdown(socket.SHUT_RDWR)
         self.resume()  # a pump that holds bytes back finds nobody to take them
+
+    def reset(self) -> None:
+        """End the client's connection as a peer does that was killed: with RST."""
+        nowhere = bytes(16)  # an address of AF_UNSPEC; see connect(2)
+        if ctypes.CDLL(None).connect(self._client.fileno(), nowhere, len(nowhere)):
+            raise OSError("the system does not reset connections like this")
+        self.cut()
 
     def close(self) -> None:
         """Cut, wait for the pumps, and give the descriptors back."""

@@ -34,6 +34,9 @@ _KEPT: Final = 20
 _HANGS_MAX: Final = 4
 _START_S: Final = 60.0
 _STOP_S: Final = 60.0
+# What is loaded before the fork must find gevent's thread-locals: a scoped_session that
+# does not is one session for all requests of a worker.
+_EARLY: Final = "from gevent import monkey\nmonkey.patch_all()\n"
 _HOOKS: Final = "from poolproof.integrations.gunicorn import *\n"
 
 Kind = Literal["gthread", "sync", "gevent"]
@@ -57,16 +60,21 @@ class Setting:
 
     def render(self, pool: str) -> str:
         """Return the configuration, with the hooks where the pool is poolproof."""
-        return (_HOOKS if pool == "poolproof" else "") + (
-            f"worker_class = {self.kind!r}\n"
-            f"workers = {self.workers}\n"
-            f"threads = {self.threads if self.kind == 'gthread' else 1}\n"
-            f"preload_app = {self.preload}\n"
-            "keepalive = 75\n"  # a client that rests for long is not hung up on
-            "timeout = 60\n"
-            "graceful_timeout = 3\n"
-            "loglevel = 'warning'\n"
-            "control_socket_disable = True\n"
+        early = self.preload and self.kind == "gevent"
+        return (
+            (_EARLY if early else "")
+            + (_HOOKS if pool == "poolproof" else "")
+            + (
+                f"worker_class = {self.kind!r}\n"
+                f"workers = {self.workers}\n"
+                f"threads = {self.threads if self.kind == 'gthread' else 1}\n"
+                f"preload_app = {self.preload}\n"
+                "keepalive = 75\n"  # a client that rests for long is not hung up on
+                "timeout = 60\n"
+                "graceful_timeout = 3\n"
+                "loglevel = 'warning'\n"
+                "control_socket_disable = True\n"
+            )
         )
 
 
