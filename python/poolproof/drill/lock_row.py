@@ -3,7 +3,8 @@
 `poolproof.Lease` is drilled beside it. It is written with care: every statement is
 atomic and names its holder, the server's clock decides, and a refresh that fails is
 tried again. A thread refreshes it on a connection of its own, which it keeps, so that
-a busy pool cannot delay it; in autocommit mode, so that no transaction stays open.
+a busy pool cannot delay it. What it forgets is to roll back before it tries again:
+without that SQLAlchemy does not connect anew.
 """
 
 from __future__ import annotations
@@ -76,10 +77,12 @@ class LockRow:
 
     def acquire(self) -> bool:
         """Try once to get it, and refresh it from then on; say whether it is ours."""
-        with self._engine.begin() as connection:
-            if connection.execute(_ACQUIRE, self._values).first() is None:
-                return False
-        pinned = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        pinned = self._engine.connect()
+        found = pinned.execute(_ACQUIRE, self._values).first()
+        pinned.commit()
+        if found is None:
+            pinned.close()
+            return False
         keep = threading.Thread(target=self._keep, args=[pinned], daemon=True)
         self._pinned, self._refresher = pinned, keep
         keep.start()
@@ -121,11 +124,11 @@ class LockRow:
         why = ""
         for _ in range(_ATTEMPTS):
             try:
-                if pinned.execute(_REFRESH, self._values).first() is None:
-                    return "somebody else has it"
+                found = pinned.execute(_REFRESH, self._values).first()
+                pinned.commit()
             except SQLAlchemyError as error:
                 why = why or first_line(error)
                 time.sleep(_PAUSE_S)
             else:
-                return None
+                return None if found else "somebody else has it"
         return f"not refreshed in {_ATTEMPTS} attempts: {why}"

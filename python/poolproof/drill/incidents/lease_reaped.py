@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import itertools
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -58,6 +59,10 @@ _HOLDER: Final = {
     "queue": "SELECT holder FROM worker_lock WHERE name = :name",
     "poolproof": "SELECT fence::text FROM poolproof_lease WHERE name = :name"
     " AND token IS NOT NULL",
+}
+_ARGUMENTS: Final[dict[str, dict[str, object]]] = {
+    "psycopg": {"prepare_threshold": None},
+    "pg8000": {"ssl_context": False},
 }
 _STALE: Final = "SELECT count(*) FROM step WHERE holder IS DISTINCT FROM writer"
 
@@ -134,16 +139,27 @@ class _Lease:
 class Worker:
     """A worker, through all its restarts."""
 
-    def __init__(self, stage: Stage, target: Target, name: str) -> None:
+    def __init__(
+        self, stage: Stage, target: Target, name: str, begin_s: float = BEGIN_S
+    ) -> None:
+        """Describe one.
+
+        Args:
+            stage: Its pool, and the database that it writes to.
+            target: How it reaches that database.
+            name: Its lease.
+            begin_s: For how long it begins cycles of work, in seconds.
+        """
         self._stage = stage
         self._target = target
         self._name = name
+        self._begin_s = begin_s
         self._query = text(_HOLDER[stage.pool])
         self._step = text(f"INSERT INTO step VALUES (:writer, ({_HOLDER[stage.pool]}))")  # noqa: S608 (our own words)
 
     def act(self, report: Report) -> None:
         """Live until a cycle of work is finished, or it is too late to begin one."""
-        until = time.monotonic() + BEGIN_S
+        until = time.monotonic() + self._begin_s
         while not self._live(report, until):
             report.say("restart")
 
@@ -173,15 +189,12 @@ class Worker:
         return _Lease(engine, self._name)
 
     def _engine(self) -> Engine:
-        arguments = (
-            {"prepare_threshold": None} if self._stage.driver == "psycopg" else {}
-        )
         return self._stage.engine(
             self._target,
             pool_size=2,
             max_overflow=0,
             pool_pre_ping=True,
-            connect_args=arguments,
+            connect_args=_ARGUMENTS.get(self._stage.driver, {}),
             knobs={"ping_idle_after": IDLE_S / 2},
         )
 
@@ -248,50 +261,57 @@ def play(stage: Stage) -> LeaseReapedOutcome:
 
 def compete(stage: Stage) -> LeaseReapedOutcome:
     """Play the scene on a database that nobody else uses."""
+    set_up(stage)
+    idle = {"client_idle_timeout": IDLE_S, "server_idle_timeout": IDLE_S}
+    with (
+        Pooler(stage.target, **idle) as between,
+        Troupe(stall_s=_STALL_S) as troupe,
+    ):
+        for n, worker in itertools.product(range(LEASES), range(WORKERS)):
+            name = f"lease{n}"
+            act = Worker(stage, between.target, name).act
+            troupe.fork(f"{name}/{worker}", act)
+        troupe.watch()
+        reaped = between.log().count("closing because: client_idle_timeout")
+    return settle(stage, troupe, reaped)
+
+
+def set_up(stage: Stage) -> None:
+    """Make the tables anew; a `poolproof.Lease` makes its own."""
     with stage.witness().begin() as connection:
         for statement in _SET_UP:
             connection.execute(text(statement))
-    names = [f"lease{n}" for n in range(LEASES)]
-    with (
-        Pooler(
-            stage.target, client_idle_timeout=IDLE_S, server_idle_timeout=IDLE_S
-        ) as between,
-        Troupe(stall_s=_STALL_S) as troupe,
-    ):
-        for name, n in itertools.product(names, range(WORKERS)):
-            worker = Worker(stage, between.target, name)
-            troupe.fork(f"{name}/{n}", worker.act)
-        troupe.watch()
-        reaped = between.log().count("closing because: client_idle_timeout")
+
+
+def settle(stage: Stage, troupe: Troupe, reaped: int) -> LeaseReapedOutcome:
+    """Put together what the workers, the server and PgBouncer say.
+
+    Args:
+        stage: The scene's.
+        troupe: Its workers, called by their lease, a stroke and a number.
+        reaped: Connections that PgBouncer closed.
+    """
+    said: defaultdict[str, list[str]] = defaultdict(list)
+    held: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for player in troupe.players:
+        for word, value in player.said:
+            said[word].append(value)
+            if word == "held":
+                began, sure = map(float, value.split())
+                held[player.name.split("/")[0]].append((began, sure))
     with stage.witness().connect() as connection:
         stale = connection.execute(text(_STALE)).scalar_one()
-    return _outcome(troupe, stale, reaped)
-
-
-def _outcome(troupe: Troupe, stale: int, reaped: int) -> LeaseReapedOutcome:
-    """Put together what the workers, the server and PgBouncer say."""
-    players = troupe.players
-
-    def said(word: str) -> list[str]:
-        return [value for player in players for value in player.values(word)]
-
-    held: dict[str, list[tuple[float, float]]] = {}
-    for player in players:
-        name, _, _ = player.name.partition("/")
-        for value in player.values("held"):
-            began, sure = map(float, value.split())
-            held.setdefault(name, []).append((began, sure))
     return LeaseReapedOutcome(
-        needless=len(said("needless")),
+        needless=len(said["needless"]),
         twice=sum(map(overlaps, held.values())),
         stale=stale,
         hangs=troupe.hangs,
-        begun=len(said("begun")),
-        finished=len(said("finished")),
-        restarts=len(said("restart")),
-        failed=len(said("error")),
+        begun=len(said["begun"]),
+        finished=len(said["finished"]),
+        restarts=len(said["restart"]),
+        failed=len(said["error"]),
         reaped=reaped,
-        samples=pick(said("needless"), said("taken"), said("error")),
+        samples=pick(said["needless"], said["taken"], said["error"]),
     )
 
 
@@ -319,5 +339,6 @@ INCIDENT: Final = Incident(
     ),
     batch=3,
     trials_max=3,
+    bound_s=60.0,
     lacks=_lacks,
 )
