@@ -108,9 +108,8 @@ class _Lease:
     def __init__(self, engine: Engine, name: str) -> None:
         import poolproof  # noqa: PLC0415 (QueuePool's trials go without)
 
-        self._errors = poolproof
+        self._poolproof = poolproof
         self._lease = poolproof.Lease(engine, name, ttl=TTL_S, timeout=_WAIT_S)
-        self.release = self._lease.release
 
     @property
     def holder(self) -> str:
@@ -119,21 +118,24 @@ class _Lease:
     def acquire(self) -> bool:
         try:
             self._lease.acquire()
-        except self._errors.LeaseTimeout:
+        except self._poolproof.LeaseTimeout:
             return False
         return True
 
     def check(self) -> None:
         try:
             self._lease.check()
-        except self._errors.LeaseLost as error:
+        except self._poolproof.LeaseLost as error:
             raise LockLost(str(error)) from error
 
     def guard(self, connection: Connection) -> None:
         try:
             self._lease.guard(connection)
-        except self._errors.LeaseLost as error:
+        except self._poolproof.LeaseLost as error:
             raise LockLost(str(error)) from error
+
+    def release(self) -> None:
+        self._lease.release()
 
 
 class Worker:
