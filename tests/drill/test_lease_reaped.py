@@ -33,12 +33,13 @@ def steps(stage) -> int:
         return connection.execute(text(STEPS)).scalar_one()
 
 
-def work(stage, meanwhile=None):
+def work(stage, meanwhile=None, *, target=None):
     """Have one worker work, directly on the server; return what was counted."""
+    worker = Worker(stage, target or stage.target, "a lease", 0.5)
     with Troupe(stall_s=20) as troupe:
-        troupe.thread("a lease/0", Worker(stage, stage.target, "a lease", 0.5).act)
+        troupe.thread("a lease/0", worker.act)
         if meanwhile is not None:
-            troupe.thread("meanwhile/0", lambda _report: meanwhile())
+            troupe.thread("a lease/1", lambda _report: meanwhile())
         troupe.watch()
     return settle(stage, troupe, 0)
 
@@ -46,9 +47,15 @@ def work(stage, meanwhile=None):
 def test_work_that_nothing_happens_to_is_finished(stage):
     counted = work(stage)
     assert counted.begun == counted.finished == 1
-    assert counted.needless == counted.twice == counted.stale == counted.restarts == 0
-    assert counted.failed == counted.hangs == 0
+    assert counted.needless == counted.barren == counted.twice == counted.stale == 0
+    assert counted.restarts == counted.failed == counted.hangs == 0
     assert steps(stage) > 0
+
+
+def test_work_that_never_begins_is_a_fault(stage):
+    counted = work(stage, target=stage.target.through(1))
+    assert (counted.begun, counted.barren) == (0, 1)
+    assert counted.restarts == counted.failed > 0
 
 
 def test_a_lease_that_another_took_is_told_from_one_that_was_lost_for_nothing(stage):
@@ -61,7 +68,7 @@ def test_a_lease_that_another_took_is_told_from_one_that_was_lost_for_nothing(st
 
     counted = work(stage, take)
     assert (counted.begun, counted.finished, counted.restarts) == (1, 0, 1)
-    assert counted.needless == 0
+    assert (counted.needless, counted.barren) == (0, 1)
     assert (counted.stale > 0) == (stage.pool == "queue")
 
 

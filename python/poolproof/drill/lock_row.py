@@ -107,10 +107,11 @@ class LockRow:
 
     def release(self) -> None:
         """Stop refreshing it, and give it back if it is still ours."""
+        if self._refresher is None or self._pinned is None:
+            return
         self._over.set()
-        if self._refresher is not None and self._pinned is not None:
-            self._refresher.join()
-            self._pinned.close()
+        self._refresher.join()
+        self._pinned.close()
         with self._engine.begin() as connection:
             connection.execute(_RELEASE, self._values)
 

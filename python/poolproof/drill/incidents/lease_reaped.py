@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from poolproof.drill.player import Report
+    from poolproof.drill.player import Player, Report
     from poolproof.drill.stage import Stage
 
 LEASES: Final = 3
@@ -49,6 +49,7 @@ BEGIN_S: Final = 5.0
 
 _STEP_S: Final = 0.05
 _WAIT_S: Final = 0.1
+_ASK_S: Final = 1.0
 _STALL_S: Final = 10.0
 _SET_UP: Final = (
     "DROP TABLE IF EXISTS poolproof_lease, worker_lock, step",
@@ -72,6 +73,7 @@ class LeaseReapedOutcome(Outcome):
     """What became of leases whose refresh met the reaper."""
 
     needless: int
+    barren: int
     twice: int
     stale: int
     hangs: int
@@ -109,7 +111,7 @@ class _Lease:
         import poolproof  # noqa: PLC0415 (QueuePool's trials go without)
 
         self._poolproof = poolproof
-        self._lease = poolproof.Lease(engine, name, ttl=TTL_S, timeout=_WAIT_S)
+        self._lease = poolproof.Lease(engine, name, ttl=TTL_S, timeout=_ASK_S)
 
     @property
     def holder(self) -> str:
@@ -180,6 +182,7 @@ class Worker:
                 right.release()
         except SQLAlchemyError as error:
             report.error(error)
+            time.sleep(_WAIT_S)
             return False
         finally:
             engine.dispose()
@@ -293,18 +296,22 @@ def settle(stage: Stage, troupe: Troupe, reaped: int) -> LeaseReapedOutcome:
         troupe: Its workers, called by their lease, a stroke and a number.
         reaped: Connections that PgBouncer closed.
     """
+    barren = {_lease_of(player) for player in troupe.players}
     said: defaultdict[str, list[str]] = defaultdict(list)
     held: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for player in troupe.players:
         for word, value in player.said:
             said[word].append(value)
-            if word == "held":
+            if word == "finished":
+                barren.discard(_lease_of(player))
+            elif word == "held":
                 began, sure = map(float, value.split())
-                held[player.name.split("/")[0]].append((began, sure))
+                held[_lease_of(player)].append((began, sure))
     with stage.witness().connect() as connection:
         stale = connection.execute(text(_STALE)).scalar_one()
     return LeaseReapedOutcome(
         needless=len(said["needless"]),
+        barren=len(barren),
         twice=sum(map(overlaps, held.values())),
         stale=stale,
         hangs=troupe.hangs,
@@ -315,6 +322,11 @@ def settle(stage: Stage, troupe: Troupe, reaped: int) -> LeaseReapedOutcome:
         reaped=reaped,
         samples=pick(said["needless"], said["taken"], said["error"]),
     )
+
+
+def _lease_of(player: Player) -> str:
+    """Return what a worker competes for."""
+    return player.name.split("/")[0]
 
 
 def _lacks() -> str | None:
@@ -330,6 +342,7 @@ INCIDENT: Final = Incident(
     play=play,
     measures=(
         Measure("needless", "leases lost that nobody took", is_fault=True),
+        Measure("barren", "leases with no work finished", is_fault=True),
         Measure("twice", "two holders at once", is_fault=True),
         Measure("stale", "writes without the lease", is_fault=True),
         Measure("hangs", "hangs", is_fault=True),
