@@ -72,6 +72,16 @@ def test_a_reaped_connection_costs_no_request_and_no_ping_of_a_busy_one(url):
     assert ours["queries"] < queue["queries"]
 
 
+@drivers
+def test_a_reaped_refresh_costs_a_plain_lock_and_no_lease(url, driver):
+    if pooler.program() is None:
+        unavailable("no PgBouncer: install Debian's package 'pgbouncer'")
+    queue, ours = totals(url, "lease-reaped", driver)
+    assert min(queue["reaped"], ours["reaped"]) > 0
+    assert queue["restarts"] >= queue["needless"] > 0
+    assert ours["finished"] == ours["begun"] > 0
+
+
 def test_an_ended_session_costs_a_queuepool_the_others_too(url):
     queue, ours = totals(url, "terminate", "psycopg2")
     assert queue["innocent"] > 0

@@ -11,6 +11,7 @@ import poolproof.drill.pooler as module
 from plugins.server import unavailable
 from plugins.threads import eventually
 from poolproof.drill.errors import SetupError
+from poolproof.drill.incidents import INCIDENTS
 from poolproof.drill.pooler import Pooler, program
 from poolproof.drill.target import DRIVERS
 
@@ -83,6 +84,8 @@ def test_without_the_program_its_package_is_named(target, monkeypatch):
     monkeypatch.setattr(module, "program", lambda: None)
     with pytest.raises(SetupError, match="Debian's package pgbouncer"):
         Pooler(target).start()
+    assert "Debian's package pgbouncer" in module.lacks()
+    assert "Debian's package pgbouncer" in INCIDENTS["lease-reaped"].lacks()
 
 
 def test_a_server_that_asks_for_a_password_lets_it_in(server, target):

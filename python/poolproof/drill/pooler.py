@@ -44,6 +44,13 @@ def program() -> str | None:
     return found or next((path for path in _SYSTEM if os.access(path, os.X_OK)), None)
 
 
+def lacks() -> str | None:
+    """Say what is missing on this machine to start one, None when nothing is."""
+    if program() is None:
+        return "no PgBouncer (Debian's package pgbouncer)"
+    return None
+
+
 class Pooler(Kept):
     """A PgBouncer in front of a server; see `Kept` for its life.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from poolproof.drill.incident import HARM, Incident, Measure
 from poolproof.drill.incidents.served import Served, count
-from poolproof.drill.pooler import Pooler, program
+from poolproof.drill.pooler import Pooler, lacks
 from poolproof.drill.traffic import request, settle
 from poolproof.drill.troupe import Troupe
 
@@ -93,13 +93,6 @@ def _serve(
     return act
 
 
-def _lacks() -> str | None:
-    """Say what is missing here."""
-    if program() is None:
-        return "no PgBouncer (Debian's package pgbouncer)"
-    return None
-
-
 INCIDENT: Final = Incident(
     name="reap",
     headline=f"a real PgBouncer closes clients that idle for {IDLE_S} s",
@@ -112,5 +105,5 @@ INCIDENT: Final = Incident(
     ),
     batch=3,
     trials_max=6,
-    lacks=_lacks,
+    lacks=lacks,
 )
