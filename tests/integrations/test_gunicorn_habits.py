@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from plugins.gunicorns import CONF
 from plugins.threads import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -160,6 +161,15 @@ def test_the_hooks_can_be_the_whole_configuration(gunicorn):
     with gunicorn(*hooks, *options) as served:
         assert served.get("/order/1") == (200, "1")
     assert "starts with empty pools" in served.log
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["late", "early"])
+def test_a_session_of_all_requests_is_warned_of(gunicorn, early):
+    patch = "from gevent import monkey; monkey.patch_all()\n" if early else ""
+    options = ("--worker-class", "gevent", "--preload")
+    with gunicorn(*options, conf=patch + CONF) as served:
+        assert served.get("/order/1") == (200, "1")
+    assert ("one session for all requests" in served.log) is not early
 
 
 def test_a_wrong_setting_ends_the_start_with_its_name(gunicorn):

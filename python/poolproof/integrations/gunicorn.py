@@ -30,6 +30,7 @@ from poolproof.deadlines import deadline
 from poolproof.integrations import capacity
 from poolproof.integrations.leftovers import Leftovers
 from poolproof.integrations.lent import lent, watch_statements
+from poolproof.sleepers import locks_are_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,13 +46,14 @@ _checked: list[int] = []
 
 
 def when_ready(server: Any) -> None:
-    """Warn of more connections than the server lets in.
+    """Warn of more connections than the server lets in, and of sessions in common.
 
     With ``preload_app`` the engines are known here; without, the first worker does it.
 
     Args:
         server: Gunicorn's arbiter.
     """
+    _check_patches(server.cfg, server.log)
     _check_capacity(server.cfg, server.log)
 
 
@@ -171,6 +173,28 @@ def _report_deadline(worker: Any, seconds: float) -> None:
             os.getpid(),
             seconds,
             worker.cfg.timeout,
+        )
+
+
+def _check_patches(config: Any, log: Any) -> None:
+    """Warn of what was loaded before gevent replaced the thread-locals.
+
+    The workers patch themselves, after the fork. A `scoped_session` of before is one
+    session for all requests of a worker: with a driver that lets others run they read
+    each other's answers, or wait for ever.
+    """
+    kind = config.worker_class_str
+    if (
+        config.preload_app
+        and kind.startswith(("gevent", "eventlet"))
+        and not locks_are_replaced()
+    ):
+        log.warning(
+            "poolproof: preload_app has loaded the application before %s workers patch "
+            "themselves, so its scoped_session is one session for all requests of a "
+            "worker: patch where gunicorn.conf.py begins (`from gevent import monkey; "
+            "monkey.patch_all()`, or `import eventlet; eventlet.monkey_patch()`)",
+            kind,
         )
 
 
