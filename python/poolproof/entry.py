@@ -137,7 +137,11 @@ class Entry(ConnectionRecord):
             self.owner.discarded.add(reason)
             self.reason = None
             if self.owner.settings.end_stranded_backends and reason != "invalidated":
-                self.owner.stranded.end(self, reason)
+                try:
+                    ConnectionRecord.invalidate(self, e, soft)
+                finally:
+                    self.owner.stranded.end(self, reason)
+                return
         ConnectionRecord.invalidate(self, e, soft)
 
     def retire(self, reason: str) -> None:
