@@ -131,6 +131,16 @@ def test_what_cannot_be_known_asks_for_a_dsn_of_its_own(make, pg_url, name):
         lease.check()
 
 
+def test_the_dsn_of_the_pool_is_taken(make_engine, pg_url, name):
+    def connect():
+        pytest.fail("a lease needs none of the pool's connections")
+
+    dsn = str(pg_url("psycopg2").set(drivername="postgresql"))
+    engine = make_engine("postgresql+psycopg2://", creator=connect, control_dsn=dsn)
+    with Lease(engine, name) as lease:
+        lease.check()
+
+
 @pytest.mark.parametrize(
     "dsn",
     ["", "mysql://u:s3cret@h/d", "://s3cret", "host=h password='s3cret", "s3"],

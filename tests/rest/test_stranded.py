@@ -314,7 +314,7 @@ def test_control_dsn_says_where_the_server_is(pg_url, ending, observer, caplog):
     engine = ending(control_dsn=dsn)
     assert secret not in repr(engine.pool.settings)
     _settle(engine)
-    with poolproof.Lease(engine, "by-the-pool-s-dsn"), engine.connect() as connection:
+    with engine.connect() as connection:
         _strand(connection)
     eventually(lambda: engine.pool.stats().stranded == {"cancelled": 1})
     assert secret not in caplog.text
