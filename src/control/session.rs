@@ -29,17 +29,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Has the session cut off, not closed: an answer that never comes would be waited for.
+    /// Cuts the session off, now: to close it would wait for an answer that never comes.
     pub(crate) fn give_up(&self) {
         self.is_broken.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if self.is_broken.load(Ordering::Relaxed) {
-            self.task.abort();
-        }
+        self.task.abort();
     }
 }
 
