@@ -219,14 +219,15 @@ impl Registration {
         }
     }
 
-    /// Severs the socket in this process too, and ends the registration. False when it was not there.
+    /// Severs the socket in this process too, and ends the registration. False when it was not there: then the
+    /// registration stays, for whoever wants to know that the number is somebody else's.
     ///
     /// Nothing is sent; the server learns that the connection has ended.
     pub fn sever(&self) -> bool {
         let Some(fd) = self.fd() else { return false };
         let is_ours = self.place.holds(fd);
-        self.place.fd.store(FREE, Ordering::Release);
         if is_ours {
+            self.place.fd.store(FREE, Ordering::Release);
             sever(fd);
         }
         is_ours
@@ -569,6 +570,8 @@ mod tests {
         assert!(duplicate_over(file.as_raw_fd(), fd) >= 0);
         assert!(!registration.sever());
         assert!(!reads_end_of_file(fd));
+        assert_eq!(registration.fd(), Some(fd));
+        assert!(!registration.is_intact());
     }
 
     #[test]

@@ -1,11 +1,15 @@
 """What became of a commit whose answer was lost: the server is asked.
 
-Before the commit the transaction's number is asked for, with the server's timeline. A
-new connection can then say whether that transaction is committed. After a failover the
-same number may stand for another transaction, and the timeline gives that away.
+Before the commit the transaction's number is asked for, with the server's timeline and
+the instant from which it counts its statistics. A new connection can then say whether
+that transaction is committed. After a failover the same number may stand for another
+transaction, and the timeline gives that away; after a crash as well, and the server
+has begun to count anew.
 
 Source: PostgreSQL, "Transaction ID and Snapshot Information Functions"
 (``pg_xact_status``); the first eight digits of a WAL file's name are the timeline.
+"The Cumulative Statistics System": counters are kept over a clean shutdown, and reset
+by a recovery after a crash, also where the postmaster has outlived it.
 """
 
 from __future__ import annotations
@@ -37,11 +41,16 @@ _TIMELINE: Final = (
     "case when pg_is_in_recovery() then null"
     " else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end"
 )
+# As a number, since a text would depend on the session's time zone.
+_COUNTS_FROM: Final = (
+    "(select cast(extract(epoch from stats_reset) * 1000000 as bigint)"
+    " from pg_stat_bgwriter)"
+)
 _MARK: Final = text(
     "select case when pg_is_in_recovery() then null"
-    f" else cast(pg_current_xact_id() as text) end, {_TIMELINE}"
+    f" else cast(pg_current_xact_id() as text) end, {_TIMELINE}, {_COUNTS_FROM}"
 )
-_WHERE: Final = text(f"select {_TIMELINE}")
+_WHERE: Final = text(f"select {_TIMELINE}, {_COUNTS_FROM}")
 _ASK: Final = text("select pg_xact_status(cast(cast(:xid as text) as xid8))")
 _IN_THE_FUTURE: Final = "22023"
 # A session that has lost its client may not know it, waiting for a lock or a standby,
@@ -67,10 +76,13 @@ class Mark:
     Attributes:
         xid: Its number, with the epoch; None on a standby, where nothing is written.
         timeline: The server's timeline; None on a standby.
+        counts_from: Since when the server counts its statistics, in microseconds; None
+            where it does not say.
     """
 
     xid: int | None
     timeline: str | None
+    counts_from: int | None
 
 
 def mark(connection: Connection) -> Mark:
@@ -82,8 +94,8 @@ def mark(connection: Connection) -> Mark:
     Args:
         connection: In the transaction.
     """
-    xid, timeline = connection.execute(_MARK).one()
-    return Mark(None if xid is None else int(xid), timeline)
+    xid, timeline, counts_from = connection.execute(_MARK).one()
+    return Mark(None if xid is None else int(xid), timeline, counts_from)
 
 
 def ask(
@@ -134,7 +146,7 @@ def ask(
 
 def _status(fresh: Connection, mark: Mark) -> Status | None:
     """Ask once; None while the transaction is in progress, or the server a standby."""
-    timeline = fresh.scalar(_WHERE)
+    timeline, counts_from = fresh.execute(_WHERE).one()
     if timeline is None:
         return None
     if timeline != mark.timeline:
@@ -146,12 +158,11 @@ def _status(fresh: Connection, mark: Mark) -> Status | None:
             raise
         # The server has crashed and lost it; soon another will have the number.
         return "aborted"
-    if status == "in progress":
+    if status == "aborted":
+        # Also where another has had the number: then the first one was lost in a crash.
+        return "aborted"
+    is_ours = counts_from is not None and counts_from == mark.counts_from
+    if is_ours and status == "in progress":
         return None
-    return (
-        "committed"
-        if status == "committed"
-        else (
-            "aborted" if status == "aborted" else "unknown"  # too long ago to be known
-        )
-    )
+    # After a crash the number may be another's; too long ago, nobody knows it.
+    return "committed" if is_ours and status == "committed" else "unknown"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from poolproof import _native, deadlines
+from poolproof import _native, deadlines, rest, sockets
 from poolproof._sqlalchemy import ConnectionRecord
 
 if TYPE_CHECKING:
     import weakref
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import Pool as SqlalchemyPool
 
     from poolproof._native import Backend, Socket, Ticket
     from poolproof._sqlalchemy import ConnectionFairy
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from poolproof.holds import Hold
     from poolproof.pool import Pool
 
-__all__ = ["Entry", "begin_reset"]
+__all__ = ["Entry", "begin_reset", "refuse_foreign"]
 
 
 class Entry(ConnectionRecord):
@@ -132,7 +133,9 @@ class Entry(ConnectionRecord):
                 deadlines.explain(self, e)
             passed = deadlines.exceeded(self)
             reason = f"{passed.step}_timeout" if passed else self.reason
-            if reason is None:
+            if sockets.is_foreign(self.dbapi_connection):
+                reason = rest.FOREIGN
+            elif reason is None:
                 reason = "invalidated" if e is None else "error"
             self.owner.discarded.add(reason)
             self.reason = None
@@ -210,11 +213,37 @@ class Entry(ConnectionRecord):
         self.bound = False
 
 
+def refuse_foreign(pool: SqlalchemyPool, connection: Any) -> None:
+    """Send nothing through a number that is not the connection's socket any more.
+
+    Args:
+        pool: The connection's pool.
+        connection: A DBAPI connection on which the pool would send something.
+
+    Raises:
+        OperationalError: The driver's own, as after every disconnect. Closing the
+            connection then ends the transaction.
+    """
+    if sockets.is_foreign(connection):
+        dbapi: Any = getattr(pool._dialect, "dbapi", None)
+        msg = (
+            f"connection already closed: descriptor {sockets.descriptor(connection)} "
+            "was closed beside its driver and may be another file or socket by now; "
+            "nothing was sent. Look for os.closerange, a daemonizing library, or a "
+            "double close"
+        )
+        raise getattr(dbapi, "OperationalError", ConnectionAbortedError)(msg)
+
+
 def begin_reset(_: object, record: object, _state: object) -> None:
     """Bound a check-in before other listeners of `reset` ask anything.
 
     Args:
         record: The pool entry; None for a connection that was detached.
+
+    Raises:
+        OperationalError: See `refuse_foreign`.
     """
     if isinstance(record, Entry):
+        refuse_foreign(record.owner, record.dbapi_connection)
         record.bound_checkin()

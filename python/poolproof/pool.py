@@ -556,7 +556,9 @@ class Pool(sqlalchemy.pool.Pool):
         socket = sockets.find(connection)
         if socket is None:
             super()._close_connection(connection, terminate=terminate)
-        elif socket.severed:
+        elif sockets.is_foreign(connection):
+            self._forget_foreign(connection)
+        elif not socket.intact:
             self._close_severed(connection)
         else:
             limit = self.settings.reset_timeout
@@ -565,8 +567,17 @@ class Pool(sqlalchemy.pool.Pool):
             super()._close_connection(connection, terminate=terminate)
         sockets.unwatch(connection)
 
+    def _forget_foreign(self, connection: DBAPIConnection) -> None:
+        """End a connection whose driver would write to, and close, another's number.
+
+        The driver's object stays for good: its destructor would do the same.
+        """
+        rest.report_foreign(connection, drivers.of(connection, self._dialect).name)
+        _native.forget(connection)
+        sockets.end_session(connection)
+
     def _close_severed(self, connection: DBAPIConnection) -> None:
-        """Close what has no session any more; the driver's goodbye is meant to fail."""
+        """Close what has no socket any more; the driver's goodbye is meant to fail."""
         try:
             self._dialect.do_terminate(connection)
         except Exception as error:  # noqa: BLE001 - the driver's own, of any class

@@ -10,16 +10,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from poolproof import backend, drivers, observe
+from poolproof import backend, drivers, observe, sockets
 from poolproof.deadlines import bounded
 from poolproof.faults import Fault, Verdict
 
 if TYPE_CHECKING:
     from poolproof.entry import Entry
 
-__all__ = ["at_checkin", "at_checkout", "report"]
+__all__ = ["FOREIGN", "at_checkin", "at_checkout", "report", "report_foreign"]
 
 BUSY = "in_transaction"
+FOREIGN = "foreign"
 SILENT = "no_answer"
 WRONG = "wrong_answer"
 
@@ -96,7 +97,29 @@ def report(entry: Entry, finding: str) -> None:
         )
 
 
+def report_foreign(connection: object, driver: str) -> None:
+    """Report that the number of a connection's socket is somebody else's by now.
+
+    Args:
+        connection: A DBAPI connection.
+        driver: The driver's name.
+    """
+    observe.report(
+        Verdict(
+            fault=Fault.CORRUPTION,
+            cost="connection",
+            retry="reconnect",
+            outcome="not_done",
+            cause="a connection's descriptor was closed beside its driver",
+        ),
+        driver=driver,
+        backend_pid=backend.ask(connection),
+    )
+
+
 def _ping(entry: Entry, now: float) -> str | None:
+    if sockets.is_foreign(entry.dbapi_connection):
+        return FOREIGN
     limit = entry.owner.settings.ping_timeout
     if entry.due is not None:
         limit = max(0.0, min(limit, entry.due - now))

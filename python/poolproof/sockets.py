@@ -2,8 +2,9 @@
 
 A registration lives as long as its connection is open: through check-ins, check-outs,
 and being detached from the pool. It ends after the driver has closed the connection, or
-when the connection is collected. In between, a number that the driver has closed and
-the system has reused is told apart by its inode, in the fork handler itself.
+when the connection is collected. In between, a number that was closed, and that the
+system has reused, is told apart by its inode: in the fork handler itself, and before
+the pool has the driver send anything of the pool's own.
 """
 
 from __future__ import annotations
@@ -12,14 +13,22 @@ import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from poolproof import _native
+from poolproof import _native, drivers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolproof.settings import Settings
 
-__all__ = ["descriptor", "find", "forget_all", "unwatch", "watch"]
+__all__ = [
+    "descriptor",
+    "end_session",
+    "find",
+    "forget_all",
+    "is_foreign",
+    "unwatch",
+    "watch",
+]
 
 # id of the driver connection -> its socket, and what ends that at collection.
 _watched: dict[int, tuple[_native.Socket, object]] = {}
@@ -113,6 +122,39 @@ def find(connection: Any) -> _native.Socket | None:
     """
     found = _watched.get(id(connection))
     return None if found is None else found[0]
+
+
+def is_foreign(connection: Any) -> bool:
+    """Tell whether a driver holds a number that is not its socket's any more.
+
+    Somebody has closed it beside the driver (`os.closerange`, a daemonizing library, a
+    double close). By now it may be anything: what the driver sent would arrive there,
+    and the driver's closing would close it.
+
+    Args:
+        connection: A DBAPI connection.
+    """
+    socket = find(connection)
+    return (
+        socket is not None
+        and not socket.severed
+        and not socket.intact
+        # Other databases' drivers connect anew by themselves.
+        and drivers.of(connection, None).tells
+        # One that has closed the number itself has none.
+        and descriptor(connection) is not None
+    )
+
+
+def end_session(connection: Any) -> None:
+    """Have the server learn that a connection has ended, and send nothing.
+
+    Args:
+        connection: A DBAPI connection.
+    """
+    socket = find(connection)
+    if socket is not None:
+        socket.sever()
 
 
 def unwatch(connection: Any) -> None:

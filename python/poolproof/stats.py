@@ -70,8 +70,9 @@ class PoolStats:
         waited_total: Times a slot was lent to a caller who had to wait for it.
         discarded: Connections discarded since then, by reason: ``"dead"``,
             ``"desynchronised"``, ``"in_transaction"``, ``"no_answer"``,
-            ``"wrong_answer"``, the step of a deadline with ``"_timeout"`` behind it,
-            ``"error"``, ``"invalidated"``, ``"lifetime"``, ``"idle"``, ``"left_out"``.
+            ``"wrong_answer"``, ``"foreign"``, the step of a deadline with
+            ``"_timeout"`` behind it, ``"error"``, ``"invalidated"``, ``"lifetime"``,
+            ``"idle"``, ``"left_out"``.
         stranded: Backends that discarded connections have left behind, by what became
             of them, with `end_stranded_backends`: ``"gone"`` by themselves,
             ``"cancelled"``, ``"terminated"``, ``"lives_on"``, ``"failed"``,

@@ -2,7 +2,8 @@
 
 The verbs are all that SQLAlchemy calls on a connection that is out. Wrapped on the
 dialect of one engine, they notice a fork that ran no Python hook, put a connection
-under the `poolproof.deadline` of the block that uses it, and bound a rollback.
+under the `poolproof.deadline` of the block that uses it, and bound a rollback, which is
+sent to the connection's own socket or not at all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from poolproof import _native, deadlines, drivers, fork, sockets
 from poolproof._sqlalchemy import ConnectionFairy
-from poolproof.entry import Entry
+from poolproof.entry import Entry, refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,6 +108,10 @@ def _rollback(verb: Callable[[Any], None]) -> Callable[[Any], None]:
         raw: Any = connection.dbapi_connection
         given = raw if own else connection
         if type(entry) is not Entry:
+            if sockets.is_foreign(raw):
+                # No error: SQLAlchemy would leave it to the collector, which closes it.
+                sockets.end_session(raw)
+                return
             with _bounded_detached(connection):
                 verb(given)
             return
@@ -115,6 +120,7 @@ def _rollback(verb: Callable[[Any], None]) -> Callable[[Any], None]:
             # Nothing is sent, and nothing can block, where no transaction is open.
             verb(given)
             return
+        refuse_foreign(entry.owner, raw)
         if deadlines.ever_used:
             _cover(connection)
         socket, limit = entry.socket, entry.owner.settings.reset_timeout

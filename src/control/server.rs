@@ -140,7 +140,10 @@ impl Server {
 
     async fn lend(&self) -> Result<Loan, ControlError> {
         match self.pool.get().await {
-            Ok(session) => Ok(Loan(Some(session))),
+            Ok(session) => Ok(Loan {
+                session,
+                is_settled: false,
+            }),
             Err(PoolError::Backend(error)) => Err(error),
             Err(error) => Err(ControlError::Parameters {
                 what: error.to_string(),
@@ -193,36 +196,33 @@ impl Drop for User {
     }
 }
 
-/// A session that is lent for one statement. It goes back only when that was answered.
-struct Loan(Option<Object<Opener>>);
+/// A session that is lent for one statement. Unless that was answered, it is cut off as it goes back, and the pool
+/// lends it to nobody.
+struct Loan {
+    session: Object<Opener>,
+    is_settled: bool,
+}
 
 impl Deref for Loan {
     type Target = Session;
 
-    #[allow(
-        clippy::expect_used,
-        reason = "empty only after `settle` has consumed it"
-    )]
     fn deref(&self) -> &Session {
-        self.0.as_ref().expect("a loan in use has its session")
+        &self.session
     }
 }
 
 impl Loan {
     fn settle<T>(mut self, answer: Result<T, tokio_postgres::Error>) -> Result<T, ControlError> {
         let answer = answer.map_err(|error| ControlError::from_driver(&error));
-        if !matches!(answer, Err(ControlError::Lost { .. })) {
-            drop(self.0.take());
-        }
+        self.is_settled = !matches!(answer, Err(ControlError::Lost { .. }));
         answer
     }
 }
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        if let Some(session) = self.0.take() {
-            session.give_up();
-            drop(Object::take(session));
+        if !self.is_settled {
+            self.session.give_up();
         }
     }
 }

@@ -33,9 +33,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Has the session cut off, not closed: an answer that never comes would be waited for.
+    /// Cuts the session off, now: to close it would wait for an answer that never comes.
     pub(crate) fn give_up(&self) {
         self.is_broken.store(true, Ordering::Relaxed);
+        self.task.abort();
     }
 
     /// The process id that this session was told at its beginning, which a pooler makes up.
@@ -50,14 +51,6 @@ impl Session {
         far.read_exact(&mut request).await.ok()?;
         let (_, pid) = request.split_last_chunk()?;
         Some(i32::from_be_bytes(*pid))
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if self.is_broken.load(Ordering::Relaxed) {
-            self.task.abort();
-        }
     }
 }
 

@@ -33,7 +33,8 @@ pub(crate) fn sever(fd: RawFd) {
 /// Makes an object immortal: its destructor never runs in this process.
 ///
 /// For driver connections that came over a fork: their destructors take locks that a thread of the parent may
-/// have held, or write goodbyes. A leak on purpose, bounded by what the parent had open.
+/// have held, or write goodbyes. And for those whose number is somebody else's by now: they would write there,
+/// and close it. A leak on purpose, bounded by what was open.
 #[pyfunction]
 pub(crate) fn forget(object: Bound<'_, PyAny>) {
     std::mem::forget(object.unbind());

@@ -59,6 +59,12 @@ impl Socket {
         self.registration.fd().is_none()
     }
 
+    /// True while the descriptor is still this socket; false once it was severed, or closed by whomever.
+    #[getter]
+    fn intact(&self) -> bool {
+        self.registration.is_intact()
+    }
+
     /// Ends the registration, once the connection is closed.
     fn end(&self) {
         self.registration.end();
