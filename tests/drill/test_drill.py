@@ -20,9 +20,7 @@ pytestmark = pytest.mark.timeout(180)
 def test_what_happens_at_a_fork_is_seen_and_told_and_poolproof_holds(url, drivers):
     """One run for all of it: each trial takes its time."""
     chosen = (f"--driver={driver}" for driver in drivers)
-    run = play(
-        url, "--trials=2", "--incident=fork", "--incident=held-at-fork", *chosen
-    )
+    run = play(url, "--trials=2", "--incident=fork", "--incident=held-at-fork", *chosen)
     _, report, _ = run
     totals = {
         (row["incident"], row["driver"], row["pool"]): row["totals"]
