@@ -15,6 +15,9 @@ from celery import Celery  # type: ignore[import-untyped,unused-ignore]
 from celery.exceptions import (  # type: ignore[import-untyped,unused-ignore]
     SoftTimeLimitExceeded,
 )
+from celery.states import (  # type: ignore[import-untyped,unused-ignore]
+    READY_STATES,
+)
 from sqlalchemy import text
 
 from poolproof.drill.service import Book, Crowd, Service, ServiceOutcome, settle
@@ -98,7 +101,7 @@ def serve(
             with Celery("client", set_as_current=False) as client:
                 client.conf.update(carrier.settings)
                 sent = {
-                    _send(client, fate, row): (fate, row)
+                    row: (fate, _send(client, fate, row))
                     for fate, row in _work(stage, tasks, pool)
                 }
                 _collect(client.backend, sent, book, patience_s)
@@ -151,12 +154,13 @@ def _collect(
     """Write down what comes back, until all has or nothing does any more."""
     heard = time.monotonic()
     while sent and time.monotonic() - heard < patience_s:
-        # All are asked for at once: one by one takes longer than they do.
-        ready = backend.get_many(list(sent), interval=_POLL_S, max_iterations=1)
-        for task_id, told in ready:
-            fate, row = sent.pop(task_id)
-            _note(row, fate, told["result"], book)
-            heard = time.monotonic()
+        for row, (fate, task_id) in list(sent.items()):
+            told = backend.get_task_meta(task_id)
+            if told["status"] in READY_STATES:
+                _note(row, fate, told["result"], book)
+                del sent[row]
+                heard = time.monotonic()
+        time.sleep(_POLL_S)
     book.hangs += len(sent)
 
 
