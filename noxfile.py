@@ -59,6 +59,11 @@ EXTRAS = "flask,celery,gunicorn,luigi,cli,drill,metrics"
 os.environ["PATH"] = os.pathsep.join(
     [str(interpreters.link(PYTHONS, HERE / ".nox" / "pythons")), os.environ["PATH"]]
 )
+# The tests start interpreters by the hundred. One that finds no bytecode compiles all
+# that it imports anew, for longer than many a test takes; and who wants none beside the
+# sources (PYTHONDONTWRITEBYTECODE is set in many a container) finds none there.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = str(HERE / ".nox" / "bytecode")
 os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 

@@ -78,7 +78,15 @@ def test_a_signal_drops_the_table_from_a_database_of_ones_own(start, url, tables
     assert drill.left_behind() == {}
 
 
-@pytest.mark.parametrize("incident", ["restart", "reap", "lease-reaped", "hang"])
+@pytest.mark.parametrize(
+    "incident",
+    [
+        pytest.param("restart", marks=pytest.mark.soak),
+        "reap",
+        pytest.param("lease-reaped", marks=pytest.mark.soak),
+        "hang",
+    ],
+)
 def test_a_signal_takes_the_servers_of_an_incident_along(start, url, incident):
     if "reap" in incident and pooler.program() is None:
         unavailable("no PgBouncer: install Debian's package 'pgbouncer'")

@@ -134,7 +134,15 @@ def test_a_server_that_cannot_start_says_why(workplace):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's server has another user")
 def test_root_need_not_open_its_own_directories_to_the_server(tmp_path):
     tmp_path.chmod(0o700)
-    keeper = keep(installation(), tmp_path)
+    installed = installation()
+    package = installed.parent
+    home = tmp_path / package.name / installed.name
+    home.mkdir(parents=True)
+    for part in installed.iterdir():
+        (home / part.name).symlink_to(part)
+    libraries = f"{package.name}.libs"
+    (tmp_path / libraries).symlink_to(package.with_name(libraries))
+    keeper = keep(home, tmp_path)
     facts = json.loads(keeper.stdout.readline())
     assert Path(facts["directory"]).parent != tmp_path
     keeper.communicate(timeout=30)

@@ -22,6 +22,8 @@ KINDS = {
 }
 # These start interpreters, and inherit nothing.
 FRESH = {"multiprocessing spawn", "multiprocessing forkserver"}
+# A fork that Python knows nothing of, and one beside threads at work: with each driver.
+TELLING = {"c code", "threads that fork"}
 NAME = "poolproof-at-home"
 
 
@@ -37,7 +39,7 @@ def rows(observer, table):
         pytest.param(
             kind,
             driver,
-            marks=[pytest.mark.soak] * (kind in FRESH and driver != "psycopg2"),
+            marks=[pytest.mark.soak] * (kind not in TELLING and driver != "psycopg2"),
         )
         for kind in KINDS
         for driver in DRIVERS
