@@ -7,7 +7,6 @@
 mod acquire;
 mod keep;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -102,8 +101,6 @@ pub struct Lease {
     leave: Notify,
 }
 
-static NUMBERS: AtomicU64 = AtomicU64::new(1);
-
 impl Lease {
     /// Asks for a lease. The first answer is its fence, the second comes when it is over.
     ///
@@ -120,7 +117,7 @@ impl Lease {
     ) -> Result<(Arc<Self>, Pending<Result<i64, Refusal>>, Pending<()>), ControlError> {
         let now = clock::now();
         let lease = Arc::new(Self {
-            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            number: news::number(),
             generation: generation(),
             server: server.join(),
             state: Mutex::new(State {
