@@ -53,6 +53,7 @@ class AsyncLease(LeaseBase):
 
     lost: asyncio.Event
     _event = asyncio.Event
+    _takes_coroutines = True
     _loop: asyncio.AbstractEventLoop
 
     async def acquire(self) -> Self:

@@ -9,6 +9,7 @@ promised, and what is not.
 
 from __future__ import annotations
 
+import inspect
 import os
 import secrets
 import socket
@@ -67,6 +68,7 @@ class LeaseBase:
 
     lost: Any
     _event: ClassVar[type[Any]]
+    _takes_coroutines = False
 
     def __init__(
         self,
@@ -118,6 +120,10 @@ class LeaseBase:
         check_seconds("max_silence", max_silence, 0)
         if on_lost is not None and not callable(on_lost):
             raise exc.ArgumentError("on_lost must be a function of one argument")
+        if not self._takes_coroutines and inspect.iscoroutinefunction(on_lost):
+            raise exc.ArgumentError(
+                "on_lost is a coroutine function: AsyncLease can await it"
+            )
         self.name = name
         self.ttl = float(ttl)
         self.lost = self._event()
