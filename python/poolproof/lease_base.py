@@ -15,8 +15,6 @@ import secrets
 import socket
 import sys
 import threading
-import time
-import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -38,9 +36,6 @@ __all__ = ["RELEASE_S", "LeaseBase", "Renewals"]
 _LEAST_TTL_S = 1.0
 # How long whoever lets go waits for the server to hear of it.
 RELEASE_S = 2.0
-
-# What is acquired or asked for in this process, to be given back at its end.
-_live: weakref.WeakSet[LeaseBase] = weakref.WeakSet()
 
 
 class Renewals(NamedTuple):
@@ -160,7 +155,6 @@ class LeaseBase:
         native = self._ask(server)
         self._native = native
         self.lost = self._event()
-        _live.add(self)
         try:
             yield native
             native.take()
@@ -320,17 +314,9 @@ def _program() -> str:
 
 
 def _give_all_back() -> None:
-    """Give back what this process holds: the interpreter ends."""
-    ours = [
-        native
-        for lease in list(_live)
-        if (native := lease._native) is not None and native.is_ours
-    ]
-    for native in ours:
-        native.leave()
-    until = time.monotonic() + RELEASE_S
-    for native in ours:
-        finish(native.wait_over, max(0.0, until - time.monotonic()))
+    """Give back what this process holds, also what nobody has any more."""
+    _native.leave_all()
+    finish(_native.wait_all_over, RELEASE_S)
 
 
 notifier.at_end(_give_all_back)

@@ -76,7 +76,7 @@ class Notifier:
                         "The notifier cannot start, and on_lost is not called: %s",
                         error,
                     )
-            return self._thread is not None
+            return self._thread is not None and not _ending
 
     def unwatch(self, number: int) -> None:
         """Tell of something no more.
@@ -104,13 +104,12 @@ class Notifier:
                 self._tell(number)
 
     def _goes_on(self) -> bool:
-        if _ending or self._generation != _native.generation():
-            return False
+        is_ours = self._generation == _native.generation()
         with self._lock:
-            if not self._watched:
-                self._thread = None
-                return False
-        return True
+            if is_ours and self._watched and not _ending:
+                return True
+            self._thread = None
+        return False
 
     def _tell(self, number: int) -> None:
         who = self._watched.get(number)

@@ -11,6 +11,7 @@ use crate::control::error::ControlError;
 use crate::control::heartbeat::{self, Rhythm, Text};
 use crate::control::lease::{self, Phase, Refusal, Terms};
 use crate::control::pending::Pending;
+use crate::control::roll;
 use crate::control::table::Table;
 
 /// A lease that is asked for, held, or over. Dropping it gives it back.
@@ -183,6 +184,19 @@ pub(crate) fn news(py: Python<'_>, seconds: f64) -> Vec<u64> {
 #[pyfunction]
 pub(crate) fn wake_news() {
     control::news::tell(0);
+}
+
+/// Has every lease of this process given back, and every wait for one given up. Returns at once.
+#[pyfunction]
+pub(crate) fn leave_all() {
+    roll::leave_all();
+}
+
+/// Waits for so many seconds at most until nothing is left to give back. True when that is so.
+#[pyfunction]
+pub(crate) fn wait_all_over(py: Python<'_>, seconds: f64) -> bool {
+    let at_most = length(seconds);
+    py.detach(|| roll::wait_over(at_most))
 }
 
 /// A statement that is run again and again. Dropping it ends it.

@@ -12,6 +12,7 @@ import time
 
 import psutil
 import pytest
+from sqlalchemy import text
 
 from plugins.processes import run_in_fork
 from poolproof import AsyncLease, Lease, LeaseForked, LeaseTimeout, notifier
@@ -108,11 +109,14 @@ def test_what_was_granted_to_a_cancelled_task_is_given_back(play, name):
 def test_a_release_goes_on_though_its_task_is_cancelled(play, name, row, until):
     async def story(engine):
         lease = await AsyncLease(engine, name, ttl=600).acquire()
-        task = asyncio.create_task(lease.release())
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        async with engine.begin() as connection:
+            query = text("select 1 from poolproof_lease where name = :name for update")
+            await connection.execute(query, {"name": name})  # the server takes its time
+            task = asyncio.create_task(lease.release())
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
         await until(lambda: row(name)["token"] is None)
 
     play(story)
