@@ -231,17 +231,24 @@ def test_an_error_of_the_block_is_not_hidden_by_the_loss(play, name, observer):
 
 def test_a_check_in_another_thread_tells_the_loop(play, name, observer):
     async def story(engine):
-        async with AsyncLease(engine, name, ttl=1) as lease:
-            waiting = asyncio.create_task(lease.lost.wait())
-            observer.rows("delete from poolproof_lease where name = %s", name)
+        refused = []
 
-            def work():
+        def work():
+            try:
                 while True:
                     lease.check()
                     time.sleep(0.01)
+            except Exception as error:
+                refused.append(type(error))
 
-            with pytest.raises(LeaseLost):
-                await asyncio.to_thread(work)
+        async with AsyncLease(engine, name, ttl=1) as lease:
+            waiting = asyncio.create_task(lease.lost.wait())
+            await asyncio.sleep(0)
+            observer.rows("delete from poolproof_lease where name = %s", name)
+            worker = threading.Thread(target=work)
+            worker.start()
+            worker.join(20)  # meanwhile the loop hears of nothing
+            assert refused == [LeaseLost]
             await asyncio.wait_for(waiting, 20)
 
     with pytest.raises(LeaseLost):
