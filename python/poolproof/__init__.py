@@ -9,6 +9,8 @@ from __future__ import annotations
 from poolproof import _interpreter as _interpreter
 from poolproof import _sqlalchemy as _sqlalchemy
 from poolproof._native import __version__
+from poolproof.async_heartbeat import AsyncHeartbeat
+from poolproof.async_lease import AsyncLease
 from poolproof.course import AttemptEvent, Backoff, on_attempt
 from poolproof.deadlines import deadline
 from poolproof.errors import (
@@ -35,6 +37,8 @@ from poolproof.stats import Holder, PoolStats
 from poolproof.transactions import run_transaction, run_transaction_async
 
 __all__ = [
+    "AsyncHeartbeat",
+    "AsyncLease",
     "AttemptEvent",
     "Backoff",
     "BreakerOpen",

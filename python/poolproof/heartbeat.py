@@ -11,6 +11,7 @@ import datetime as dt
 import decimal
 import os
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import exc
@@ -20,15 +21,16 @@ from poolproof.control import finish, refused, server_of
 from poolproof.errors import LeaseForked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Self
 
-__all__ = ["Beats", "Heartbeat"]
+__all__ = ["STOP_S", "Beats", "Heartbeat", "HeartbeatBase"]
 
 _LEAST_S = 0.1
 _MOST_S = 1e9
-_STOP_S = 2.0
+# How long whoever stops it waits for its end.
+STOP_S = 2.0
 _WRITTEN_AS_THEY_ARE = (int, float, decimal.Decimal, str, uuid.UUID)
 _WRITTEN_IN_ISO = (dt.datetime, dt.date, dt.time)
 
@@ -49,14 +51,8 @@ class Beats(NamedTuple):
     is_stale: bool
 
 
-class Heartbeat:
-    """A heartbeat: start it, or use it in a `with` block.
-
-    Example:
-        >>> query = "UPDATE worker SET last_seen = now() WHERE id = $1"
-        >>> with Heartbeat(engine, query, [7], every=10):  # doctest: +SKIP
-        ...     work()
-    """
+class HeartbeatBase:
+    """A heartbeat without the waiting: `Heartbeat` and `AsyncHeartbeat` add it."""
 
     def __init__(
         self,
@@ -104,16 +100,9 @@ class Heartbeat:
         self._native: _native.Heartbeat | None = None
         self._pid = os.getpid()
 
-    def start(self) -> Self:
-        """Start it, and wait for its first beat.
-
-        A server that cannot be reached is tried again and again.
-
-        Raises:
-            ControlError: The server refuses the statement, or the parameters.
-            ArgumentError: It cannot be worked out how to reach the server.
-        """
-        self.stop()
+    @contextmanager
+    def _starting(self) -> Iterator[_native.Heartbeat]:
+        """Start it; the block waits for its first beat."""
         server = server_of(self._bind, self._control_dsn)
         self._pid = os.getpid()
         try:
@@ -124,28 +113,26 @@ class Heartbeat:
                 every_s=self._every,
                 stale_after_s=self._stale_after,
             )
-            self._native = native
-            finish(native.wait)
-            native.take()
         except _native.Refused as error:
-            self._native = None
             raise refused(error) from None
-        return self
-
-    def stop(self) -> None:
-        """End it. Does nothing when it does not run, or in a child of a fork."""
-        native, self._native = self._native, None
-        if native is not None and native.is_ours:
+        self._native = native
+        try:
+            yield native
+            native.take()
+        except BaseException as error:
+            self._native = None
             native.leave()
-            finish(native.wait_over, _STOP_S)
+            if isinstance(error, _native.Refused):
+                raise refused(error) from None
+            raise
 
-    def __enter__(self) -> Self:
-        """Start it."""
-        return self.start()
-
-    def __exit__(self, *_error: object) -> None:
-        """End it."""
-        self.stop()
+    def _leave(self) -> _native.Heartbeat | None:
+        """Begin to end it; None when it does not run in this process."""
+        native, self._native = self._native, None
+        if native is None or not native.is_ours:
+            return None
+        native.leave()
+        return native
 
     def beat(self) -> None:
         """Say that the application works, for `stale_after`. Costs no round trip.
@@ -166,6 +153,44 @@ class Heartbeat:
         if native is None or not native.is_ours:
             return Beats(0, 0, None, is_stale=False)
         return Beats(*native.beats())
+
+
+class Heartbeat(HeartbeatBase):
+    """A heartbeat: start it, or use it in a `with` block.
+
+    Example:
+        >>> query = "UPDATE worker SET last_seen = now() WHERE id = $1"
+        >>> with Heartbeat(engine, query, [7], every=10):  # doctest: +SKIP
+        ...     work()
+    """
+
+    def start(self) -> Self:
+        """Start it, and wait for its first beat.
+
+        A server that cannot be reached is tried again and again.
+
+        Raises:
+            ControlError: The server refuses the statement, or the parameters.
+            ArgumentError: It cannot be worked out how to reach the server.
+        """
+        self.stop()
+        with self._starting() as native:
+            finish(native.wait)
+        return self
+
+    def stop(self) -> None:
+        """End it. Does nothing when it does not run, or in a child of a fork."""
+        native = self._leave()
+        if native is not None:
+            finish(native.wait_over, STOP_S)
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        return self.start()
+
+    def __exit__(self, *_error: object) -> None:
+        """End it."""
+        self.stop()
 
 
 def _written(number: int, value: Any) -> str | None:

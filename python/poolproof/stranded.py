@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from poolproof import _native, backend, losses
+from poolproof import _native, backend, notifier
 from poolproof.control import refused, server_at
 from poolproof.stats import Counts
 
@@ -103,7 +103,7 @@ class Stranded:
             return
         ending = _Ending(self, left, number, reason)
         self._under_way.add(ending)
-        losses.watch(number, ending)
+        notifier.watch(number, ending)
         if left.fate() is not None:  # told before anybody listened
             ending.tell()
 
@@ -130,7 +130,7 @@ class Stranded:
         if fate is None or ending not in self._under_way:
             return
         self._under_way.discard(ending)
-        losses.unwatch(ending.number)
+        notifier.unwatch(ending.number)
         word, why = fate
         self.counts.add(word)
         level, line = _LINES[word]

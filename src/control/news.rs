@@ -1,6 +1,7 @@
-//! What the control plane has to tell: leases that were lost, backends that were ended, for whoever asks.
+//! What the control plane has to tell: leases that were lost, answers that were given, backends that were ended.
 //!
-//! Nobody is called back. A thread that wants to know waits here, for one process at a time.
+//! Nobody is called back. A thread that wants to know waits here, for one process at a time. Everything that can be
+//! told of has a number, which no other thing of the process has.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,12 +13,12 @@ use crate::process::own::PerProcess;
 
 #[derive(Debug, Default)]
 struct News {
-    of: Mutex<VecDeque<u64>>,
+    untold: Mutex<VecDeque<u64>>,
     arrived: Condvar,
 }
 
-static NUMBERS: AtomicU64 = AtomicU64::new(1);
 static NEWS: PerProcess<News> = PerProcess::new();
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 fn news() -> &'static News {
     match NEWS.get_or_make(|| Ok::<_, Infallible>(News::default())) {
@@ -26,26 +27,26 @@ fn news() -> &'static News {
     }
 }
 
-/// A number of this process by which there may be news.
+/// A number that nothing else has, 1 or more.
 pub fn number() -> u64 {
     NUMBERS.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Tells that there is news by this number; 0 is none, and only wakes who waits.
+/// Tells of the thing with this number; 0 is none, and only wakes who waits.
 pub fn tell(number: u64) {
     let news = news();
-    let mut lost = news.of.lock().unwrap_or_else(PoisonError::into_inner);
-    lost.push_back(number);
+    let mut untold = news.untold.lock().unwrap_or_else(PoisonError::into_inner);
+    untold.push_back(number);
     news.arrived.notify_all();
 }
 
-/// Waits for news, for so long at most, and takes them.
+/// Waits for news, for so long at most, and takes them: the numbers that were told.
 pub fn wait(at_most: Duration) -> Vec<u64> {
     let news = news();
-    let lost = news.of.lock().unwrap_or_else(PoisonError::into_inner);
+    let untold = news.untold.lock().unwrap_or_else(PoisonError::into_inner);
     let waited = news
         .arrived
-        .wait_timeout_while(lost, at_most, |lost| lost.is_empty());
-    let (mut lost, _) = waited.unwrap_or_else(PoisonError::into_inner);
-    lost.drain(..).collect()
+        .wait_timeout_while(untold, at_most, |untold| untold.is_empty());
+    let (mut untold, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    untold.drain(..).collect()
 }

@@ -1,14 +1,17 @@
-//! An answer that a thread waits for, while the control plane works on it.
+//! An answer that a thread waits for, or an event loop, while the control plane works on it.
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::news;
 use crate::process::generation;
 
 #[derive(Debug)]
 struct Place<T> {
     answer: Mutex<Answer<T>>,
+    /// Whom the news have to tell of its end.
+    announced: Mutex<Vec<u64>>,
     given: Condvar,
 }
 
@@ -23,6 +26,12 @@ enum Answer<T> {
 impl<T> Place<T> {
     fn lock(&self) -> MutexGuard<'_, Answer<T>> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn announced(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.announced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -41,6 +50,7 @@ pub struct Promise<T>(Arc<Place<T>>);
 pub fn pending<T>() -> (Pending<T>, Promise<T>) {
     let place = Arc::new(Place {
         answer: Mutex::new(Answer::Awaited),
+        announced: Mutex::new(Vec::new()),
         given: Condvar::new(),
     });
     let pending = Pending {
@@ -64,6 +74,10 @@ impl<T> Drop for Promise<T> {
             *answer = Answer::Gone;
         }
         self.0.given.notify_all();
+        drop(answer);
+        for number in self.0.announced().drain(..) {
+            news::tell(number);
+        }
     }
 }
 
@@ -80,6 +94,14 @@ impl<T> Pending<T> {
             .wait_timeout_while(answer, at_most, |answer| matches!(answer, Answer::Awaited));
         let (answer, _) = waited.unwrap_or_else(PoisonError::into_inner);
         !matches!(*answer, Answer::Awaited)
+    }
+
+    /// Has the [`news`] tell when there is nothing to wait for any more, under the number that this returns. Whoever
+    /// asks for it looks once more afterwards: an answer that is there already is not told.
+    pub fn announce(&self) -> u64 {
+        let number = news::number();
+        self.place.announced().push(number);
+        number
     }
 
     /// Takes the answer; none when it is not there, was taken before, or will never come.
@@ -111,6 +133,24 @@ mod tests {
         assert!(waiting.wait(Duration::ZERO));
         assert_eq!(waiting.take(), Some(1));
         assert_eq!(waiting.take(), None);
+    }
+
+    #[test]
+    fn news_tell_of_an_answer_and_of_its_failing_to_come() {
+        let (waiting, promise) = pending();
+        let (first, second) = (waiting.announce(), waiting.announce());
+        promise.answer(1);
+        let (waiting, promise) = pending::<u8>();
+        let third = waiting.announce();
+        drop(promise);
+        let mut told = Vec::new();
+        while !told.contains(&third) {
+            told.extend(news::wait(Duration::from_secs(10)));
+        }
+        let ours = told
+            .into_iter()
+            .filter(|number| [first, second, third].contains(number));
+        assert_eq!(ours.collect::<Vec<_>>(), [first, second, third]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -17,40 +17,80 @@ use crate::process::terminate::{self, Held};
 /// How long a process that is told to end goes on for the sake of those who wait for its leases.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-type Roll = Mutex<HashMap<u64, Weak<Lease>>>;
+#[derive(Debug, Default)]
+struct Roll {
+    leases: Mutex<HashMap<u64, Weak<Lease>>>,
+    emptied: Condvar,
+}
 
 static ROLL: PerProcess<Roll> = PerProcess::new();
 
-fn with<T>(work: impl FnOnce(&mut HashMap<u64, Weak<Lease>>) -> T) -> T {
-    let roll = match ROLL.get_or_make(|| Ok::<_, Infallible>(Roll::default())) {
+fn roll() -> &'static Roll {
+    match ROLL.get_or_make(|| Ok::<_, Infallible>(Roll::default())) {
         Ok(roll) => roll,
         Err(never) => match never {},
-    };
-    work(&mut roll.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Roll {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Weak<Lease>>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those on it.
+    fn leases(&self) -> Vec<Arc<Lease>> {
+        self.lock().values().filter_map(Weak::upgrade).collect()
+    }
 }
 
 /// On the roll until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Enrolled {
     number: u64,
-    _held: Held,
+    held: Option<Held>,
 }
 
-/// Puts a lease on the roll. None where SIGTERM cannot be listened for; the lease expires by itself then.
-pub(crate) fn enroll(lease: &Arc<Lease>) -> Option<Enrolled> {
+/// Puts a lease on the roll.
+pub(crate) fn enroll(lease: &Arc<Lease>) -> Enrolled {
     let number = lease.number();
-    let held = terminate::hold(listen).ok()?;
-    with(|roll| roll.insert(number, Arc::downgrade(lease)));
-    Some(Enrolled {
-        number,
-        _held: held,
-    })
+    roll().lock().insert(number, Arc::downgrade(lease));
+    Enrolled { number, held: None }
+}
+
+impl Enrolled {
+    /// Has it given back on SIGTERM as well; where that cannot be listened for it expires by itself. Called in the
+    /// control plane alone, by one thread.
+    pub(crate) fn listen(&mut self) {
+        self.held = terminate::hold(listen).ok();
+    }
 }
 
 impl Drop for Enrolled {
     fn drop(&mut self) {
-        with(|roll| roll.remove(&self.number));
+        let roll = roll();
+        let mut leases = roll.lock();
+        leases.remove(&self.number);
+        if leases.is_empty() {
+            roll.emptied.notify_all();
+        }
     }
+}
+
+/// Gives every lease of this process back, and every wait for one up. Returns at once.
+pub fn leave_all() {
+    for lease in roll().leases() {
+        lease.leave();
+    }
+}
+
+/// Waits for so long at most until nothing is left to give back. True when that is so.
+pub fn wait_over(at_most: Duration) -> bool {
+    let roll = roll();
+    let waited = roll
+        .emptied
+        .wait_timeout_while(roll.lock(), at_most, |leases| !leases.is_empty());
+    let (leases, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    leases.is_empty()
 }
 
 fn listen(bell: std::os::unix::net::UnixStream) -> io::Result<()> {
@@ -59,13 +99,11 @@ fn listen(bell: std::os::unix::net::UnixStream) -> io::Result<()> {
             return;
         };
         if bell.readable().await.is_ok() {
-            let leases = with(|roll| roll.values().filter_map(Weak::upgrade).collect::<Vec<_>>());
-            for lease in &leases {
+            for lease in roll().leases() {
                 lease.surrender();
             }
-            drop(leases);
             let all_back = async {
-                while with(|roll| !roll.is_empty()) {
+                while !roll().lock().is_empty() {
                     sleep(Duration::from_millis(5)).await;
                 }
             };

@@ -6,11 +6,12 @@ use pyo3::prelude::*;
 
 use super::control::{Refused, Server, length, wait};
 use super::errors::from_control;
+use crate::control;
 use crate::control::error::ControlError;
 use crate::control::heartbeat::{self, Rhythm, Text};
 use crate::control::lease::{self, Phase, Refusal, Terms};
-use crate::control::news;
 use crate::control::pending::Pending;
+use crate::control::roll;
 use crate::control::table::Table;
 
 /// A lease that is asked for, held, or over. Dropping it gives it back.
@@ -64,7 +65,7 @@ impl Lease {
         })
     }
 
-    /// Its number in this process, as `losses` gives it.
+    /// Its number in this process, as `news` gives it.
     #[getter]
     fn number(&self) -> u64 {
         self.inner.number()
@@ -79,6 +80,11 @@ impl Lease {
     /// Waits for so many seconds at most. True when it was granted or refused.
     fn wait(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
         wait(py, &self.acquired, seconds)
+    }
+
+    /// Has `news` tell of the end of that wait, under the number that is returned; what has ended is not told.
+    fn announce(&self) -> u64 {
+        self.acquired.announce()
     }
 
     /// The fence, once it was granted.
@@ -149,6 +155,11 @@ impl Lease {
     fn wait_over(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
         wait(py, &self.over, seconds)
     }
+
+    /// The same as `announce`, of the end after `leave`.
+    fn announce_over(&self) -> u64 {
+        self.over.announce()
+    }
 }
 
 impl Drop for Lease {
@@ -161,17 +172,31 @@ fn refused(kind: &'static str, text: &str) -> PyErr {
     Refused::new_err((kind, text.to_owned(), None::<String>))
 }
 
-/// Leases that were lost since the last call, by their numbers. Waits for so many seconds at most.
+/// What has happened since the last call: leases that were lost, answers that were announced, by their numbers. Waits
+/// for so many seconds at most.
 #[pyfunction]
-pub(crate) fn losses(py: Python<'_>, seconds: f64) -> Vec<u64> {
+pub(crate) fn news(py: Python<'_>, seconds: f64) -> Vec<u64> {
     let at_most = length(seconds);
-    py.detach(|| news::wait(at_most))
+    py.detach(|| control::news::wait(at_most))
 }
 
-/// Wakes whoever waits in `losses`; it is told of the lease 0, which is none.
+/// Wakes whoever waits in `news`; it is told of the number 0, which is none.
 #[pyfunction]
-pub(crate) fn wake_losses() {
-    news::tell(0);
+pub(crate) fn wake_news() {
+    control::news::tell(0);
+}
+
+/// Has every lease of this process given back, and every wait for one given up. Returns at once.
+#[pyfunction]
+pub(crate) fn leave_all() {
+    roll::leave_all();
+}
+
+/// Waits for so many seconds at most until nothing is left to give back. True when that is so.
+#[pyfunction]
+pub(crate) fn wait_all_over(py: Python<'_>, seconds: f64) -> bool {
+    let at_most = length(seconds);
+    py.detach(|| roll::wait_over(at_most))
 }
 
 /// A statement that is run again and again. Dropping it ends it.
@@ -215,6 +240,11 @@ impl Heartbeat {
         wait(py, &self.first, seconds)
     }
 
+    /// Has `news` tell of the end of that wait, under the number that is returned; what has ended is not told.
+    fn announce(&self) -> u64 {
+        self.first.announce()
+    }
+
     /// What came of the first beat; raises only what trying again cannot mend.
     fn take(&self) -> PyResult<()> {
         match self.first.take() {
@@ -251,6 +281,11 @@ impl Heartbeat {
     /// Waits for the end after `leave`. True when it has come.
     fn wait_over(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
         wait(py, &self.over, seconds)
+    }
+
+    /// The same as `announce`, of the end after `leave`.
+    fn announce_over(&self) -> u64 {
+        self.over.announce()
     }
 }
 

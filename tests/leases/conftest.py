@@ -1,7 +1,8 @@
-"""Engines, names and programs for the tests of leases."""
+"""Engines, loops, names and programs for the tests of leases."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 import poolproof
 
@@ -48,6 +50,44 @@ def make_engine() -> Iterator[Callable[..., Engine]]:
 def engine(pg_url, make_engine) -> Engine:
     """Make an engine of psycopg2, over TCP."""
     return make_engine(pg_url("psycopg2"))
+
+
+@pytest.fixture
+def play(pg_url) -> Callable[..., Any]:
+    """Run a coroutine function with an async engine, and dispose of the engine.
+
+    The loop is in its debug mode: it refuses what another thread does to it.
+    """
+
+    def run(
+        story: Callable[[Any], Any], driver: str = "asyncpg", **options: Any
+    ) -> Any:
+        async def whole() -> Any:
+            url = pg_url(driver)
+            if driver == "asyncpg":
+                url = url.set(query={})
+            engine = create_async_engine(url, **options)
+            try:
+                return await story(engine)
+            finally:
+                await engine.dispose()
+
+        return asyncio.run(whole(), debug=True)
+
+    return run
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Return a coroutine function that waits until something is true, or fails."""
+
+    async def wait(what: Callable[[], Any], *, seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < deadline, "it never came true"
+            await asyncio.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 import psutil
 import pytest
+from sqlalchemy import text
 
 import poolproof
 from plugins.processes import run_in_fork
@@ -39,6 +41,30 @@ def shown(url):
 def test_the_interpreter_s_end_gives_it_back(pg_url, program, name, row):
     holder = program(HOLDER, shown(pg_url("psycopg2")), name, "600")
     assert int(holder.line()) > 0
+    assert holder.wait() == 0
+    assert row(name)["token"] is None
+
+
+FORGOTTEN = (
+    HOLDER
+    + """
+    sys.stdin.readline()
+    del lease
+"""
+)
+
+
+def test_the_interpreter_s_end_waits_for_a_lease_that_nobody_has_any_more(
+    pg_url, program, engine, name, row
+):
+    holder = program(FORGOTTEN, shown(pg_url("psycopg2")), name, "600")
+    assert int(holder.line()) > 0
+    with engine.begin() as connection:
+        query = text("select 1 from poolproof_lease where name = :name for update")
+        connection.execute(query, {"name": name})
+        holder.process.stdin.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            holder.wait(1)
     assert holder.wait() == 0
     assert row(name)["token"] is None
 

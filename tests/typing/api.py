@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import pickle
 from collections.abc import Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
     from sqlalchemy.orm import Session, scoped_session
     from sqlalchemy.pool import PoolProxiedConnection
 
@@ -75,6 +76,31 @@ def held(engine: Engine) -> int:
     assert_type(other, poolproof.Lease)
     other.release()
     return lease.fence
+
+
+async def held_in_a_loop(engine: AsyncEngine, session: AsyncSession) -> int:
+    def lost(lease: poolproof.AsyncLease) -> None:
+        assert_type(lease.name, str)
+
+    async def lost_later(lease: poolproof.AsyncLease) -> None:
+        await lease.release()
+
+    async with poolproof.AsyncLease(engine, "x", ttl=60, on_lost=lost) as lease:
+        lease.check()
+        lease.touch()
+        async with engine.begin() as connection:
+            await lease.guard(connection)
+        await lease.guard(session)
+        assert_type(lease.lost, asyncio.Event)
+        assert_type(lease.fence, int)
+        assert_type(lease.stats().renewals, int)
+    other = await poolproof.AsyncLease(engine, "y", on_lost=lost_later).acquire()
+    assert_type(other, poolproof.AsyncLease)
+    await other.release()
+    async with poolproof.AsyncHeartbeat(engine, "select $1", [1]) as heartbeat:
+        heartbeat.beat()
+    assert_type(await heartbeat.start(), poolproof.AsyncHeartbeat)
+    return heartbeat.stats().beats
 
 
 def alive(engine: Engine) -> int:

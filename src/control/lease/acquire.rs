@@ -30,22 +30,23 @@ impl Lease {
                 .map(|timeout| timeout.saturating_sub(clock::now().saturating_sub(began)));
             // A timeout of 0 is one look, not none.
             let within = left.map_or(ATTEMPT, |left| left.clamp(LOOK.1, ATTEMPT));
-            let tried = select! {
+            let looked = select! {
                 biased;
-                () = self.leave.notified() => None,
-                tried = self.attempt(&token, tokens, within, &mut is_prepared) => Some(tried),
+                () = self.leave.notified() => return Err(Refusal::Left),
+                looked = self.look(tokens, within, &mut is_prepared) => looked,
+            };
+            let tried = match looked {
+                Ok(None) => self.attempt(&token, tokens, within).await,
+                Ok(Some(row)) => Ok(Err(Some(row))),
+                Err(error) => Err(error),
             };
             let failure = match tried {
-                None => {
-                    tokens.push(token);
-                    return Err(Refusal::Left);
-                }
-                Some(Ok(Ok(fence))) => return Ok(fence),
-                Some(Ok(Err(row))) => {
+                Ok(Ok(fence)) => return Ok(fence),
+                Ok(Err(row)) => {
                     holder = row;
                     None
                 }
-                Some(Err(error)) => {
+                Err(error) => {
                     if error.is_unknown() {
                         tokens.push(token);
                     }
@@ -83,14 +84,13 @@ impl Lease {
         pause / 2 + pause * chance(self.number, attempt) / 256
     }
 
-    /// One attempt: its fence, or whoever holds it.
-    async fn attempt(
+    /// Whoever holds it; none when it may be free. A look costs the server less than an attempt, which locks the row.
+    async fn look(
         &self,
-        token: &str,
         earlier: &[String],
         within: Duration,
         is_prepared: &mut bool,
-    ) -> Result<Result<i64, Option<Row>>, ControlError> {
+    ) -> Result<Option<Row>, ControlError> {
         let terms = &self.terms;
         if !*is_prepared {
             terms.table.prepare(&self.server, within).await?;
@@ -101,12 +101,25 @@ impl Lease {
             .await?
             .as_slice()
         {
-            // A look costs the server less than an attempt, which locks the row.
             let is_free = !row.is_held || row.left + terms.steal_grace.as_secs_f64() <= 0.0;
             if !is_free && earlier.is_empty() {
-                return Ok(Err(Some(row.clone())));
+                return Ok(Some(row.clone()));
             }
         }
+        Ok(None)
+    }
+
+    /// One attempt: its fence, or whoever holds it.
+    ///
+    /// It goes on although the caller leaves. The server works on a statement also when nobody waits for it, and might
+    /// grant the lease after it was given back.
+    async fn attempt(
+        &self,
+        token: &str,
+        earlier: &[String],
+        within: Duration,
+    ) -> Result<Result<i64, Option<Row>>, ControlError> {
+        let terms = &self.terms;
         let sent = clock::now();
         let (ttl, grace) = (terms.ttl.as_secs_f64(), terms.steal_grace.as_secs_f64());
         let who: [Parameter<'_>; 7] = [

@@ -138,8 +138,9 @@ impl Lease {
         let (acquired, promise) = pending();
         let (over, end) = pending();
         let task = Arc::clone(&lease);
+        let mut enrolled = roll::enroll(&lease);
         plane::spawn(async move {
-            let enrolled = roll::enroll(&task);
+            enrolled.listen();
             task.live(promise).await;
             drop(enrolled);
             // The sessions may go before whoever waits for the end looks.

@@ -1,7 +1,8 @@
-"""The notifier: one thread of a process that tells leases that they were lost.
+"""The notifier: one thread of a process that passes on the news of the control plane.
 
-The control plane calls nobody back. This thread waits for its news, sets `Lease.lost`
-and runs `on_lost`. It runs while some lease is held; a child begins with a new one.
+The control plane calls nobody back. This thread waits for its news, tells leases that
+they were lost, and wakes tasks of asyncio whose answer has come. It runs while some
+lease is held or some task waits; a child begins with a new one.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ _JOIN_S = 1.0
 _log = logging.getLogger("poolproof.lease")
 
 
-class Losable(Protocol):
-    """What can be told that it was lost."""
+class Watched(Protocol):
+    """Who wants to hear that there is news of something."""
 
     def tell(self) -> None:
-        """Say so to whoever wants to know."""
+        """Look at it, and say so to whoever wants to know."""
 
 
 class Notifier:
@@ -46,21 +47,24 @@ class Notifier:
             generation: Of the process that it is for.
         """
         self._generation = generation
-        self._watched: weakref.WeakValueDictionary[int, Losable] = (
+        self._watched: weakref.WeakValueDictionary[int, Watched] = (
             weakref.WeakValueDictionary()
         )
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def watch(self, number: int, lease: Losable) -> None:
-        """Tell a lease when it is lost, and see to it that somebody does.
+    def watch(self, number: int, who: Watched) -> bool:
+        """Tell somebody when there is news, and see to it that a thread does.
 
         Args:
-            number: The lease's number in this process.
-            lease: Kept weakly.
+            number: That the news will bear.
+            who: Kept weakly.
+
+        Returns:
+            Whether there is such a thread.
         """
         with self._lock:
-            self._watched[number] = lease
+            self._watched[number] = who
             if self._thread is None and not _ending:
                 thread = threading.Thread(target=self._run, name=NAME, daemon=True)
                 self._thread = thread
@@ -72,21 +76,22 @@ class Notifier:
                         "The notifier cannot start, and on_lost is not called: %s",
                         error,
                     )
+            return self._thread is not None and not _ending
 
     def unwatch(self, number: int) -> None:
-        """Tell a lease nothing any more.
+        """Tell of something no more.
 
         Args:
-            number: The lease's number in this process.
+            number: That its news bear.
         """
         self._watched.pop(number, None)
         if not self._watched:
-            _native.wake_losses()
+            _native.wake_news()
 
     def end(self) -> None:
         """Have the thread end, and wait for it for a moment."""
         thread = self._thread
-        _native.wake_losses()
+        _native.wake_news()
         if thread is not None and thread is not threading.current_thread():
             thread.join(_JOIN_S)
 
@@ -95,24 +100,23 @@ class Notifier:
         while self._goes_on():
             if is_cooperative:
                 time.sleep(_POLL_S)
-            for number in _native.losses(0.0 if is_cooperative else _SLICE_S):
+            for number in _native.news(0.0 if is_cooperative else _SLICE_S):
                 self._tell(number)
 
     def _goes_on(self) -> bool:
-        if _ending or self._generation != _native.generation():
-            return False
+        is_ours = self._generation == _native.generation()
         with self._lock:
-            if not self._watched:
-                self._thread = None
-                return False
-        return True
+            if is_ours and self._watched and not _ending:
+                return True
+            self._thread = None
+        return False
 
     def _tell(self, number: int) -> None:
-        lease = self._watched.get(number)
-        if lease is None:
+        who = self._watched.get(number)
+        if who is None:
             return
         try:
-            lease.tell()
+            who.tell()
         except Exception:  # noqa: BLE001 - of on_lost, of any class
             _log.exception("on_lost of a lease failed")
 
@@ -130,13 +134,13 @@ def _notifier() -> Notifier:
     return found
 
 
-def watch(number: int, lease: Losable) -> None:
-    """Have a lease told when it is lost; see `Notifier.watch`."""
-    _notifier().watch(number, lease)
+def watch(number: int, who: Watched) -> bool:
+    """Have somebody told when there is news; see `Notifier.watch`."""
+    return _notifier().watch(number, who)
 
 
 def unwatch(number: int) -> None:
-    """Have a lease told nothing any more; see `Notifier.unwatch`."""
+    """Have nobody told of something any more; see `Notifier.unwatch`."""
     _notifier().unwatch(number)
 
 

@@ -1,0 +1,322 @@
+"""What every lease is, however its holder waits for it: its terms, checks and guard.
+
+The row says who holds it, until when by the server's clock, and a *fence*: a number
+that grows with every acquisition. It is acquired, renewed and released on connections
+of the control plane (src/control/lease/), so neither a busy interpreter nor an
+exhausted pool nor a pooler costs a holder its lease. docs/leases.md says what is
+promised, and what is not.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import secrets
+import socket
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from sqlalchemy import exc, text
+
+from poolproof import _native, notifier
+from poolproof.control import finish, refused, server_of
+from poolproof.errors import LeaseError, LeaseForked, LeaseLost, LeaseTimeout
+from poolproof.lease_checks import TABLE, check_name, check_seconds, check_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from typing_extensions import Self
+
+__all__ = ["RELEASE_S", "LeaseBase", "Renewals"]
+
+_LEAST_TTL_S = 1.0
+# How long whoever lets go waits for the server to hear of it.
+RELEASE_S = 2.0
+
+
+class Renewals(NamedTuple):
+    """How the renewals of a lease went.
+
+    Attributes:
+        renewals: Those that the server granted.
+        blips: Attempts that failed, and were repeated.
+        certain_s: For how long it is certain from now, in seconds.
+    """
+
+    renewals: int
+    blips: int
+    certain_s: float
+
+
+class LeaseBase:
+    """A lease without the waiting: `Lease` and `AsyncLease` add it.
+
+    Attributes:
+        name: Its name.
+        ttl: How long it lasts after each renewal, in seconds.
+        lost: An event of the kind that its holder waits for.
+    """
+
+    lost: Any
+    _event: ClassVar[type[Any]]
+    _takes_coroutines = False
+
+    def __init__(
+        self,
+        bind: Any,
+        name: str,
+        *,
+        ttl: float = 60.0,
+        timeout: float | None = 30.0,
+        steal_grace: float = 0.0,
+        max_silence: float | None = None,
+        on_lost: Callable[[Self], object] | None = None,
+        table: str = TABLE,
+        application: str | None = None,
+        control_dsn: str | None = None,
+    ) -> None:
+        """Describe a lease. Connects to nothing yet.
+
+        Args:
+            bind: The engine of the database that keeps it, or what has one as its
+                attribute ``engine``.
+            name: Its name, 1 to 200 bytes. Whoever uses the same name, table and
+                database competes for the same lease.
+            ttl: How long it lasts after each renewal, in seconds, 1 or more. A holder
+                that was killed keeps others out for so long at most.
+            timeout: How long to wait for it, in seconds; 0 tries once, None waits
+                without bound.
+            steal_grace: How long after another's expiry to wait before it is taken
+                over, in seconds.
+            max_silence: Stop renewing when neither `check` nor `touch` was called for
+                so long, in seconds; None renews for as long as the process lives.
+            on_lost: Called with the lease when it is lost, once: by the notifier
+                thread of the process; for `AsyncLease`, which takes a coroutine
+                function as well, in the loop.
+            table: The table that keeps it, with a schema before it if wanted, spelled
+                as PostgreSQL stores it.
+            application: What the table says the holder is; None takes the program's
+                name.
+            control_dsn: How the control plane reaches the server, where the engine's
+                own parameters cannot be known: a URL, or `name=value` pairs.
+
+        Raises:
+            ArgumentError: A value is not what it must be.
+        """
+        check_name(name)
+        check_table(table)
+        check_seconds("ttl", ttl, _LEAST_TTL_S, none=False)
+        check_seconds("timeout", timeout, 0)
+        check_seconds("steal_grace", steal_grace, 0, none=False)
+        check_seconds("max_silence", max_silence, 0)
+        if on_lost is not None and not callable(on_lost):
+            raise exc.ArgumentError("on_lost must be a function of one argument")
+        if not self._takes_coroutines and inspect.iscoroutinefunction(on_lost):
+            raise exc.ArgumentError(
+                "on_lost is a coroutine function: AsyncLease can await it"
+            )
+        self.name = name
+        self.ttl = float(ttl)
+        self.lost = self._event()
+        self._bind = bind
+        self._timeout = timeout
+        self._steal_grace = float(steal_grace)
+        self._max_silence = max_silence
+        self._on_lost: Callable[[Any], object] | None = on_lost
+        self._table = table
+        self._application = application
+        self._control_dsn = control_dsn
+        self._native: _native.Lease | None = None
+        self._pid = os.getpid()
+        self._told: _native.Lease | None = None
+
+    def __repr__(self) -> str:
+        """Show name and state."""
+        native = self._native
+        state = "new" if native is None else native.phase()[0]
+        if native is not None and not native.is_ours:
+            state = f"of process {self._pid}"
+        return f"<{type(self).__name__} {self.name!r} {state}>"
+
+    # --- getting and giving back ------------------------------------------------------
+
+    @contextmanager
+    def _asking(self) -> Iterator[_native.Lease]:
+        """Ask for it; the block waits for the answer. Then it is held, or an error."""
+        older = self._native
+        if older is not None and older.is_ours and older.phase()[0] in _IN_USE:
+            raise LeaseError(self.name, "it is held by this very object already")
+        server = server_of(self._bind, self._control_dsn)
+        self._pid = os.getpid()
+        native = self._ask(server)
+        self._native = native
+        self.lost = self._event()
+        try:
+            yield native
+            native.take()
+        except _native.Refused as error:
+            self._native = None
+            kind, why, _ = error.args
+            if kind == "held":
+                waited = f"within {self._timeout:g} s; {why}"
+                raise LeaseTimeout(self.name, waited) from None
+            raise refused(error) from None
+        except BaseException:
+            self._native = None
+            native.leave()
+            raise
+        if native.phase()[0] == "waiting":
+            raise LeaseError(self.name, "the control plane has gone")
+        notifier.watch(native.number, self)
+
+    def _ask(self, server: _native.Server) -> _native.Lease:
+        thread = threading.current_thread()
+        try:
+            return _native.Lease(
+                server,
+                name=self.name,
+                table=self._table,
+                ttl_s=self.ttl,
+                timeout_s=self._timeout,
+                steal_grace_s=self._steal_grace,
+                max_silence_s=self._max_silence,
+                host=socket.gethostname(),
+                pid=self._pid,
+                thread=f"{thread.name} {threading.get_native_id()}",
+                application=self._application or _program(),
+                token=secrets.token_hex(12),
+            )
+        except _native.Refused as error:
+            raise refused(error) from None
+
+    def _leave(self) -> _native.Lease | None:
+        """Begin to give it back; None when it was not acquired in this process."""
+        native = self._native
+        if native is None or not native.is_ours:
+            return None
+        native.leave()
+        notifier.unwatch(native.number)
+        return native
+
+    def _loss(self) -> LeaseLost | None:
+        """Return the error of a block that ends now; None when there is none."""
+        native = self._native
+        if native is None or not native.is_ours:
+            return None
+        phase, reason = native.phase()
+        return LeaseLost(self.name, reason) if phase == "lost" else None
+
+    # --- holding ----------------------------------------------------------------------
+
+    @property
+    def fence(self) -> int:
+        """The number of this acquisition; every later one of the table has a greater.
+
+        Raises:
+            LeaseError: It was never acquired.
+        """
+        return self._held().right[0]
+
+    def check(self) -> None:
+        """Make sure that it is still held, without asking the server.
+
+        It counts as a sign of life for `max_silence`.
+
+        Raises:
+            LeaseLost: It was lost.
+            LeaseForked: The parent of this process has it.
+            LeaseError: It was not acquired, or was given back.
+        """
+        native = self._held()
+        if not native.is_ours:
+            raise LeaseForked(self.name, self._pid, os.getpid())
+        phase, reason = native.phase()
+        if phase == "lost":
+            self._set_lost()
+            raise LeaseLost(self.name, reason)
+        if phase != "held":
+            raise LeaseError(self.name, "it was given back")
+        native.touch()
+
+    def touch(self) -> None:
+        """Give a sign of life for `max_silence`, whatever has become of the lease."""
+        native = self._native
+        if native is not None and native.is_ours:
+            native.touch()
+
+    def _guard(self, connection: Any) -> None:
+        """Bind the transaction of a connection, or of a session, to the lease."""
+        self.check()
+        inner: Any = connection
+        if not hasattr(inner, "dialect"):
+            inner = inner.connection()
+        if getattr(inner.connection.dbapi_connection, "autocommit", False):
+            raise LeaseError(
+                self.name,
+                "guard needs a transaction, and this connection is in autocommit mode",
+            )
+        fence, token = self._held().right
+        table = ".".join(f'"{part}"' for part in self._table.split("."))
+        query = text(
+            f"SELECT 1 FROM {table} WHERE name = :name AND fence = :fence "  # noqa: S608 - checked
+            "AND token = :token FOR KEY SHARE"
+        )
+        values = {"name": self.name, "fence": fence, "token": token}
+        if inner.execute(query, values).first() is None:
+            raise LeaseLost(
+                self.name,
+                f"the server has another holder for it, or none: fence {fence} is over",
+            )
+
+    def stats(self) -> Renewals:
+        """Say how its renewals went, so far.
+
+        Raises:
+            LeaseError: It was never acquired.
+            LeaseForked: The parent of this process has it.
+        """
+        native = self._held()
+        if not native.is_ours:
+            raise LeaseForked(self.name, self._pid, os.getpid())
+        return Renewals(*native.counts())
+
+    def _held(self) -> _native.Lease:
+        if self._native is None:
+            raise LeaseError(self.name, "it was not acquired")
+        return self._native
+
+    def _set_lost(self) -> None:
+        """Set `lost`, from any thread."""
+        self.lost.set()
+
+    def tell(self) -> None:
+        """Say that it was lost, once for each acquisition. For the notifier."""
+        native = self._native
+        if native is None or native is self._told or native.phase()[0] != "lost":
+            return
+        self._told = native
+        self._say_lost()
+
+    def _say_lost(self) -> None:
+        """Set `lost` and call `on_lost`; the caller is the notifier's thread."""
+        raise NotImplementedError
+
+
+_IN_USE = ("waiting", "held")
+
+
+def _program() -> str:
+    return Path(sys.argv[0] if sys.argv else "").name or "python"
+
+
+def _give_all_back() -> None:
+    """Give back what this process holds, also what nobody has any more."""
+    _native.leave_all()
+    finish(_native.wait_all_over, RELEASE_S)
+
+
+notifier.at_end(_give_all_back)
