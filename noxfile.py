@@ -194,7 +194,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("python,sqlalchemy", PAIRS)
 def matrix(session: nox.Session, sqlalchemy: str) -> None:
-    """Run the contract and the fork tests on every Python and SQLAlchemy line."""
+    """Run the contract on every Python and SQLAlchemy line; `make matrix` runs more."""
     absent = [name for name in interpreters.SUPPORTED if name not in PYTHONS]
     if absent:
         session.log(f"not on this machine, left out: Python {', '.join(absent)}")
@@ -203,7 +203,8 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
     # The session `tests` has every driver, and more bytecodes.
     part = {"POOLPROOF_TEST_DRIVERS": "psycopg2", "POOLPROOF_TEST_STEP": "5"}
     env = part | os.environ
-    session.run("pytest", f"--numprocesses={WORKERS}", *CONTRACT, *chosen, env=env)
+    folders = env.get("POOLPROOF_TEST_FOLDERS", "").split() or CONTRACT
+    session.run("pytest", f"--numprocesses={WORKERS}", *folders, *chosen, env=env)
 
 
 @nox.session(python=MAIN)

@@ -7,6 +7,8 @@ __all__ = [
     "BLOCK",
     "CALL",
     "HOLD",
+    "Backend",
+    "Backends",
     "Forked",
     "Gate",
     "Heartbeat",
