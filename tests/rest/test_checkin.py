@@ -88,9 +88,9 @@ def test_interruption_costs_the_connection(
     engine = make_engine(pg_url(driver))
     first = backend(engine)
 
-    @event.listens_for(engine, "before_cursor_execute")
+    @event.listens_for(engine, "do_execute")
     def interrupt(*_):
-        event.remove(engine, "before_cursor_execute", interrupt)
+        event.remove(engine, "do_execute", interrupt)
         raise interruption
 
     with pytest.raises(interruption), engine.connect() as connection:

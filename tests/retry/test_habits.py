@@ -210,7 +210,7 @@ def test_number_that_the_server_has_forgotten_is_not_anothers(
     engine = make_engine(pg_url("psycopg2"))
     with engine.connect() as connection:
         now = commits.mark(connection)
-    lost = commits.Mark(now.xid + 5, now.timeline)
+    lost = commits.Mark(now.xid + 5, now.timeline, now.counts_from)
 
     def give_away():
         for _ in range(10):
