@@ -23,8 +23,11 @@ pub enum Place {
 
 /// Says where the socket behind `fd` stands; none when it is not connected, or to nothing that has a name.
 pub fn place(fd: RawFd) -> Option<Place> {
+    if fd < 0 {
+        return None;
+    }
     if family(fd) == Family::Tcp {
-        // SAFETY: never dropped, so the descriptor stays its owner's; a number that is no socket only fails.
+        // SAFETY: not -1, and never dropped, so the descriptor stays its owner's; one that is no socket only fails.
         let stream = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
         let mut local = stream.local_addr().ok()?;
         // An IPv4 address in IPv6's clothes is what the peer calls an IPv4 address.
@@ -66,5 +69,6 @@ mod tests {
         let (nameless, _peer) = UnixStream::pair().unwrap();
         assert_eq!(place(nameless.as_raw_fd()), None);
         assert_eq!(place(1_000_000), None);
+        assert_eq!(place(-1), None);
     }
 }
