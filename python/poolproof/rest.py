@@ -84,16 +84,8 @@ def report(entry: Entry, finding: str) -> None:
         finding: What was found about it.
     """
     if finding in OUT_OF_STEP:
-        observe.report(
-            Verdict(
-                fault=Fault.CORRUPTION,
-                cost="connection",
-                retry="reconnect",
-                outcome="not_done",
-                cause=OUT_OF_STEP[finding],
-            ),
-            driver=entry.driver.name,
-            backend_pid=backend.pid_of(entry),
+        _report_corruption(
+            OUT_OF_STEP[finding], entry.driver.name, backend.pid_of(entry)
         )
 
 
@@ -104,16 +96,21 @@ def report_foreign(connection: object, driver: str) -> None:
         connection: A DBAPI connection.
         driver: The driver's name.
     """
+    cause = "a connection's descriptor was closed beside its driver"
+    _report_corruption(cause, driver, backend.ask(connection))
+
+
+def _report_corruption(cause: str, driver: str, pid: int | None) -> None:
     observe.report(
         Verdict(
             fault=Fault.CORRUPTION,
             cost="connection",
             retry="reconnect",
             outcome="not_done",
-            cause="a connection's descriptor was closed beside its driver",
+            cause=cause,
         ),
         driver=driver,
-        backend_pid=backend.ask(connection),
+        backend_pid=pid,
     )
 
 
