@@ -158,13 +158,19 @@ def in_own_words(verb: Callable[..., Any], dialect: Any) -> Callable[..., Any]:
         try:
             return verb(*args, **kwargs)
         except OSError as error:
-            frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-            # A handler of a signal may have raised it: TimeoutError is of the system.
-            if any(map(_is_handler, frames)) or not any(map(_reads, frames)):
+            if not _is_of_reading(error):
                 raise
             raise dialect.dbapi.InterfaceError("network error") from error
 
     return translated
+
+
+def _is_of_reading(error: OSError) -> bool:
+    # Not where the error passes through: a frame that names itself keeps all that it
+    # knows until the collector comes, the driver's socket among it.
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    # A handler of a signal may have raised it: TimeoutError is of the system.
+    return any(map(_reads, frames)) and not any(map(_is_handler, frames))
 
 
 def _reads(frame: FrameType) -> bool:

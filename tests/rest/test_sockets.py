@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import signal
@@ -10,15 +11,17 @@ import socket
 import stat
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
+import pg8000
 import pytest
-from sqlalchemy import exc, text
+from sqlalchemy import create_engine, exc, text
 
 from plugins.processes import run_in_fork
 from plugins.threads import Task, eventually
 from plugins.wire import message
-from poolproof import _native, sockets
+from poolproof import _native, drivers, sockets
 
 LIBPQ = pytest.mark.parametrize("driver", ["psycopg2", "psycopg"], indirect=True)
 TCP = socket.IPPROTO_TCP
@@ -370,6 +373,32 @@ def test_a_reset_is_a_disconnect_like_any_other(proxied, link, verb):
     assert caught.value.connection_invalidated
     assert engine.pool.stats().discarded == {"connection_lost": 1}
     assert engine.pool.checkedout() == 0
+
+
+def test_a_reset_keeps_nothing_until_the_collector_comes():
+    """It would close socket and file in any order, and complain on standard error."""
+
+    class Reset:
+        def read(self, _size):
+            raise ConnectionResetError
+
+    kept = []
+
+    def read():
+        end = Reset()
+        kept.append(weakref.ref(end))
+        pg8000.core._read(end, 5)
+
+    translated = drivers.in_own_words(
+        read, create_engine("postgresql+pg8000://").dialect
+    )
+    gc.disable()
+    try:
+        with contextlib.suppress(pg8000.InterfaceError):
+            translated()
+        assert [one() for one in kept] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "pg8000"], indirect=True)

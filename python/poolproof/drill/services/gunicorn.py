@@ -37,6 +37,8 @@ _STOP_S: Final = 60.0
 # What is loaded before the fork must find gevent's thread-locals: a scoped_session that
 # does not is one session for all requests of a worker.
 _EARLY: Final = "from gevent import monkey\nmonkey.patch_all()\n"
+# Of its log, in characters.
+_TRACEBACK_MOST: Final = 3000
 _HOOKS: Final = "from poolproof.integrations.gunicorn import *\n"
 
 Kind = Literal["gthread", "sync", "gevent"]
@@ -123,8 +125,11 @@ def serve(
             book = clients.book
             if not service.stop(_STOP_S):
                 book.hangs += 1
-            if not book.failed and "Traceback" in (log := service.log()):
-                book.failed.append(f"Gunicorn's log: {log.strip().splitlines()[-1]}")
+            if (
+                not book.failed
+                and (place := (log := service.log()).find("Traceback")) >= 0
+            ):
+                book.failed.append(f"Gunicorn's log: {log[place:][:_TRACEBACK_MOST]}")
         # One more: what a deadline has left behind, for a moment.
         return settle(stage, book, crowd, allowed=processes * _POOL_MOST + 1)
 
