@@ -133,7 +133,7 @@ def is_own(error: Exception, pool: Any) -> bool:
         return True
     if not (type(error).__module__ in _PASSED_ON or isinstance(error, OSError)):
         return False
-    return not any(_is_handler(frame) for frame, _ in walk_tb(error.__traceback__))
+    return not any(map(_is_handler, _passed(error)))
 
 
 def in_own_words(verb: Callable[..., Any], dialect: Any) -> Callable[..., Any]:
@@ -166,11 +166,19 @@ def in_own_words(verb: Callable[..., Any], dialect: Any) -> Callable[..., Any]:
 
 
 def _is_of_reading(error: OSError) -> bool:
-    # Not where the error passes through: a frame that names itself keeps all that it
-    # knows until the collector comes, the driver's socket among it.
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     # A handler of a signal may have raised it: TimeoutError is of the system.
+    frames = _passed(error)
     return any(map(_reads, frames)) and not any(map(_is_handler, frames))
+
+
+def _passed(error: BaseException) -> list[FrameType]:
+    """List the frames that an error has come through, but the one that has caught it.
+
+    That one knows the error: to look at its variables would make the two keep each
+    other, and a driver's socket, until the collector comes.
+    """
+    traceback = error.__traceback__
+    return [frame for frame, _ in walk_tb(traceback and traceback.tb_next)]
 
 
 def _reads(frame: FrameType) -> bool:
