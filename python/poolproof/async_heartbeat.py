@@ -41,9 +41,9 @@ class AsyncHeartbeat(HeartbeatBase):
 
     async def stop(self) -> None:
         """End it. Does nothing when it does not run, or in a child of a fork."""
-        native = self._leave()
-        if native is not None:
-            await answered(native.announce_over, native.wait_over, STOP_S)
+        with self._ending() as native:
+            if native is not None:
+                await answered(native.announce_over, native.wait_over, STOP_S)
 
     async def __aenter__(self) -> Self:
         """Start it."""

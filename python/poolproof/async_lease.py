@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
 
 from poolproof.answers import answered, post
 from poolproof.lease_base import RELEASE_S, LeaseBase
+from poolproof.lease_log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["AsyncLease"]
-
-_log = logging.getLogger("poolproof.lease")
 
 # The loop itself keeps its tasks weakly.
 _telling: set[asyncio.Task[None]] = set()
@@ -133,16 +132,16 @@ class AsyncLease(LeaseBase):
             )
         await inner.run_sync(self._guard)
 
-    def _say_lost(self) -> None:
-        if not post(self._loop, self._hear):
-            _log.warning(
+    def _say_lost(self, on_lost: Callable[[Self], Any] | None) -> None:
+        if not post(self._loop, partial(self._hear, on_lost)):
+            log.warning(
                 "Lease %r was lost, and nobody is told: its loop has closed", self.name
             )
 
-    def _hear(self) -> None:
+    def _hear(self, on_lost: Callable[[Self], Any] | None) -> None:
         self.lost.set()
-        if self._on_lost is not None:
-            task = self._loop.create_task(self._call(self._on_lost))
+        if on_lost is not None:
+            task = self._loop.create_task(self._call(on_lost))
             _telling.add(task)
             task.add_done_callback(_telling.discard)
 
@@ -152,7 +151,7 @@ class AsyncLease(LeaseBase):
             if inspect.isawaitable(called):
                 await called
         except Exception:  # noqa: BLE001 - of on_lost, of any class
-            _log.exception("on_lost of a lease failed")
+            log.exception("on_lost of a lease failed")
 
     def _set_lost(self) -> None:
         post(self._loop, self.lost.set)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import exc
 
-from poolproof import _native, parameters
+from poolproof import _native, notifier, parameters
 from poolproof.control import finish, refused, server_of
 from poolproof.errors import LeaseForked
+from poolproof.lease_log import BeatLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,6 +99,8 @@ class HeartbeatBase:
         self._stale_after = stale_after
         self._control_dsn = control_dsn
         self._native: _native.Heartbeat | None = None
+        self._ended = Beats(0, 0, None, is_stale=False)
+        self._log = BeatLog()
         self._pid = os.getpid()
 
     @contextmanager
@@ -119,6 +122,10 @@ class HeartbeatBase:
         try:
             yield native
             native.take()
+            self._log = BeatLog()
+            notifier.watch(native.number, self)
+            # What happened before there was a watch was told to nobody.
+            _native.wake_news(native.number)
         except BaseException as error:
             self._native = None
             native.leave()
@@ -126,13 +133,19 @@ class HeartbeatBase:
                 raise refused(error) from None
             raise
 
-    def _leave(self) -> _native.Heartbeat | None:
-        """Begin to end it; None when it does not run in this process."""
+    @contextmanager
+    def _ending(self) -> Iterator[_native.Heartbeat | None]:
+        """End it; the block waits. None when it does not run in this process."""
         native, self._native = self._native, None
         if native is None or not native.is_ours:
-            return None
+            yield None
+            return
         native.leave()
-        return native
+        notifier.unwatch(native.number)
+        try:
+            yield native
+        finally:
+            self._ended = Beats(*native.beats())
 
     def beat(self) -> None:
         """Say that the application works, for `stale_after`. Costs no round trip.
@@ -148,11 +161,21 @@ class HeartbeatBase:
         native.touch()
 
     def stats(self) -> Beats:
-        """Say what it has done, so far; zeros before it was started."""
+        """Say what it has done so far, or until it was stopped.
+
+        Zeros before it was started; in a child of a fork, what was known before.
+        """
         native = self._native
         if native is None or not native.is_ours:
-            return Beats(0, 0, None, is_stale=False)
+            return self._ended
         return Beats(*native.beats())
+
+    def tell(self) -> None:
+        """Say in the log that it fails, or beats again. For the notifier."""
+        native = self._native
+        if native is not None:
+            _, failures, why, _ = native.beats()
+            self._log.look(failures, why)
 
 
 class Heartbeat(HeartbeatBase):
@@ -180,9 +203,9 @@ class Heartbeat(HeartbeatBase):
 
     def stop(self) -> None:
         """End it. Does nothing when it does not run, or in a child of a fork."""
-        native = self._leave()
-        if native is not None:
-            finish(native.wait_over, STOP_S)
+        with self._ending() as native:
+            if native is not None:
+                finish(native.wait_over, STOP_S)
 
     def __enter__(self) -> Self:
         """Start it."""

@@ -9,6 +9,8 @@ from poolproof.control import finish
 from poolproof.lease_base import RELEASE_S, LeaseBase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
     from typing_extensions import Self
@@ -99,7 +101,7 @@ class Lease(LeaseBase):
         """
         self._guard(connection)
 
-    def _say_lost(self) -> None:
+    def _say_lost(self, on_lost: Callable[[Self], object] | None) -> None:
         self.lost.set()
-        if self._on_lost is not None:
-            self._on_lost(self)
+        if on_lost is not None:
+            on_lost(self)

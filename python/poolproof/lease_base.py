@@ -25,6 +25,7 @@ from poolproof import _native, notifier
 from poolproof.control import finish, refused, server_of
 from poolproof.errors import LeaseError, LeaseForked, LeaseLost, LeaseTimeout
 from poolproof.lease_checks import TABLE, check_name, check_seconds, check_table
+from poolproof.lease_log import LeaseLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +97,8 @@ class LeaseBase:
                 so long, in seconds; None renews for as long as the process lives.
             on_lost: Called with the lease when it is lost, once: by the notifier
                 thread of the process; for `AsyncLease`, which takes a coroutine
-                function as well, in the loop.
+                function as well, in the loop. Not when this process gives it back
+                because it was told to end (SIGTERM).
             table: The table that keeps it, with a schema before it if wanted, spelled
                 as PostgreSQL stores it.
             application: What the table says the holder is; None takes the program's
@@ -133,6 +135,7 @@ class LeaseBase:
         self._native: _native.Lease | None = None
         self._pid = os.getpid()
         self._told: _native.Lease | None = None
+        self._log = LeaseLog(name)
 
     def __repr__(self) -> str:
         """Show name and state."""
@@ -154,6 +157,7 @@ class LeaseBase:
         self._pid = os.getpid()
         native = self._ask(server)
         self._native = native
+        self._log = LeaseLog(self.name)
         self.lost = self._event()
         try:
             yield native
@@ -172,6 +176,8 @@ class LeaseBase:
         if native.phase()[0] == "waiting":
             raise LeaseError(self.name, "the control plane has gone")
         notifier.watch(native.number, self)
+        # What happened before there was a watch was told to nobody.
+        _native.wake_news(native.number)
 
     def _ask(self, server: _native.Server) -> _native.Lease:
         thread = threading.current_thread()
@@ -199,7 +205,12 @@ class LeaseBase:
         if native is None or not native.is_ours:
             return None
         native.leave()
-        notifier.unwatch(native.number)
+        if native.phase()[0] == "lost":
+            _untold[native.number] = self
+            if native is self._told:
+                _untold.pop(native.number, None)
+        else:
+            notifier.unwatch(native.number)
         return native
 
     def _loss(self) -> LeaseLost | None:
@@ -267,10 +278,12 @@ class LeaseBase:
         )
         values = {"name": self.name, "fence": fence, "token": token}
         if inner.execute(query, values).first() is None:
-            raise LeaseLost(
-                self.name,
-                f"the server has another holder for it, or none: fence {fence} is over",
+            reason = (
+                f"the server has another holder for it, or none: fence {fence} is over"
             )
+            self._held().disown(reason)
+            self._set_lost()
+            raise LeaseLost(self.name, reason)
 
     def stats(self) -> Renewals:
         """Say how its renewals went, so far.
@@ -294,19 +307,33 @@ class LeaseBase:
         self.lost.set()
 
     def tell(self) -> None:
-        """Say that it was lost, once for each acquisition. For the notifier."""
+        """Say what became of it; that it was lost, once for each acquisition.
+
+        For the notifier.
+        """
         native = self._native
-        if native is None or native is self._told or native.phase()[0] != "lost":
+        if native is None or native is self._told:
+            return
+        self._log.look(*native.trouble(), native.counts()[2])
+        phase, reason = native.phase()
+        if phase != "lost":
             return
         self._told = native
-        self._say_lost()
+        _untold.pop(native.number, None)
+        notifier.unwatch(native.number)
+        self._log.lost(reason, is_ending=native.is_ending)
+        # Whoever is told to end knows it: every deployment would raise an alarm.
+        self._say_lost(None if native.is_ending else self._on_lost)
 
-    def _say_lost(self) -> None:
+    def _say_lost(self, on_lost: Callable[[Any], object] | None) -> None:
         """Set `lost` and call `on_lost`; the caller is the notifier's thread."""
         raise NotImplementedError
 
 
 _IN_USE = ("waiting", "held")
+
+# Those that were lost and left before the notifier came to say so: kept until then.
+_untold: dict[int, LeaseBase] = {}
 
 
 def _program() -> str:

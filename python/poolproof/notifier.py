@@ -1,8 +1,9 @@
 """The notifier: one thread of a process that passes on the news of the control plane.
 
 The control plane calls nobody back. This thread waits for its news, tells leases that
-they were lost, and wakes tasks of asyncio whose answer has come. It runs while some
-lease is held or some task waits; a child begins with a new one.
+they were lost, has the log say what befell leases and heartbeats, and wakes tasks of
+asyncio whose answer has come. It runs while some lease is held, some heartbeat beats or
+some task waits; a child begins with a new one.
 """
 
 from __future__ import annotations

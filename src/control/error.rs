@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio_postgres::error::Severity;
 
 use crate::process::RegisterError;
 
@@ -42,6 +43,8 @@ pub enum ControlError {
         what: String,
         /// Its SQLSTATE.
         sqlstate: String,
+        /// Whether it ended the session as well, or may have.
+        is_fatal: bool,
     },
     /// The connection was lost with the statement under way; it may have been carried out.
     #[error("the connection was lost: {what}")]
@@ -70,6 +73,7 @@ impl ControlError {
             Some(answer) => Self::Server {
                 what: answer.message().to_owned(),
                 sqlstate: answer.code().code().to_owned(),
+                is_fatal: answer.parsed_severity() != Some(Severity::Error),
             },
             None => Self::Lost { what: chain(error) },
         }

@@ -13,7 +13,7 @@ use super::error::ControlError;
 use super::pending::{Pending, pending};
 use super::server::{Parameter, Server, User};
 use super::term::Term;
-use super::{clock, plane};
+use super::{clock, news, plane};
 use crate::process::generation;
 
 /// How long one beat may take, at least and at most.
@@ -54,6 +54,18 @@ impl ToSql for Text {
     to_sql_checked!();
 }
 
+/// Whether no later beat can succeed either, for the statement or its values must change first.
+///
+/// A server says 08P01 when the number of the values is wrong, and its session lives on; a pooler says the same of
+/// many things that pass, and ends the session.
+pub fn is_hopeless(error: &ControlError) -> bool {
+    let is_wrong_count = matches!(
+        error,
+        ControlError::Server { sqlstate, is_fatal: false, .. } if sqlstate == "08P01"
+    );
+    error.is_final() || is_wrong_count
+}
+
 /// What is run, and how often.
 #[derive(Clone, Debug)]
 pub struct Rhythm {
@@ -90,6 +102,7 @@ struct State {
 /// A heartbeat that goes on until it is stopped, or its process ends.
 #[derive(Debug)]
 pub struct Heartbeat {
+    number: u64,
     generation: u64,
     rhythm: Rhythm,
     server: User,
@@ -112,6 +125,7 @@ impl Heartbeat {
         rhythm: Rhythm,
     ) -> Result<(Arc<Self>, Pending<Result<(), ControlError>>, Pending<()>), ControlError> {
         let heartbeat = Arc::new(Self {
+            number: news::number(),
             generation: generation(),
             rhythm,
             server: server.join(),
@@ -127,7 +141,7 @@ impl Heartbeat {
         let task = Arc::clone(&heartbeat);
         plane::spawn(async move {
             let beaten = task.beat().await;
-            let goes_on = !beaten.as_ref().is_err_and(ControlError::is_final);
+            let goes_on = !beaten.as_ref().is_err_and(is_hopeless);
             promise.answer(beaten);
             if goes_on {
                 task.go_on().await;
@@ -136,6 +150,11 @@ impl Heartbeat {
             end.answer(());
         })?;
         Ok((heartbeat, first, over))
+    }
+
+    /// Its number in this process, by which [`news`] speak of it.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// True in the process that started it.
@@ -229,12 +248,16 @@ impl Heartbeat {
         match beaten {
             Ok(_rows) => {
                 state.beats.beats += 1;
-                state.beats.last_error = None;
+                if state.beats.last_error.take().is_some() {
+                    news::tell(self.number);
+                }
                 Ok(())
             }
             Err(error) => {
                 state.beats.failures += 1;
-                state.beats.last_error = Some(error.to_string());
+                if state.beats.last_error.replace(error.to_string()).is_none() {
+                    news::tell(self.number);
+                }
                 Err(error)
             }
         }

@@ -144,6 +144,23 @@ impl Lease {
         (renewals, blips, left.as_secs_f64())
     }
 
+    /// `(attempts that failed, those since the last renewal, why the last of them failed)`.
+    fn trouble(&self) -> (u64, u32, String) {
+        let trouble = self.inner.trouble();
+        (trouble.blips, trouble.in_a_row, trouble.last)
+    }
+
+    /// True when it was lost because this process was told to end.
+    #[getter]
+    fn is_ending(&self) -> bool {
+        self.inner.is_ending()
+    }
+
+    /// Loses it: whoever holds it was refused under it.
+    fn disown(&self, reason: String) {
+        self.inner.disown(reason);
+    }
+
     /// Gives it back, or gives the wait up. Returns at once.
     fn leave(&self) {
         if self.inner.is_ours() {
@@ -180,10 +197,11 @@ pub(crate) fn news(py: Python<'_>, seconds: f64) -> Vec<u64> {
     py.detach(|| control::news::wait(at_most))
 }
 
-/// Wakes whoever waits in `news`; it is told of the number 0, which is none.
+/// Wakes whoever waits in `news`, and tells of this number; 0 is none.
 #[pyfunction]
-pub(crate) fn wake_news() {
-    control::news::tell(0);
+#[pyo3(signature = (number = 0))]
+pub(crate) fn wake_news(number: u64) {
+    control::news::tell(number);
 }
 
 /// Has every lease of this process given back, and every wait for one given up. Returns at once.
@@ -229,6 +247,12 @@ impl Heartbeat {
         Ok(Self { inner, first, over })
     }
 
+    /// Its number in this process, as `news` gives it.
+    #[getter]
+    fn number(&self) -> u64 {
+        self.inner.number()
+    }
+
     /// True in the process that started it.
     #[getter]
     fn is_ours(&self) -> bool {
@@ -248,7 +272,7 @@ impl Heartbeat {
     /// What came of the first beat; raises only what trying again cannot mend.
     fn take(&self) -> PyResult<()> {
         match self.first.take() {
-            Some(Err(error)) if error.is_final() => Err(from_control(&error)),
+            Some(Err(error)) if heartbeat::is_hopeless(&error) => Err(from_control(&error)),
             _ => Ok(()),
         }
     }

@@ -79,6 +79,41 @@ def test_sigterm_gives_it_back_though_the_interpreter_is_stuck(
     assert row(name)["token"] is None
 
 
+TOLD_TO_END = """
+    import os, signal, sys
+    from sqlalchemy import create_engine
+    import poolproof
+
+    def page(lease):
+        print("paged", flush=True)
+
+    engine = create_engine(sys.argv[1], poolclass=poolproof.Pool)
+    held = poolproof.Lease(engine, sys.argv[2], ttl=600, on_lost=page).acquire()
+    # The release cannot pass it: the process goes on for a while after the signal.
+    blocker = engine.raw_connection()
+    blocker.cursor().execute(
+        "select 1 from poolproof_lease where name = %s for update", (sys.argv[2],)
+    )
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(held.lost.wait(20), flush=True)
+    try:
+        held.check()
+    except poolproof.LeaseLost as error:
+        print(error.reason, flush=True)
+    while True:
+        pass
+"""
+
+
+def test_sigterm_sets_lost_and_raises_no_alarm(pg_url, program, name):
+    """The notifier has a second for it, and sets `lost` right before it would call."""
+    holder = program(TOLD_TO_END, shown(pg_url("psycopg2")), name)
+    assert holder.line() == "True"
+    assert holder.line() == "this process was told to end (SIGTERM)"
+    assert holder.line() == ""  # its end
+    assert holder.wait() == -signal.SIGTERM
+
+
 def test_sigterm_is_left_to_an_application_that_handles_it(pg_url, program, name, row):
     handler = """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))

@@ -67,6 +67,24 @@ def test_a_statement_that_the_server_refuses_is_an_error_at_once(engine):
     assert caught.value.sqlstate == "42P01"
 
 
+@pytest.mark.parametrize(
+    ("values", "sqlstate"), [([], "08P01"), ([1, 2], "42P18")], ids=["less", "more"]
+)
+def test_a_wrong_number_of_values_is_an_error_at_once(engine, values, sqlstate):
+    with pytest.raises(ControlError, match="parameter") as caught:
+        Heartbeat(engine, "select $1::int", values).start()
+    assert caught.value.sqlstate == sqlstate
+
+
+def test_the_last_numbers_are_kept(engine, eventually):
+    beating = Heartbeat(engine, "select 1", every=0.1)
+    assert beating.stats() == (0, 0, None, False)
+    with beating:
+        eventually(lambda: beating.stats().beats >= 2)
+    assert beating.stats().beats >= 2
+    assert beating.stats() == beating.stats()
+
+
 def test_a_lost_connection_is_replaced(
     pg_url, make_engine, table, beats, observer, eventually
 ):

@@ -174,18 +174,18 @@ def test_a_guard_refuses_a_connection_whose_lock_would_not_last(
 
 def test_the_steal_grace_is_waited_for(engine, name, observer):
     Lease(engine, name, ttl=600).acquire()._native.leave()
-    with Lease(engine, name) as lease:
-        observer.rows(
-            "update poolproof_lease set expires_at = clock_timestamp() where name = %s",
-            name,
-        )
-        with pytest.raises(LeaseTimeout):
-            Lease(engine, name, timeout=0, steal_grace=60).acquire()
-        with Lease(engine, name, timeout=5) as other:
-            assert other.fence > lease.fence
-        with pytest.raises(LeaseLost):
-            lease.guard(Session(engine))
-        lease.release()
+    lease = Lease(engine, name).acquire()
+    observer.rows(
+        "update poolproof_lease set expires_at = clock_timestamp() where name = %s",
+        name,
+    )
+    with pytest.raises(LeaseTimeout):
+        Lease(engine, name, timeout=0, steal_grace=60).acquire()
+    with Lease(engine, name, timeout=5) as other:
+        assert other.fence > lease.fence
+    with pytest.raises(LeaseLost), Session(engine) as session:
+        lease.guard(session)
+    lease.release()
 
 
 def test_a_silent_holder_is_not_renewed_and_one_that_speaks_is(engine, name):

@@ -24,15 +24,16 @@ def test_a_unit_that_is_repeated_is_guarded_each_time(engine, name):
 
 def test_a_loss_is_not_repeated(engine, name, observer):
     calls = []
-    with Lease(engine, name, ttl=600) as lease:
-        observer.rows("delete from poolproof_lease where name = %s", name)
+    lease = Lease(engine, name, ttl=600).acquire()
+    observer.rows("delete from poolproof_lease where name = %s", name)
 
-        def unit(connection):
-            calls.append(connection)
-            lease.guard(connection)
+    def unit(connection):
+        calls.append(connection)
+        lease.guard(connection)
 
-        with pytest.raises(LeaseLost):
-            poolproof.run_transaction(engine, unit)
+    with pytest.raises(LeaseLost):
+        poolproof.run_transaction(engine, unit)
+    lease.release()
     assert len(calls) == 1
 
 

@@ -45,6 +45,7 @@ class Observer:
         self._connection = psycopg.connect(
             url.set(drivername="postgresql").render_as_string(hide_password=False),
             autocommit=True,
+            prepare_threshold=None,  # tables are dropped and made anew
             options="-c lock_timeout=5s",  # a failed test may hold its table
         )
 

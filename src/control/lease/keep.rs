@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 use super::{Lease, Phase};
 use crate::control::clock;
 use crate::control::error::ControlError;
+use crate::control::news;
 use crate::control::server::Parameter;
 use crate::control::table::RENEW;
 use crate::control::term::Term;
@@ -70,6 +71,9 @@ impl Lease {
                     state.renewals += 1;
                     state.last_error = None;
                     failures = 0;
+                    if std::mem::take(&mut state.trouble.in_a_row) > 0 {
+                        news::tell(self.number);
+                    }
                     next = state.term.next();
                 }
                 Ok(None) => {
@@ -80,8 +84,11 @@ impl Lease {
                 Err(error) => {
                     failures += 1;
                     let mut state = self.lock();
-                    state.blips += 1;
+                    state.trouble.blips += 1;
+                    state.trouble.in_a_row = failures;
+                    state.trouble.last = error.to_string();
                     state.last_error = Some(error.to_string());
+                    news::tell(self.number);
                     next = clock::now() + Term::pause(self.terms.ttl, failures);
                 }
             }

@@ -84,10 +84,22 @@ struct State {
     term: Term,
     touched: Duration,
     renewals: u64,
-    blips: u64,
     is_leaving: bool,
     is_surrendered: bool,
+    is_ending: bool,
     last_error: Option<String>,
+    trouble: Trouble,
+}
+
+/// What the renewals of a lease met with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// Attempts that failed.
+    pub blips: u64,
+    /// Those since the last renewal that was granted.
+    pub in_a_row: u32,
+    /// Why the last of them failed.
+    pub last: String,
 }
 
 /// A lease that is asked for, held, or over.
@@ -127,10 +139,11 @@ impl Lease {
                 term: Term::new(terms.ttl, now),
                 touched: now,
                 renewals: 0,
-                blips: 0,
                 is_leaving: false,
                 is_surrendered: false,
+                is_ending: false,
                 last_error: None,
+                trouble: Trouble::default(),
             }),
             terms,
             leave: Notify::new(),
@@ -182,7 +195,29 @@ impl Lease {
     pub fn counts(&self) -> (u64, u64, Duration) {
         let state = self.lock();
         let left = state.term.certain_until().saturating_sub(clock::now());
-        (state.renewals, state.blips, left)
+        (state.renewals, state.trouble.blips, left)
+    }
+
+    /// What its renewals met with.
+    pub fn trouble(&self) -> Trouble {
+        self.lock().trouble.clone()
+    }
+
+    /// Whether it was lost because this process was told to end: no reason for an alarm.
+    pub fn is_ending(&self) -> bool {
+        self.lock().is_ending
+    }
+
+    /// Loses it, for whoever holds it was refused under it. It is given back as well, in case the refusal was in error.
+    pub fn disown(&self, reason: String) {
+        let mut state = self.lock();
+        if state.phase != Phase::Held || state.is_leaving {
+            return;
+        }
+        self.lose(&mut state, reason);
+        state.is_surrendered = true;
+        drop(state);
+        self.leave();
     }
 
     /// Gives it back, or gives up waiting for it. Returns at once.
@@ -194,6 +229,7 @@ impl Lease {
     /// Gives it back although its holder is at work: the process is told to end. The holder learns that it is lost.
     pub(crate) fn surrender(&self) {
         let mut state = self.lock();
+        state.is_ending = state.phase == Phase::Held;
         self.lose(&mut state, "this process was told to end (SIGTERM)".into());
         state.is_surrendered = true;
         drop(state);
