@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 
 import pytest
 from sqlalchemy import text
@@ -87,6 +88,22 @@ def test_a_guard_after_the_release_is_no_alarm(engine, name):
     lease.release()
     assert not lease.lost.is_set()
     assert not told
+
+
+def test_on_lost_is_called_though_the_loop_was_late(play, name, until):
+    """It was lost before the loop heard that it was acquired."""
+
+    async def story(engine):
+        told = []
+        lease = AsyncLease(engine, name, ttl=1, max_silence=0.01, on_lost=told.append)
+        async with AsyncLease(engine, name + " other"):
+            task = asyncio.create_task(lease.acquire())
+            await asyncio.sleep(0)
+            time.sleep(1.5)
+            await task
+            await until(lambda: told == [lease])
+
+    play(story)
 
 
 @pytest.mark.parametrize("block", [False, True], ids=["acquire", "block"])

@@ -82,9 +82,12 @@ def test_failures_of_a_heartbeat_in_a_row_are_one_warning(
     assert beating.stats().failures >= 3
 
 
-def test_a_heartbeat_that_never_beat_says_so(make_engine, eventually, said):
-    engine = make_engine("postgresql+psycopg2://app:hidden@127.0.0.1:1/app")
-    with Heartbeat(engine, "select 1") as beating:
+def test_a_heartbeat_that_never_beat_says_so(
+    engine, name, make_engine, eventually, said
+):
+    """Its failure is told while it starts: to the notifier of others, if it runs."""
+    away = make_engine("postgresql+psycopg2://app:hidden@127.0.0.1:1/app")
+    with Lease(engine, name), Heartbeat(away, "select 1", every=60) as beating:
         eventually(lambda: said("127.0.0.1:1", "WARNING"))
     assert not said("hidden", "WARNING")
     assert beating.stats().beats == 0
