@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import Engine, exc
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Dialect, Pool
 
-__all__ = ["Pending", "engine_of", "finish", "refused", "server_at", "server_of"]
+__all__ = [
+    "Pending",
+    "check_bind",
+    "engine_of",
+    "finish",
+    "refused",
+    "server_at",
+    "server_of",
+]
 
 SIZE = 2
 _POLL_S = 0.01
@@ -58,6 +67,22 @@ def engine_of(bind: Any) -> Engine:
     raise exc.ArgumentError(
         f"a lease needs an Engine, or what has one as .engine; this is {type(bind)}"
     )
+
+
+def check_bind(bind: Any) -> None:
+    """Check that a caller means some engine, without asking for it.
+
+    It need not be there yet: Flask-SQLAlchemy has none before there is an application.
+
+    Args:
+        bind: What `engine_of` takes.
+
+    Raises:
+        ArgumentError: There is no engine in it.
+    """
+    may_have = getattr_static(bind, "engine", None) is not None
+    if not (may_have or hasattr(type(bind), "__getattr__")):
+        engine_of(bind)
 
 
 def server_of(bind: Any, control_dsn: str | None = None) -> _native.Server:

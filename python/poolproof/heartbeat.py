@@ -11,18 +11,20 @@ import datetime as dt
 import decimal
 import os
 import uuid
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import exc
 
 from poolproof import _native, notifier, parameters
-from poolproof.control import finish, refused, server_of
+from poolproof.control import check_bind, finish, refused, server_of
 from poolproof.errors import LeaseForked
+from poolproof.lease_checks import check_text
 from poolproof.lease_log import BeatLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from typing_extensions import Self
 
@@ -80,8 +82,17 @@ class HeartbeatBase:
         Raises:
             ArgumentError: A value is not what it must be.
         """
-        if not str(statement).strip():
+        check_text("a heartbeat's statement", statement)
+        if not statement.strip():
             raise exc.ArgumentError("a heartbeat needs a statement")
+        given: Any = values
+        if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
+            raise exc.ArgumentError(
+                f"a heartbeat's values must be a list or a tuple, not {type(values)}"
+            )
+        if control_dsn is not None:
+            check_text("control_dsn", control_dsn)
+        check_bind(bind)
         for name, value, none in (
             ("every", every, False),
             ("stale_after", stale_after, True),
@@ -220,6 +231,8 @@ def _written(number: int, value: Any) -> str | None:
     """Write a value in PostgreSQL's words."""
     if value is None:
         return None
+    if isinstance(value, str):
+        check_text(f"value {number} of the heartbeat", value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, _WRITTEN_AS_THEY_ARE):

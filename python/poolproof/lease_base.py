@@ -22,9 +22,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from sqlalchemy import exc, text
 
 from poolproof import _native, notifier
-from poolproof.control import finish, refused, server_of
+from poolproof.control import check_bind, finish, refused, server_of
 from poolproof.errors import LeaseError, LeaseForked, LeaseLost, LeaseTimeout
-from poolproof.lease_checks import TABLE, check_name, check_seconds, check_table
+from poolproof.lease_checks import (
+    TABLE,
+    check_name,
+    check_seconds,
+    check_table,
+    check_text,
+    connection_of,
+)
 from poolproof.lease_log import LeaseLog
 
 if TYPE_CHECKING:
@@ -94,7 +101,8 @@ class LeaseBase:
             steal_grace: How long after another's expiry to wait before it is taken
                 over, in seconds.
             max_silence: Stop renewing when neither `check` nor `touch` was called for
-                so long, in seconds; None renews for as long as the process lives.
+                so long, in seconds, more than 0; None renews for as long as the process
+                lives.
             on_lost: Called with the lease when it is lost, once: by the notifier
                 thread of the process; for `AsyncLease`, which takes a coroutine
                 function as well, in the loop. Not when this process gives it back
@@ -114,7 +122,11 @@ class LeaseBase:
         check_seconds("ttl", ttl, _LEAST_TTL_S, none=False)
         check_seconds("timeout", timeout, 0)
         check_seconds("steal_grace", steal_grace, 0, none=False)
-        check_seconds("max_silence", max_silence, 0)
+        check_seconds("max_silence", max_silence, 0, above=True)
+        for what, given in (("application", application), ("control_dsn", control_dsn)):
+            if given is not None:
+                check_text(what, given)
+        check_bind(bind)
         if on_lost is not None and not callable(on_lost):
             raise exc.ArgumentError("on_lost must be a function of one argument")
         if not self._takes_coroutines and inspect.iscoroutinefunction(on_lost):
@@ -229,8 +241,9 @@ class LeaseBase:
 
         Raises:
             LeaseError: It was never acquired.
+            LeaseForked: The parent of this process has it.
         """
-        return self._held().right[0]
+        return self._ours().right[0]
 
     def check(self) -> None:
         """Make sure that it is still held, without asking the server.
@@ -242,9 +255,7 @@ class LeaseBase:
             LeaseForked: The parent of this process has it.
             LeaseError: It was not acquired, or was given back.
         """
-        native = self._held()
-        if not native.is_ours:
-            raise LeaseForked(self.name, self._pid, os.getpid())
+        native = self._ours()
         phase, reason = native.phase()
         if phase == "lost":
             self._set_lost()
@@ -262,15 +273,14 @@ class LeaseBase:
     def _guard(self, connection: Any) -> None:
         """Bind the transaction of a connection, or of a session, to the lease."""
         self.check()
-        inner: Any = connection
-        if not hasattr(inner, "dialect"):
-            inner = inner.connection()
+        inner = connection_of(connection)
         if getattr(inner.connection.dbapi_connection, "autocommit", False):
             raise LeaseError(
                 self.name,
                 "guard needs a transaction, and this connection is in autocommit mode",
             )
-        fence, token = self._held().right
+        native = self._ours()
+        fence, token = native.right
         table = ".".join(f'"{part}"' for part in self._table.split("."))
         query = text(
             f"SELECT 1 FROM {table} WHERE name = :name AND fence = :fence "  # noqa: S608 - checked
@@ -281,7 +291,7 @@ class LeaseBase:
             reason = (
                 f"the server has another holder for it, or none: fence {fence} is over"
             )
-            self._held().disown(reason)
+            native.disown(reason)
             self._set_lost()
             raise LeaseLost(self.name, reason)
 
@@ -292,15 +302,16 @@ class LeaseBase:
             LeaseError: It was never acquired.
             LeaseForked: The parent of this process has it.
         """
-        native = self._held()
-        if not native.is_ours:
-            raise LeaseForked(self.name, self._pid, os.getpid())
+        native = self._ours()
         return Renewals(*native.counts())
 
-    def _held(self) -> _native.Lease:
-        if self._native is None:
+    def _ours(self) -> _native.Lease:
+        native = self._native
+        if native is None:
             raise LeaseError(self.name, "it was not acquired")
-        return self._native
+        if not native.is_ours:
+            raise LeaseForked(self.name, self._pid, os.getpid())
+        return native
 
     def _set_lost(self) -> None:
         """Set `lost`, from any thread."""

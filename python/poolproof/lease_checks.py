@@ -1,22 +1,26 @@
-"""What may be a lease's name, its table, and a length of time."""
+"""What may be a lease's name, its table, a length of time, and what is guarded."""
 
 from __future__ import annotations
 
 import re
-from math import isfinite
 from typing import Any
 
-from sqlalchemy import exc
+from sqlalchemy import Connection, exc
 
-from poolproof import parameters
-
-__all__ = ["TABLE", "check_name", "check_seconds", "check_table"]
+__all__ = [
+    "TABLE",
+    "check_name",
+    "check_seconds",
+    "check_table",
+    "check_text",
+    "connection_of",
+]
 
 TABLE = "poolproof_lease"
 _NAME_LIMIT = 200
 _TABLE_LIMIT = 63
 _MOST_S = 1e9
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_STORED = re.compile("[\0\ud800-\udfff]")
 
 
 def check_name(name: Any) -> None:
@@ -28,22 +32,32 @@ def check_name(name: Any) -> None:
     Raises:
         ArgumentError: It is not 1 to 200 bytes of text.
     """
-    if not isinstance(name, str):
-        raise exc.ArgumentError(f"a lease's name must be text, not {type(name)}")
-    size = len(name.encode("utf-8", "surrogatepass"))
-    if (
-        not 0 < size <= _NAME_LIMIT
-        or "\0" in name
-        or (
-            not name.isascii()
-            and (
-                any(0xD800 <= ord(letter) < 0xE000 for letter in name)  # noqa: PLR2004
-            )
-        )
-    ):
+    check_text("a lease's name", name)
+    size = len(name.encode())
+    if not 0 < size <= _NAME_LIMIT:
         raise exc.ArgumentError(
-            f"a lease's name must be 1 to {_NAME_LIMIT} bytes of text without zero "
-            f"bytes; this one has {size}"
+            f"a lease's name must be 1 to {_NAME_LIMIT} bytes of text; this one has "
+            f"{size}"
+        )
+
+
+def check_text(what: str, value: Any) -> None:
+    """Check text that the server is to be given. It is not quoted: it may be secret.
+
+    Args:
+        what: The parameter.
+        value: What was given.
+
+    Raises:
+        ArgumentError: It is no text, or the server could not take it.
+    """
+    if not isinstance(value, str):
+        raise exc.ArgumentError(f"{what} must be text, not {type(value)}")
+    found = _NOT_STORED.search(value)
+    if found:
+        raise exc.ArgumentError(
+            f"{what} has U+{ord(found[0]):04X} at position {found.start()}: PostgreSQL "
+            "takes neither zero bytes nor lone surrogates"
         )
 
 
@@ -66,7 +80,9 @@ def check_table(table: Any) -> None:
         )
 
 
-def check_seconds(name: str, value: Any, minimum: float, *, none: bool = True) -> None:
+def check_seconds(
+    name: str, value: Any, minimum: float, *, none: bool = True, above: bool = False
+) -> None:
     """Check a length of time that must be finite.
 
     Args:
@@ -74,11 +90,47 @@ def check_seconds(name: str, value: Any, minimum: float, *, none: bool = True) -
         value: What was given, in seconds.
         minimum: Smallest value allowed.
         none: Whether None may be given.
+        above: Whether `minimum` itself is too small.
 
     Raises:
         ArgumentError: It is no number, not finite, or below `minimum`.
     """
-    meaning = f"seconds, {minimum:g} or more" + (", or None" if none else "")
-    parameters.seconds(name, value, minimum=minimum, meaning=meaning, none_allowed=none)
-    if value is not None and (not isfinite(value) or value > _MOST_S):
-        raise exc.ArgumentError(f"{name} is {value!r}, but must be {meaning}")
+    if value is None and none:
+        return
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and minimum <= value <= _MOST_S and not (above and value == minimum):
+        return
+    bound = f"more than {minimum:g}" if above else f"{minimum:g} or more"
+    also = ", or None" if none else ""
+    hint = "; values from a configuration file are strings: convert them"
+    raise exc.ArgumentError(
+        f"{name} is {value!r}, but must be seconds, {bound}{also}"
+        + hint * isinstance(value, str)
+    )
+
+
+def connection_of(given: Any) -> Connection:
+    """Return the connection of a transaction: of a session, or itself.
+
+    Args:
+        given: What a guard was given.
+
+    Raises:
+        ArgumentError: It is neither, or one of asyncio.
+    """
+    inner: Any = given
+    if hasattr(inner, "registry"):  # of a scoped_session
+        inner = inner.registry()
+    if hasattr(inner, "run_sync"):
+        raise exc.ArgumentError(
+            f"guard needs a Connection or a Session; this is {type(given)}: use "
+            "await connection.run_sync(lease.guard), or an AsyncLease"
+        )
+    if hasattr(inner, "get_bind"):  # a Session
+        inner = inner.connection()
+    if not isinstance(inner, Connection):
+        raise exc.ArgumentError(
+            "guard needs the Connection or the Session whose transaction it is to "
+            f"bind; this is {type(given)}"
+        )
+    return inner

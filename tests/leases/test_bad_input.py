@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 
 import pytest
-from sqlalchemy import create_engine, exc
+from sqlalchemy import create_engine, exc, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from poolproof import (
+    AsyncHeartbeat,
+    AsyncLease,
     ControlError,
     Heartbeat,
     Lease,
@@ -25,14 +30,19 @@ from poolproof import (
         ({"ttl": float("inf")}, "1 or more"),
         ({"ttl": "60"}, "1 or more"),
         ({"ttl": None}, "1 or more"),
-        ({"timeout": -1}, "0 or more"),
+        ({"timeout": -1}, "^timeout is -1, but must be seconds, 0 or more, or None$"),
+        ({"timeout": "5"}, "convert"),
         ({"steal_grace": None}, "0 or more"),
-        ({"max_silence": -1}, "0 or more"),
+        ({"max_silence": -1}, "more than 0"),
+        ({"max_silence": 0}, "more than 0"),
+        ({"application": 5}, "application must be text"),
+        ({"application": "a\0"}, "application has U.0000 at position 1"),
+        ({"control_dsn": 5}, "control_dsn must be text"),
         ({"on_lost": 3}, "function"),
         ({"name": ""}, "1 to 200"),
         ({"name": "é" * 101}, "this one has 202"),
-        ({"name": "a\0b"}, "zero bytes"),
-        ({"name": "\ud800"}, "1 to 200"),
+        ({"name": "a\0b"}, "U.0000 at position 1"),
+        ({"name": "xy\ud800"}, "U.D800 at position 2"),
         ({"name": 7}, "must be text"),
         ({"table": "a b"}, "letters"),
         ({"table": "a.b.c"}, "letters"),
@@ -51,10 +61,72 @@ def test_a_name_of_200_bytes_will_do(engine):
         pass
 
 
-@pytest.mark.parametrize("bind", [None, "postgresql://x", object()])
-def test_what_has_no_engine_is_refused(bind):
+@pytest.mark.parametrize("bind", [None, "postgresql://x", object(), Session()])
+@pytest.mark.parametrize("kind", [Lease, AsyncLease, Heartbeat, AsyncHeartbeat])
+def test_what_has_no_engine_is_refused_at_once(kind, bind):
     with pytest.raises(exc.ArgumentError, match="needs an Engine"):
-        Lease(bind, "x").acquire()
+        kind(bind, "select 1")
+
+
+def test_an_engine_that_is_not_there_yet_is_asked_for_later(engine, name):
+    """As that of Flask-SQLAlchemy, before there is an application."""
+
+    class Application:
+        is_there = False
+
+        @property
+        def engine(self):
+            if not self.is_there:
+                raise RuntimeError("no application")
+            return engine
+
+    application = Application()
+    lease = Lease(application, name)
+    with pytest.raises(RuntimeError, match="no application"):
+        lease.acquire()
+    application.is_there = True
+    with lease:
+        lease.check()
+
+
+@pytest.mark.parametrize("kind", ["engine", "nothing", "sessionmaker", "raw", "text"])
+def test_a_guard_needs_a_connection_or_a_session(engine, name, kind):
+    raw = engine.raw_connection()
+    given = {
+        "engine": engine,
+        "nothing": None,
+        "sessionmaker": sessionmaker(engine),
+        "raw": raw,
+        "text": "select 1",
+    }
+    with Lease(engine, name) as lease:
+        with pytest.raises(exc.ArgumentError, match="guard needs the Connection or"):
+            lease.guard(given[kind])
+        lease.check()
+    raw.close()
+
+
+def test_a_guard_takes_a_scoped_session(engine, name):
+    session = scoped_session(sessionmaker(engine))
+    with Lease(engine, name) as lease:
+        lease.guard(session)
+        assert session().in_transaction()
+        session.remove()
+
+
+def test_a_guard_that_got_an_asyncio_connection_says_what_to_do(play, name):
+    async def story(engine):
+        lease = Lease(engine, name)
+        await asyncio.to_thread(lease.acquire)
+        async with engine.begin() as connection:
+            with pytest.raises(exc.ArgumentError, match=r"run_sync\(lease.guard\)"):
+                lease.guard(connection)
+        async with AsyncSession(engine) as session:
+            with pytest.raises(exc.ArgumentError, match=r"run_sync\(lease.guard\)"):
+                lease.guard(session)
+        await asyncio.to_thread(lease.release)
+
+    play(story)
 
 
 def test_a_lease_needs_postgresql():
@@ -153,6 +225,13 @@ def test_errors_survive_pickling(error):
     ("given", "says"),
     [
         ({"statement": " "}, "statement"),
+        ({"statement": text("select 1")}, "statement must be text"),
+        ({"statement": "select '\0'"}, "statement has U.0000"),
+        ({"values": "abc"}, "list or a tuple"),
+        ({"values": b"abc"}, "list or a tuple"),
+        ({"values": {"a": 1}}, "list or a tuple"),
+        ({"values": ["\ud800"]}, "value 1 of the heartbeat has U.D800"),
+        ({"control_dsn": 5}, "control_dsn must be text"),
         ({"every": 0}, "every"),
         ({"stale_after": "1"}, "stale_after"),
         ({"values": [object()]}, "value 1"),

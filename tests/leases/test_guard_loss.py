@@ -99,7 +99,7 @@ def test_on_lost_is_called_though_the_loop_was_late(play, name, until):
         async with AsyncLease(engine, name + " other"):
             task = asyncio.create_task(lease.acquire())
             await asyncio.sleep(0)
-            time.sleep(1.5)
+            time.sleep(1.5)  # noqa: ASYNC251 - the loop is to be late
             await task
             await until(lambda: told == [lease])
 
