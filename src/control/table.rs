@@ -105,7 +105,8 @@ impl Table {
     async fn check(&self, server: &Server, within: Duration) -> Result<bool, ControlError> {
         let found = server
             .query(within, LOOK_AT_TABLE, &[(&self.quoted, Type::TEXT)])
-            .await?;
+            .await
+            .map_err(|error| self.refused(error))?;
         let [row] = found.as_slice() else {
             return Ok(false);
         };
@@ -153,12 +154,30 @@ impl Table {
         }
     }
 
+    /// Says what a role needs that was refused; other errors stay as they are.
+    pub(crate) fn refused(&self, error: ControlError) -> ControlError {
+        if error.sqlstate() != Some("42501") {
+            return error;
+        }
+        let schema = self
+            .quoted
+            .rsplit_once('.')
+            .map_or_else(String::new, |(schema, _)| {
+                format!("; and GRANT USAGE ON SCHEMA {schema} to it")
+            });
+        ControlError::Table {
+            what: format!(
+                "this role may not use the table {}, or not create it ({error}). Let the owner run poolproof lease \
+                 init, and GRANT SELECT, INSERT, UPDATE ON {} to this role{schema}",
+                self.name, self.quoted
+            ),
+        }
+    }
+
     fn not_created(&self, error: ControlError) -> ControlError {
         let reason = match error.sqlstate() {
             Some("25006") => "the server is read-only: leases need one that takes writes",
-            Some("42501") => {
-                "this role may not: have an owner run poolproof lease init, and grant it"
-            }
+            Some("42501") => return self.refused(error),
             Some("3F000") => "there is no such schema",
             _ => return error,
         };
@@ -183,7 +202,8 @@ impl Table {
     ) -> Result<Vec<Row>, ControlError> {
         let found = server
             .query(within, &self.sql(ROWS), &[(&name, Type::TEXT)])
-            .await?;
+            .await
+            .map_err(|error| self.refused(error))?;
         Ok(found
             .iter()
             .map(|row| Row {
@@ -199,6 +219,15 @@ impl Table {
                 left: row.get(9),
             })
             .collect())
+    }
+
+    /// Makes sure that the table, if it is there, is one of leases.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Table`] when it is another.
+    pub async fn verify(&self, server: &Server, within: Duration) -> Result<(), ControlError> {
+        self.check(server, within).await.map(drop)
     }
 
     /// Creates the table if it is not there.
@@ -223,7 +252,8 @@ impl Table {
     ) -> Result<bool, ControlError> {
         let freed = server
             .query(within, &self.sql(FREE), &[(&name, Type::TEXT)])
-            .await?;
+            .await
+            .map_err(|error| self.refused(error))?;
         Ok(!freed.is_empty())
     }
 }

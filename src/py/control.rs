@@ -123,13 +123,17 @@ impl Server {
     /// Reads the table of leases.
     fn rows(&self, table: &str) -> PyResult<Operation> {
         let table = Table::named(table);
-        self.start(async move |server| table.rows(&server, OPERATION, None).await)
+        self.start(async move |server| {
+            table.verify(&server, OPERATION).await?;
+            table.rows(&server, OPERATION, None).await
+        })
     }
 
     /// Takes a lease from its holder: its row, or none when nobody has it.
     fn free(&self, table: &str, name: String) -> PyResult<Operation> {
         let table = Table::named(table);
         self.start(async move |server| {
+            table.verify(&server, OPERATION).await?;
             let rows = table.rows(&server, OPERATION, Some(&name)).await?;
             let freed = table.free(&server, OPERATION, &name).await?;
             Ok(if freed { rows } else { Vec::new() })

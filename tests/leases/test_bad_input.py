@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 
 import pytest
@@ -20,6 +21,7 @@ from poolproof import (
     LeaseLost,
     LeaseTimeout,
 )
+from poolproof.cli import main
 
 
 @pytest.mark.parametrize(
@@ -183,17 +185,53 @@ def test_a_read_only_server_is_refused(pg_url, make_engine):
         Lease(engine, "x", table="not_there_yet").acquire()
 
 
-def test_a_role_that_may_not_create_the_table_is_told_who_may(
-    engine, observer, pg_url, make_engine
-):
-    observer.rows("create role nobody_much login")
+@pytest.fixture
+def poor(observer, pg_url, make_engine):
+    """Make an engine of a role that may do nothing, and a schema for it to be let in.
+
+    The schema is that of the role's name.
+    """
+    role = f"poor_{os.getpid()}"
+    observer.rows(f"create role {role} login")
     observer.rows("revoke create on schema public from public")
-    try:
-        poor = make_engine(pg_url("psycopg2").set(username="nobody_much"))
-        with pytest.raises(ControlError, match="poolproof lease init"):
-            Lease(poor, "x", table="not_there_yet").acquire()
-    finally:
-        observer.rows("drop role nobody_much")
+    observer.rows(f"create schema {role}")
+    yield make_engine(pg_url("psycopg2").set(username=role))
+    observer.rows(f"drop schema {role} cascade")
+    observer.rows(f"drop role {role}")
+
+
+def test_a_role_is_told_what_it_needs_until_it_has_it(poor, observer, pg_url, name):
+    """No right to create in the schema, none to look into it, none on the table."""
+    role = poor.url.username
+    table = f"{role}.leases"
+
+    def acquire(table):
+        return Lease(poor, name, table=table, timeout=20).acquire()
+
+    needs = (
+        'poolproof lease init, and GRANT SELECT, INSERT, UPDATE ON "{}" to this role'
+    )
+    with pytest.raises(ControlError, match=needs.format("not_there_yet")):
+        acquire("not_there_yet")
+    needs = needs.format(f'{role}"."leases')
+    schema = f'; and GRANT USAGE ON SCHEMA "{role}" to it'
+    with pytest.raises(ControlError, match=needs + schema) as caught:
+        acquire(table)
+    assert caught.value.kind == "table"
+    observer.rows(f"grant usage on schema {role} to {role}")
+    with pytest.raises(ControlError, match=needs):
+        acquire(table)
+    url = pg_url("psycopg2").render_as_string(hide_password=False)
+    assert main(["lease", "init", "--table", table, "--url", url]) == 0
+    with pytest.raises(ControlError, match=needs):
+        acquire(table)
+    observer.rows(f"grant select on {table} to {role}")
+    with pytest.raises(ControlError, match=needs):
+        acquire(table)
+    observer.rows(f"grant insert, update on {table} to {role}")
+    for _ in range(2):
+        with Lease(poor, name, table=table) as lease, poor.begin() as connection:
+            lease.guard(connection)
 
 
 def test_a_server_that_is_not_there_is_tried_until_the_timeout(make_engine):

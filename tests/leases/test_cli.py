@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 
 import pytest
 
@@ -28,7 +30,9 @@ def test_list_shows_holder_fence_age_and_time_left(engine, name, url, capsys):
     assert main(["lease", "list", "--url", url, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     (row,) = [row for row in rows if row["name"] == name]
-    assert (row["state"], row["fence"]) == ("free", lease.fence)
+    assert row.pop("name") == name
+    assert (row.pop("state"), row.pop("fence")) == ("free", lease.fence)
+    assert set(row.values()) == {None}
 
 
 def test_release_takes_it_from_its_holder(engine, name, url, capsys):
@@ -37,7 +41,7 @@ def test_release_takes_it_from_its_holder(engine, name, url, capsys):
     assert f"with fence {lease.fence}" in capsys.readouterr().out
     assert lease.lost.wait(20)
     lease.release()
-    assert main(["lease", "release", name, "--url", url]) == 2
+    assert main(["lease", "release", name, "--url", url]) == 1
     assert "nobody holds" in capsys.readouterr().err
 
 
@@ -51,6 +55,73 @@ def test_init_creates_the_table_that_list_misses(url, observer, capsys):
         assert main(["lease", "list", "--url", url, "--table", table]) == 0
     finally:
         observer.rows(f"drop table {table}")
+
+
+def test_json_says_who_holds_it(engine, name, url, capsys):
+    with Lease(engine, name, ttl=600, application="nightly") as lease:
+        assert main(["lease", "list", "--url", url, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    (row,) = [row for row in rows if row["name"] == name]
+    left = row.pop("left_s")
+    assert 500 < left <= 600
+    assert 0 <= row.pop("age_s") < 100
+    assert 0 <= row.pop("silence_s") < 100
+    assert row.pop("thread").startswith("MainThread ")
+    assert row == {
+        "name": name,
+        "state": "held",
+        "fence": lease.fence,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "application": "nightly",
+    }
+
+
+def test_a_table_that_is_not_of_leases_is_explained(url, capsys):
+    for command in (["list"], ["release", "x"], ["init"]):
+        arguments = ["lease", *command, "--url", url, "--table", "pg_class"]
+        assert main(arguments) == 2
+        assert "exists with other columns: it lacks" in capsys.readouterr().err
+
+
+def test_a_name_cannot_break_the_table_s_lines(engine, name, url, capsys):
+    with Lease(engine, f"{name}\n\x1b[2J", application="a\tb"):
+        assert main(["lease", "list", "--url", url]) == 0
+        out = capsys.readouterr().out
+        (line,) = [one for one in out.splitlines() if one.startswith(name + "\\n")]
+        assert line.startswith(name + r"\n\x1b[2J ")
+        assert r", a\tb)" in line
+        assert main(["lease", "release", f"{name}\n\x1b[2J", "--url", url]) == 0
+        assert capsys.readouterr().out.startswith(name + r"\n\x1b[2J was held")
+
+
+def test_a_lease_that_never_expires_is_shown(engine, observer, name, url, capsys):
+    with Lease(engine, name, ttl=600):
+        observer.rows(
+            "update poolproof_lease set expires_at = 'infinity' where name = %s", name
+        )
+        assert main(["lease", "list", "--url", url]) == 0
+        assert "  ever" in capsys.readouterr().out
+
+
+def test_without_a_url_it_names_both_ways_to_give_one(capsys, monkeypatch):
+    monkeypatch.delenv("POOLPROOF_URL", raising=False)
+    assert main(["lease", "list"]) == 2
+    assert "Give --url, or set POOLPROOF_URL" in capsys.readouterr().err
+
+
+def test_the_short_url_of_libpq_will_do(url, capsys):
+    short = url.replace("postgresql+psycopg2://", "postgres://")
+    assert short != url
+    assert main(["lease", "list", "--url", short]) == 0
+
+
+def test_help_cuts_no_sentence(capsys):
+    for command in (["--help"], ["lease", "--help"]):
+        assert main(command) == 0
+        _, _, listed = capsys.readouterr().out.partition("Commands:")
+        assert listed
+        assert "..." not in listed
 
 
 @pytest.mark.parametrize(

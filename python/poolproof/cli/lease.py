@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from math import isinf
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
     from poolproof.lease_table import Entry, LeaseTable
 
+# Nothing was to be done. What cannot be done ends with 2.
+EXIT_FREE = 1
 _HEADS = ("name", "state", "holder", "fence", "age", "time left")
+_OF_HOLDER = ("host", "pid", "thread", "application", "age_s", "silence_s", "left_s")
+# libpq takes both.
+_POSTGRESQL = ("postgresql", "postgres")
 
 
 class LeaseFailed(click.ClickException):
@@ -35,7 +41,6 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--url",
             envvar="POOLPROOF_URL",
-            required=True,
             metavar="URL",
             help="The database: postgresql://user:password@host/database. A password"
             " is better given in the environment variable POOLPROOF_URL, or in"
@@ -52,20 +57,22 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group()
+@click.group(short_help="Show, prepare and free leases.")
 def lease() -> None:
-    """Show, prepare and free leases (docs/leases.md)."""
+    """Show, prepare and free leases.
+
+    The exit status is 0 when it was done, and 2 when it could not be.
+    """
 
 
-@lease.command("list")
+@lease.command("list", short_help="Show who holds what.")
 @_options
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
-def show(*, url: str, table: str, as_json: bool) -> None:
+def show(*, url: str | None, table: str, as_json: bool) -> None:
     """Show every lease of the table: its holder, age, fence and time left."""
     entries = _do(url, table, lambda leases: leases.entries())
     if as_json:
-        rows = [entry._asdict() | {"state": entry.state} for entry in entries]
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps([_plain(entry) for entry in entries], indent=2))
         return
     lines = [_HEADS, *(_cells(entry) for entry in entries)]
     if not sys.stdout.isatty():
@@ -84,34 +91,42 @@ def show(*, url: str, table: str, as_json: bool) -> None:
     Console().print(shown)
 
 
-@lease.command()
+@lease.command(short_help="Create the table, or check it.")
 @_options
-def init(*, url: str, table: str) -> None:
+def init(*, url: str | None, table: str) -> None:
     """Create the table, or check that it is as it must be."""
     _do(url, table, lambda leases: leases.create())
     click.echo(f"{table} is ready")
 
 
-@lease.command()
+@lease.command(short_help="Take a lease away from its holder.")
 @click.argument("name")
 @_options
-def release(*, name: str, url: str, table: str) -> None:
-    """Take the lease NAME away from its holder, who is told at its next renewal."""
+def release(*, name: str, url: str | None, table: str) -> int:
+    """Take the lease NAME away from its holder, who is told at its next renewal.
+
+    The exit status is 1 when nobody held it.
+    """
     freed = _do(url, table, lambda leases: leases.free(name))
     if freed is None:
-        raise LeaseFailed(f"nobody holds the lease {name!r}")
-    click.echo(f"{name} was held by {_holder(freed)}, with fence {freed.fence}")
+        click.echo(f"poolproof: nobody holds the lease {name!r}", err=True)
+        return EXIT_FREE
+    held = f"{name} was held by {_holder(freed)}, with fence {freed.fence}"
+    click.echo(_one_line(held))
+    return 0
 
 
-def _do(url: str, table: str, what: Callable[[LeaseTable], Any]) -> Any:
+def _do(url: str | None, table: str, what: Callable[[LeaseTable], Any]) -> Any:
+    if not url:
+        raise LeaseFailed("which database? Give --url, or set POOLPROOF_URL")
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
         # Not quoted: it may hold a password.
         raise LeaseFailed("--url is no database URL") from None
     try:
-        if parsed.get_backend_name() != "postgresql":
-            raise LeaseFailed("--url: leases need PostgreSQL")
+        if parsed.get_backend_name() not in _POSTGRESQL:
+            raise LeaseFailed("--url: leases need PostgreSQL: postgresql://...")
         plain = parsed.set(drivername="postgresql").render_as_string(
             hide_password=False
         )
@@ -123,13 +138,27 @@ def _do(url: str, table: str, what: Callable[[LeaseTable], Any]) -> Any:
 def _cells(entry: Entry) -> tuple[str, ...]:
     held = entry.state != "free"
     return (
-        entry.name,
+        _one_line(entry.name),
         entry.state,
-        _holder(entry) if held else "-",
+        _one_line(_holder(entry)) if held else "-",
         str(entry.fence),
         _length(entry.age_s) if held else "-",
         _length(entry.left_s) if held else "-",
     )
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    """Write a lease for programs: who has it is null when nobody has."""
+    shown = {"name": entry.name, "state": entry.state, **entry._asdict()}
+    del shown["held"]
+    if entry.state == "free":
+        shown.update(dict.fromkeys(_OF_HOLDER))
+    return shown
+
+
+def _one_line(text: str) -> str:
+    """Write what would end the line, or move the cursor, as Python would."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def _holder(entry: Entry) -> str:
@@ -139,6 +168,8 @@ def _holder(entry: Entry) -> str:
 def _length(seconds: float) -> str:
     """Write a length as people read it."""
     sign, left = ("-" if seconds < 0 else ""), abs(seconds)
+    if isinf(left):  # somebody wrote so into the table
+        return f"{sign}ever"
     if left < 60:  # noqa: PLR2004
         return f"{sign}{left:.1f} s"
     minutes, rest = divmod(round(left), 60)

@@ -136,7 +136,8 @@ impl Lease {
         over.push((&grace, Type::FLOAT8));
         for (statement, parameters) in [(TAKE_OVER, over.as_slice()), (INSERT, who.as_slice())] {
             let sql = terms.table.sql(statement);
-            let granted = self.server.query(within, &sql, parameters).await?;
+            let granted = self.server.query(within, &sql, parameters).await;
+            let granted = granted.map_err(|error| terms.table.refused(error))?;
             if let [row] = granted.as_slice() {
                 return Ok(Ok(self.granted(row.get(0), token, sent)));
             }
