@@ -43,6 +43,7 @@ PYTHON_LAYERS = (
         "errors",
         "faults",
         "lease_checks",
+        "lease_blocks",
         "lease_log",
         "libpq_params",
         "listeners",

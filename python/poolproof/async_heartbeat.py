@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from poolproof.answers import answered
 from poolproof.heartbeat import STOP_S, HeartbeatBase
+from poolproof.lease_blocks import AsyncBlock
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncHeartbeat"]
 
 
-class AsyncHeartbeat(HeartbeatBase):
+class AsyncHeartbeat(AsyncBlock, HeartbeatBase):
     """A heartbeat for asyncio: start it, or use it in an `async with` block.
 
     Example:

@@ -11,6 +11,7 @@ from sqlalchemy import exc
 
 from poolproof.answers import answered, post
 from poolproof.lease_base import RELEASE_S, LeaseBase
+from poolproof.lease_blocks import AsyncBlock
 from poolproof.lease_log import log
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ __all__ = ["AsyncLease"]
 _telling: set[asyncio.Task[None]] = set()
 
 
-class AsyncLease(LeaseBase):
+class AsyncLease(AsyncBlock, LeaseBase):
     """A lease for asyncio: acquire it, or use it in an `async with` block.
 
     Example:

@@ -20,6 +20,7 @@ from sqlalchemy import exc
 from poolproof import _native, notifier, parameters
 from poolproof.control import check_bind, finish, refused, server_of
 from poolproof.errors import LeaseForked
+from poolproof.lease_blocks import PlainBlock
 from poolproof.lease_checks import check_text
 from poolproof.lease_log import BeatLog
 
@@ -110,9 +111,28 @@ class HeartbeatBase:
         self._stale_after = stale_after
         self._control_dsn = control_dsn
         self._native: _native.Heartbeat | None = None
+        self._was_started = False
         self._ended = Beats(0, 0, None, is_stale=False)
         self._log = BeatLog()
         self._pid = os.getpid()
+
+    # An unknown argument is reported by this name.
+    __init__.__qualname__ = "Heartbeat.__init__"
+
+    def __repr__(self) -> str:
+        """Show what it does."""
+        return f"<{type(self).__name__} {self._state()}>"
+
+    def _state(self) -> str:
+        native = self._native
+        if native is None:
+            return "stopped" if self._was_started else "new"
+        if not native.is_ours:
+            return f"of process {self._pid}"
+        beats = Beats(*native.beats())
+        if beats.is_stale:
+            return "stale"
+        return "beating" if beats.last_error is None else "failing"
 
     @contextmanager
     def _starting(self) -> Iterator[_native.Heartbeat]:
@@ -133,6 +153,7 @@ class HeartbeatBase:
         try:
             yield native
             native.take()
+            self._was_started = True
             self._log = BeatLog()
             notifier.watch(native.number, self)
             # What happened before there was a watch was told to nobody.
@@ -189,7 +210,7 @@ class HeartbeatBase:
             self._log.look(failures, why)
 
 
-class Heartbeat(HeartbeatBase):
+class Heartbeat(PlainBlock, HeartbeatBase):
     """A heartbeat: start it, or use it in a `with` block.
 
     Example:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from poolproof.control import finish
 from poolproof.lease_base import RELEASE_S, LeaseBase
+from poolproof.lease_blocks import PlainBlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Lease"]
 
 
-class Lease(LeaseBase):
+class Lease(PlainBlock, LeaseBase):
     """A lease: acquire it, or use it in a `with` block.
 
     Example:

@@ -96,8 +96,8 @@ class LeaseBase:
                 database competes for the same lease.
             ttl: How long it lasts after each renewal, in seconds, 1 or more. A holder
                 that was killed keeps others out for so long at most.
-            timeout: How long to wait for it, in seconds; 0 tries once, None waits
-                without bound.
+            timeout: How long to wait for it, or for a server that cannot be asked,
+                in seconds; 0 tries once, None waits without bound.
             steal_grace: How long after another's expiry to wait before it is taken
                 over, in seconds.
             max_silence: Stop renewing when neither `check` nor `touch` was called for
@@ -148,6 +148,9 @@ class LeaseBase:
         self._pid = os.getpid()
         self._told: _native.Lease | None = None
         self._log = LeaseLog(name)
+
+    # An unknown argument is reported by this name.
+    __init__.__qualname__ = "Lease.__init__"
 
     def __repr__(self) -> str:
         """Show name and state."""

@@ -136,6 +136,29 @@ def test_a_lease_needs_postgresql():
         Lease(create_engine("sqlite://"), "x").acquire()
 
 
+@pytest.mark.parametrize("kind", [Lease, AsyncLease, Heartbeat, AsyncHeartbeat])
+def test_an_unknown_argument_is_reported_by_a_public_name(engine, kind):
+    public = kind.__name__.removeprefix("Async")
+    with pytest.raises(TypeError, match=rf"^{public}\.__init__\(\) got .*'tll'"):
+        kind(engine, "select 1", tll=5)
+
+
+@pytest.mark.parametrize("kind", [AsyncLease, AsyncHeartbeat])
+def test_a_plain_block_of_an_asyncio_one_is_refused_with_a_hint(engine, kind):
+    with pytest.raises(TypeError, match="`async with`"), kind(engine, "select 1"):
+        pass
+
+
+@pytest.mark.parametrize("kind", [Lease, Heartbeat])
+def test_an_async_block_of_a_plain_one_is_refused_with_a_hint(engine, kind):
+    async def story():
+        async with kind(engine, "select 1"):
+            pass
+
+    with pytest.raises(TypeError, match=f"Async{kind.__name__}"):
+        asyncio.run(story())
+
+
 @pytest.mark.parametrize(
     "columns", ["name text primary key", "name text, fence bigint, token text"]
 )

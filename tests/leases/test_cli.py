@@ -117,11 +117,10 @@ def test_the_short_url_of_libpq_will_do(url, capsys):
 
 
 def test_help_cuts_no_sentence(capsys):
-    for command in (["--help"], ["lease", "--help"]):
-        assert main(command) == 0
-        _, _, listed = capsys.readouterr().out.partition("Commands:")
-        assert listed
-        assert "..." not in listed
+    assert main(["lease", "--help"]) == 0
+    _, _, listed = capsys.readouterr().out.partition("Commands:")
+    assert "release" in listed
+    assert "..." not in listed
 
 
 @pytest.mark.parametrize(

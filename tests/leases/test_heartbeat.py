@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from poolproof import ControlError, Heartbeat
+from poolproof import AsyncHeartbeat, ControlError, Heartbeat
 
 
 @pytest.fixture
@@ -59,6 +59,20 @@ def test_values_arrive_as_they_are(engine, observer, value, kind):
             assert observer.value("select v from seen_value") == value
     finally:
         observer.rows("drop table seen_value")
+
+
+def test_its_repr_says_what_it_does(engine, make_engine, eventually):
+    beating = Heartbeat(engine, "select 1", every=0.1, stale_after=0.3)
+    assert repr(beating) == "<Heartbeat new>"
+    assert repr(AsyncHeartbeat(engine, "select 1")) == "<AsyncHeartbeat new>"
+    with beating:
+        eventually(lambda: repr(beating) == "<Heartbeat stale>")
+        beating.beat()
+        eventually(lambda: repr(beating) == "<Heartbeat beating>")
+    assert repr(beating) == "<Heartbeat stopped>"
+    away = make_engine("postgresql+psycopg2://app@127.0.0.1:1/app")
+    with Heartbeat(away, "select 1") as failing:
+        assert repr(failing) == "<Heartbeat failing>"
 
 
 def test_a_statement_that_the_server_refuses_is_an_error_at_once(engine):
