@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Driver", "ask", "in_own_words", "is_own", "of"]
+__all__ = ["Driver", "ask", "in_own_words", "is_own", "of", "unsent"]
 
 # libpq's PQTRANS_IDLE and PQTRANS_INERROR, and the bytes of the protocol's
 # ReadyForQuery.
@@ -196,6 +196,21 @@ def _is_handler(frame: FrameType) -> bool:
         if any(isinstance(one, FrameType) for one in among):
             return True
     return False
+
+
+def unsent(connection: Any) -> Any:
+    """Return the file through which a driver writes, if it leaves that open.
+
+    pg8000 closes its socket and drops the file. What could not be sent is then tried
+    again when the collector comes, and Python 3.13 reports that on standard error.
+
+    Args:
+        connection: A DBAPI connection.
+
+    Returns:
+        The file, to be closed after the connection; None for other drivers.
+    """
+    return connection._sock if hasattr(connection, "_usock") else None
 
 
 def ask(connection: Any) -> bool:

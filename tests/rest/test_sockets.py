@@ -18,6 +18,7 @@ import pg8000
 import pytest
 from sqlalchemy import create_engine, exc, text
 
+import poolproof
 from plugins.processes import run_in_fork
 from plugins.threads import Task, eventually
 from plugins.wire import message
@@ -399,6 +400,17 @@ def test_a_reset_keeps_nothing_until_the_collector_comes():
         assert [one() for one in kept] == [None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("driver", ["pg8000"], indirect=True)
+def test_what_could_not_be_sent_is_dropped(make_engine, pg_url, driver):
+    """Collected with that in it, the file would complain on standard error."""
+    engine = make_engine(pg_url(driver))
+    with engine.connect() as connection:
+        file = connection.connection.driver_connection._sock
+        with poolproof.deadline(0.2), pytest.raises(exc.DBAPIError):
+            connection.execute(text("select pg_sleep(2)"))
+    assert file.closed
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "pg8000"], indirect=True)
