@@ -211,6 +211,8 @@ class Pool(sqlalchemy.pool.Pool):
         self._sleepers = Sleepers()
         self._gate = self._make_gate()
         self._connecting = Connecting(fail_fast_after)
+        if end_stranded_backends:
+            self.stranded.reach(self)
         fork.enroll(self)
 
     def _make_gate(self) -> _native.Gate:
@@ -502,8 +504,6 @@ class Pool(sqlalchemy.pool.Pool):
         guard_dialect(self._dialect, own_pool=True)
         self._choose_ping()
         self._see_listeners()
-        if self.settings.end_stranded_backends:
-            self.stranded.reach(self)
         while True:
             before = _native.generation()
             try:

@@ -12,8 +12,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import exc
+
 from poolproof import _native, backend, notifier
 from poolproof.control import refused, server_at
+from poolproof.errors import ControlError
 from poolproof.stats import Counts
 
 if TYPE_CHECKING:
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     from poolproof.pool import Pool
 
 __all__ = ["Stranded"]
-
-UNRECOGNISED = "unrecognised"
 
 _log = logging.getLogger("poolproof.stranded")
 
@@ -32,6 +33,10 @@ _LINES = {
     "terminated": (logging.WARNING, "did not end when cancelled, and was terminated"),
     "lives_on": (logging.ERROR, "was cancelled and terminated, and is still there"),
     "failed": (logging.ERROR, "could not be ended: "),
+    "unrecognised": (
+        logging.WARNING,
+        "was left alone: the server shows none with its process id and address",
+    ),
 }
 
 
@@ -53,13 +58,16 @@ class Stranded:
         """Work out how the control plane reaches the pool's server.
 
         Args:
-            pool: The pool, before it connects.
+            pool: The pool.
 
         Raises:
             ArgumentError: It cannot be known.
         """
         dialect: Any = pool._dialect  # a stand-in, where a pool stands alone
-        server = server_at(pool, dialect, pool.settings.control_dsn)
+        try:
+            server = server_at(pool, dialect, pool.settings.control_dsn)
+        except exc.ArgumentError as error:
+            raise exc.ArgumentError(f"end_stranded_backends: {error}") from None
         if self._backends is None or self._backends[0] is not server:
             self._backends = (server, _native.Backends(server))
 
@@ -72,12 +80,17 @@ class Stranded:
         """
         entry.backend = None
         pid = backend.ask(connection)
-        if self._backends is None or pid is None or entry.socket is None:
+        if pid is None or entry.socket is None:
             return
         try:
-            entry.backend = self._backends[1].meet(entry.socket, pid)
+            self.reach(entry.owner)  # anew, in a child
+            if self._backends is not None:
+                entry.backend = self._backends[1].meet(entry.socket, pid)
         except _native.Refused as error:
             _log.warning("Backend %d cannot be watched: %s", pid, refused(error))
+        except (exc.ArgumentError, ControlError) as error:
+            # By a listener that came later: it costs this, and not the checkout.
+            _log.warning("Backend %d cannot be watched: %s", pid, error)
 
     def end(self, entry: Entry, reason: str) -> None:
         """End the backend of a connection that is being discarded.
@@ -88,37 +101,18 @@ class Stranded:
         """
         left, entry.backend = entry.backend, None
         if left is None:
-            self._leave_alone(reason)
-            return
-        if not left.is_ours:
-            return
-        try:
-            number = left.end()
-        except _native.Refused as error:
-            self.counts.add("failed")
-            _log.error("Backend %d could not be ended: %s", left.pid, refused(error))
-            return
-        if number is None:
-            self._leave_alone(reason)
-            return
-        ending = _Ending(self, left, number, reason)
-        self._under_way.add(ending)
-        notifier.watch(number, ending)
-        if left.fate() is not None:  # told before anybody listened
-            ending.tell()
-
-    def _leave_alone(self, reason: str) -> None:
-        """Leave alone what may be somebody else's."""
-        self.counts.add(UNRECOGNISED)
-        _log.log(
-            logging.DEBUG if self._has_said_why else logging.WARNING,
-            "A connection was discarded (%s), and its backend left alone: the server "
-            "shows none with its process id, address, port, role and database. A "
-            "pooler or something else between changes them; or the connection was "
-            "only just opened",
-            reason,
-        )
-        self._has_said_why = True
+            self._settle("unrecognised", None, reason)
+        elif left.is_ours:
+            try:
+                number = left.end()
+            except _native.Refused as error:
+                self._settle("failed", left.pid, reason, str(refused(error)))
+                return
+            ending = _Ending(self, left, number, reason)
+            self._under_way.add(ending)
+            notifier.watch(number, ending)
+            if left.fate() is not None:  # told before anybody listened
+                ending.tell()
 
     def done(self, ending: _Ending) -> None:
         """Count and log what became of a backend, once.
@@ -131,14 +125,20 @@ class Stranded:
             return
         self._under_way.discard(ending)
         notifier.unwatch(ending.number)
-        word, why = fate
+        self._settle(fate[0], ending.backend.pid, ending.reason, fate[1])
+
+    def _settle(self, word: str, pid: int | None, reason: str, why: str = "") -> None:
+        """Count and log what became of a backend; that one was left alone, once."""
         self.counts.add(word)
         level, line = _LINES[word]
+        if word == "unrecognised" and self._has_said_why:
+            level = logging.DEBUG
+        self._has_said_why |= word == "unrecognised"
         _log.log(
             level,
-            "Backend %d, left behind by a connection that was discarded (%s), %s%s",
-            ending.backend.pid,
-            ending.reason,
+            "Backend %s, left behind by a connection that was discarded (%s), %s%s",
+            pid or "?",
+            reason,
             line,
             why,
         )
