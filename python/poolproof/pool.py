@@ -501,10 +501,10 @@ class Pool(sqlalchemy.pool.Pool):
         guard_dialect(self._dialect, own_pool=True)
         self._choose_ping()
         self._see_listeners()
-        if self.settings.end_stranded_backends:
-            self.stranded.reach(self)
         while True:
             before = _native.generation()
+            if self.settings.end_stranded_backends:
+                self.stranded.reach(self)
             try:
                 with connect_bounds.Bound(entry.due) as bound:
                     connection = self._connecting.open(create, entry)

@@ -4,12 +4,14 @@ A connection that is discarded, because its server is silent or because it is ou
 step, is severed: nothing is sent. Its backend may go on with a statement, and keep its
 locks, for as long as it does not notice. With ``end_stranded_backends`` the control
 plane cancels it and, if it lives on, terminates it; src/control/backend.rs says how it
-makes sure that it is the right one.
+makes sure that it is the right one. A process that ends with one under way waits for it
+for a moment.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from poolproof import _native, backend, notifier
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Stranded"]
 
 UNRECOGNISED = "unrecognised"
+# How long the end of a process waits for those that are under way.
+_FAREWELL_S = 2.0
+_POLL_S = 0.01
 
 _log = logging.getLogger("poolproof.stranded")
 
@@ -33,6 +38,18 @@ _LINES = {
     "lives_on": (logging.ERROR, "was cancelled and terminated, and is still there"),
     "failed": (logging.ERROR, "could not be ended: "),
 }
+
+
+# Why one was left alone.
+_STRANGE = (
+    "the server shows none with its process id, address, port, role and database. A "
+    "pooler or something else between changes them"
+)
+_NEW = "the connection was only just opened, and it was not looked for yet"
+_UNHEARD = "the control plane could not ask the server about it: "
+
+# In a child also its parent's, which are not waited for.
+_under_way: set[_Ending] = set()
 
 
 class Stranded:
@@ -46,8 +63,7 @@ class Stranded:
         """Know none yet."""
         self.counts = Counts()
         self._backends: tuple[_native.Server, _native.Backends] | None = None
-        self._under_way: set[_Ending] = set()
-        self._has_said_why = False
+        self._said: set[str] = set()
 
     def reach(self, pool: Pool) -> None:
         """Work out how the control plane reaches the pool's server.
@@ -88,7 +104,7 @@ class Stranded:
         """
         left, entry.backend = entry.backend, None
         if left is None:
-            self._leave_alone(reason)
+            self._leave_alone(reason, _STRANGE)
             return
         if not left.is_ours:
             return
@@ -99,26 +115,24 @@ class Stranded:
             _log.error("Backend %d could not be ended: %s", left.pid, refused(error))
             return
         if number is None:
-            self._leave_alone(reason)
+            self._leave_alone(reason, _why_unrecognised(left))
             return
         ending = _Ending(self, left, number, reason)
-        self._under_way.add(ending)
+        _under_way.add(ending)
         notifier.watch(number, ending)
         if left.fate() is not None:  # told before anybody listened
             ending.tell()
 
-    def _leave_alone(self, reason: str) -> None:
+    def _leave_alone(self, reason: str, why: str) -> None:
         """Leave alone what may be somebody else's."""
         self.counts.add(UNRECOGNISED)
         _log.log(
-            logging.DEBUG if self._has_said_why else logging.WARNING,
-            "A connection was discarded (%s), and its backend left alone: the server "
-            "shows none with its process id, address, port, role and database. A "
-            "pooler or something else between changes them; or the connection was "
-            "only just opened",
+            logging.DEBUG if why in self._said else logging.WARNING,
+            "A connection was discarded (%s), and its backend left alone: %s",
             reason,
+            why,
         )
-        self._has_said_why = True
+        self._said.add(why)
 
     def done(self, ending: _Ending) -> None:
         """Count and log what became of a backend, once.
@@ -127,9 +141,9 @@ class Stranded:
             ending: What was under way.
         """
         fate = ending.backend.fate()
-        if fate is None or ending not in self._under_way:
+        if fate is None or ending not in _under_way:
             return
-        self._under_way.discard(ending)
+        _under_way.discard(ending)
         notifier.unwatch(ending.number)
         word, why = fate
         self.counts.add(word)
@@ -160,3 +174,24 @@ class _Ending:
     def tell(self) -> None:
         """Say that the control plane is done with it. For the notifier."""
         self._stranded.done(self)
+
+
+def _why_unrecognised(left: _native.Backend) -> str:
+    if left.unheard is not None:
+        return _UNHEARD + left.unheard
+    return _NEW if left.is_recognised is None else _STRANGE
+
+
+def _see_off() -> None:
+    """Wait for what is under way in this process, which ends."""
+    until = time.monotonic() + _FAREWELL_S
+    ours = [ending for ending in list(_under_way) if ending.backend.is_ours]
+    while time.monotonic() < until:
+        if all(ending.backend.fate() is not None for ending in ours):
+            break
+        time.sleep(_POLL_S)
+    for ending in ours:
+        ending.tell()
+
+
+notifier.at_end(_see_off)

@@ -56,6 +56,8 @@ pub struct Backend {
     generation: u64,
     /// When it began, in microseconds by the server's clock; none when it could not be recognised.
     start: OnceLock<Option<i64>>,
+    /// Why the server could not be asked about it, where that was given up.
+    unheard: OnceLock<String>,
     fate: Mutex<Option<Fate>>,
 }
 
@@ -95,6 +97,7 @@ impl Backends {
             place,
             generation: generation(),
             start: OnceLock::new(),
+            unheard: OnceLock::new(),
             fate: Mutex::new(None),
         });
         let is_first = {
@@ -119,13 +122,19 @@ impl Backends {
     async fn recognise(&self, server: &User) {
         let gathered = std::mem::take(&mut *lock(&self.new));
         let new: Vec<_> = gathered.iter().filter_map(Weak::upgrade).collect();
-        for _ in 0..ATTEMPTS {
-            if recognise(server, &new).await.is_ok() {
-                return;
+        for attempt in 1..=ATTEMPTS {
+            match recognise(server, &new).await {
+                Ok(()) => return,
+                Err(blip) if attempt < ATTEMPTS && !blip.is_final() => sleep(PAUSE).await,
+                // Whoever is not recognised is never ended, and says so.
+                Err(error) => {
+                    for backend in &new {
+                        // Given up once: it was not set before.
+                        let _set = backend.unheard.set(error.to_string());
+                    }
+                }
             }
-            sleep(PAUSE).await;
         }
-        // Whoever is not recognised is never ended, and says so.
     }
 }
 
@@ -182,6 +191,11 @@ impl Backend {
     /// Whether it is known beyond doubt; none while the server was not heard.
     pub fn is_recognised(&self) -> Option<bool> {
         self.start.get().map(Option::is_some)
+    }
+
+    /// Why the server could not be asked about it; none while that may yet succeed, or has.
+    pub fn unheard(&self) -> Option<&str> {
+        self.unheard.get().map(String::as_str)
     }
 
     /// Ends it, for its connection was given up. Returns at once, with the number by which [`news`] tell of its

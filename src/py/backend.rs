@@ -55,6 +55,12 @@ impl Backend {
         self.0.is_recognised()
     }
 
+    /// Why the server could not be asked about it; None while that may yet succeed, or has.
+    #[getter]
+    fn unheard(&self) -> Option<&str> {
+        self.0.unheard()
+    }
+
     /// Ends it: the number by which `losses` tells that it is done; None when it is not known beyond doubt.
     fn end(&self) -> PyResult<Option<u64>> {
         if !self.0.is_ours() {
