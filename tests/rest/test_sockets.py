@@ -372,13 +372,20 @@ def test_a_reset_is_a_disconnect_like_any_other(proxied, link, verb):
     assert engine.pool.checkedout() == 0
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "pg8000"], indirect=True)
-def test_what_a_handler_raises_stays_what_it_is(make_engine, pg_url, driver):
-    def too_long(_signal, _frame):
-        raise TimeoutError
+def too_long(_signal, _frame):
+    raise TimeoutError
 
+
+def too_long_and_tidy(number, frame):
+    del number, frame  # unused
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "pg8000"], indirect=True)
+@pytest.mark.parametrize("handler", [too_long, too_long_and_tidy])
+def test_what_a_handler_raises_stays_what_it_is(make_engine, pg_url, driver, handler):
     engine = make_engine(pg_url(driver))
-    before = signal.signal(signal.SIGALRM, too_long)
+    before = signal.signal(signal.SIGALRM, handler)
     try:
         with engine.connect() as connection:
             signal.setitimer(signal.ITIMER_REAL, 0.2)
