@@ -120,7 +120,8 @@ class HeartbeatBase:
             yield native
             native.take()
         except BaseException as error:
-            self._native = None
+            if self._native is native:  # nobody has started it anew since
+                self._native = None
             native.leave()
             if isinstance(error, _native.Refused):
                 raise refused(error) from None

@@ -4,12 +4,14 @@ A connection that is discarded, because its server is silent or because it is ou
 step, is severed: nothing is sent. Its backend may go on with a statement, and keep its
 locks, for as long as it does not notice. With ``end_stranded_backends`` the control
 plane cancels it and, if it lives on, terminates it; src/control/backend.rs says how it
-makes sure that it is the right one.
+makes sure that it is the right one. A process that ends with one under way waits for it
+for a moment.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Stranded"]
 
+# How long the end of a process waits for those that are under way.
+_FAREWELL_S = 2.0
+_POLL_S = 0.01
+
 _log = logging.getLogger("poolproof.stranded")
 
 _LINES = {
@@ -39,6 +45,9 @@ _LINES = {
     ),
 }
 
+# In a child also its parent's, which are not waited for.
+_under_way: set[_Ending] = set()
+
 
 class Stranded:
     """The backends that one pool's connections leave behind in this process.
@@ -51,7 +60,6 @@ class Stranded:
         """Know none yet."""
         self.counts = Counts()
         self._backends: tuple[_native.Server, _native.Backends] | None = None
-        self._under_way: set[_Ending] = set()
         self._has_said_why = False
 
     def reach(self, pool: Pool) -> None:
@@ -109,7 +117,7 @@ class Stranded:
                 self._settle("failed", left.pid, reason, str(refused(error)))
                 return
             ending = _Ending(self, left, number, reason)
-            self._under_way.add(ending)
+            _under_way.add(ending)
             notifier.watch(number, ending)
             if left.fate() is not None:  # told before anybody listened
                 ending.tell()
@@ -121,9 +129,9 @@ class Stranded:
             ending: What was under way.
         """
         fate = ending.backend.fate()
-        if fate is None or ending not in self._under_way:
+        if fate is None or ending not in _under_way:
             return
-        self._under_way.discard(ending)
+        _under_way.discard(ending)
         notifier.unwatch(ending.number)
         self._settle(fate[0], ending.backend.pid, ending.reason, fate[1])
 
@@ -160,3 +168,18 @@ class _Ending:
     def tell(self) -> None:
         """Say that the control plane is done with it. For the notifier."""
         self._stranded.done(self)
+
+
+def _see_off() -> None:
+    """Wait for what is under way in this process, which ends."""
+    until = time.monotonic() + _FAREWELL_S
+    ours = [ending for ending in list(_under_way) if ending.backend.is_ours]
+    while time.monotonic() < until:
+        if all(ending.backend.fate() is not None for ending in ours):
+            break
+        time.sleep(_POLL_S)
+    for ending in ours:
+        ending.tell()
+
+
+notifier.at_end(_see_off)

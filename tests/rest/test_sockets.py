@@ -413,13 +413,20 @@ def test_what_could_not_be_sent_is_dropped(make_engine, pg_url, driver):
     assert file.closed
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "pg8000"], indirect=True)
-def test_what_a_handler_raises_stays_what_it_is(make_engine, pg_url, driver):
-    def too_long(_signal, _frame):
-        raise TimeoutError
+def too_long(_signal, _frame):
+    raise TimeoutError
 
+
+def too_long_and_tidy(number, frame):
+    del number, frame  # unused
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "pg8000"], indirect=True)
+@pytest.mark.parametrize("handler", [too_long, too_long_and_tidy])
+def test_what_a_handler_raises_stays_what_it_is(make_engine, pg_url, driver, handler):
     engine = make_engine(pg_url(driver))
-    before = signal.signal(signal.SIGALRM, too_long)
+    before = signal.signal(signal.SIGALRM, handler)
     try:
         with engine.connect() as connection:
             signal.setitimer(signal.ITIMER_REAL, 0.2)
