@@ -33,16 +33,17 @@ _POLL_S = 0.01
 
 _log = logging.getLogger("poolproof.stranded")
 
+_STRANGE = (
+    "was left alone: the server shows none with its process id, address, port, role "
+    "and database. A pooler or something else between changes them"
+)
 _LINES = {
     "gone": (logging.DEBUG, "had ended by itself"),
     "cancelled": (logging.WARNING, "ended when its statement was cancelled"),
     "terminated": (logging.WARNING, "did not end when cancelled, and was terminated"),
     "lives_on": (logging.ERROR, "was cancelled and terminated, and is still there"),
     "failed": (logging.ERROR, "could not be ended: "),
-    "unrecognised": (
-        logging.WARNING,
-        "was left alone: the server shows none with its process id and address",
-    ),
+    "unrecognised": (logging.WARNING, _STRANGE),
 }
 
 # In a child also its parent's, which are not waited for.
