@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import secrets
+import signal
 from dataclasses import dataclass, replace
 from operator import attrgetter, methodcaller
 from traceback import walk_tb
@@ -17,9 +18,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Driver", "ask", "in_own_words", "is_own", "of"]
+__all__ = ["Driver", "ask", "in_own_words", "is_own", "of", "unsent"]
 
 # libpq's PQTRANS_IDLE and PQTRANS_INERROR, and the bytes of the protocol's
 # ReadyForQuery.
@@ -133,7 +134,7 @@ def is_own(error: Exception, pool: Any) -> bool:
         return True
     if not (type(error).__module__ in _PASSED_ON or isinstance(error, OSError)):
         return False
-    return not any(map(_is_handler, _passed(error)))
+    return not _is_interruption(error)
 
 
 def in_own_words(verb: Callable[..., Any], dialect: Any) -> Callable[..., Any]:
@@ -158,36 +159,42 @@ def in_own_words(verb: Callable[..., Any], dialect: Any) -> Callable[..., Any]:
         try:
             return verb(*args, **kwargs)
         except OSError as error:
-            if not _is_of_reading(error):
+            # A handler of a signal may have raised it: TimeoutError is of the system.
+            if _is_interruption(error) or not _is_of_reading(error):
                 raise
             raise dialect.dbapi.InterfaceError("network error") from error
 
     return translated
 
 
-def _is_of_reading(error: OSError) -> bool:
-    # A handler of a signal may have raised it: TimeoutError is of the system.
-    frames = _passed(error)
-    return any(map(_reads, frames)) and not any(map(_is_handler, frames))
+def _is_of_reading(error: BaseException) -> bool:
+    """Tell whether an error is from where pg8000 reads."""
+    return any(
+        frame.f_code.co_name == "_read"
+        and frame.f_globals.get("__name__") == "pg8000.core"
+        for frame in _passed(error)
+    )
 
 
-def _passed(error: BaseException) -> list[FrameType]:
-    """List the frames that an error has come through, but the one that has caught it.
+def _is_interruption(error: BaseException) -> bool:
+    """Tell whether a handler of a signal has raised an error."""
+    handlers = (signal.getsignal(number) for number in signal.valid_signals())
+    codes = {getattr(handler, "__code__", None) for handler in handlers}
+    return any(frame.f_code in codes or _is_handler(frame) for frame in _passed(error))
+
+
+def _passed(error: BaseException) -> Iterator[FrameType]:
+    """Go through the frames that an error has come through, but not who caught it.
 
     That one knows the error: to look at its variables would make the two keep each
     other, and a driver's socket, until the collector comes.
     """
     traceback = error.__traceback__
-    return [frame for frame, _ in walk_tb(traceback and traceback.tb_next)]
-
-
-def _reads(frame: FrameType) -> bool:
-    code = frame.f_code
-    return code.co_name == "_read" and frame.f_globals.get("__name__") == "pg8000.core"
+    return (frame for frame, _ in walk_tb(traceback and traceback.tb_next))
 
 
 def _is_handler(frame: FrameType) -> bool:
-    """Tell a handler of a signal: it alone is called with a frame."""
+    """Tell a handler that another one calls: only they are called with a frame."""
     code = frame.f_code
     count = code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS)
     for name in code.co_varnames[: count + code.co_kwonlyargcount]:
@@ -196,6 +203,21 @@ def _is_handler(frame: FrameType) -> bool:
         if any(isinstance(one, FrameType) for one in among):
             return True
     return False
+
+
+def unsent(connection: Any) -> Any:
+    """Return the file through which a driver writes, if it leaves that open.
+
+    pg8000 closes its socket and drops the file. What could not be sent is then tried
+    again when the collector comes, and Python 3.13 reports that on standard error.
+
+    Args:
+        connection: A DBAPI connection.
+
+    Returns:
+        The file, to be closed after the connection; None for other drivers.
+    """
+    return connection._sock if hasattr(connection, "_usock") else None
 
 
 def ask(connection: Any) -> bool:

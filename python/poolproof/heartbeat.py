@@ -159,7 +159,8 @@ class HeartbeatBase:
             # What happened before there was a watch was told to nobody.
             _native.wake_news(native.number)
         except BaseException as error:
-            self._native = None
+            if self._native is native:  # nobody has started it anew since
+                self._native = None
             native.leave()
             if isinstance(error, _native.Refused):
                 raise refused(error) from None

@@ -178,14 +178,14 @@ class LeaseBase:
             yield native
             native.take()
         except _native.Refused as error:
-            self._native = None
+            self._forget(native)
             kind, why, _ = error.args
             if kind == "held":
                 waited = f"within {self._timeout:g} s; {why}"
                 raise LeaseTimeout(self.name, waited) from None
             raise refused(error) from None
         except BaseException:
-            self._native = None
+            self._forget(native)
             native.leave()
             raise
         if native.phase()[0] == "waiting":
@@ -193,6 +193,11 @@ class LeaseBase:
         notifier.watch(native.number, self)
         # What happened before there was a watch was told to nobody.
         _native.wake_news(native.number)
+
+    def _forget(self, native: _native.Lease) -> None:
+        """Forget what was asked in vain, unless another caller has asked since."""
+        if self._native is native:
+            self._native = None
 
     def _ask(self, server: _native.Server) -> _native.Lease:
         thread = threading.current_thread()

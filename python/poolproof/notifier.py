@@ -8,6 +8,7 @@ some task waits; a child begins with a new one.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import logging
 import threading
@@ -52,6 +53,7 @@ class Notifier:
             weakref.WeakValueDictionary()
         )
         self._lock = threading.Lock()
+        self._runs = False
         self._thread: threading.Thread | None = None
 
     def watch(self, number: int, who: Watched) -> bool:
@@ -66,18 +68,17 @@ class Notifier:
         """
         with self._lock:
             self._watched[number] = who
-            if self._thread is None and not _ending:
-                thread = threading.Thread(target=self._run, name=NAME, daemon=True)
-                self._thread = thread
+            if not self._runs and not _ending:
+                self._runs = True
                 try:
-                    thread.start()
+                    self._start()
                 except RuntimeError as error:  # no thread is to be had, now
-                    self._thread = None
+                    self._runs = False
                     _log.warning(
                         "The notifier cannot start, and on_lost is not called: %s",
                         error,
                     )
-            return self._thread is not None and not _ending
+            return self._runs and not _ending
 
     def unwatch(self, number: int) -> None:
         """Tell of something no more.
@@ -96,6 +97,15 @@ class Notifier:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_JOIN_S)
 
+    def _start(self) -> None:
+        if locks_are_replaced():
+            # A greenlet goes on in a child of a fork, where `threading` has forgotten
+            # its thread, and would fail at its end.
+            _thread.start_new_thread(self._run, ())
+        else:
+            self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
+            self._thread.start()
+
     def _run(self) -> None:
         is_cooperative = locks_are_replaced()
         while self._goes_on():
@@ -109,7 +119,7 @@ class Notifier:
         with self._lock:
             if is_ours and self._watched and not _ending:
                 return True
-            self._thread = None
+            self._runs = False
         return False
 
     def _tell(self, number: int) -> None:

@@ -11,6 +11,7 @@ Long, because it is one idea: a pool of SQLAlchemy's, whose methods are given.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -210,6 +211,8 @@ class Pool(sqlalchemy.pool.Pool):
         self._sleepers = Sleepers()
         self._gate = self._make_gate()
         self._connecting = Connecting(fail_fast_after)
+        if end_stranded_backends:
+            self.stranded.reach(self)
         fork.enroll(self)
 
     def _make_gate(self) -> _native.Gate:
@@ -501,8 +504,6 @@ class Pool(sqlalchemy.pool.Pool):
         guard_dialect(self._dialect, own_pool=True)
         self._choose_ping()
         self._see_listeners()
-        if self.settings.end_stranded_backends:
-            self.stranded.reach(self)
         while True:
             before = _native.generation()
             try:
@@ -578,10 +579,15 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _close_severed(self, connection: DBAPIConnection) -> None:
         """Close what has no socket any more; the driver's goodbye is meant to fail."""
+        unsent = drivers.unsent(connection)
         try:
             self._dialect.do_terminate(connection)
         except Exception as error:  # noqa: BLE001 - the driver's own, of any class
             self.logger.debug("Closing severed connection %r: %r", connection, error)
+        finally:
+            if unsent is not None:
+                with contextlib.suppress(OSError, ValueError):  # it cannot be sent
+                    unsent.close()
 
     def renew(self) -> None:
         """Start afresh in a child: nothing lent, nothing idle, nobody waiting.

@@ -4,16 +4,21 @@ A connection that is discarded, because its server is silent or because it is ou
 step, is severed: nothing is sent. Its backend may go on with a statement, and keep its
 locks, for as long as it does not notice. With ``end_stranded_backends`` the control
 plane cancels it and, if it lives on, terminates it; src/control/backend.rs says how it
-makes sure that it is the right one.
+makes sure that it is the right one. A process that ends with one under way waits for it
+for a moment.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import exc
 
 from poolproof import _native, backend, notifier
 from poolproof.control import refused, server_at
+from poolproof.errors import ControlError
 from poolproof.stats import Counts
 
 if TYPE_CHECKING:
@@ -22,17 +27,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Stranded"]
 
-UNRECOGNISED = "unrecognised"
+# How long the end of a process waits for those that are under way.
+_FAREWELL_S = 2.0
+_POLL_S = 0.01
 
 _log = logging.getLogger("poolproof.stranded")
 
+_STRANGE = (
+    "was left alone: the server shows none with its process id, address, port, role "
+    "and database. A pooler or something else between changes them"
+)
 _LINES = {
     "gone": (logging.DEBUG, "had ended by itself"),
     "cancelled": (logging.WARNING, "ended when its statement was cancelled"),
     "terminated": (logging.WARNING, "did not end when cancelled, and was terminated"),
     "lives_on": (logging.ERROR, "was cancelled and terminated, and is still there"),
     "failed": (logging.ERROR, "could not be ended: "),
+    "unrecognised": (logging.WARNING, _STRANGE),
 }
+
+# In a child also its parent's, which are not waited for.
+_under_way: set[_Ending] = set()
 
 
 class Stranded:
@@ -46,20 +61,22 @@ class Stranded:
         """Know none yet."""
         self.counts = Counts()
         self._backends: tuple[_native.Server, _native.Backends] | None = None
-        self._under_way: set[_Ending] = set()
         self._has_said_why = False
 
     def reach(self, pool: Pool) -> None:
         """Work out how the control plane reaches the pool's server.
 
         Args:
-            pool: The pool, before it connects.
+            pool: The pool.
 
         Raises:
             ArgumentError: It cannot be known.
         """
         dialect: Any = pool._dialect  # a stand-in, where a pool stands alone
-        server = server_at(pool, dialect, pool.settings.control_dsn)
+        try:
+            server = server_at(pool, dialect, pool.settings.control_dsn)
+        except exc.ArgumentError as error:
+            raise exc.ArgumentError(f"end_stranded_backends: {error}") from None
         if self._backends is None or self._backends[0] is not server:
             self._backends = (server, _native.Backends(server))
 
@@ -72,12 +89,17 @@ class Stranded:
         """
         entry.backend = None
         pid = backend.ask(connection)
-        if self._backends is None or pid is None or entry.socket is None:
+        if pid is None or entry.socket is None:
             return
         try:
-            entry.backend = self._backends[1].meet(entry.socket, pid)
+            self.reach(entry.owner)  # anew, in a child
+            if self._backends is not None:
+                entry.backend = self._backends[1].meet(entry.socket, pid)
         except _native.Refused as error:
             _log.warning("Backend %d cannot be watched: %s", pid, refused(error))
+        except (exc.ArgumentError, ControlError) as error:
+            # By a listener that came later: it costs this, and not the checkout.
+            _log.warning("Backend %d cannot be watched: %s", pid, error)
 
     def end(self, entry: Entry, reason: str) -> None:
         """End the backend of a connection that is being discarded.
@@ -88,37 +110,18 @@ class Stranded:
         """
         left, entry.backend = entry.backend, None
         if left is None:
-            self._leave_alone(reason)
-            return
-        if not left.is_ours:
-            return
-        try:
-            number = left.end()
-        except _native.Refused as error:
-            self.counts.add("failed")
-            _log.error("Backend %d could not be ended: %s", left.pid, refused(error))
-            return
-        if number is None:
-            self._leave_alone(reason)
-            return
-        ending = _Ending(self, left, number, reason)
-        self._under_way.add(ending)
-        notifier.watch(number, ending)
-        if left.fate() is not None:  # told before anybody listened
-            ending.tell()
-
-    def _leave_alone(self, reason: str) -> None:
-        """Leave alone what may be somebody else's."""
-        self.counts.add(UNRECOGNISED)
-        _log.log(
-            logging.DEBUG if self._has_said_why else logging.WARNING,
-            "A connection was discarded (%s), and its backend left alone: the server "
-            "shows none with its process id, address, port, role and database. A "
-            "pooler or something else between changes them; or the connection was "
-            "only just opened",
-            reason,
-        )
-        self._has_said_why = True
+            self._settle("unrecognised", None, reason)
+        elif left.is_ours:
+            try:
+                number = left.end()
+            except _native.Refused as error:
+                self._settle("failed", left.pid, reason, str(refused(error)))
+                return
+            ending = _Ending(self, left, number, reason)
+            _under_way.add(ending)
+            notifier.watch(number, ending)
+            if left.fate() is not None:  # told before anybody listened
+                ending.tell()
 
     def done(self, ending: _Ending) -> None:
         """Count and log what became of a backend, once.
@@ -127,18 +130,24 @@ class Stranded:
             ending: What was under way.
         """
         fate = ending.backend.fate()
-        if fate is None or ending not in self._under_way:
+        if fate is None or ending not in _under_way:
             return
-        self._under_way.discard(ending)
+        _under_way.discard(ending)
         notifier.unwatch(ending.number)
-        word, why = fate
+        self._settle(fate[0], ending.backend.pid, ending.reason, fate[1])
+
+    def _settle(self, word: str, pid: int | None, reason: str, why: str = "") -> None:
+        """Count and log what became of a backend; that one was left alone, once."""
         self.counts.add(word)
         level, line = _LINES[word]
+        if word == "unrecognised" and self._has_said_why:
+            level = logging.DEBUG
+        self._has_said_why |= word == "unrecognised"
         _log.log(
             level,
-            "Backend %d, left behind by a connection that was discarded (%s), %s%s",
-            ending.backend.pid,
-            ending.reason,
+            "Backend %s, left behind by a connection that was discarded (%s), %s%s",
+            pid or "?",
+            reason,
             line,
             why,
         )
@@ -160,3 +169,18 @@ class _Ending:
     def tell(self) -> None:
         """Say that the control plane is done with it. For the notifier."""
         self._stranded.done(self)
+
+
+def _see_off() -> None:
+    """Wait for what is under way in this process, which ends."""
+    until = time.monotonic() + _FAREWELL_S
+    ours = [ending for ending in list(_under_way) if ending.backend.is_ours]
+    while time.monotonic() < until:
+        if all(ending.backend.fate() is not None for ending in ours):
+            break
+        time.sleep(_POLL_S)
+    for ending in ours:
+        ending.tell()
+
+
+notifier.at_end(_see_off)

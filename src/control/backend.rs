@@ -54,8 +54,9 @@ pub struct Backend {
     pid: i32,
     place: Place,
     generation: u64,
-    /// When it began, in microseconds by the server's clock; none when it could not be recognised.
-    start: OnceLock<Option<i64>>,
+    /// When it began, in microseconds by the server's clock.
+    /// The fate of one that is not known beyond doubt was settled when it was asked about.
+    start: OnceLock<Result<i64, Fate>>,
     fate: Mutex<Option<Fate>>,
 }
 
@@ -72,6 +73,8 @@ pub enum Fate {
     LivesOn,
     /// It could not be ended, or the server not be asked.
     Failed(String),
+    /// It was left alone: the server shows none that fits.
+    Unrecognised,
 }
 
 impl Backends {
@@ -119,13 +122,19 @@ impl Backends {
     async fn recognise(&self, server: &User) {
         let gathered = std::mem::take(&mut *lock(&self.new));
         let new: Vec<_> = gathered.iter().filter_map(Weak::upgrade).collect();
-        for _ in 0..ATTEMPTS {
-            if recognise(server, &new).await.is_ok() {
-                return;
+        for attempt in 1.. {
+            match recognise(server, &new).await {
+                Ok(()) => return,
+                Err(error) if attempt == ATTEMPTS || error.is_final() => {
+                    for backend in new {
+                        // Asked once: it was not set before.
+                        let _set = backend.start.set(Err(Fate::Failed(error.to_string())));
+                    }
+                    return;
+                }
+                Err(_blip) => sleep(PAUSE).await,
             }
-            sleep(PAUSE).await;
         }
-        // Whoever is not recognised is never ended, and says so.
     }
 }
 
@@ -152,15 +161,15 @@ async fn recognise(server: &Server, new: &[Arc<Backend>]) -> Result<(), ControlE
             (Some((start, (Some(address), Some(port)))), Place::Tcp(local))
                 if *address == local.ip() && *port == i32::from(local.port()) =>
             {
-                Some(*start)
+                Ok(*start)
             }
             // The server says of a unix socket no more than that it is one.
             (Some((start, (None, Some(-1)))), Place::Unix(path))
                 if server.tells_pids_at(ANSWER, path).await? =>
             {
-                Some(*start)
+                Ok(*start)
             }
-            _ => None,
+            _ => Err(Fate::Unrecognised),
         };
         // Asked once: it was not set before.
         let _set = backend.start.set(found);
@@ -181,33 +190,46 @@ impl Backend {
 
     /// Whether it is known beyond doubt; none while the server was not heard.
     pub fn is_recognised(&self) -> Option<bool> {
-        self.start.get().map(Option::is_some)
+        self.start.get().map(Result::is_ok)
     }
 
-    /// Ends it, for its connection was given up. Returns at once, with the number by which [`news`] tell of its
-    /// [`fate`](Self::fate); none when it is not known beyond doubt, and left alone.
+    /// Ends it, for its connection was given up; one that is not known beyond doubt is left alone. Returns at once,
+    /// with the number by which [`news`] tell of its [`fate`](Self::fate).
     ///
     /// # Errors
     ///
     /// [`ControlError::Start`] when there is no control plane to be had.
-    pub fn end(self: &Arc<Self>) -> Result<Option<u64>, ControlError> {
-        let Some(&Some(start)) = self.start.get() else {
-            return Ok(None);
-        };
+    pub fn end(self: &Arc<Self>) -> Result<u64, ControlError> {
         let number = news::number();
         let (backend, user) = (Arc::clone(self), self.server.join());
         plane::spawn(async move {
-            let fate = backend.end_it(start).await;
+            let fate = match backend.known_start().await {
+                Ok(start) => backend.end_it(start).await,
+                Err(fate) => fate,
+            };
             *lock(&backend.fate) = Some(fate);
             drop(user);
             news::tell(number);
         })?;
-        Ok(Some(number))
+        Ok(number)
     }
 
     /// What became of it; none while that is open.
     pub fn fate(&self) -> Option<Fate> {
         lock(&self.fate).clone()
+    }
+
+    /// When it began, also when its connection was given up before the server was asked.
+    async fn known_start(&self) -> Result<i64, Fate> {
+        let until = clock::now() + ANSWER * 2;
+        loop {
+            match (self.start.get(), &self.place) {
+                (Some(known), _) => return known.clone(),
+                // Over a unix socket the connection must be open when its row is seen.
+                (None, Place::Tcp(_)) if clock::now() < until => sleep(LOOK).await,
+                (None, _) => return Err(Fate::Unrecognised),
+            }
+        }
     }
 
     async fn end_it(&self, start: i64) -> Fate {

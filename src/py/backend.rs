@@ -55,11 +55,8 @@ impl Backend {
         self.0.is_recognised()
     }
 
-    /// Ends it: the number by which `losses` tells that it is done; None when it is not known beyond doubt.
-    fn end(&self) -> PyResult<Option<u64>> {
-        if !self.0.is_ours() {
-            return Ok(None);
-        }
+    /// Ends it, unless it is not known beyond doubt. Returns the number by which `news` tell that it is done.
+    fn end(&self) -> PyResult<u64> {
         self.0.end().map_err(|error| from_control(&error))
     }
 
@@ -71,6 +68,7 @@ impl Backend {
             Fate::Terminated => ("terminated", String::new()),
             Fate::LivesOn => ("lives_on", String::new()),
             Fate::Failed(why) => ("failed", why),
+            Fate::Unrecognised => ("unrecognised", String::new()),
         })
     }
 }

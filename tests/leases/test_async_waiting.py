@@ -15,7 +15,15 @@ import pytest
 from sqlalchemy import text
 
 from plugins.processes import run_in_fork
-from poolproof import AsyncLease, Lease, LeaseForked, LeaseTimeout, notifier
+from plugins.threads import eventually
+from poolproof import (
+    AsyncLease,
+    ControlError,
+    Lease,
+    LeaseForked,
+    LeaseTimeout,
+    notifier,
+)
 
 PROGRAM = """
     import asyncio, sys
@@ -319,3 +327,23 @@ def test_ctrl_c_ends_the_wait(url, program, engine, name):
         assert waiting.line() == "waiting"
         waiting.send(signal.SIGINT)
         assert waiting.wait() == -signal.SIGINT
+
+
+def test_a_wait_that_was_given_up_takes_nothing_from_the_next(engine, name):
+    """The task that waited hears of it when the object has been asked again."""
+
+    async def ask_twice():
+        lease = AsyncLease(engine, name)
+        async with AsyncLease(engine, name):
+            first = asyncio.create_task(lease.acquire())
+            await asyncio.sleep(0.1)
+            waiting = lease._leave()
+            eventually(lambda: waiting.phase()[0] == "over")  # the loop stands still
+            second = asyncio.create_task(lease.acquire())
+            with pytest.raises(ControlError, match="given up"):
+                await first
+        await second
+        lease.check()
+        await lease.release()
+
+    asyncio.run(ask_twice())

@@ -48,3 +48,32 @@ def test_a_greenlet_waits_without_stopping_the_others(pg_url, name):
     url = pg_url("psycopg").render_as_string(hide_password=False)
     done = run_script(WAITING, url, name, seconds=50, warnings="ignore")
     assert done.stdout.split() == ["waited", "True", "told", "True", "lost"], done
+
+
+FORKING = """
+    import gevent.monkey
+    gevent.monkey.patch_all()
+    import os, sys
+    import gevent
+    from sqlalchemy import create_engine
+    import poolproof
+
+    engine = create_engine(sys.argv[1], poolclass=poolproof.Pool)
+    with poolproof.Lease(engine, sys.argv[2]) as lease:
+        gevent.sleep(0.2)  # the notifier has begun
+        child = os.fork()
+        if not child:
+            gevent.sleep(0.5)  # it looks, and sees that this is a child
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        lease.check()
+        print("child", status)
+"""
+
+
+def test_a_child_hears_nothing_of_the_parents_notifier(pg_url, name):
+    """A greenlet goes on in both processes."""
+    url = pg_url("psycopg").render_as_string(hide_password=False)
+    done = run_script(FORKING, url, name, seconds=50, warnings="ignore")
+    assert done.stdout.split() == ["child", "0"], done
+    assert not done.stderr

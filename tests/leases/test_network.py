@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
 from sqlalchemy import text
 
-from poolproof import Lease, LeaseLost
+from poolproof import AsyncLease, Lease, LeaseError, LeaseLost
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.target import Target
 
@@ -111,3 +112,27 @@ def test_a_partition_loses_it_before_another_can_write(
         fences = [n for (n,) in observer.rows(f"select n from {table} order by ctid")]
         assert fences == [old.fence, new.fence]
     old.release()
+
+
+def test_what_is_given_back_is_not_held_though_the_server_has_not_heard(
+    behind, engine, proxy, name
+):
+    """It may have heard, and have granted it to somebody else: its answer is late."""
+
+    async def give_back():
+        lease = await AsyncLease(behind, name).acquire()
+        proxy.stall()
+        giving = asyncio.create_task(lease.release())
+        await asyncio.sleep(0)  # it has begun
+        with pytest.raises(LeaseError, match="given back"):
+            lease.check()
+        proxy.resume()
+        # The object may ask again while the server is still told.
+        again = asyncio.create_task(lease.acquire())
+        await giving
+        await again
+        lease.check()
+        await lease.release()
+
+    asyncio.run(give_back())
+    Lease(engine, name, timeout=5).acquire().release()

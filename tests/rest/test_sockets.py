@@ -18,6 +18,7 @@ import pg8000
 import pytest
 from sqlalchemy import create_engine, exc, text
 
+import poolproof
 from plugins.processes import run_in_fork
 from plugins.threads import Task, eventually
 from plugins.wire import message
@@ -401,13 +402,31 @@ def test_a_reset_keeps_nothing_until_the_collector_comes():
         gc.enable()
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "pg8000"], indirect=True)
-def test_what_a_handler_raises_stays_what_it_is(make_engine, pg_url, driver):
-    def too_long(_signal, _frame):
-        raise TimeoutError
-
+@pytest.mark.parametrize("driver", ["pg8000"], indirect=True)
+def test_what_could_not_be_sent_is_dropped(make_engine, pg_url, driver):
+    """Collected with that in it, the file would complain on standard error."""
     engine = make_engine(pg_url(driver))
-    before = signal.signal(signal.SIGALRM, too_long)
+    with engine.connect() as connection:
+        file = connection.connection.driver_connection._sock
+        with poolproof.deadline(0.2), pytest.raises(exc.DBAPIError):
+            connection.execute(text("select pg_sleep(2)"))
+    assert file.closed
+
+
+def too_long(_signal, _frame):
+    raise TimeoutError
+
+
+def too_long_and_tidy(number, frame):
+    del number, frame  # unused
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "pg8000"], indirect=True)
+@pytest.mark.parametrize("handler", [too_long, too_long_and_tidy])
+def test_what_a_handler_raises_stays_what_it_is(make_engine, pg_url, driver, handler):
+    engine = make_engine(pg_url(driver))
+    before = signal.signal(signal.SIGALRM, handler)
     try:
         with engine.connect() as connection:
             signal.setitimer(signal.ITIMER_REAL, 0.2)

@@ -173,11 +173,15 @@ impl Lease {
         self.generation == generation()
     }
 
-    /// What became of it. A lease whose certain time has passed is lost from that instant on.
+    /// What became of it. A lease whose certain time has passed is lost from that instant on; one that is being given
+    /// back is over, whether the server has heard of it or not.
     pub fn phase(&self) -> Phase {
         let mut state = self.lock();
         self.lose_if_over(&mut state, clock::now());
-        state.phase.clone()
+        match &state.phase {
+            Phase::Held if state.is_leaving => Phase::Over,
+            phase => phase.clone(),
+        }
     }
 
     /// Notes a sign of life of the holder.
