@@ -83,9 +83,13 @@ def test_a_guard_that_was_refused_in_error_gives_it_back(engine, name, row, even
 def test_a_guard_after_the_release_is_no_alarm(engine, name):
     told = []
     lease = Lease(engine, name, on_lost=told.append).acquire()
-    lease._native.leave()
-    lease._native.disown("too late")
+    query = text("select 1 from poolproof_lease where name = :name for update")
+    with engine.begin() as connection:
+        connection.execute(query, {"name": name})  # the release waits for it
+        lease._native.leave()
+        lease._native.disown("too late")
     lease.release()
+    assert repr(lease).endswith("over>")
     assert not lease.lost.is_set()
     assert not told
 
