@@ -98,9 +98,9 @@ FAREWELL = message(b"E", b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0")
 
 
 @pytest.mark.parametrize("stray", [FAREWELL, DESCRIPTION], ids=["farewell", "stray"])
-def test_a_farewell_between_statements_cannot_be_told_from_corruption(pg, stray):
-    # The driver drops the message, and ends the connection itself. Were the two told
-    # apart one day, the farewell would be a session that was ended.
+def test_the_error_alone_does_not_tell_a_farewell_from_corruption(pg, stray):
+    # The driver drops the message, and ends the connection itself. Should it tell one
+    # day, `farewells` can go.
     async def work():
         connection = await asyncpg.connect(
             host=pg.host, port=pg.port, user="postgres", database="postgres"
