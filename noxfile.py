@@ -54,7 +54,7 @@ IN_SDIST = {
     *("Cargo.lock", "Cargo.toml", "clippy.toml", "pyproject.toml", "src", "python"),
     *("LICENSE", "LICENSE-APACHE", "LICENSE-MIT", "PKG-INFO", "README.md"),
 }
-EXTRAS = "flask,celery,gunicorn,luigi,cli,drill,metrics"
+EXTRAS = "flask,celery,gunicorn,luigi,cli,drill"
 
 os.environ["PATH"] = os.pathsep.join(
     [str(interpreters.link(PYTHONS, HERE / ".nox" / "pythons")), os.environ["PATH"]]

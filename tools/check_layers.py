@@ -41,6 +41,7 @@ PYTHON_LAYERS = (
         "control_params",
         "drivers",
         "errors",
+        "farewells",
         "faults",
         "lease_checks",
         "lease_blocks",

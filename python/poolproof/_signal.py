@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import exc as sa_exc
 
 from poolproof.errors import DeadlineExceeded
+from poolproof.farewells import meant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,6 +149,7 @@ def read(error: BaseException, driver: str = "") -> Signal:
     if type(error).__module__ == _ASYNCPG_ADAPTER and error.__cause__ is not None:
         # The adapter's own text begins with the class's name; the cause's does not.
         said = error.__cause__
+    said = meant(said)
     classes = [named(c) for c in type(said).__mro__]
     names = {c.__name__ for c in type(said).__mro__}
     origins = [f"{module}:{name}" for module, name, _ in _trail(error)]

@@ -191,7 +191,12 @@ class Course:
             self._tell(None, None, None)
 
     def failed(
-        self, error: BaseException, verdict: Verdict, *, repeat: bool
+        self,
+        error: BaseException,
+        verdict: Verdict,
+        *,
+        repeat: bool,
+        chosen: bool = False,
     ) -> float | None:
         """Note that the attempt has failed, and choose the pause before the next.
 
@@ -200,6 +205,7 @@ class Course:
                 before become notes of it (PEP 678).
             verdict: What that means.
             repeat: Whether the unit may be repeated.
+            chosen: Whether the caller decides that, not the verdict.
 
         Returns:
             Seconds to wait before the next attempt; None when there is none.
@@ -210,7 +216,7 @@ class Course:
             left = self.left
             if left is not None and pause >= left:
                 pause = None
-        self._tell(verdict, error, pause)
+        self._tell(verdict, error, pause, chosen=chosen)
         if pause is None:
             for note in self._notes:
                 _add_note(error, note)
@@ -223,7 +229,12 @@ class Course:
         return pause
 
     def _tell(
-        self, verdict: Verdict | None, error: BaseException | None, sleep: float | None
+        self,
+        verdict: Verdict | None,
+        error: BaseException | None,
+        sleep: float | None,
+        *,
+        chosen: bool = False,
     ) -> None:
         event = AttemptEvent(
             self.unit,
@@ -235,16 +246,18 @@ class Course:
             sleep,
         )
         if verdict is not None:
+            # What decides; the outcome is not asked for where the caller does.
+            decides = ", on= decides" if chosen else f", outcome {verdict.outcome}"
             # No text of the driver's: that may hold values of the application.
             _log.info(
-                "Attempt %d of %d at %s failed after %.2f s (%s: %s, outcome %s); %s",
+                "Attempt %d of %d at %s failed after %.2f s (%s: %s%s); %s",
                 event.attempt,
                 event.attempts,
                 event.unit,
                 event.elapsed,
                 verdict.fault,
                 verdict.cause,
-                verdict.outcome,
+                decides,
                 "not repeated" if sleep is None else f"repeated in {sleep:.2f} s",
             )
         for callback in _listeners:

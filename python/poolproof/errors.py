@@ -254,7 +254,7 @@ class DeadlineExceeded(TimeoutError):  # noqa: N818 - as TimeoutError has it
         step: What took too long: ``"checkout"``, ``"connect"``, ``"ping"``,
             ``"rollback"``, ``"reset"``, ``"deadline"`` (a block under
             `poolproof.deadline`) or ``"hold"``.
-        limit: How long it might have taken, in seconds.
+        limit: How long it might have taken, in seconds, to the millisecond.
         backend_pid: The server's process id of the session, when it is known.
     """
 
@@ -263,7 +263,8 @@ class DeadlineExceeded(TimeoutError):  # noqa: N818 - as TimeoutError has it
     def __init__(self, step: str, limit: float, backend_pid: int | None = None) -> None:
         """Make the error; the arguments are its attributes."""
         self.step = step
-        self.limit = limit
+        # What was left of a longer limit is no round number.
+        self.limit = limit = round(limit, 3) or limit
         self.backend_pid = backend_pid
         session = "" if backend_pid is None else f" (backend pid {backend_pid})"
         what, advice = _STEPS.get(step, (step, "raise the timeout"))

@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, Engine
 
-from poolproof import backend, deadlines, fork
+from poolproof import backend, deadlines, farewells, fork
 from poolproof._signal import Phase, ReadOnly, Signal, phase_of, read, read_only_of
 from poolproof.entry import Entry
 from poolproof.faults import Fault, Verdict, judge
@@ -123,6 +123,7 @@ class _Hook:
             deadlines.explain(entry, error)
         raw = _raw(connection)
         driver = _driver_connection(connection)
+        farewells.explain(driver, error)
         signal = read(error, ctx.dialect.driver)
         verdict = judge(
             signal,

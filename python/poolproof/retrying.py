@@ -265,6 +265,19 @@ class _Attempts:
             return False
         verdict = faults.classify(error)
         self._pause = self._course.failed(
-            error, verdict, repeat=(error, verdict) in self._chosen
+            error, verdict, repeat=(error, verdict) in self._chosen, chosen=True
         )
         return self._pause is not None
+
+    async def __aenter__(self) -> Self:
+        """Begin an attempt; nothing is awaited."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Swallow the error when there is another attempt."""
+        return self.__exit__(kind, error, traceback)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 import time
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +25,7 @@ from poolproof.errors import CommitOutcomeUnknown
 from poolproof.faults import Fault, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from poolproof._signal import Phase
     from poolproof.attempt import Attempt, Stage
@@ -165,12 +166,18 @@ class _Rules:
         idempotent: bool,
         also: Fault | Iterable[Fault],
     ) -> None:
+        for name, value in (("verify_commit", verify), ("idempotent", idempotent)):
+            if not isinstance(value, bool):
+                msg = f"{name} is True or False, not {value!r}"  # type: ignore[unreachable]  # callers without types
+                raise TypeError(msg)
         self.begin = begin
         self.verify = verify
         self.idempotent = idempotent
         self.also: frozenset[Fault] = frozenset()
         if also != ():
-            named = [also] if isinstance(also, Fault) else list(also)
+            given: Any = also  # callers without types
+            several = isinstance(given, Iterable) and not isinstance(given, Fault)
+            named = list(given) if several else [given]
             if not all(isinstance(one, Fault) for one in named):
                 msg = f"also is a Fault or several, not {also!r}"
                 raise TypeError(msg)

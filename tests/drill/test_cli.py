@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -11,9 +12,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from rich.console import Console
 
 import poolproof as package
-from poolproof.cli import main
+from poolproof.cli import main, render
+from poolproof.drill.incidents import INCIDENTS
+from poolproof.drill.runner import Plan
+from poolproof.drill.stage import POOLS
 
 GUESS = "not-the-password"
 SHORT = ("drill", "--trials=1", "--driver=psycopg2", "--incident=held-at-fork")
@@ -138,9 +143,46 @@ def test_away_from_a_terminal_there_are_lines_and_no_escapes(poolproof, url, tab
         line for line in done.out.splitlines() if " in " in line and "lost rows" in line
     ]
     assert len(finished) == 2
-    assert "held-at-fork  psycopg2  lost rows" in done.out
-    assert "no wrong result, no lost row, no hang and no late call" in done.out
+    assert "held-at-fork  psycopg2  * lost rows" in done.out
+    assert re.search("^ +errors in the parent", done.out, re.MULTILINE)
+    assert "* a fault" in done.out
+    assert "2 trials in all" in done.out
+    assert ", 1 trial, seed" in done.out
+    assert "poolproof.Pool showed no fault in 1 incident (held-at-fork)" in done.out
     assert tables() == []
+
+
+def plan_of(*incidents: str) -> Plan:
+    return Plan(
+        incidents=tuple(INCIDENTS[name] for name in incidents),
+        drivers=("psycopg2",),
+        pools=POOLS,
+        trials=1,
+        seed=0,
+        jobs=1,
+    )
+
+
+def test_the_verdict_counts_faults_and_names_what_was_played():
+    plan = plan_of("fork", "hang")
+    assert render.verdict(plan, 1, 1200, 3.2) == (
+        "poolproof.Pool showed 1 fault in 2 incidents (fork, hang);"
+        " QueuePool showed 1,200 faults (3 s)"
+    )
+    assert render.verdict(plan, None, 0, 3) == (
+        "QueuePool showed 0 faults in 2 incidents (fork, hang) (3 s)"
+    )
+
+
+def test_a_narrow_terminal_cuts_no_name_and_says_what_counts_do_not():
+    plan = plan_of("commit-lost", "hang")
+    stream = io.StringIO()
+    render.RichDisplay(Console(file=stream, width=60)).table(plan.rows(), plan)
+    shown = stream.getvalue()
+    assert "…" not in shown
+    assert "commit-lost" in shown
+    assert "poolproof.Pool" in shown
+    assert "the drill ends its calls" in " ".join(shown.split())
 
 
 def on_a_terminal(url: str, **env: str) -> tuple[int, str]:

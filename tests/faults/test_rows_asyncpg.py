@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -13,6 +14,8 @@ import pytest
 
 from plugins.harm import Proxy, message
 from plugins.rows import decided_by, row
+from poolproof import Fault, faults
+from poolproof._signal import read
 
 DESCRIPTION = message(
     b"T", struct.pack("!h", 1) + b"x\0" + struct.pack("!ihihih", 0, 0, 23, 4, -1, 0)
@@ -89,6 +92,33 @@ def test_a_stray_answer_is_corruption(proxy):
             connection.terminate()
 
     assert decided_by(error_of(work)) == row("InternalClientError")
+
+
+FAREWELL = message(b"E", b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0")
+
+
+@pytest.mark.parametrize("stray", [FAREWELL, DESCRIPTION], ids=["farewell", "stray"])
+def test_the_error_alone_does_not_tell_a_farewell_from_corruption(pg, stray):
+    # The driver drops the message, and ends the connection itself. Should it tell one
+    # day, `farewells` can go.
+    async def work():
+        connection = await asyncpg.connect(
+            host=pg.host, port=pg.port, user="postgres", database="postgres"
+        )
+        try:
+            await connection.fetch("select 1")
+            connection._transport.get_protocol().data_received(stray)
+            await connection.fetch("select 1")
+        finally:
+            assert connection.is_closed()
+
+    error = error_of(work)
+    assert re.fullmatch(
+        r"cannot switch to state \d+; another operation \(2\) is in progress",
+        str(error),
+    )
+    verdict = faults.judge(read(error), phase="statement", closed=True)
+    assert (verdict.fault, verdict.retry) == (Fault.CORRUPTION, "never")
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["broken", "closed"])

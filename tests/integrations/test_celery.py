@@ -176,6 +176,11 @@ def test_a_naming_that_does_not_exist_is_refused(app):
         integration.install(app, naming="job")
 
 
+def test_what_is_no_application_is_refused():
+    with pytest.raises(TypeError, match="the Celery application, not int"):
+        integration.install(5)
+
+
 def test_what_is_no_session_is_refused(app):
     with pytest.raises(TypeError, match="not str"):
         integration.install(app, session="db")

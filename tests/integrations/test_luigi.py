@@ -318,6 +318,10 @@ def test_it_may_be_installed_twice_and_with_everything(pipeline):
             integration.install("engine")
         except TypeError as error:
             say("refused", str(error))
+        try:
+            integration.install()
+        except TypeError as error:
+            say("nothing", str(error))
         """,
         IN_ONE_PROCESS,
     )
@@ -325,6 +329,7 @@ def test_it_may_be_installed_twice_and_with_everything(pipeline):
     assert ran["status"] == ["SUCCESS"]
     assert ran.log.count("left a connection") == 1
     assert "not str" in ran["refused"][0]
+    assert "what the tasks use" in ran["nothing"][0]
 
 
 def test_the_process_of_a_task_says_goodbye_to_the_server(pipeline, observer):

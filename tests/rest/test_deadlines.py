@@ -200,6 +200,15 @@ def test_commit_of_a_silent_server_is_bounded_by_a_block(proxied, link):
     connection.close()
 
 
+@pytest.mark.parametrize(
+    ("left", "shown"), [(0.999968, 1.0), (2.99955, 3.0), (0.3, 0.3), (1e-6, 1e-6)]
+)
+def test_limit_that_was_left_of_another_is_rounded(left, shown):
+    error = poolproof.DeadlineExceeded("deadline", left)
+    assert error.limit == shown
+    assert f"the limit of {shown:g} s" in str(error)
+
+
 def test_reason_survives_pickling():
     error = pickle.loads(pickle.dumps(poolproof.DeadlineExceeded("ping", 2.0, 123)))
     assert (error.step, error.limit, error.backend_pid) == ("ping", 2.0, 123)

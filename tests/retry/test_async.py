@@ -13,8 +13,11 @@ from sqlalchemy.ext.asyncio import (
 )
 
 import poolproof
+from plugins.harm import message
+from poolproof import Fault
 
 QUICK = poolproof.Backoff(first=0.001, most=0.01)
+STRAY = message(b"C", b"SELECT 1\0")
 BACKEND = text("select pg_backend_pid()")
 FAIL = text("do $$ begin raise sqlstate '40001'; end $$")
 
@@ -109,6 +112,55 @@ def test_terminated_session_is_replaced(play, table, observer):
 
     assert len(set(play(story))) == 2
     assert observer.rows(f"select n from {table}") == [(2,)]
+
+
+@pytest.mark.parametrize("as_session", [False, True], ids=["connection", "session"])
+def test_session_that_ends_between_statements_is_replaced(
+    play, observer, attempted, as_session
+):
+    async def story(engine):
+        poolproof.guard(engine)
+        pids = []
+
+        async def unit(given):
+            pids.append(await given.scalar(BACKEND))
+            if len(pids) == 1:
+                observer.terminate(pids[0])
+                # The loop reads the farewell, and does not see the end yet.
+                for _ in range(2):
+                    await asyncio.sleep(0)
+            await given.execute(text("select 42"))
+
+        bind = async_sessionmaker(engine) if as_session else engine
+        await poolproof.run_transaction_async(bind, unit, backoff=QUICK)
+        return pids
+
+    assert len(set(play(story))) == 2
+    first, _ = attempted
+    assert first.verdict.fault in {Fault.TERMINATED, Fault.CONNECTION_LOST}
+    assert first.verdict.outcome == "not_done"
+
+
+@pytest.mark.parametrize("play", ["asyncpg"], indirect=True)
+@pytest.mark.parametrize("guarded", [False, True], ids=["bare", "guarded"])
+def test_stray_answer_between_statements_is_never_repeated(play, attempted, guarded):
+    # The driver raises what it raises for a session that has ended.
+    async def story(engine):
+        if guarded:
+            poolproof.guard(engine)
+
+        async def unit(connection):
+            raw = await connection.get_raw_connection()
+            raw.driver_connection._transport.get_protocol().data_received(STRAY)
+            await connection.execute(text("select 42"))
+
+        with pytest.raises(exc.DBAPIError, match="cannot switch to state"):
+            await poolproof.run_transaction_async(engine, unit, backoff=QUICK)
+
+    play(story)
+    (only,) = attempted
+    assert only.verdict.fault is Fault.CORRUPTION
+    assert only.verdict.retry == "never"
 
 
 def test_commit_of_a_terminated_session_is_asked_for(play, table, observer):

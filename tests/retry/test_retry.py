@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 
 import pytest
-from sqlalchemy import exc, text
+from sqlalchemy import create_engine, exc, text
 
 import poolproof
 from poolproof import Fault
@@ -180,17 +181,43 @@ def test_block_that_is_left_early_is_not_repeated():
     assert seen == [1]
 
 
-def test_block_of_a_coroutine_is_repeated():
+@pytest.mark.parametrize("form", ["with", "async with"])
+def test_block_of_a_coroutine_is_repeated(form):
     async def story():
         seen = []
+
+        def work():
+            seen.append(1)
+            if len(seen) < 3:
+                raise OSError
+
         async for attempt in poolproof.attempts(on=OSError, backoff=QUICK):
-            with attempt:
-                seen.append(1)
-                if len(seen) < 3:
-                    raise OSError
+            if form == "with":
+                with attempt:
+                    work()
+            else:
+                async with attempt:
+                    work()
         return seen
 
     assert len(asyncio.run(story())) == 3
+
+
+def test_log_names_no_outcome_where_the_caller_decides(caplog):
+    caplog.set_level("INFO", logger="poolproof.retry")
+
+    def unit(connection=None):
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        poolproof.retry(on=OSError, attempts=2, backoff=QUICK)(unit)()
+    with pytest.raises(ConnectionResetError):
+        poolproof.run_transaction(create_engine("sqlite://"), unit)
+    chosen, last, judged = (record.getMessage() for record in caplog.records)
+    assert re.search(r", on= decides\); repeated in \d", chosen)
+    assert last.endswith(", on= decides); not repeated")
+    assert judged.endswith(", outcome not_done); not repeated")
+    assert ", outcome" not in chosen + last
 
 
 def test_pauses_have_full_jitter_below_a_bound_that_doubles():

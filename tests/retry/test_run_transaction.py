@@ -119,9 +119,11 @@ def test_other_errors_of_the_server_are_not_repeated(engine, sqlstate):
     assert not getattr(caught.value, "__notes__", [])
 
 
-def test_lock_timeout_is_repeated_when_asked(engine):
-    unit = Broken(raising("55P03"))
-    also = Fault.LOCK_TIMEOUT
+@pytest.mark.parametrize(
+    ("sqlstate", "also"), [("55P03", Fault.LOCK_TIMEOUT), ("57014", Fault.CANCELLED)]
+)
+def test_lock_timeout_and_cancellation_are_repeated_when_asked(engine, sqlstate, also):
+    unit = Broken(raising(sqlstate))
     assert poolproof.run_transaction(engine, unit, backoff=QUICK, also=also) == 2
 
 
@@ -322,6 +324,10 @@ async def coroutine(_):
         ({"isolation_level": "AUTOCOMMIT"}, ValueError, "AUTOCOMMIT"),
         ({"isolation_level": 3}, TypeError, "isolation_level"),
         ({"also": "deadlock"}, TypeError, "also"),
+        ({"also": ValueError}, TypeError, "also is a Fault or several, not <class"),
+        ({"also": None}, TypeError, "also is a Fault or several, not None"),
+        ({"verify_commit": "yes"}, TypeError, "verify_commit is True or False"),
+        ({"idempotent": 1}, TypeError, "idempotent is True or False"),
         ({"fn": coroutine}, TypeError, "run_transaction_async"),
         ({"fn": 5}, TypeError, "function"),
         ({"bind": "postgresql://app:secret@db/app"}, TypeError, "an Engine"),

@@ -142,8 +142,8 @@ def drill(
     poolproof.Pool, and counts what went wrong. In a database of yours it makes one
     table with a name of its own, and drops it in the end.
 
-    Exit status: 0 when poolproof.Pool showed no wrong result, no lost row, no hang and
-    no late call; 1 when it did; 2 when nothing could be proved.
+    Exit status: 0 when poolproof.Pool showed no fault (the lines of the table with a
+    *), or was not drilled; 1 when it showed one; 2 when nothing could be proved.
     """
     # Here, so that --help and --version need no driver and no database package.
     from poolproof.cli.drill import Request, perform  # noqa: PLC0415

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import sqlalchemy
 
 from poolproof.cli import EXIT_FAULT, EXIT_OK
-from poolproof.cli.render import Display, for_stream
+from poolproof.cli.render import Display, counted, for_stream
 from poolproof.cli.signals import stoppable
 from poolproof.drill.errors import SetupError, UsageError
 from poolproof.drill.runner import Plan, Runner, default_jobs
@@ -75,7 +75,8 @@ def perform(request: Request, stream: TextIO) -> tuple[dict[str, Any], int]:
         version = _check_server(request, incidents, target)
         display.note(
             f"PostgreSQL {version} at {target.shown()}, SQLAlchemy"
-            f" {sqlalchemy.__version__}, {request.trials} trials, seed {request.seed}"
+            f" {sqlalchemy.__version__}, {counted(request.trials, 'trial')},"
+            f" seed {request.seed}"
         )
         table = stack.enter_context(Table(target, request.drivers[0]))
         plan = Plan(
@@ -91,7 +92,7 @@ def perform(request: Request, stream: TextIO) -> tuple[dict[str, Any], int]:
     seconds = time.monotonic() - clock
     faults = _faults(runner.rows, "poolproof")
     display.table(runner.rows, plan)
-    display.verdict(faults, _faults(runner.rows, "queue"), seconds)
+    display.verdict(plan, faults, _faults(runner.rows, "queue"), seconds)
     report = {
         "schema": _SCHEMA,
         "started": started.isoformat(timespec="seconds"),

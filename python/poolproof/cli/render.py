@@ -33,6 +33,11 @@ TITLES: Final = {"queue": "QueuePool", "poolproof": "poolproof.Pool"}
 
 _HEADS: Final = ("incident", "driver", "measure")
 
+_FAULT: Final = "* "
+_LEGEND: Final = (
+    "* a fault, which poolproof.Pool must never show; the other lines only count"
+)
+
 
 class Display(Protocol):
     """What the drill shows, in the order in which it shows it."""
@@ -49,7 +54,9 @@ class Display(Protocol):
     def table(self, rows: list[Row], plan: Plan) -> None:
         """Show every count, the pools side by side."""
 
-    def verdict(self, faults: int | None, of_queue: int | None, seconds: float) -> None:
+    def verdict(
+        self, plan: Plan, faults: int | None, of_queue: int | None, seconds: float
+    ) -> None:
         """Say in one line what was proved."""
 
 
@@ -75,7 +82,7 @@ class Plain:
     @contextmanager
     def progress(self, total: int) -> Iterator[None]:
         """Say how much there is to do."""
-        self.note(f"{total} trials in all")
+        self.note(f"{counted(total, 'trial')} in all")
         yield
 
     def advance(self, row: Row, trials: int) -> None:  # noqa: ARG002 (part of the protocol)
@@ -100,10 +107,15 @@ class Plain:
             ]
             self._line("  ".join(cells).rstrip())
         self._line("")
+        for remark in _remarks(plan):
+            self._line(remark)
+        self._line("")
 
-    def verdict(self, faults: int | None, of_queue: int | None, seconds: float) -> None:
+    def verdict(
+        self, plan: Plan, faults: int | None, of_queue: int | None, seconds: float
+    ) -> None:
         """Write the verdict."""
-        self._line(verdict(faults, of_queue, seconds))
+        self._line(verdict(plan, faults, of_queue, seconds))
 
 
 class RichDisplay:
@@ -126,7 +138,7 @@ class RichDisplay:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("trials"),
+            TextColumn("trial" if total == 1 else "trials"),
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
@@ -152,9 +164,10 @@ class RichDisplay:
         """Show the table; faults in red, where there might be some in green."""
         table = Table(box=box.SIMPLE_HEAD, title="poolproof drill")
         for head in _HEADS:
-            table.add_column(head)
+            # On a narrow terminal the measures wrap, and no name is cut.
+            table.add_column(head, no_wrap=head != "measure", overflow="fold")
         for pool in plan.pools:
-            table.add_column(TITLES[pool], justify="right")
+            table.add_column(TITLES[pool], justify="right", no_wrap=True)
         before = ""
         for heads, measure, values in _grid(rows, plan.pools):
             if heads[0] and before:
@@ -166,11 +179,15 @@ class RichDisplay:
             ]
             table.add_row(*heads, *cells)
         self._console.print(table)
+        for remark in _remarks(plan):
+            self._console.print(Text(remark, style="dim"))
 
-    def verdict(self, faults: int | None, of_queue: int | None, seconds: float) -> None:
+    def verdict(
+        self, plan: Plan, faults: int | None, of_queue: int | None, seconds: float
+    ) -> None:
         """Show the verdict."""
         style = "bold" if faults is None else "bold red" if faults else "bold green"
-        self._console.print(Text(verdict(faults, of_queue, seconds), style=style))
+        self._console.print(Text(verdict(plan, faults, of_queue, seconds), style=style))
 
 
 def _grid(
@@ -187,7 +204,7 @@ def _grid(
             heads = (
                 incident if incident != last else "",
                 driver if first else "",
-                measure.label,
+                f"{_FAULT if measure.is_fault else '  '}{measure.label}",
             )
             yield heads, measure, [(_value(row, measure), row) for row in here]
             last, first = incident, False
@@ -232,22 +249,34 @@ def summary(row: Row) -> str:
     ]
     return (
         f"{cell.incident.name} {cell.driver} {TITLES[cell.pool]}:"
-        f" {row.wanted} trial{'s' if row.wanted > 1 else ''},"
+        f" {counted(row.wanted, 'trial')},"
         f" {row.seconds / row.wanted:.1f} s each:"
         f" {', '.join(counts)}"
     )
 
 
-def verdict(faults: int | None, of_queue: int | None, seconds: float) -> str:
-    """Return the sentence at the end."""
+def verdict(
+    plan: Plan, faults: int | None, of_queue: int | None, seconds: float
+) -> str:
+    """Return the sentence at the end, which claims only what was played."""
+    names = ", ".join(incident.name for incident in plan.incidents)
+    played = f"in {counted(len(plan.incidents), 'incident')} ({names})"
     parts = []
     if faults is not None:
-        parts.append(
-            f"poolproof.Pool showed {faults:,} faults"
-            if faults
-            else "poolproof.Pool showed no wrong result, no lost row, no hang"
-            " and no late call"
-        )
+        shown = counted(faults, "fault") if faults else "no fault"
+        parts.append(f"poolproof.Pool showed {shown} {played}")
     if of_queue is not None:
-        parts.append(f"QueuePool showed {of_queue:,} faults")
+        there = "" if parts else f" {played}"
+        parts.append(f"QueuePool showed {counted(of_queue, 'fault')}{there}")
     return f"{'; '.join(parts)} ({seconds:.0f} s)"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words: ``1 trial``, ``2 trials``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _remarks(plan: Plan) -> list[str]:
+    """Return what the table does not say by itself: the legend, and notes."""
+    notes = [f"{one.name}: {one.note}" for one in plan.incidents if one.note]
+    return [_LEGEND, *notes]

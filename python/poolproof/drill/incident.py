@@ -67,6 +67,9 @@ class Incident:
     trials_max: int | None = None
     """More trials than this would only take longer."""
 
+    note: str = ""
+    """What the counts alone do not tell; shown below the table."""
+
     bound_s: float = 45.0
     """Seconds that one trial may last before its process is killed."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from poolproof.control import SIZE
 from poolproof.deadlines import deadline
 
 if TYPE_CHECKING:
@@ -40,15 +41,18 @@ def check(pools: Iterable[Pool], *, processes: int, threads: int) -> list[str]:
         Exception: Whatever connecting raises; it lasts no longer than some seconds.
     """
     wanted: dict[str, tuple[int, float]] = {}
+    control: dict[str, int] = {}
     for pool in pools:
         if getattr(pool._dialect, "name", None) != "postgresql":
             continue
         server, slots = _ask(pool)
         total = float("inf") if pool._max_overflow < 0 else _most(pool)
-        wanted[server] = slots, wanted.get(server, (0, 0.0))[1] + total
+        own = SIZE if pool.settings.end_stranded_backends else 0
+        control[server] = control.get(server, 0) + own
+        wanted[server] = slots, wanted.get(server, (0, 0.0))[1] + total + own
     return [
-        _sentence(slots, each, processes, threads)
-        for slots, each in wanted.values()
+        _sentence(slots, each, control[server], processes, threads)
+        for server, (slots, each) in wanted.items()
         if processes * threads * each > slots
     ]
 
@@ -76,14 +80,19 @@ def _ask(pool: Pool) -> tuple[str, int]:
     return server, slots
 
 
-def _sentence(slots: int, each: float, processes: int, threads: int) -> str:
+def _sentence(
+    slots: int, each: float, control: int, processes: int, threads: int
+) -> str:
     if each == float("inf"):
         return (
             f"max_overflow sets no bound, and the server has {slots} slots "
             "(max_connections without the reserved ones): give max_overflow a bound"
         )
     most = processes * each
-    sum_ = f"{processes} workers × {each:g} (pool_size + max_overflow) = {most:g}"
+    parts = "pool_size + max_overflow"
+    if control:
+        parts += f", and {control} of end_stranded_backends"
+    sum_ = f"{processes} workers × {each:g} ({parts}) = {most:g}"
     if most > slots:
         return (
             f"{sum_} connections, but the server has {slots} slots (max_connections "

@@ -13,13 +13,14 @@ import logging
 import socket
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 try:
     from billiard.process import (  # type: ignore[import-untyped,unused-ignore]
         current_process,
     )
     from celery import (  # type: ignore[import-untyped,unused-ignore]
+        Celery,
         concurrency,
         signals,
     )
@@ -32,9 +33,6 @@ except ImportError as error:
     ) from error
 
 from poolproof.integrations.jobs import Jobs, StartError
-
-if TYPE_CHECKING:
-    from celery import Celery
 
 __all__ = ["install"]
 
@@ -68,7 +66,7 @@ def install(
             it alone. The first call decides.
 
     Raises:
-        TypeError: A session or an engine of an unknown kind.
+        TypeError: What is no application; a session or an engine of an unknown kind.
         ValueError: An unknown naming.
     """
     if naming not in ("task", "worker", None):
@@ -76,6 +74,9 @@ def install(
         raise ValueError(msg)
     if hasattr(app, "_get_current_object"):  # a proxy: celery.current_app
         app = app._get_current_object()  # noqa: SLF001 - the proxy's own verb
+    if not isinstance(app, Celery):
+        msg = f"install needs the Celery application, not {type(app).__name__}"  # type: ignore[unreachable,unused-ignore]  # callers without types
+        raise TypeError(msg)
     there = _installed.get(app)
     if there is None:
         there = _Installed(app, "job" if naming == "task" else naming)

@@ -61,8 +61,11 @@ def install(*sources: Any) -> None:
             extensions. Engines for which no pool was chosen get `poolproof.Pool`.
 
     Raises:
-        TypeError: Something of another kind.
+        TypeError: Nothing, or something of another kind.
     """
+    if not sources:
+        msg = "install needs what the tasks use: engines, or sessions with one"
+        raise TypeError(msg)
     for one in sources:
         _tasks.jobs.add(**{"engine" if is_engine(one) else "session": one})
     _tasks.listen()

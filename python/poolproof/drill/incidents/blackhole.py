@@ -12,6 +12,7 @@ from poolproof.drill import namespace
 from poolproof.drill.incident import Incident
 from poolproof.drill.incidents.outage import (
     MEASURES,
+    NOTE,
     OutageOutcome,
     Proxied,
     suffer,
@@ -62,6 +63,7 @@ INCIDENT: Final = Incident(
     headline="every packet is lost, at four moments",
     play=play,
     measures=MEASURES,
+    note=NOTE,
     alone=True,
     trials_max=1,
     lacks=namespace.lacks,

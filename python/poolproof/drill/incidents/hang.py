@@ -12,6 +12,7 @@ from poolproof.drill.incident import Incident
 from poolproof.drill.incidents.outage import (
     MEASURES,
     MOMENTS,
+    NOTE,
     OutageOutcome,
     Proxied,
     suffer,
@@ -49,6 +50,7 @@ INCIDENT: Final = Incident(
     headline="the peer acknowledges and never answers, at six moments",
     play=play,
     measures=MEASURES,
+    note=NOTE,
     alone=True,
     trials_max=2,
     bound_s=90.0,

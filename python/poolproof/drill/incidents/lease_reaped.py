@@ -352,6 +352,10 @@ INCIDENT: Final = Incident(
         Measure("failed", "errors seen by workers"),
         Measure("reaped", "connections reaped"),
     ),
+    note=(
+        "with QueuePool a lease is a row, and its refresh does not roll back before it "
+        "tries again; with a rollback it would survive this incident"
+    ),
     batch=3,
     trials_max=3,
     bound_s=60.0,

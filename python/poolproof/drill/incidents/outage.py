@@ -112,6 +112,10 @@ MEASURES: Final = (
     Measure("errors", "calls that failed"),
     Measure("calls", "calls"),
 )
+NOTE: Final = (
+    "QueuePool has no deadline: the drill ends its calls, 0.4 s late or more, and its "
+    "latest return and its usable slots come of that"
+)
 
 
 @dataclass(slots=True)

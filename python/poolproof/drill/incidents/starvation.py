@@ -99,6 +99,7 @@ INCIDENT: Final = Incident(
         Measure("hangs", "hangs", is_fault=True),
         Measure("requests", "requests served"),
     ),
+    note='a thread never served counts as half a request in "most to least served"',
     batch=5,
     alone=True,
     trials_max=5,

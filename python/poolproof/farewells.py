@@ -1,0 +1,69 @@
+"""A session that asyncpg has lost between two statements, and does not know it.
+
+The server's farewell comes to asyncpg while it expects nothing. It drops the message,
+refuses the next statement, says goodbye and gives the connection up; a stray answer
+meets the same end. What is left is the socket: a server that lives reads the goodbye
+and closes, one that was gone before answers with a reset.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+from typing import Any
+
+__all__ = ["explain", "meant"]
+
+_REFUSED = "asyncpg.exceptions._base", "InternalClientError"
+_NOT_SENT = "cannot switch to state "
+_WITHIN_MS = 100
+
+
+def explain(driver: Any, error: BaseException) -> None:
+    """Make the end of the session the cause of an error, where it is certain.
+
+    It waits a tenth of a second at most, and only for an error of this kind.
+
+    Args:
+        driver: The driver's connection, as the error has left it.
+        error: The driver's exception, or what SQLAlchemy's adapter made of it.
+    """
+    refused = error if _is_refusal(error) else error.__cause__
+    if (
+        refused is not None
+        and _is_refusal(refused)
+        and refused.__cause__ is None
+        and str(refused).startswith(_NOT_SENT)
+        and _was_reset(driver)
+    ):
+        # As asyncpg itself says it when the end comes in mid-statement.
+        ended = sys.modules["asyncpg"].ConnectionDoesNotExistError
+        refused.__cause__ = ended("the session ended before this statement")
+
+
+def meant(error: BaseException) -> BaseException:
+    """Return what was found to be behind an error of asyncpg's, or the error.
+
+    Args:
+        error: The driver's exception.
+    """
+    if _is_refusal(error) and error.__cause__ is not None:
+        return error.__cause__
+    return error
+
+
+def _is_refusal(error: BaseException) -> bool:
+    kind = type(error)
+    return (kind.__module__, kind.__qualname__) == _REFUSED
+
+
+def _was_reset(driver: Any) -> bool:
+    transport = getattr(driver, "_transport", None)
+    socket = None if transport is None else transport.get_extra_info("socket")
+    number = -1 if socket is None else socket.fileno()
+    make = getattr(select, "poll", None)  # Windows has none, nor has gevent
+    if number < 0 or make is None:
+        return False
+    poll = make()
+    poll.register(number, 0)  # errors alone
+    return any(event & select.POLLERR for _, event in poll.poll(_WITHIN_MS))
