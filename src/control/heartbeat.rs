@@ -11,7 +11,7 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 
 use super::error::ControlError;
 use super::pending::{Pending, pending};
-use super::server::{Parameter, Server, User};
+use super::server::{Parameter, Server};
 use super::term::Term;
 use super::{clock, news, plane};
 use crate::process::generation;
@@ -105,7 +105,7 @@ pub struct Heartbeat {
     number: u64,
     generation: u64,
     rhythm: Rhythm,
-    server: User,
+    server: Arc<Server>,
     state: Mutex<State>,
     leave: Notify,
 }
@@ -128,7 +128,7 @@ impl Heartbeat {
             number: news::number(),
             generation: generation(),
             rhythm,
-            server: server.join(),
+            server: Arc::clone(server),
             state: Mutex::new(State {
                 touched: clock::now(),
                 is_leaving: false,
@@ -138,7 +138,7 @@ impl Heartbeat {
         });
         let (first, promise) = pending();
         let (over, end) = pending();
-        let task = Arc::clone(&heartbeat);
+        let (task, user) = (Arc::clone(&heartbeat), server.join());
         plane::spawn(async move {
             let beaten = task.beat().await;
             let goes_on = !beaten.as_ref().is_err_and(is_hopeless);
@@ -147,6 +147,8 @@ impl Heartbeat {
                 task.go_on().await;
             }
             drop(task);
+            // The sessions may go, although somebody still has the object.
+            drop(user);
             end.answer(());
         })?;
         Ok((heartbeat, first, over))

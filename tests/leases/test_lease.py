@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from poolproof import Lease, LeaseError, LeaseLost, LeaseTimeout
+from poolproof import Heartbeat, Lease, LeaseError, LeaseLost, LeaseTimeout
 
 
 def test_a_block_holds_it_and_gives_it_back(engine, name, row):
@@ -231,6 +231,21 @@ def test_the_connections_go_when_no_lease_is_left(
     with Lease(engine, name):
         assert observer.backends("mine poolproof-control")
     eventually(lambda: not observer.backends("mine poolproof-control"))
+
+
+def test_what_was_given_back_keeps_no_connection(
+    make_engine, pg_url, name, observer, eventually
+):
+    """Also where somebody keeps the object, for the next time."""
+    engine = make_engine(pg_url("psycopg2", application_name="kept"))
+    lease = Lease(engine, name)
+    beat = Heartbeat(engine, "select 1", every=0.1)
+    with lease, beat:
+        assert observer.backends("kept poolproof-control")
+    eventually(lambda: not observer.backends("kept poolproof-control"))
+    assert lease.stats().renewals >= 0
+    with lease:
+        lease.check()
 
 
 def test_many_leases_need_two_connections_and_no_threads(

@@ -16,7 +16,7 @@ use tokio_postgres::types::Type;
 
 use super::error::ControlError;
 use super::pending::{Pending, Promise, pending};
-use super::server::{Parameter, Server, User};
+use super::server::{Parameter, Server};
 use super::table::{RELEASE, Row, Table};
 use super::term::Term;
 use super::{clock, news, plane, roll};
@@ -108,7 +108,7 @@ pub struct Lease {
     number: u64,
     generation: u64,
     terms: Terms,
-    server: User,
+    server: Arc<Server>,
     state: Mutex<State>,
     leave: Notify,
 }
@@ -131,7 +131,7 @@ impl Lease {
         let lease = Arc::new(Self {
             number: news::number(),
             generation: generation(),
-            server: server.join(),
+            server: Arc::clone(server),
             state: Mutex::new(State {
                 phase: Phase::Waiting,
                 fence: 0,
@@ -150,14 +150,15 @@ impl Lease {
         });
         let (acquired, promise) = pending();
         let (over, end) = pending();
-        let task = Arc::clone(&lease);
+        let (task, user) = (Arc::clone(&lease), server.join());
         let mut enrolled = roll::enroll(&lease);
         plane::spawn(async move {
             enrolled.listen();
             task.live(promise).await;
             drop(enrolled);
-            // The sessions may go before whoever waits for the end looks.
             drop(task);
+            // The sessions may go before whoever waits for the end looks, and although somebody still has the object.
+            drop(user);
             end.answer(());
         })?;
         Ok((lease, acquired, over))
