@@ -211,8 +211,10 @@ def test_log_names_no_outcome_where_the_caller_decides(caplog):
 
     with pytest.raises(ConnectionResetError):
         poolproof.retry(on=OSError, attempts=2, backoff=QUICK)(unit)()
+    engine = create_engine("sqlite://")
     with pytest.raises(ConnectionResetError):
-        poolproof.run_transaction(create_engine("sqlite://"), unit)
+        poolproof.run_transaction(engine, unit)
+    engine.dispose()
     chosen, last, judged = (record.getMessage() for record in caplog.records)
     assert re.search(r", on= decides\); repeated in \d", chosen)
     assert last.endswith(", on= decides); not repeated")
