@@ -13,7 +13,12 @@ import pytest
 from plugins.gunicorns import CONF
 from plugins.threads import eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+# `sleeping` is to see nobody else's.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.usefixtures("alone"),
+]
 
 GTHREAD = ("--worker-class", "gthread", "--threads", "4", "--workers", "2")
 

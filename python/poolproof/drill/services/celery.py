@@ -100,11 +100,17 @@ def serve(
             service.await_start(lambda: " ready." in service.log())
             with Celery("client", set_as_current=False) as client:
                 client.conf.update(carrier.settings)
-                sent = {
-                    row: (fate, _send(client, fate, row))
-                    for fate, row in _work(stage, tasks, pool)
-                }
-                _collect(client.backend, sent, book, patience_s)
+                try:
+                    sent = {
+                        row: (fate, _send(client, fate, row))
+                        for fate, row in _work(stage, tasks, pool)
+                    }
+                    _collect(client.backend, sent, book, patience_s)
+                finally:  # Celery leaves its connections to the collector
+                    client.producer_pool.force_close_all()
+                    client.pool.force_close_all()
+                    if carrier.kind == "redis":
+                        client.backend.client.connection_pool.disconnect()
             if not service.stop(stop_s):
                 book.hangs += 1
     _find_more(stage, book)
