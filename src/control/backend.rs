@@ -53,6 +53,8 @@ pub struct Backend {
     server: Arc<Server>,
     pid: i32,
     place: Place,
+    /// When its connection was open already: whoever began later is another.
+    met: Duration,
     generation: u64,
     /// When it began, in microseconds by the server's clock.
     /// The fate of one that is not known beyond doubt was settled when it was asked about.
@@ -96,6 +98,7 @@ impl Backends {
             server: Arc::clone(&self.server),
             pid,
             place,
+            met: clock::now(),
             generation: generation(),
             start: OnceLock::new(),
             fate: Mutex::new(None),
@@ -142,10 +145,12 @@ impl Backends {
 async fn recognise(server: &Server, new: &[Arc<Backend>]) -> Result<(), ControlError> {
     let pids: Vec<i32> = new.iter().map(|backend| backend.pid).collect();
     let sql = format!(
-        "SELECT pid, {START}, host(client_addr), client_port FROM pg_catalog.pg_stat_activity \
+        "SELECT pid, {START}, host(client_addr), client_port, \
+         extract(epoch FROM clock_timestamp() - backend_start)::float8 FROM pg_catalog.pg_stat_activity \
          WHERE pid = ANY($1) AND {OURS}"
     );
     let parameters: [Parameter<'_>; 1] = [(&pids, Type::INT4_ARRAY)];
+    let sent = clock::now();
     let rows = server.query(ANSWER, &sql, &parameters).await?;
     let mut seen = HashMap::new();
     for row in rows {
@@ -154,17 +159,21 @@ async fn recognise(server: &Server, new: &[Arc<Backend>]) -> Result<(), ControlE
             address.and_then(|address| address.parse::<IpAddr>().ok()),
             row.get::<_, Option<i32>>(3),
         );
-        seen.insert(row.get::<_, i32>(0), (row.get::<_, i64>(1), from));
+        let (start, age) = (row.get::<_, i64>(1), row.get::<_, f64>(4));
+        seen.insert(row.get::<_, i32>(0), (start, from, age));
     }
     for backend in new {
+        let least = sent.saturating_sub(backend.met).as_secs_f64();
         let found = match (seen.get(&backend.pid), &backend.place) {
-            (Some((start, (Some(address), Some(port)))), Place::Tcp(local))
+            // Younger than the connection: the process id was given away again.
+            (Some((.., age)), _) if *age < least => Err(Fate::Unrecognised),
+            (Some((start, (Some(address), Some(port)), _)), Place::Tcp(local))
                 if *address == local.ip() && *port == i32::from(local.port()) =>
             {
                 Ok(*start)
             }
             // The server says of a unix socket no more than that it is one.
-            (Some((start, (None, Some(-1)))), Place::Unix(path))
+            (Some((start, (None, Some(-1)), _)), Place::Unix(path))
                 if server.tells_pids_at(ANSWER, path).await? =>
             {
                 Ok(*start)

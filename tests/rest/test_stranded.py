@@ -1,4 +1,7 @@
-"""What a discarded connection leaves behind is ended, and nothing else."""
+"""What a discarded connection leaves behind is ended, and nothing else.
+
+Long, because it is one idea: each thing that could be taken for it has its test.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -259,6 +263,44 @@ def test_a_process_id_that_was_given_away_again_is_another_s(ending, observer, p
                 connection.execute(text("select 1"))
             eventually(lambda: engine.pool.stats().stranded == {"gone": 1})
             assert heir.execute("select pg_backend_pid()").fetchone() == (pid,)
+
+
+@pytest.fixture
+def crowded(observer):
+    """Make a role that may have one session, and nobody else's."""
+    role = f"crowded_{os.getpid()}"
+    observer.rows(f"create role {role} login connection limit 1")
+    yield role
+    observer.rows(f"drop role {role}")
+
+
+@pytest.mark.skipif(not os.access(LAST_PID, os.W_OK), reason="only root chooses pids")
+def test_an_heir_that_came_before_the_look_is_another(
+    make_engine, observer, pg_url, crowded
+):
+    """Over a unix socket its row differs in nothing but its age."""
+    url = pg_url("psycopg2", unix=True).set(username=crowded)
+    engine = make_engine(url, end_stranded_backends=True)
+    connection = engine.connect()
+    entry = connection.connection._connection_record
+    pid = connection.connection.driver_connection.info.backend_pid
+    time.sleep(0.3)  # the control plane is not let in, and tries again in a second
+    assert entry.backend.is_recognised is None
+    observer.rows(f"alter role {crowded} connection limit -1")
+    # Not to wait for its end: the server looks for that ten times a second.
+    observer.rows("select pg_terminate_backend(%s)", pid)
+    heir = _connected_as(pid, pg_url("psycopg", unix=True).set(username=crowded))
+    with closing(heir):
+        assert entry.backend.is_recognised is None
+        eventually(lambda: entry.backend.is_recognised is not None)
+        assert not entry.backend.is_recognised
+    connection.invalidate()
+    connection.close()
+    eventually(lambda: not _of_role(observer, crowded), what="the end of its sessions")
+
+
+def _of_role(observer, role):
+    return observer.rows("select pid from pg_stat_activity where usename = %s", role)
 
 
 def _connected_as(pid, url):
