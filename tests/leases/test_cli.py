@@ -113,6 +113,7 @@ def test_without_a_url_it_names_both_ways_to_give_one(capsys, monkeypatch):
 def test_the_short_url_of_libpq_will_do(url, capsys):
     short = url.replace("postgresql+psycopg2://", "postgres://")
     assert short != url
+    assert main(["lease", "init", "--url", short]) == 0
     assert main(["lease", "list", "--url", short]) == 0
 
 
