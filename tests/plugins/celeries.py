@@ -13,10 +13,10 @@ import uuid
 from pathlib import Path
 
 import pytest
-from celery import Celery
 from celery.states import READY_STATES
 
 from poolproof.drill.services.broker import Broker
+from poolproof.drill.services.celery import client
 
 APPLICATIONS = Path(__file__).parents[1] / "integrations"
 
@@ -34,8 +34,8 @@ class Worker:
     def __init__(self, settings, log, *options, **environment):
         # Its own queue: what another test has left is not its business.
         settings = settings | {"task_default_queue": uuid.uuid4().hex}
-        self._client = Celery("client", set_as_current=False)
-        self._client.conf.update(settings)
+        self._clients = contextlib.ExitStack()
+        self._client = self._clients.enter_context(client(settings))
         self._log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
@@ -67,7 +67,7 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
-        self._client.close()
+        self._clients.close()
 
     @property
     def log(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,6 +12,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import kombu.pools  # type: ignore[import-untyped,unused-ignore]
 from celery import Celery  # type: ignore[import-untyped,unused-ignore]
 from celery.exceptions import (  # type: ignore[import-untyped,unused-ignore]
     SoftTimeLimitExceeded,
@@ -25,7 +27,7 @@ from poolproof.drill.services.broker import Broker
 from poolproof.drill.stage import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from poolproof.drill.stage import Stage
 
@@ -98,19 +100,12 @@ def serve(
         variables = {"POOLPROOF_DRILL_CELERY": settings, "C_FORCE_ROOT": "1"}
         with Service(_command(pool, workers), stage, environment=variables) as service:
             service.await_start(lambda: " ready." in service.log())
-            with Celery("client", set_as_current=False) as client:
-                client.conf.update(carrier.settings)
-                try:
-                    sent = {
-                        row: (fate, _send(client, fate, row))
-                        for fate, row in _work(stage, tasks, pool)
-                    }
-                    _collect(client.backend, sent, book, patience_s)
-                finally:  # Celery leaves its connections to the collector
-                    client.producer_pool.force_close_all()
-                    client.pool.force_close_all()
-                    if carrier.kind == "redis":
-                        client.backend.client.connection_pool.disconnect()
+            with client(carrier.settings) as customer:
+                sent = {
+                    row: (fate, _send(customer, fate, row))
+                    for fate, row in _work(stage, tasks, pool)
+                }
+                _collect(customer.backend, sent, book, patience_s)
             if not service.stop(stop_s):
                 book.hangs += 1
     _find_more(stage, book)
@@ -119,6 +114,30 @@ def serve(
     outcome = settle(stage, book, crowd, allowed=processes * _MOST)
     # Some tasks have written two rows.
     return dataclasses.replace(outcome, asked=tasks)
+
+
+@contextlib.contextmanager
+def client(settings: Mapping[str, Any]) -> Iterator[Any]:
+    """Have an application that only sends, and leave none of its connections open.
+
+    Celery itself leaves them to the collector.
+
+    Args:
+        settings: Its configuration.
+
+    Yields:
+        The application.
+    """
+    with Celery("client", set_as_current=False) as app:
+        app.conf.update(settings)
+        try:
+            yield app
+        finally:
+            # Of all applications with this broker.
+            kombu.pools.reset()  # type: ignore[no-untyped-call,unused-ignore]
+            redis = getattr(app.backend, "client", None)
+            if redis is not None:
+                redis.connection_pool.disconnect()
 
 
 def _command(pool: str, workers: int) -> list[str]:
@@ -143,14 +162,14 @@ def _work(stage: Stage, tasks: int, pool: str) -> Iterator[tuple[Fate, str]]:
         yield fate, f"{stage.tag}/{fate.name}/{n}"
 
 
-def _send(client: Any, fate: Fate, row: str) -> str:
+def _send(customer: Any, fate: Fate, row: str) -> str:
     """Send one task, and return its id; its result is looked up, not subscribed to."""
     task_id = str(uuid.uuid4())
-    with client.producer_or_acquire() as producer:
-        message = client.amqp.create_task_message(
+    with customer.producer_or_acquire() as producer:
+        message = customer.amqp.create_task_message(
             task_id, f"drill.{fate.name}", (row,), {}
         )
-        client.amqp.send_task_message(producer, f"drill.{fate.name}", message)
+        customer.amqp.send_task_message(producer, f"drill.{fate.name}", message)
     return task_id
 
 
