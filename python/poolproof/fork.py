@@ -18,7 +18,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from poolproof import _native, sockets
+from poolproof import _native, opening, sockets
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.errors import ConnectionForked
 
@@ -54,6 +54,7 @@ def after_fork() -> None:
     _parent_pid, _renewed_pid = _renewed_pid, pid
     renewed_generation = _native.generation()
     sockets.forget_all()
+    opening.sever_all()
     for pool in list(_pools):
         pool.renew()
 

@@ -40,6 +40,7 @@ from poolproof.connecting import Connecting
 from poolproof.entry import Entry, begin_reset
 from poolproof.errors import DeadlineExceeded, PoolTimeout
 from poolproof.guard import protect as guard_dialect
+from poolproof.opening import Opening
 from poolproof.settings import KEEP_ALIVE, PING_TIMEOUT, KeepAlive, Settings
 from poolproof.sleepers import Sleepers, locks_are_replaced
 from poolproof.stats import Counts, Holder, PoolStats, name_holders
@@ -492,8 +493,14 @@ class Pool(sqlalchemy.pool.Pool):
     def _should_wrap_creator(self, creator: Any) -> Any:
         create = super()._should_wrap_creator(creator)
 
+        def watched(entry: Entry) -> Any:
+            if not locks_are_replaced():
+                return create(entry)
+            with Opening(self):
+                return create(entry)
+
         def open_and_watch(entry: Entry) -> DBAPIConnection:
-            return self._open(create, entry)
+            return self._open(watched, entry)
 
         return open_and_watch
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from plugins.processes import run_script
+from plugins.threads import Task, eventually
+from poolproof.drill.proxy import Proxy
+from poolproof.drill.target import Address
 
 COMMON = """
     from gevent import monkey; monkey.patch_all()
@@ -24,9 +29,9 @@ COMMON = """
 """
 
 
-def run(source, pg_url, driver="pg8000"):
-    url = pg_url(driver).render_as_string(hide_password=False)
-    done = run_script(COMMON + source, url)
+def run(source, pg_url, driver="pg8000", *arguments, **parts):
+    url = pg_url(driver).set(**parts).render_as_string(hide_password=False)
+    done = run_script(COMMON + source, url, *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout.split()
@@ -85,4 +90,56 @@ def test_a_greenlet_that_was_waiting_at_the_fork_is_served_in_both(pg_url):
     engine.dispose()
     """
     child, parent = run(source, pg_url)
+    assert child != parent
+
+
+WAIT_CALLBACK = """
+    from gevent.socket import wait_read, wait_write
+    from psycopg2 import extensions
+
+    def wait(connection):
+        while (state := connection.poll()) != extensions.POLL_OK:
+            wait_for = wait_read if state == extensions.POLL_READ else wait_write
+            wait_for(connection.fileno())
+
+    extensions.set_wait_callback(wait)
+"""
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_a_greenlet_whose_driver_was_connecting_at_the_fork(
+    pg, pg_url, driver, tmp_path
+):
+    """The server's answer is for the parent alone; the child connects by itself."""
+    source = WAIT_CALLBACK if driver == "psycopg2" else ""
+    source += """
+    from pathlib import Path
+    place = Path(sys.argv[2])
+    engine = create_engine(url, poolclass=poolproof.Pool, pool_timeout=5)
+    asking = gevent.spawn(backend, engine)
+    while not (place / "connecting").exists():
+        gevent.sleep(0.01)
+    pid = os.fork()
+    (place / ("parent" if pid else "child")).touch()
+    mine = asking.get(timeout=20)
+    assert backend(engine) == mine
+    print(mine)
+    if pid == 0:
+        leave()
+    assert os.waitpid(pid, 0)[1] == 0
+    engine.dispose()
+    """
+    with Proxy(Address(host=pg.host, port=pg.port)) as proxy:
+        proxy.stall()
+
+        def stand_between():
+            eventually(lambda: proxy.links, what="a driver that connects")
+            (tmp_path / "connecting").touch()
+            both = (tmp_path / "parent", tmp_path / "child")
+            eventually(lambda: all(path.exists() for path in both), what="the fork")
+            proxy.resume()
+
+        standing = Task(stand_between)
+        child, parent = run(source, pg_url, driver, str(tmp_path), port=proxy.port)
+        standing.result()
     assert child != parent
