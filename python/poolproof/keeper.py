@@ -352,7 +352,8 @@ def _end() -> None:
     seat = keeper._chair.get(NAME)
     keeper._ring()
     if seat is not None:
-        seat.join(_JOIN_S)
+        with contextlib.suppress(KeyboardInterrupt):
+            seat.join(_JOIN_S)
 
 
 # Also where no keeper runs yet: what the interpreter tears down comes back to a pool.

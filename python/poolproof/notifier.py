@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import logging
 import threading
 import time
@@ -166,12 +167,14 @@ def at_end(what: Callable[[], None]) -> None:
 
 def _end() -> None:
     global _ending  # noqa: PLW0603 - the state of this process
-    for what in _last:
-        what()
+    with contextlib.suppress(KeyboardInterrupt):  # whoever waits for the end has enough
+        for what in _last:
+            what()
     _ending = True
     notifier = _notifiers.get(_native.generation())
     if notifier is not None:
-        notifier.end()
+        with contextlib.suppress(KeyboardInterrupt):
+            notifier.end()
 
 
 atexit.register(_end)

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 import poolproof
 from plugins.processes import run_in_fork
+from plugins.threads import eventually
 from poolproof import Heartbeat, Lease, LeaseForked
 
 HOLDER = """
@@ -45,6 +46,10 @@ def test_the_interpreter_s_end_gives_it_back(pg_url, program, name, row):
     assert row(name)["token"] is None
 
 
+WAITING_RELEASES = """
+    select count(*) from pg_stat_activity
+    where wait_event_type = 'Lock' and query like 'UPDATE%%poolproof_lease%%'
+"""
 FORGOTTEN = (
     HOLDER
     + """
@@ -67,6 +72,22 @@ def test_the_interpreter_s_end_waits_for_a_lease_that_nobody_has_any_more(
             holder.wait(1)
     assert holder.wait() == 0
     assert row(name)["token"] is None
+
+
+def test_ctrl_c_ends_the_wait_at_the_interpreter_s_end_in_silence(
+    pg_url, program, engine, name, observer
+):
+    source = HOLDER + "    os.dup2(1, 2); sys.stdin.readline()"
+    holder = program(source, shown(pg_url("psycopg2")), name, "600")
+    assert int(holder.line()) > 0
+    with engine.begin() as connection:
+        query = text("select 1 from poolproof_lease where name = :name for update")
+        connection.execute(query, {"name": name})
+        holder.process.stdin.close()
+        eventually(lambda: observer.value(WAITING_RELEASES), what="a release")
+        holder.send(signal.SIGINT)
+        assert holder.line() == ""  # not a word, on standard error either
+        assert holder.wait() == 0
 
 
 def test_sigterm_gives_it_back_though_the_interpreter_is_stuck(
