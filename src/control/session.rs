@@ -5,12 +5,15 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use tokio::io::{AsyncReadExt, duplex};
 use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
-use tokio::task::JoinHandle;
+use tokio::select;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
@@ -21,22 +24,24 @@ use super::error::ControlError;
 use super::params::{Endpoint, Params, TlsMode};
 use super::tls;
 use crate::process::Registration;
+use crate::socket::options;
 
-/// A session and the task that moves its bytes.
+/// A session; a task moves its bytes.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) client: Client,
     /// The path at which its server listens, where that is a unix socket.
     pub(crate) path: Option<PathBuf>,
-    task: JoinHandle<()>,
+    cut: Arc<Notify>,
     is_broken: AtomicBool,
 }
 
 impl Session {
-    /// Cuts the session off, now: to close it would wait for an answer that never comes.
+    /// Cuts the session off, now: to close it would wait for an answer that never comes. What the server has not
+    /// received of the statement it never will, although the network comes back.
     pub(crate) fn give_up(&self) {
         self.is_broken.store(true, Ordering::Relaxed);
-        self.task.abort();
+        self.cut.notify_one();
     }
 
     /// The process id that this session was told at its beginning, which a pooler makes up.
@@ -180,7 +185,7 @@ impl Opener {
         let mut config = self.config(place.endpoint);
         config.ssl_mode(SslMode::Disable);
         let mut path = None;
-        let (client, task) = match place.address {
+        let (client, cut) = match place.address {
             // TLS is not for unix sockets.
             None => {
                 let stream = UnixStream::connect(place.endpoint.path())
@@ -224,7 +229,7 @@ impl Opener {
         let session = Session {
             client,
             path,
-            task,
+            cut,
             is_broken: AtomicBool::new(false),
         };
         if self.params.writable_only {
@@ -269,16 +274,31 @@ async fn addresses(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ControlError>
     Ok(found.collect())
 }
 
-/// Moves the bytes of a session in a task of its own; the socket stays registered while it is open.
-fn drive<C>(connection: C, registration: Registration) -> JoinHandle<()>
+/// Moves the bytes of a session in a task of its own, until it ends or is cut off by what is returned. The socket stays
+/// registered while it is open.
+fn drive<C>(connection: C, registration: Registration) -> Arc<Notify>
 where
     C: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
 {
+    let cut = Arc::new(Notify::new());
+    let told = Arc::clone(&cut);
     tokio::spawn(async move {
-        // Whoever asks something next is told: the client knows that it is closed.
-        let _ended = connection.await;
+        {
+            let mut connection = pin!(connection);
+            select! {
+                biased;
+                () = told.notified() => {
+                    if let Some(fd) = registration.fd() {
+                        options::forget_unsent(fd);
+                    }
+                }
+                // Whoever asks something next is told: the client knows that it is closed.
+                _ended = &mut connection => {}
+            }
+        }
         drop(registration);
-    })
+    });
+    cut
 }
 
 async fn refuse_read_only(client: &Client, place: &str) -> Result<(), ControlError> {
@@ -289,4 +309,35 @@ async fn refuse_read_only(client: &Client, place: &str) -> Result<(), ControlErr
         return Err(ControlError::unreachable(place, "this server is read-only"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_a_session_that_was_cut_off_nothing_more_arrives() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let registration = Registration::new(stream.as_raw_fd()).unwrap();
+        // More than the kernel takes in: the server reads nothing.
+        let cut = drive(
+            async move {
+                let _unsent = stream.write_all(&vec![0; 1 << 25]).await;
+                Ok(())
+            },
+            registration,
+        );
+        server.readable().await.unwrap();
+        cut.notify_one();
+        let read = server.read_to_end(&mut Vec::new()).await;
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
 }

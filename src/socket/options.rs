@@ -107,6 +107,19 @@ pub fn has_user_timeout(_fd: RawFd) -> bool {
 #[cfg(not(target_os = "linux"))]
 pub fn user_timeout(_fd: RawFd, _timeout: Option<Duration>) {}
 
+/// Has a TCP socket forget what its peer has not acknowledged, when it is closed: otherwise the kernel goes on for
+/// minutes trying to deliver it. The peer is told with a reset. Does nothing on a closed socket.
+///
+/// Source: socket(7), `SO_LINGER`.
+pub fn forget_unsent(fd: RawFd) {
+    let at_once = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // Without it the close is an ordinary one.
+    let _refused = set(fd, libc::SOL_SOCKET, libc::SO_LINGER, at_once);
+}
+
 #[cfg(target_os = "linux")]
 const KEEP_IDLE: c_int = libc::TCP_KEEPIDLE;
 #[cfg(not(target_os = "linux"))]
@@ -146,13 +159,15 @@ fn defaults() -> Defaults {
 
 #[allow(
     clippy::cast_possible_truncation,
-    reason = "the size of an integer fits any type"
+    reason = "the size of an option fits any type"
 )]
-const INTEGER: libc::socklen_t = size_of::<c_int>() as libc::socklen_t;
+const fn length<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}
 
 fn get(fd: RawFd, level: c_int, option: c_int) -> io::Result<c_int> {
     let mut value: c_int = 0;
-    let mut length = INTEGER;
+    let mut length = length::<c_int>();
     // SAFETY: `value` is valid for writes of `length` bytes, which is its size.
     let status =
         unsafe { libc::getsockopt(fd, level, option, (&raw mut value).cast(), &raw mut length) };
@@ -163,9 +178,10 @@ fn get(fd: RawFd, level: c_int, option: c_int) -> io::Result<c_int> {
     }
 }
 
-fn set(fd: RawFd, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
+fn set<T>(fd: RawFd, level: c_int, option: c_int, value: T) -> io::Result<()> {
     // SAFETY: `value` is valid for reads of its size.
-    let status = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), INTEGER) };
+    let status =
+        unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), length::<T>()) };
     if status == 0 {
         Ok(())
     } else {
@@ -229,6 +245,25 @@ mod tests {
         keep_alive(fd, WANTED, true).unwrap();
         assert_eq!(tcp_option(&stream, KEEP_IDLE), 77);
         assert_eq!(tcp_option(&stream, libc::TCP_KEEPINTVL), 2);
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_is_forgotten_at_the_close() {
+        use std::io::{ErrorKind, Read, Write};
+        for forgets in [false, true] {
+            let (mut stream, listener) = tcp();
+            let (mut peer, _) = listener.accept().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            // More than the peer's kernel takes in: it reads nothing.
+            while stream.write(&[0; 16_384]).is_ok() {}
+            if forgets {
+                forget_unsent(stream.as_raw_fd());
+            }
+            drop(stream);
+            let read = peer.read_to_end(&mut Vec::new());
+            let reset = read.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+            assert_eq!(reset, forgets);
+        }
     }
 
     #[test]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
 import pytest
 from sqlalchemy import text
 
-from poolproof import AsyncLease, Lease, LeaseError, LeaseLost
+from poolproof import AsyncLease, ControlError, Lease, LeaseError, LeaseLost
 from poolproof.drill.proxy import Proxy
-from poolproof.drill.target import Target
+from poolproof.drill.target import Address, Target
 
 
 def test_a_pooler_that_reaps_costs_no_lease(pooler, make_engine, name):
@@ -112,6 +113,42 @@ def test_a_partition_loses_it_before_another_can_write(
         fences = [n for (n,) in observer.rows(f"select n from {table} order by ctid")]
         assert fences == [old.fence, new.fence]
     old.release()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("how", ["stalled", "refused"])
+def test_it_is_given_back_in_the_end_however_long_the_network_was_away(
+    pg, pg_url, make_engine, engine, name, how
+):
+    """Else it would keep everybody out for the whole of its ttl."""
+    address = Address(host=pg.host, port=pg.port)
+    with Proxy(address) as proxy:
+        port = proxy.port
+        lease = Lease(make_engine(pg_url("psycopg2").set(port=port)), name, ttl=600)
+        lease.acquire()
+        if how == "stalled":
+            proxy.stall()
+            lease.release()
+            time.sleep(20)
+    if how == "refused":
+        lease.release()
+        time.sleep(20)
+    with Proxy(address, socket.create_server(("127.0.0.1", port))):
+        Lease(engine, name, timeout=30).acquire().release()
+
+
+def test_who_gives_up_waiting_is_told_in_time_and_holds_nothing(
+    behind, engine, proxy, name
+):
+    """The server works on what it gets when the network is back."""
+    Lease(behind, name).acquire().release()
+    proxy.stall()
+    began = time.monotonic()
+    with pytest.raises(ControlError, match="no answer"):
+        Lease(behind, name, ttl=600, timeout=1).acquire()
+    assert time.monotonic() - began < 5
+    proxy.resume()
+    Lease(engine, name, timeout=30).acquire().release()
 
 
 def test_what_is_given_back_is_not_held_though_the_server_has_not_heard(

@@ -252,11 +252,11 @@ impl Lease {
         let asked = self.acquire(&mut tokens).await;
         let Ok(fence) = asked else {
             self.lock().phase = Phase::Over;
+            promise.answer(asked);
             if !tokens.is_empty() {
                 // One of them may have been granted, unheard.
                 self.give_back(&tokens).await;
             }
-            promise.answer(asked);
             return;
         };
         promise.answer(Ok(fence));
@@ -306,7 +306,7 @@ impl Lease {
 
     /// Gives it back, with every right that may have been granted unheard. Tries until it would expire anyway.
     async fn give_back(&self, tokens: &[String]) {
-        let until = clock::now() + self.terms.ttl.min(ATTEMPT * 2);
+        let until = clock::now() + self.terms.ttl;
         let sql = self.terms.table.sql(RELEASE);
         let mut failures = 0;
         while clock::now() < until {
