@@ -115,13 +115,13 @@ def test_a_greenlet_whose_driver_was_connecting_at_the_fork(
     source += """
     from pathlib import Path
     place = Path(sys.argv[2])
-    engine = create_engine(url, poolclass=poolproof.Pool, pool_timeout=5)
+    engine = create_engine(url, poolclass=poolproof.Pool, pool_timeout=15)
     asking = gevent.spawn(backend, engine)
     while not (place / "connecting").exists():
         gevent.sleep(0.01)
     pid = os.fork()
     (place / ("parent" if pid else "child")).touch()
-    mine = asking.get(timeout=20)
+    mine = asking.get(timeout=25)
     assert backend(engine) == mine
     print(mine)
     if pid == 0:
