@@ -14,6 +14,7 @@ from sqlalchemy import exc, text
 
 import poolproof
 from plugins.leaks import let_go_of_log_records
+from plugins.threads import Task
 from poolproof import sockets
 
 INSERT = "insert into {} values (1)"
@@ -31,6 +32,9 @@ class Heir:
             self._opened, self._peer = socket.socketpair()
             stack.enter_context(self._opened)
             stack.enter_context(self._peer)
+            listening = Task(self._hang_up_when_spoken_to)
+            stack.callback(listening.result)
+            stack.callback(self._peer.shutdown, socket.SHUT_RD)
         self._kind = kind
         self._stack = stack
 
@@ -41,6 +45,11 @@ class Heir:
         os.dup2(self._opened.fileno(), self.number)
         self._stack.callback(os.close, self.number)  # fails where it is not there
 
+    def _hang_up_when_spoken_to(self) -> None:
+        """Keep nobody waiting for an answer: what was said is to be seen."""
+        if self._peer.recv(1, socket.MSG_PEEK):
+            self._peer.shutdown(socket.SHUT_WR)
+
     @property
     def is_there(self) -> bool:
         return os.path.sameopenfile(self.number, self._opened.fileno())
@@ -50,7 +59,7 @@ class Heir:
         if self._kind == "file":
             return os.pread(self._opened.fileno(), 1000, 0)
         with contextlib.suppress(BlockingIOError):
-            return self._peer.recv(1000, socket.MSG_DONTWAIT)
+            return self._peer.recv(1000, socket.MSG_DONTWAIT | socket.MSG_PEEK)
         return b""
 
 
