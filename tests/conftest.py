@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -35,9 +36,19 @@ def has_room(place: str) -> bool:
 
 # Servers are made by the dozen, and to write one's files to a disk costs more than all
 # else of it. Who has named a place for temporary files keeps it.
+in_memory: Path | None = None
 if "TMPDIR" not in os.environ and has_room("/dev/shm"):
-    os.environ["TMPDIR"] = "/dev/shm"
+    in_memory = Path(tempfile.mkdtemp(prefix="pp-tests-", dir="/dev/shm"))
+    in_memory.chmod(0o1777)  # PostgreSQL has another user
+    os.environ["TMPDIR"] = str(in_memory)  # for the workers, too
     tempfile.tempdir = None  # forget what was asked for before
+
+
+def pytest_unconfigure() -> None:
+    """Give the memory back, in the process that took it."""
+    if in_memory is not None:
+        shutil.rmtree(in_memory, ignore_errors=True)
+
 
 pytest_plugins = (
     "plugins.server",
