@@ -46,8 +46,10 @@ COVER = [
     for version, line in PAIRS
     if version != MAIN and line == ("2.1" if version == "3.11" else "2.0")
 ] or [(MAIN, "2.0")]
-# Most tests wait most of the time: for a child, a server, a deadline.
-WORKERS = min(8, 2 * (os.cpu_count() or 1))
+# Most tests wait most of the time: for a child, a server, a deadline. Who has none left
+# takes some of another's, so that nobody is left with all the slow ones.
+WORKERS = min(8, 3 * (os.cpu_count() or 1))
+SIDE_BY_SIDE = (f"--numprocesses={WORKERS}", "--dist=worksteal")
 
 CONTRACT = ("tests/pool", "tests/fork")
 IN_SDIST = {
@@ -186,7 +188,7 @@ def tests(session: nox.Session) -> None:
     # A third of the bytecodes, from a random start; `make matrix` has them all.
     env = {"POOLPROOF_TEST_STEP": "3"} | os.environ
     chosen = ("-m", "not timing and not soak")
-    session.run("pytest", f"--numprocesses={WORKERS}", *chosen, env=env)
+    session.run("pytest", *SIDE_BY_SIDE, *chosen, env=env)
     # What measures time runs alone.
     session.run("pytest", "-m", "timing and not soak")
 
@@ -204,7 +206,7 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
     part = {"POOLPROOF_TEST_DRIVERS": "psycopg2", "POOLPROOF_TEST_STEP": "5"}
     env = part | os.environ
     folders = env.get("POOLPROOF_TEST_FOLDERS", "").split() or CONTRACT
-    session.run("pytest", f"--numprocesses={WORKERS}", *folders, *chosen, env=env)
+    session.run("pytest", *SIDE_BY_SIDE, *folders, *chosen, env=env)
 
 
 @nox.session(python=MAIN)

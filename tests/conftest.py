@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,34 @@ sys.path.insert(0, str(Path(__file__).parent))
 # pg8000 makes a TLS context for each connection, and each reads all the authorities
 # that the machine names here: 30 ms. Our servers' certificates come from none of them.
 os.environ["SSL_CERT_FILE"] = os.devnull
+
+ROOM = 2_000_000_000  # bytes; a server's files are 40 to 100 million
+
+
+def has_room(place: str) -> bool:
+    """Tell whether a dozen servers may have their files and programs in a place."""
+    with contextlib.suppress(OSError):
+        found = os.statvfs(place)
+        is_open = not found.f_flag & (os.ST_RDONLY | os.ST_NOEXEC)
+        return is_open and found.f_bavail * found.f_frsize > ROOM
+    return False
+
+
+# Servers are made by the dozen, and to write one's files to a disk costs more than all
+# else of it. Who has named a place for temporary files keeps it.
+in_memory: Path | None = None
+if "TMPDIR" not in os.environ and has_room("/dev/shm"):
+    in_memory = Path(tempfile.mkdtemp(prefix="pp-tests-", dir="/dev/shm"))
+    in_memory.chmod(0o1777)  # PostgreSQL has another user
+    os.environ["TMPDIR"] = str(in_memory)  # for the workers, too
+    tempfile.tempdir = None  # forget what was asked for before
+
+
+def pytest_unconfigure() -> None:
+    """Give the memory back, in the process that took it."""
+    if in_memory is not None:
+        shutil.rmtree(in_memory, ignore_errors=True)
+
 
 pytest_plugins = (
     "plugins.server",

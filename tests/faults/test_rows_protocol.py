@@ -113,7 +113,7 @@ def test_a_command_that_is_under_way_is_corruption_to_the_next(make_engine):
 def test_a_batch_that_something_ended_is_corruption(make_engine, observer):
     """The caller's own error, in the middle of a batch, is hidden by the driver's."""
     engine = make_engine("psycopg")
-    statement = sa.text("select cast(:n as integer), pg_sleep(0.5)")
+    statement = sa.text("select cast(:n as integer), pg_sleep(2)")
 
     def handler(*_):
         raise LookupError("mine")

@@ -1,5 +1,8 @@
 """A throw-away PostgreSQL cluster, run from any directory of server binaries.
 
+What ``initdb`` makes is the same each time and costs half a second of processor time;
+so the first cluster of a test run leaves a copy, of which the others are made.
+
 The server refuses to run as root, so root hands it to an unprivileged user: the data
 lives in a new directory of that user's, and binaries that the user cannot reach (an
 environment below ``/root``) are copied beside the data.  The postmaster is our direct
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import pwd
 import random
@@ -22,12 +26,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import URL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -46,6 +50,8 @@ class Cluster:
     """
 
     host = "127.0.0.1"
+    # Where the copies lie, which all processes of a test run share. None: no copies.
+    templates: ClassVar[Path | None] = None
 
     def __init__(
         self,
@@ -57,6 +63,9 @@ class Cluster:
         self.home = Path(tempfile.mkdtemp(prefix="pp-", dir=_short_temporary_root()))
         self.account = _unprivileged_account() if os.geteuid() == 0 else None
         self.binaries = binaries
+        made_by = (binaries / "initdb").stat()
+        # A copy of the programs has their sizes and times, but not their path.
+        self._kind = f"{made_by.st_size}-{made_by.st_mtime_ns}"
         self.package = package
         self.data = self.home / "data"
         self.log = self.home / "log"
@@ -83,7 +92,7 @@ class Cluster:
         if self.account is not None:
             os.chown(self.home, self.account.pw_uid, self.account.pw_gid)
             self._make_binaries_reachable()
-        self._run("initdb", "--auth=trust", "--no-sync", "-E", "UTF8", "-U", "postgres")
+        self._make_data()
         for attempt in range(1, 4):
             self.port = _free_port(self.host)
             self._launch()
@@ -149,6 +158,23 @@ class Cluster:
         path.chmod(0o600)
         if self.account is not None:
             os.chown(path, self.account.pw_uid, self.account.pw_gid)
+
+    def _make_data(self) -> None:
+        """Have ``initdb`` make the data, or copy what it has made for another."""
+        initdb = ("initdb", "--auth=trust", "--no-sync", "-E", "UTF8", "-U", "postgres")
+        if self.templates is None:
+            self._run(*initdb)
+            return
+        template = self.templates / self._kind
+        with _alone_in(self.templates):
+            if template.exists():
+                _copy(template, self.data)
+                return
+            self._run(*initdb)
+            unfinished = template.with_suffix(".part")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _copy(self.data, unfinished)
+            unfinished.rename(template)
 
     def _launch(self) -> None:
         options = {
@@ -229,6 +255,41 @@ class Cluster:
             if path.is_dir() or mode & stat.S_IXUSR:
                 path.chmod(path.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)
         self.binaries = target / self.binaries.relative_to(package)
+
+
+@contextlib.contextmanager
+def sharing_data(place: Path) -> Iterator[None]:
+    """Have the clusters that are made in this block copy each other's first data.
+
+    Args:
+        place: A directory for the copies, the same for all processes that share them.
+            Whoever leaves the block first removes the copies: who still needs one has
+            it made again.
+    """
+    place.mkdir(exist_ok=True)
+    Cluster.templates = place
+    try:
+        yield
+    finally:
+        Cluster.templates = None
+        with _alone_in(place):
+            for template in place.iterdir():
+                if template.is_dir():
+                    shutil.rmtree(template)
+
+
+@contextlib.contextmanager
+def _alone_in(place: Path) -> Iterator[None]:
+    """Keep the other processes out of a directory; they wait."""
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        yield
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a directory with the owners, rights and times of all that is in it."""
+    command = ["cp", "-a", "--", source, target]
+    subprocess.run(command, check=True, timeout=START_SECONDS)
 
 
 def _unprivileged_account() -> pwd.struct_passwd:

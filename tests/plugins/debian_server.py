@@ -20,7 +20,7 @@ ROOT = Path("/usr/lib/postgresql")
 
 
 @pytest.fixture(scope="session")
-def debian_pg() -> Iterator[Cluster]:
+def debian_pg(cluster_templates: None) -> Iterator[Cluster]:
     """Run the newest PostgreSQL of the Debian package, with TLS on."""
     found = sorted(
         (path for path in ROOT.glob("*/bin") if (path / "initdb").exists()),

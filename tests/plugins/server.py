@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import psycopg
 import pytest
 
-from plugins.cluster import APPLICATION_NAME, Cluster
+from plugins.cluster import APPLICATION_NAME, Cluster, sharing_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +113,17 @@ def running(cluster: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def pg() -> Iterator[Cluster]:
+def cluster_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have initdb run once for each kind of server, whatever the number of workers."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # where all workers have their directories
+    with sharing_data(place / "clusters"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def pg(cluster_templates: None) -> Iterator[Cluster]:
     """Run the embedded PostgreSQL: TCP on the loopback address, and a unix socket."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
