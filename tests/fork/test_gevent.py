@@ -126,10 +126,11 @@ def test_a_greenlet_whose_driver_was_connecting_at_the_fork(
     (place / ("parent" if pid else "child")).touch()
     mine = asking.get(timeout=25)
     assert backend(engine) == mine
-    print(mine)
     if pid == 0:
+        print(mine)
         leave()
     assert os.waitpid(pid, 0)[1] == 0
+    print(mine)
     engine.dispose()
     """
     with Proxy(Address(host=pg.host, port=pg.port)) as proxy:
