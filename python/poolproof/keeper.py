@@ -352,7 +352,9 @@ def _end() -> None:
     seat = keeper._chair.get(NAME)
     keeper._ring()
     if seat is not None:
-        seat.join(_JOIN_S)
+        # Ctrl-C ends the waiting; the interpreter would print it as an error.
+        with contextlib.suppress(KeyboardInterrupt):
+            seat.join(_JOIN_S)
 
 
 # Also where no keeper runs yet: what the interpreter tears down comes back to a pool.

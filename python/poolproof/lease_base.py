@@ -177,6 +177,11 @@ class LeaseBase:
         try:
             yield native
             native.take()
+            if native.phase()[0] == "waiting":
+                raise LeaseError(self.name, "the control plane has gone")
+            notifier.watch(native.number, self)
+            # What happened before there was a watch was told to nobody.
+            _native.wake_news(native.number)
         except _native.Refused as error:
             self._forget(native)
             kind, why, _ = error.args
@@ -187,12 +192,8 @@ class LeaseBase:
         except BaseException:
             self._forget(native)
             native.leave()
+            notifier.unwatch(native.number)
             raise
-        if native.phase()[0] == "waiting":
-            raise LeaseError(self.name, "the control plane has gone")
-        notifier.watch(native.number, self)
-        # What happened before there was a watch was told to nobody.
-        _native.wake_news(native.number)
 
     def _forget(self, native: _native.Lease) -> None:
         """Forget what was asked in vain, unless another caller has asked since."""

@@ -208,8 +208,9 @@ def test_a_lease_that_is_forgotten_is_given_back(engine, name, row, eventually):
 def test_one_object_is_held_once_and_can_be_held_again(engine, name):
     lease = Lease(engine, name)
     with lease:
-        with pytest.raises(LeaseError, match="already"):
+        with pytest.raises(LeaseError, match="already") as refused:
             lease.acquire()
+        assert str(refused.value) == f"lease {name!r}: {refused.value.reason}"
         first = lease.fence
     with lease:
         assert lease.fence > first
