@@ -177,11 +177,7 @@ class LeaseBase:
         try:
             yield native
             native.take()
-            if native.phase()[0] == "waiting":
-                raise LeaseError(self.name, "the control plane has gone")
-            notifier.watch(native.number, self)
-            # What happened before there was a watch was told to nobody.
-            _native.wake_news(native.number)
+            self._watch(native)
         except _native.Refused as error:
             self._forget(native)
             kind, why, _ = error.args
@@ -194,6 +190,14 @@ class LeaseBase:
             native.leave()
             notifier.unwatch(native.number)
             raise
+
+    def _watch(self, native: _native.Lease) -> None:
+        """Have the notifier tell of what was granted."""
+        if native.phase()[0] == "waiting":
+            raise LeaseError(self.name, "the control plane has gone")
+        notifier.watch(native.number, self)
+        # What happened before there was a watch was told to nobody.
+        _native.wake_news(native.number)
 
     def _forget(self, native: _native.Lease) -> None:
         """Forget what was asked in vain, unless another caller has asked since."""
