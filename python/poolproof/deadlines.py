@@ -107,7 +107,11 @@ class deadline:  # noqa: N801 - used like a function
         self._outer = outer = current()
         due = time.monotonic() + self.seconds
         self._due = due if outer is None else min(due, outer.due)
-        self._token = _current.set(self)
+        try:
+            self._token = _current.set(self)
+        except BaseException:  # interrupted when it was set: nobody will leave it
+            _current.set(outer)
+            raise
         return self
 
     def __exit__(

@@ -61,8 +61,8 @@ class SessionAttempt(Attempt):
             raise exc.InvalidRequestError(_HAS_TRANSACTION)
         if isinstance(session.bind, Connection) and not _takes_savepoint(session):
             raise exc.InvalidRequestError(_IS_BOUND)
-        _attempts[id(session)] = self
         try:
+            _attempts[id(session)] = self
             with _isolated(session, self._isolation_level):
                 self._work(fn, verify=verify)
         except BaseException:
