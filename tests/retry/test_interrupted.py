@@ -58,6 +58,18 @@ def test_a_deadline_that_was_interrupted_bounds_nothing(local):
         assert connection.scalar(text("select 1")) == 1
 
 
+def test_a_deadline_whose_end_was_interrupted_bounds_nothing(local):
+    def look(frame, event, _argument):
+        if event == "call" and frame.f_code is poolproof.deadline.__exit__.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), poolproof.deadline(1e-9):
+        sys.setprofile(look)
+    with local.connect() as connection:
+        assert connection.scalar(text("select 1")) == 1
+
+
 def test_listeners_hear_of_the_next_fault_after_an_interrupted_one(make_engine, pg_url):
     engine = make_engine(pg_url("psycopg2"))
 
