@@ -67,6 +67,8 @@ def awaiting(fn: Callable[[Any], Any], unit: str) -> Callable[[Any], Any]:
 
     def awaited(given: Any) -> Any:
         coroutine = fn(given)
+        if inspect.isasyncgen(coroutine) or inspect.isgenerator(coroutine):
+            return coroutine  # refused as any generator is
         if not inspect.isawaitable(coroutine):
             msg = (
                 f"{unit} is no coroutine function: give it to run_transaction, with an "

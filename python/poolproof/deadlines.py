@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,15 @@ class deadline:  # noqa: N801 - used like a function
         seconds: The length that was given.
     """
 
-    __slots__ = ("_covered", "_due", "_outer", "_token", "seconds")
+    __slots__ = (
+        "__weakref__",
+        "_covered",
+        "_due",
+        "_outer",
+        "_tether",
+        "_token",
+        "seconds",
+    )
 
     def __init__(self, seconds: float) -> None:
         """Choose the length.
@@ -77,7 +86,8 @@ class deadline:  # noqa: N801 - used like a function
             raise ValueError(msg)
         self.seconds = seconds
         self._due = math.inf
-        self._token: Token[deadline | None] | None = None
+        self._token: Token[_Tether | None] | None = None
+        self._tether: _Tether | None = None
         self._outer: deadline | None = None
         # What the block has used, and which block it goes back to.
         self._covered: dict[Entry, deadline | None] = {}
@@ -107,7 +117,8 @@ class deadline:  # noqa: N801 - used like a function
         self._outer = outer = current()
         due = time.monotonic() + self.seconds
         self._due = due if outer is None else min(due, outer.due)
-        self._token = _current.set(self)
+        self._tether = tether = _Tether(self)
+        self._token = _current.set(tether)
         return self
 
     def __exit__(
@@ -118,6 +129,9 @@ class deadline:  # noqa: N801 - used like a function
     ) -> None:
         """Take the deadline back from what the block has used."""
         token, self._token = self._token, None
+        tether, self._tether = self._tether, None
+        if tether is not None:
+            tether.kept = self
         covered, self._covered = self._covered, {}
         for entry, outer in covered.items():
             if entry.block is not self:  # returned meanwhile, or covered anew
@@ -144,10 +158,29 @@ class deadline:  # noqa: N801 - used like a function
             _arm_block(entry, self)
 
 
+class _Tether(weakref.ref["deadline"]):
+    """What a context knows a block by.
+
+    A signal may keep `__enter__` or `__exit__` from doing its work; a block that nobody
+    has any more, and that was not left, bounds nothing.
+
+    Attributes:
+        kept: The block, once it was left: its tasks are bound by it until they end.
+    """
+
+    __slots__ = ("kept",)
+    kept: deadline
+
+
 # Whether this process has ever had such a block: sooner asked than the context.
 ever_used = False
-_current: ContextVar[deadline | None] = ContextVar("poolproof_deadline", default=None)
-current = _current.get
+_current: ContextVar[_Tether | None] = ContextVar("poolproof_deadline", default=None)
+
+
+def current() -> deadline | None:
+    """Return the innermost block of this context."""
+    tether = _current.get()
+    return None if tether is None else tether()
 
 
 def _arm_block(entry: Entry, block: deadline) -> None:

@@ -8,7 +8,7 @@
     sqlalchemy.exc.SQLAlchemyError
      ├─ CommitOutcomeUnknown  the answer to a commit was lost
      ├─ ControlError          the control plane got no answer, or was refused
-     └─ LeaseError            a lease that is not held was used
+     └─ LeaseError            a lease was used in a way that cannot be
          ├─ LeaseForked       a lease of the parent was used in a child
          ├─ LeaseLost         it was held, and is not any more
          └─ LeaseTimeout      another holder had it all the time
@@ -177,21 +177,22 @@ def _control_error(text: str, kind: str, sqlstate: str | None) -> ControlError:
 
 
 class LeaseError(exc.DontWrapMixin, exc.SQLAlchemyError):
-    """A lease was used that is not held.
+    """A lease was used that is not held, or in a way that cannot be.
 
     Attributes:
         name: The lease's name.
-        reason: Why it is not.
+        reason: What is wrong.
     """
 
     __module__ = "poolproof"
-    _says = "is not held"
+    _says = ""
 
     def __init__(self, name: str, reason: str) -> None:
         """Make the error; the arguments are its attributes."""
         self.name = name
         self.reason = reason
-        super().__init__(f"lease {name!r} {self._says}: {reason}")
+        says = self._says and f" {self._says}"
+        super().__init__(f"lease {name!r}{says}: {reason}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by the attributes."""

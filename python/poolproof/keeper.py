@@ -352,6 +352,7 @@ def _end() -> None:
     seat = keeper._chair.get(NAME)
     keeper._ring()
     if seat is not None:
+        # Ctrl-C ends the waiting; the interpreter would print it as an error.
         with contextlib.suppress(KeyboardInterrupt):
             seat.join(_JOIN_S)
 

@@ -177,6 +177,7 @@ class LeaseBase:
         try:
             yield native
             native.take()
+            self._watch(native)
         except _native.Refused as error:
             self._forget(native)
             kind, why, _ = error.args
@@ -187,7 +188,11 @@ class LeaseBase:
         except BaseException:
             self._forget(native)
             native.leave()
+            notifier.unwatch(native.number)
             raise
+
+    def _watch(self, native: _native.Lease) -> None:
+        """Have the notifier tell of what was granted."""
         if native.phase()[0] == "waiting":
             raise LeaseError(self.name, "the control plane has gone")
         notifier.watch(native.number, self)

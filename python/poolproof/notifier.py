@@ -54,7 +54,8 @@ class Notifier:
             weakref.WeakValueDictionary()
         )
         self._lock = threading.Lock()
-        self._runs = False
+        # Of the thread that tells. One whose turn is over ends.
+        self._turn: object | None = None
         self._thread: threading.Thread | None = None
 
     def watch(self, number: int, who: Watched) -> bool:
@@ -69,17 +70,21 @@ class Notifier:
         """
         with self._lock:
             self._watched[number] = who
-            if not self._runs and not _ending:
-                self._runs = True
+            if self._turn is None and not _ending:
                 try:
-                    self._start()
-                except RuntimeError as error:  # no thread is to be had, now
-                    self._runs = False
+                    self._turn = turn = object()
+                    self._start(turn)
+                except BaseException as error:
+                    # Interrupted (Ctrl-C), it may have begun all the same.
+                    self._turn = None
+                    if not isinstance(error, RuntimeError):
+                        raise
+                    # No thread is to be had, now.
                     _log.warning(
                         "The notifier cannot start, and on_lost is not called: %s",
                         error,
                     )
-            return self._runs and not _ending
+            return self._turn is not None and not _ending
 
     def unwatch(self, number: int) -> None:
         """Tell of something no more.
@@ -95,32 +100,38 @@ class Notifier:
         """Have the thread end, and wait for it for a moment."""
         thread = self._thread
         _native.wake_news()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None or thread is threading.current_thread():
+            return
+        if thread.is_alive():  # else it has ended, or was interrupted as it began
             thread.join(_JOIN_S)
 
-    def _start(self) -> None:
+    def _start(self, turn: object) -> None:
         if locks_are_replaced():
             # A greenlet goes on in a child of a fork, where `threading` has forgotten
             # its thread, and would fail at its end.
-            _thread.start_new_thread(self._run, ())
+            _thread.start_new_thread(self._run, (turn,))
         else:
-            self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, args=(turn,), name=NAME, daemon=True
+            )
             self._thread.start()
 
-    def _run(self) -> None:
+    def _run(self, turn: object) -> None:
         is_cooperative = locks_are_replaced()
-        while self._goes_on():
+        while self._goes_on(turn):
             if is_cooperative:
                 time.sleep(_POLL_S)
             for number in _native.news(0.0 if is_cooperative else _SLICE_S):
                 self._tell(number)
 
-    def _goes_on(self) -> bool:
+    def _goes_on(self, turn: object) -> bool:
         is_ours = self._generation == _native.generation()
         with self._lock:
+            if self._turn is not turn:
+                return False
             if is_ours and self._watched and not _ending:
                 return True
-            self._runs = False
+            self._turn = None
         return False
 
     def _tell(self, number: int) -> None:
@@ -167,7 +178,9 @@ def at_end(what: Callable[[], None]) -> None:
 
 def _end() -> None:
     global _ending  # noqa: PLW0603 - the state of this process
-    with contextlib.suppress(KeyboardInterrupt):  # whoever waits for the end has enough
+    # Ctrl-C means that nobody is to wait any longer, and nothing is: the interpreter
+    # would print it as an error, and end as it does now.
+    with contextlib.suppress(KeyboardInterrupt):
         for what in _last:
             what()
     _ending = True

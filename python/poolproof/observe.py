@@ -157,8 +157,9 @@ def _emit(event: FaultEvent) -> Verdict:
     """Give an event to every listener; return the verdict that stands then."""
     if not _listeners or _emitting.get():
         return event.verdict
-    token = _emitting.set(True)
     try:
+        # In here: an interruption may come when it is set, and would leave it so.
+        _emitting.set(True)
         for callback in _listeners:
             try:
                 answer = callback(event)
@@ -176,5 +177,5 @@ def _emit(event: FaultEvent) -> Verdict:
                     type(answer).__name__,
                 )
     finally:
-        _emitting.reset(token)
+        _emitting.set(False)
     return event.verdict

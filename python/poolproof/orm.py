@@ -6,14 +6,14 @@ import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import event, exc
-from sqlalchemy.engine import Connection, NestedTransaction
+from sqlalchemy.engine import Connection, Engine, NestedTransaction
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.orm.session import SessionTransactionState
 
 from poolproof.attempt import Attempt, check_begin, check_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import Transaction
     from sqlalchemy.orm import SessionTransaction
@@ -61,23 +61,10 @@ class SessionAttempt(Attempt):
             raise exc.InvalidRequestError(_HAS_TRANSACTION)
         if isinstance(session.bind, Connection) and not _takes_savepoint(session):
             raise exc.InvalidRequestError(_IS_BOUND)
-        _attempts[id(session)] = self
         try:
-            transaction = session.begin()
-            if self._isolation_level is not None:
-                session.connection(
-                    execution_options={"isolation_level": self._isolation_level}
-                )
-            self.stage = "unit"
-            self.result = fn(self._given)
-            enlisted = _enlisted(session)
-            ended = session.get_transaction() is not transaction
-            check_end(self.result, ended=ended or any(one.is_over for one in enlisted))
-            session.flush()
-            self._prepare(verify=verify)
-            self.stage = "commit"
-            session.commit()
-            self.stage = "done"
+            _attempts[id(session)] = self
+            with _isolated(session, self._isolation_level):
+                self._work(fn, verify=verify)
         except BaseException:
             self._take_stock()
             # The attempt's own error says why.
@@ -88,6 +75,21 @@ class SessionAttempt(Attempt):
             _attempts.pop(id(session), None)
             if not self._stays:
                 session.close()
+
+    def _work(self, fn: Callable[[Any], Any], *, verify: bool) -> None:
+        """Begin, call the unit, and commit."""
+        session = self._session
+        transaction = session.begin()
+        self.stage = "unit"
+        self.result = fn(self._given)
+        enlisted = _enlisted(session)
+        ended = session.get_transaction() is not transaction
+        check_end(self.result, ended=ended or any(one.is_over for one in enlisted))
+        session.flush()
+        self._prepare(verify=verify)
+        self.stage = "commit"
+        session.commit()
+        self.stage = "done"
 
     def _prepare(self, *, verify: bool) -> None:
         """Look at what is to be committed."""
@@ -160,6 +162,34 @@ def _enlisted(session: Session) -> list[_Enlisted]:
 def _takes_savepoint(session: Session) -> bool:
     # So an application's tests keep what they do to themselves.
     return session.join_transaction_mode == "create_savepoint"
+
+
+@contextlib.contextmanager
+def _isolated(session: Session, level: str | None) -> Iterator[None]:
+    """Give each transaction of a session an isolation level, on whichever engine.
+
+    Which engines there will be shows only when the unit asks for them, and a connection
+    takes no other level once its transaction has begun.
+    """
+    if level is None:
+        yield
+        return
+    choose, was = session.get_bind, vars(session).get("get_bind")
+    isolated: dict[Engine | Connection, Engine | Connection] = {}
+
+    def get_bind(*arguments: Any, **keywords: Any) -> Engine | Connection:
+        bind = choose(*arguments, **keywords)
+        if bind not in isolated:
+            isolated[bind] = bind.execution_options(isolation_level=level)
+        return isolated[bind]
+
+    vars(session)["get_bind"] = get_bind
+    try:
+        yield
+    finally:
+        del vars(session)["get_bind"]
+        if was is not None:
+            vars(session)["get_bind"] = was
 
 
 # The attempts under way, by their sessions.

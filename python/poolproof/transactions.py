@@ -214,8 +214,9 @@ def _run(
             "that is repeated: make it part of the outer unit, or run it afterwards"
         )
         raise exc.InvalidRequestError(msg)
-    token = _running.set(course)
     try:
+        # In here: an interruption may come when it is set, and would leave it so.
+        _running.set(course)
         while True:
             attempt = rules.begin()
             try:
@@ -230,7 +231,7 @@ def _run(
             sleep(pause)
     finally:
         course.is_open = False
-        _running.reset(token)
+        _running.set(outer)
 
 
 def _settle(

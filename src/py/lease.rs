@@ -98,17 +98,21 @@ impl Lease {
                 let who = row.map_or_else(
                     || "another holder has just taken it".into(),
                     |row| {
+                        let until = if row.left < 0.0 {
+                            format!("it expired {:.1} s ago", -row.left)
+                        } else {
+                            format!("it expires in {:.1} s", row.left)
+                        };
                         format!(
                             "it is held by process {} on {} ({}, {}) since {:.1} s, with fence {}, \
-                             and renewed {:.1} s ago; it expires in {:.1} s",
+                             and renewed {:.1} s ago; {until}",
                             row.pid,
                             row.host,
                             row.thread,
                             row.application,
                             row.age,
                             row.fence,
-                            row.silence,
-                            row.left
+                            row.silence
                         )
                     },
                 );

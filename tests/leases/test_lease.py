@@ -172,6 +172,16 @@ def test_a_guard_refuses_a_connection_whose_lock_would_not_last(
         lease.guard(connection)
 
 
+def test_a_timeout_says_of_an_expired_lease_when_it_expired(engine, name):
+    """A transaction that has passed the guard keeps it, also when it was given back."""
+    lease = Lease(engine, name).acquire()
+    with engine.begin() as connection:
+        lease.guard(connection)
+        lease.release()
+        with pytest.raises(LeaseTimeout, match=r"; it expired \d+\.\d s ago$"):
+            Lease(engine, name, timeout=0).acquire()
+
+
 def test_the_steal_grace_is_waited_for(engine, name, observer):
     Lease(engine, name, ttl=600).acquire()._native.leave()
     lease = Lease(engine, name).acquire()
@@ -208,8 +218,9 @@ def test_a_lease_that_is_forgotten_is_given_back(engine, name, row, eventually):
 def test_one_object_is_held_once_and_can_be_held_again(engine, name):
     lease = Lease(engine, name)
     with lease:
-        with pytest.raises(LeaseError, match="already"):
+        with pytest.raises(LeaseError, match="already") as refused:
             lease.acquire()
+        assert str(refused.value) == f"lease {name!r}: {refused.value.reason}"
         first = lease.fence
     with lease:
         assert lease.fence > first

@@ -241,6 +241,21 @@ def test_sync_function_and_sync_engine_are_refused(play):
     play(story)
 
 
+def test_generators_are_refused_as_what_they_are(play):
+    async def of_a_loop(_connection):
+        yield 1
+
+    def plain(_connection):
+        yield 1
+
+    async def story(engine):
+        for unit in (of_a_loop, plain):
+            with pytest.raises(TypeError, match="returned a generator"):
+                await poolproof.run_transaction_async(engine, unit)
+
+    play(story)
+
+
 def test_error_that_the_unit_swallows_is_no_success(play, table, observer):
     async def story(engine):
         async def unit(connection):

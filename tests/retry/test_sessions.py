@@ -270,3 +270,49 @@ def test_isolation_level_is_for_the_transaction(bind):
     strict = poolproof.run_transaction(bind, unit, isolation_level="SERIALIZABLE")
     assert strict == "serializable"
     assert poolproof.run_transaction(bind, unit) == "read committed"
+
+
+class Other(Base):
+    """A row of a table that is bound to another engine."""
+
+    __tablename__ = "retry_other"
+    n: Mapped[int] = mapped_column(primary_key=True)
+
+
+@pytest.mark.parametrize("default", [True, False], ids=["with a bind", "binds alone"])
+def test_isolation_level_is_for_each_engine_of_the_session(
+    engine, make_engine, pg_url, driver, default
+):
+    other = make_engine(pg_url(driver))
+    binds = {Row: engine, Other: other}
+    factory = sessionmaker(engine if default else None, binds=binds)
+    level = text("show transaction_isolation")
+
+    def unit(session):
+        of = [{"mapper": Other}, {"mapper": Row}]
+        return [session.scalar(level, bind_arguments=arguments) for arguments in of]
+
+    strict = poolproof.run_transaction(factory, unit, isolation_level="SERIALIZABLE")
+    assert strict == ["serializable"] * 2
+    assert poolproof.run_transaction(factory, unit) == ["read committed"] * 2
+
+
+def test_isolation_level_takes_no_engine_into_a_unit_that_does_not_use_it(
+    engine, make_engine, pg_url, driver
+):
+    other = make_engine(pg_url(driver))
+    poolproof.run_transaction(
+        sessionmaker(engine, binds={Other: other}),
+        lambda session: session.scalar(BACKEND, bind_arguments={"mapper": Other}),
+        isolation_level="SERIALIZABLE",
+        verify_commit=True,
+    )
+    assert engine.pool.stats().checkouts_total == 0
+
+
+def test_isolation_level_that_a_begun_connection_cannot_take_is_refused(engine):
+    with engine.connect() as connection, connection.begin():
+        factory = sessionmaker(connection, join_transaction_mode="create_savepoint")
+        unit = lambda session: session.execute(text("select 1"))  # noqa: E731
+        with pytest.raises(exc.InvalidRequestError, match="isolation_level"):
+            poolproof.run_transaction(factory, unit, isolation_level="SERIALIZABLE")

@@ -169,7 +169,7 @@ class _Tasks:
         """Hear of all tasks from now on. Idempotent."""
         if self._names is not None:
             return
-        self._names = Naming(_process_task, self._task_name, renames=True)
+        self._names = Naming(str, self._task_name, renames=True)
         self._names.begin()
         handlers = {
             _Event.START: self.begin,
@@ -219,8 +219,10 @@ class _Tasks:
         self.jobs.end(last.job)
 
     def _task_name(self) -> str:
+        if forked_for := _process_task():
+            return forked_for
         opened = self._open.get()
-        return opened[-1].task.task_id if opened and not _process_task() else ""
+        return opened[-1].task.task_id if opened else ""
 
     def _leave(self) -> None:
         """End the process of one task in order."""

@@ -56,8 +56,10 @@ def fit(base: str, worker: str, job: str) -> str:
 class Naming:
     """Names the sessions of this process's engines.
 
+    Several in a process (Luigi inside a worker of Celery) agree on one name.
+
     Args:
-        worker: Returns the worker's name.
+        worker: Returns the worker's name, or nothing.
         job: Returns the name of the job that is under way here, or nothing.
         renames: Whether a connection is renamed when it goes from one job to another.
     """
@@ -65,72 +67,84 @@ class Naming:
     def __init__(
         self, worker: Callable[[], str], job: Callable[[], str], *, renames: bool
     ) -> None:
-        self._worker = worker
-        self._job = job
-        self._renames = renames
-        self._dialects: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.worker = worker
+        self.job = job
+        self.renames = renames
 
     def begin(self) -> None:
         """Name connections from now on, of engines that exist and those to come."""
-        event.listen(Engine, "do_connect", self._on_connect)
-        if self._renames:
-            event.listen(Pool, "checkout", self._rename)
+        _namings.append(self)
+        if len(_namings) == 1:
+            event.listen(Engine, "do_connect", _on_connect)
+            event.listen(Pool, "checkout", _rename)
 
     def end(self) -> None:
         """Name none any more; those that have a name keep it."""
-        event.remove(Engine, "do_connect", self._on_connect)
-        if self._renames:
-            event.remove(Pool, "checkout", self._rename)
-        self._dialects.clear()
+        _namings.remove(self)
+        if not _namings:
+            event.remove(Engine, "do_connect", _on_connect)
+            event.remove(Pool, "checkout", _rename)
 
-    def _wanted(self, base: str) -> str:
-        return fit(base, self._worker(), self._job() if self._renames else "")
 
-    def _on_connect(self, dialect: Any, record: Any, *_arguments: object) -> None:
-        """Put the name into what the driver is given.
+# Those that have begun. They name together: each by itself would rename what another
+# has named, at each checkout.
+_namings: list[Naming] = []
+_dialects: weakref.WeakSet[Any] = weakref.WeakSet()
 
-        The arguments that a listener sees are the same ones at every connect, and of
-        every thread; so it is done in the call itself, behind all listeners.
-        """
-        if getattr(dialect, "driver", "") not in _DRIVERS:
-            return
-        _record.set(record)
-        if dialect in self._dialects:
-            return
-        self._dialects.add(dialect)
-        connect = dialect.connect
 
-        @functools.wraps(connect)
-        def named(*arguments: Any, **keywords: Any) -> Any:
-            if dialect not in self._dialects:
-                return connect(*arguments, **keywords)
-            base = keywords.get("application_name") or os.environ.get("PGAPPNAME", "")
-            name = self._wanted(base)
-            record = _record.get()
-            _record.set(None)
-            if record is not None:
-                record.info[_BASE], record.info[_NAME] = base, name
-            return connect(*arguments, **{**keywords, "application_name": name})
+def _wanted(base: str) -> str:
+    workers = dict.fromkeys(each.worker() for each in _namings)
+    jobs = [each.job() for each in _namings if each.renames]
+    # Jobs inside one another: whoever knows of one knows the innermost.
+    return fit(base, " ".join(filter(None, workers)), next(filter(None, jobs), ""))
 
-        dialect.connect = named
 
-    def _rename(self, connection: Any, record: Any, _fairy: Any) -> None:
-        """Rename a connection that was of another job.
+def _on_connect(dialect: Any, record: Any, *_arguments: object) -> None:
+    """Put the name into what the driver is given.
 
-        Raises:
-            DisconnectionError: It could not be; a new one has its name from the start.
-        """
-        base = record.info.get(_BASE)
-        if base is None:  # made by a creator, or before there were names
-            return
-        name = self._wanted(base)
-        if name == record.info[_NAME]:
-            return
-        try:
-            _set(connection, name)
-        except Exception as error:
-            raise exc.DisconnectionError(f"it could not be renamed: {error}") from error
-        record.info[_NAME] = name
+    The arguments that a listener sees are the same ones at every connect, and of
+    every thread; so it is done in the call itself, behind all listeners.
+    """
+    if getattr(dialect, "driver", "") not in _DRIVERS:
+        return
+    _record.set(record)
+    if dialect in _dialects:
+        return
+    _dialects.add(dialect)
+    connect = dialect.connect
+
+    @functools.wraps(connect)
+    def named(*arguments: Any, **keywords: Any) -> Any:
+        if not _namings:
+            return connect(*arguments, **keywords)
+        base = keywords.get("application_name") or os.environ.get("PGAPPNAME", "")
+        name = _wanted(base)
+        record = _record.get()
+        _record.set(None)
+        if record is not None:
+            record.info[_BASE], record.info[_NAME] = base, name
+        return connect(*arguments, **{**keywords, "application_name": name})
+
+    dialect.connect = named
+
+
+def _rename(connection: Any, record: Any, _fairy: Any) -> None:
+    """Rename a connection that was of another job.
+
+    Raises:
+        DisconnectionError: It could not be; a new one has its name from the start.
+    """
+    base = record.info.get(_BASE)
+    if base is None:  # made by a creator, or before there were names
+        return
+    name = _wanted(base)
+    if name == record.info[_NAME] or not any(each.renames for each in _namings):
+        return
+    try:
+        _set(connection, name)
+    except Exception as error:
+        raise exc.DisconnectionError(f"it could not be renamed: {error}") from error
+    record.info[_NAME] = name
 
 
 def _set(connection: Any, name: str) -> None:
