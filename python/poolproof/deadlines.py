@@ -118,7 +118,10 @@ class deadline:  # noqa: N801 - used like a function
         due = time.monotonic() + self.seconds
         self._due = due if outer is None else min(due, outer.due)
         self._tether = tether = _Tether(self)
+        tether.outer = _current.get()
+        tether.counts = False
         self._token = _current.set(tether)
+        tether.counts = True
         return self
 
     def __exit__(
@@ -161,14 +164,18 @@ class deadline:  # noqa: N801 - used like a function
 class _Tether(weakref.ref["deadline"]):
     """What a context knows a block by.
 
-    A signal may keep `__enter__` or `__exit__` from doing its work; a block that nobody
-    has any more, and that was not left, bounds nothing.
+    A signal may keep `__enter__` or `__exit__` from doing its work. A block that was
+    not entered, and one that nobody has any more and that was not left, bounds nothing.
 
     Attributes:
+        outer: That of the block around it.
+        counts: Whether the block was entered.
         kept: The block, once it was left: its tasks are bound by it until they end.
     """
 
-    __slots__ = ("kept",)
+    __slots__ = ("counts", "kept", "outer")
+    outer: _Tether | None
+    counts: bool
     kept: deadline
 
 
@@ -180,7 +187,12 @@ _current: ContextVar[_Tether | None] = ContextVar("poolproof_deadline", default=
 def current() -> deadline | None:
     """Return the innermost block of this context."""
     tether = _current.get()
-    return None if tether is None else tether()
+    while tether is not None:
+        block = tether()
+        if block is not None and tether.counts:
+            return block
+        tether = tether.outer
+    return None
 
 
 def _arm_block(entry: Entry, block: deadline) -> None:

@@ -288,7 +288,7 @@ def _alone_in(place: Path) -> Iterator[None]:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a directory with the owners, rights and times of all that is in it."""
-    command = ["cp", "-a", "--", source, target]
+    command = ["cp", "-a", "--", str(source), str(target)]
     subprocess.run(command, check=True, timeout=START_SECONDS)
 
 

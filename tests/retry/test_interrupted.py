@@ -58,6 +58,14 @@ def test_a_deadline_that_was_interrupted_bounds_nothing(local):
         assert connection.scalar(text("select 1")) == 1
 
 
+def test_the_block_around_an_interrupted_one_goes_on(local):
+    with poolproof.deadline(1e-9):
+        with interrupted_when_set("poolproof_deadline"), poolproof.deadline(60):
+            pass
+        with pytest.raises(poolproof.PoolTimeout), local.connect():
+            pass
+
+
 def test_a_deadline_whose_end_was_interrupted_bounds_nothing(local):
     def look(frame, event, _argument):
         if event == "call" and frame.f_code is poolproof.deadline.__exit__.__code__:
