@@ -178,8 +178,8 @@ def test_a_server_that_shuts_down_refuses_newcomers(pg):
 
 
 @pytest.fixture(scope="module")
-def standby(pg):
-    """Run a server and a standby of it; return a function that asks the first one."""
+def pair(pg):
+    """Run a server and a standby of it; give the standby, and a way to the first."""
     primary = Cluster(pg.binaries, package=pg.package)
     second = Cluster(pg.binaries, package=pg.package)
     with contextlib.ExitStack() as stack:
@@ -205,6 +205,24 @@ def standby(pg):
         second._launch()
         eventually(lambda: can_connect(second), seconds=30, what="the standby is up")
         yield second, admin
+
+
+@pytest.fixture
+def standby(pair):
+    """Have the standby done with what another test has left it to replay.
+
+    That takes no heed of anybody, not of who is only connecting.
+    """
+    eventually(lambda: has_caught_up(*pair), seconds=30, what="all is replayed")
+    return pair
+
+
+def has_caught_up(second, admin):
+    (written,) = admin.execute("select pg_current_wal_flush_lsn()").fetchone()
+    with contextlib.suppress(psycopg.OperationalError), connected(second) as asking:
+        query = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
+        return asking.execute(query, (written,)).fetchone()[0]
+    return False
 
 
 def copy_of(primary, second, admin):
@@ -237,11 +255,15 @@ def copy_if_there(source, target):
         shutil.copy2(source, target)
 
 
+def connected(cluster, database="postgres"):
+    return psycopg.connect(
+        host=cluster.host, port=cluster.port, user="postgres", dbname=database
+    )
+
+
 def can_connect(cluster, database="postgres"):
     with contextlib.suppress(psycopg.OperationalError):
-        psycopg.connect(
-            host=cluster.host, port=cluster.port, user="postgres", dbname=database
-        ).close()
+        connected(cluster, database).close()
         return True
     return False
 
