@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -39,6 +40,15 @@ def shown(url):
     return url.render_as_string(hide_password=False)
 
 
+@contextlib.contextmanager
+def row_locked(engine, name):
+    """Keep a lease from being given back."""
+    with engine.begin() as connection:
+        query = text("select 1 from poolproof_lease where name = :name for update")
+        connection.execute(query, {"name": name})
+        yield
+
+
 def test_the_interpreter_s_end_gives_it_back(pg_url, program, name, row):
     holder = program(HOLDER, shown(pg_url("psycopg2")), name, "600")
     assert int(holder.line()) > 0
@@ -64,9 +74,7 @@ def test_the_interpreter_s_end_waits_for_a_lease_that_nobody_has_any_more(
 ):
     holder = program(FORGOTTEN, shown(pg_url("psycopg2")), name, "600")
     assert int(holder.line()) > 0
-    with engine.begin() as connection:
-        query = text("select 1 from poolproof_lease where name = :name for update")
-        connection.execute(query, {"name": name})
+    with row_locked(engine, name):
         holder.process.stdin.close()
         with pytest.raises(subprocess.TimeoutExpired):
             holder.wait(1)
@@ -80,9 +88,7 @@ def test_ctrl_c_ends_the_wait_at_the_interpreter_s_end_in_silence(
     source = HOLDER + "    os.dup2(1, 2); sys.stdin.readline()"
     holder = program(source, shown(pg_url("psycopg2")), name, "600")
     assert int(holder.line()) > 0
-    with engine.begin() as connection:
-        query = text("select 1 from poolproof_lease where name = :name for update")
-        connection.execute(query, {"name": name})
+    with row_locked(engine, name):
         holder.process.stdin.close()
         eventually(lambda: observer.value(WAITING_RELEASES), what="a release")
         holder.send(signal.SIGINT)

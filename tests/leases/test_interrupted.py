@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 
 from plugins.processes import run_script
+from poolproof import Lease, _native
+from poolproof.notifier import Notifier
 
 HEAD = """
     import atexit, contextlib, sys, threading, time
     from sqlalchemy import create_engine, text
     import poolproof
+    from poolproof.notifier import NAME
 
     def interrupt_in(function, of):
         \"\"\"Have the next call of a function, by a function, interrupted.\"\"\"
@@ -24,19 +27,30 @@ HEAD = """
     url, name, function, of = sys.argv[1:]
     engine = create_engine(url, poolclass=poolproof.Pool)
 """
-BEGINNING = (
+INTERRUPTED = (
     HEAD
     + """
     first = poolproof.Lease(engine, name, ttl=600)
     interrupt_in(function, of)
     with contextlib.suppress(KeyboardInterrupt):
         first.acquire()
+"""
+)
+BEGINNING = (
+    INTERRUPTED
+    + """
+    def notifiers():
+        return [each for each in threading.enumerate() if each.name == NAME]
 
     told = threading.Event()
     with contextlib.suppress(poolproof.LeaseLost):
         with poolproof.Lease(
             engine, name, ttl=600, on_lost=lambda _lease: told.set()
         ) as second:
+            end = time.monotonic() + 20
+            while len(notifiers()) > 1 and time.monotonic() < end:
+                time.sleep(0.01)
+            print(len(notifiers()), "tells")
             with engine.begin() as connection:
                 connection.execute(
                     text("delete from poolproof_lease where name = :name"),
@@ -53,18 +67,41 @@ def shown(url):
     return url.render_as_string(hide_password=False)
 
 
-@pytest.mark.parametrize(
+as_it_begins = pytest.mark.parametrize(
     ("function", "of"),
     [("start", "_start"), ("wait", "start")],
     ids=["before it runs", "while it begins"],
 )
+
+
+@as_it_begins
+def test_an_interrupted_start_of_the_notifier_prints_nothing_at_the_end(
+    pg_url, name, function, of
+):
+    ran = run_script(INTERRUPTED, shown(pg_url("psycopg2")), name, function, of)
+    assert ran.stdout.split() == ["interrupted"], ran.stderr
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@as_it_begins
 def test_an_interrupted_start_of_the_notifier_costs_neither_lease_nor_the_next_one(
     pg_url, name, function, of
 ):
     ran = run_script(BEGINNING, shown(pg_url("psycopg2")), name, function, of)
-    assert ran.stdout.split() == ["interrupted", "told", "True"], ran.stderr
+    told = ["interrupted", "1", "tells", "told", "True"]
+    assert ran.stdout.split() == told, ran.stderr
     (loss,) = ran.stderr.splitlines()  # and nothing at the interpreter's end
     assert f"Lease {name!r} is lost" in loss
+
+
+def test_a_thread_whose_turn_is_over_ends_though_there_is_something_to_tell(engine):
+    """One that an interruption has cut off from who started it; another has its turn."""
+    notifier = Notifier(_native.generation())
+    lease = Lease(engine, "never acquired")
+    notifier._watched[1] = lease
+    notifier._turn = turn = object()
+    assert notifier._goes_on(turn)
+    assert not notifier._goes_on(object())
 
 
 ENDING = (

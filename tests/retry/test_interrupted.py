@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 
 import pytest
 from sqlalchemy import create_engine, exc, text
@@ -52,7 +52,8 @@ def test_a_unit_that_was_interrupted_does_not_go_on_for_ever(local):
 
 
 def test_a_deadline_that_was_interrupted_bounds_nothing(local):
-    with interrupted_when_set("poolproof_deadline"), poolproof.deadline(1e-9):
+    block = poolproof.deadline(1e-9)  # also one that somebody still has
+    with interrupted_when_set("poolproof_deadline"), block:
         pass
     with local.connect() as connection:
         assert connection.scalar(text("select 1")) == 1
@@ -64,6 +65,13 @@ def test_the_block_around_an_interrupted_one_goes_on(local):
             pass
         with pytest.raises(poolproof.PoolTimeout), local.connect():
             pass
+
+
+def test_what_outlives_its_block_stays_bound_by_it(local):
+    with poolproof.deadline(1e-9):
+        task = copy_context()
+    with pytest.raises(poolproof.PoolTimeout):
+        task.run(local.connect)
 
 
 def test_a_deadline_whose_end_was_interrupted_bounds_nothing(local):

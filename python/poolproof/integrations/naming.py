@@ -73,16 +73,18 @@ class Naming:
 
     def begin(self) -> None:
         """Name connections from now on, of engines that exist and those to come."""
-        _namings.append(self)
-        if len(_namings) == 1:
+        if not _namings:
             event.listen(Engine, "do_connect", _on_connect)
+        if self.renames and not _renaming():
             event.listen(Pool, "checkout", _rename)
+        _namings.append(self)
 
     def end(self) -> None:
         """Name none any more; those that have a name keep it."""
         _namings.remove(self)
         if not _namings:
             event.remove(Engine, "do_connect", _on_connect)
+        if self.renames and not _renaming():
             event.remove(Pool, "checkout", _rename)
 
 
@@ -92,9 +94,13 @@ _namings: list[Naming] = []
 _dialects: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
+def _renaming() -> list[Naming]:
+    return [each for each in _namings if each.renames]
+
+
 def _wanted(base: str) -> str:
     workers = dict.fromkeys(each.worker() for each in _namings)
-    jobs = [each.job() for each in _namings if each.renames]
+    jobs = [each.job() for each in _renaming()]
     # Jobs inside one another: whoever knows of one knows the innermost.
     return fit(base, " ".join(filter(None, workers)), next(filter(None, jobs), ""))
 
@@ -138,7 +144,7 @@ def _rename(connection: Any, record: Any, _fairy: Any) -> None:
     if base is None:  # made by a creator, or before there were names
         return
     name = _wanted(base)
-    if name == record.info[_NAME] or not any(each.renames for each in _namings):
+    if name == record.info[_NAME]:
         return
     try:
         _set(connection, name)
