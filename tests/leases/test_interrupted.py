@@ -95,7 +95,7 @@ def test_an_interrupted_start_of_the_notifier_costs_neither_lease_nor_the_next_o
 
 
 def test_a_thread_whose_turn_is_over_ends_though_there_is_something_to_tell(engine):
-    """One that an interruption has cut off from who started it; another has its turn."""
+    """An interruption may cut one off from whoever started it."""
     notifier = Notifier(_native.generation())
     lease = Lease(engine, "never acquired")
     notifier._watched[1] = lease
