@@ -170,8 +170,7 @@ def _psycopg2_plan(
 ) -> _Plan | None:
     text = args[0] if args else keywords.get("dsn")
     given = dbapi.extensions.parse_dsn(text) if text else {}
-    extensions = getattr(dbapi, "extensions", None)
-    version = getattr(extensions, "libpq_version", int)()
+    version = _version(getattr(dbapi, "extensions", None), "libpq_version")
     return _libpq_plan({**given, **_given(keywords)}, due, keywords, version)
 
 
@@ -180,8 +179,14 @@ def _psycopg_plan(
 ) -> _Plan | None:
     text = args[0] if args else keywords.get("conninfo")
     given = dbapi.conninfo.conninfo_to_dict(text) if text else {}
-    version = getattr(getattr(dbapi, "pq", None), "version", int)()
+    version = _version(getattr(dbapi, "pq", None), "version")
     return _libpq_plan({**given, **_given(keywords)}, due, keywords, version)
+
+
+def _version(owner: Any, name: str) -> int:
+    """Ask for libpq's version; 0 where nobody says it, or not as a number (a mock)."""
+    found = getattr(owner, name, int)()
+    return found if isinstance(found, int) else 0
 
 
 def _given(keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,13 +49,13 @@ def _hint(name: str) -> str:
     return _NUMBER_HINT if name in _CONVERTED else _SWITCH_HINT
 
 
-def integer(name: str, value: Any, *, minimum: int, meaning: str) -> int:
+def integer(name: str, value: Any, *, minimum: int | None, meaning: str) -> int:
     """Check a whole number.
 
     Args:
         name: The parameter.
         value: What was given.
-        minimum: Smallest value allowed.
+        minimum: Smallest value allowed; None for no bound.
         meaning: What is allowed, to end the sentence "… must be".
 
     Returns:
@@ -67,7 +67,7 @@ def integer(name: str, value: Any, *, minimum: int, meaning: str) -> int:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise _wrong(name, value, meaning, _hint(name))
     number = operator.index(value)
-    if number < minimum:
+    if minimum is not None and number < minimum:
         raise _wrong(name, value, meaning, _NUMBER_HINT)
     return number
 
@@ -174,5 +174,5 @@ def check_base(kw: dict[str, Any]) -> None:
             kw["reset_on_return"],
             # The words that SQLAlchemy takes, and what recreate() hands on.
             allowed=("rollback", "commit", None, True, False, "none", *_RESETS),
-            meaning='"rollback", "commit" or None',
+            meaning='"rollback" (or True), "commit" or None (or False)',
         )

@@ -100,8 +100,8 @@ class Pool(sqlalchemy.pool.Pool):
             creator: Opens a DBAPI connection; called with the pool entry if it takes an
                 argument.
             pool_size: Connections kept when idle, 0 or more; 0 sets no bound at all.
-            max_overflow: Connections allowed beyond `pool_size`, -1 or more; -1 sets no
-                bound. They are closed when they come back.
+            max_overflow: Connections allowed beyond `pool_size`; a negative number sets
+                no bound. They are closed when they come back.
             timeout: How long to wait for a slot, in seconds, 0 or more; 0 does not
                 wait, None waits for ever. Connecting is not bounded by it, but by
                 `checkout_timeout`.
@@ -122,7 +122,7 @@ class Pool(sqlalchemy.pool.Pool):
             hold_warning: How long one caller may keep a connection before the stack of
                 its checkout is logged, once, in seconds. None never.
             keep_alive: TCP keep-alives: seconds of silence, seconds between questions,
-                questions. None leaves the system's.
+                questions, in a tuple or a list. None leaves the system's.
             tcp_user_timeout: ``TCP_USER_TIMEOUT`` for every call, in seconds. None
                 sets it for the pool's own calls alone.
             fail_fast_after: So many failed attempts to connect in a row make further
@@ -154,10 +154,10 @@ class Pool(sqlalchemy.pool.Pool):
         max_overflow = parameters.integer(
             "max_overflow",
             max_overflow,
-            minimum=-1,
-            meaning="a whole number, -1 (no bound) or more",
+            minimum=None,
+            meaning="a whole number; below 0 it sets no bound",
         )
-        self._max_overflow = -1 if self._size == 0 else max_overflow
+        self._max_overflow = -1 if self._size == 0 else max(-1, max_overflow)
         self._timeout = parameters.seconds(
             "timeout",
             timeout,

@@ -126,6 +126,8 @@ class Settings:
             "min_idle", self.min_idle, minimum=0, meaning="a whole number, 0 or more"
         )
         _check_keep_alive(self.keep_alive)
+        if self.keep_alive is not None:  # JSON and YAML make a list of it
+            object.__setattr__(self, "keep_alive", tuple(self.keep_alive))
         parameters.boolean("end_stranded_backends", self.end_stranded_backends)
         _check_dsn(self.control_dsn)
 
@@ -185,7 +187,7 @@ def _check_keep_alive(value: Any) -> None:
     if value is None:
         return
     if (
-        not isinstance(value, tuple)
+        not isinstance(value, (tuple, list))
         or len(value) != len(KEEP_ALIVE)
         or not all(
             type(part) is int and 0 < part <= most
@@ -193,9 +195,9 @@ def _check_keep_alive(value: Any) -> None:
         )
     ):
         msg = (
-            f"keep_alive is {value!r}, but must be three whole numbers above 0 in a "
-            "tuple (seconds idle, at most 32767; seconds between questions, at most "
-            "32767; questions, at most 127), or None (the system's)"
+            f"keep_alive is {value!r}, but must be three whole numbers above 0: "
+            "seconds idle, at most 32767; seconds between questions, at most 32767; "
+            "questions, at most 127; or None (the system's)"
         )
         raise exc.ArgumentError(msg)
 

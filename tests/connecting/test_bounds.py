@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from unittest import mock
 
 import pytest
 import sqlalchemy as sa
@@ -108,6 +109,21 @@ def test_libpq_is_told_two_seconds_at_least(pg_url, libpq, told):
     hosts = {"host": "127.0.0.1,127.0.0.1,127.0.0.1"}
     options = told(pg_url(libpq), connect_args=hosts, checkout_timeout=3)
     assert options["connect_timeout"] == "2"
+
+
+def test_driver_whose_version_is_no_number_is_taken_as_unknown():
+    """A mock of a driver answers everything with a mock."""
+    driver = mock.Mock(paramstyle="pyformat", __version__="99.9.9", Error=Exception)
+    engine = sa.create_engine(
+        "postgresql+psycopg2://db/app",
+        module=driver,
+        poolclass=poolproof.Pool,
+        _initialize=False,
+    )
+    engine.raw_connection().detach()
+    (told,) = driver.connect.call_args_list
+    assert "connect_timeout" in told.kwargs
+    assert "tcp_user_timeout" not in told.kwargs
 
 
 def test_without_a_bound_nothing_is_told(pg_url, libpq, told):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.difference
 HUGE = 10**400  # more than a float can be
 WRONG = [
     ("pool_size", "pool_size", [-1, "5", 5.0, 2.5, True, False, None, math.nan, [5]]),
-    ("max_overflow", "max_overflow", [-2, "10", 1.5, True, None, math.nan, math.inf]),
+    ("max_overflow", "max_overflow", ["10", 1.5, True, None, math.nan, math.inf]),
     ("timeout", "pool_timeout", [-1, -0.5, "30", "", math.nan, True, False, [30]]),
     ("recycle", "pool_recycle", ["3600", "", math.nan, -2, True, None]),
     ("use_lifo", "pool_use_lifo", ["yes", "true", "false", "", 2, None]),
@@ -33,7 +33,7 @@ WRONG = [
     ("reset_timeout", "reset_timeout", [0, -1, "1", True, math.nan]),
     ("hold_timeout", "hold_timeout", [0, -1, "1", True, math.nan]),
     ("hold_warning", "hold_warning", [0, -1, "1", True, math.nan]),
-    ("keep_alive", "keep_alive", [True, 5, (5, 2), (5, 2, 0), (5, 2, 3.0), [5, 2, 3]]),
+    ("keep_alive", "keep_alive", [True, 5, (5, 2), (5, 2, 0), (5, 2, 3.0), [5, 2]]),
     ("keep_alive", "keep_alive", [(32768, 2, 3), (5, 32768, 3), (5, 2, 128)]),
     ("hold_timeout", "hold_timeout", [HUGE]),
     ("ping_idle_after", "ping_idle_after", [HUGE]),
@@ -50,12 +50,12 @@ CASES = [
 ]
 ALLOWED = {
     "pool_size": "0",
-    "max_overflow": "-1",
+    "max_overflow": "below 0 it sets no bound",
     "timeout": "None",
     "recycle": "-1",
     "use_lifo": "True or False",
     "pre_ping": 'True, False or "always"',
-    "reset_on_return": '"rollback", "commit" or None',
+    "reset_on_return": '"rollback" (or True), "commit" or None (or False)',
     "echo": "debug",
     "ping_idle_after": "seconds, 0",
     "ping_timeout": "seconds, more than 0",
@@ -95,6 +95,7 @@ def test_wrong_value_is_refused_by_the_pool_itself(name, argument, value):
         ("pool_size", 0),
         ("pool_size", 1),
         ("max_overflow", -1),
+        ("max_overflow", -5),
         ("max_overflow", 0),
         ("pool_timeout", 0),
         ("pool_timeout", 0.001),
@@ -113,6 +114,7 @@ def test_wrong_value_is_refused_by_the_pool_itself(name, argument, value):
         ("reset_timeout", None),
         ("keep_alive", None),
         ("keep_alive", (32767, 32767, 127)),
+        ("keep_alive", [5, 2, 3]),
         ("fail_fast_after", 1),
         ("max_lifetime", 1),
         ("max_lifetime", None),

@@ -103,8 +103,9 @@ def test_size_zero_has_no_limit_and_keeps_every_connection(make_pool, dbapi):
     assert dbapi.connects == 40
 
 
-def test_size_zero_does_not_look_at_the_overflow(make_pool):
-    pool = make_pool(pool_size=0, max_overflow=0, timeout=0)
+@pytest.mark.parametrize("overflow", [0, -5])
+def test_size_zero_does_not_look_at_the_overflow(make_pool, overflow):
+    pool = make_pool(pool_size=0, max_overflow=overflow, timeout=0)
     taken = [pool.connect() for _ in range(3)]
     for one in taken:
         one.close()
@@ -119,6 +120,17 @@ def test_overflow_minus_one_has_no_limit_and_keeps_only_the_size(make_pool, dbap
         one.close()
     assert numbers(pool) == (2, 2, 0, 0)
     assert len(dbapi.open) == 2
+
+
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_every_overflow_below_zero_has_no_limit(make_pool):
+    """QueuePool calls itself without end there, unless its size is 0."""
+    pool = make_pool(pool_size=1, max_overflow=-5, timeout=0)
+    taken = [pool.connect() for _ in range(9)]
+    assert numbers(pool) == (1, 0, 8, 9)
+    for one in taken:
+        one.close()
+    assert pool.stats().max_overflow == -1
 
 
 def test_huge_size_costs_nothing(make_pool):
