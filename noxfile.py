@@ -24,6 +24,7 @@ sys.path.insert(0, str(HERE / "tools"))
 
 import build_cache
 import interpreters
+from steps import Steps
 
 PYTHONS = interpreters.found()
 if not PYTHONS:
@@ -80,10 +81,10 @@ nox.options.sessions = [
 ]
 
 
-def cargo(session: nox.Session, *args: str, env: dict[str, str]) -> None:
+def cargo(steps: Steps, *args: str, env: dict[str, str]) -> None:
     """Run a cargo command with the locked dependencies."""
     command, *rest = args
-    session.run("cargo", command, "-q", "--locked", *rest, external=True, env=env)
+    steps.run("cargo", command, "-q", "--locked", *rest, external=True, env=env)
 
 
 _built: dict[tuple[str, ...], Path] = {}
@@ -133,19 +134,19 @@ def install(
 @nox.session(python=False)
 def rust(session: nox.Session) -> None:
     """Check the crate: format, clippy with and without Python, documents, tests."""
-    session.run("cargo", "fmt", "--check", external=True)
-    with build_cache.target_directory("core") as env:
+    with Steps(session) as steps, build_cache.target_directory("core") as env:
+        steps.run("cargo", "fmt", "--check", external=True)
         env["PYO3_PYTHON"] = str(PYTHONS[MAIN])
         deny = ("--", "-Dwarnings")
-        cargo(session, "clippy", "--all-targets", *deny, env=env)
+        cargo(steps, "clippy", "--all-targets", *deny, env=env)
         core = "--no-default-features"
-        cargo(session, "clippy", "--all-targets", core, *deny, env=env)
+        cargo(steps, "clippy", "--all-targets", core, *deny, env=env)
         strict = env | {"RUSTDOCFLAGS": "-Dwarnings"}
-        cargo(session, "doc", "--no-deps", core, env=strict)
-        cargo(session, "test", core, *session.posargs, env=env)
+        cargo(steps, "doc", "--no-deps", core, env=strict)
+        cargo(steps, "test", core, *session.posargs, env=env)
         loom = env | {"RUSTFLAGS": "--cfg loom", "LOOM_MAX_PREEMPTIONS": "3"}
         for target in loom_targets():
-            cargo(session, "test", "--release", core, *target, env=loom)
+            cargo(steps, "test", "--release", core, *target, env=loom)
 
 
 def loom_targets() -> list[list[str]]:
@@ -162,9 +163,10 @@ def loom_targets() -> list[list[str]]:
 def lint(session: nox.Session) -> None:
     """Check the form of the Python code, and the layers of both languages."""
     session.install("--group=lint")
-    session.run("ruff", "check")
-    session.run("ruff", "format", "--check")
-    session.run("python", "tools/check_layers.py")
+    with Steps(session) as steps:
+        steps.run("ruff", "check")
+        steps.run("ruff", "format", "--check")
+        steps.run("python", "tools/check_layers.py")
 
 
 @nox.session(python=MAIN)
@@ -172,10 +174,11 @@ def typing(session: nox.Session) -> None:
     """Check types: the package, its public names in use, the extension's stub."""
     install(session, "--group=typing")
     env = {"MYPYPATH": "python"}
-    session.run("mypy", "python/poolproof", "tests/typing", env=env)
-    session.run("mypy", "noxfile.py", "tools", env={"MYPYPATH": "tools"})
-    session.run("mypy", "bench", env={"MYPYPATH": "bench:tests:python"})
-    session.run("stubtest", "poolproof._native", env=env)
+    with Steps(session) as steps:
+        steps.run("mypy", "python/poolproof", "tests/typing", env=env)
+        steps.run("mypy", "noxfile.py", "tools", env={"MYPYPATH": "tools"})
+        steps.run("mypy", "bench", env={"MYPYPATH": "bench:tests:python"})
+        steps.run("stubtest", "poolproof._native", env=env)
 
 
 @nox.session(python=MAIN)
@@ -188,9 +191,10 @@ def tests(session: nox.Session) -> None:
     # A third of the bytecodes, from a random start; `make matrix` has them all.
     env = {"POOLPROOF_TEST_STEP": "3"} | os.environ
     chosen = ("-m", "not timing and not soak")
-    session.run("pytest", *SIDE_BY_SIDE, *chosen, env=env)
-    # What measures time runs alone.
-    session.run("pytest", "-m", "timing and not soak")
+    with Steps(session) as steps:
+        steps.run("pytest", *SIDE_BY_SIDE, *chosen, env=env)
+        # What measures time runs alone.
+        steps.run("pytest", "-m", "timing and not soak")
 
 
 @nox.session
@@ -213,7 +217,9 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     install(session, "--group=docs", extras="cli")
-    session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", "docs/_build/html")
+    out = HERE / "docs" / "_build" / "html"
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", str(out))
+    session.log(f"the documentation: {(out / 'index.html').as_uri()}")
 
 
 @nox.session(python=MAIN)

@@ -1,0 +1,68 @@
+"""`make test` runs all that it has, and says what failed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+NOXFILE = """
+import sys
+
+import nox
+
+sys.path.insert(0, {tools!r})
+from steps import Steps
+
+nox.options.sessions = ["first", "second"]
+
+
+@nox.session(python=False)
+def first(session):
+    with Steps(session) as steps:
+        steps.run("{command}", external=True)
+        steps.run("touch", "{place}/step", external=True)
+
+
+@nox.session(python=False)
+def second(session):
+    session.run("touch", "{place}/session", external=True)
+"""
+
+
+def run_nox(place, command):
+    noxfile = place / "noxfile.py"
+    tools = str(CHECKOUT / "tools")
+    noxfile.write_text(NOXFILE.format(tools=tools, place=place, command=command))
+    return subprocess.run(
+        [CHECKOUT / "tools" / "bootstrap", "nox", "--noxfile", noxfile],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_what_comes_after_a_failure_runs_and_the_end_names_what_failed(tmp_path):
+    done = run_nox(tmp_path, "false")
+    assert done.returncode == 1
+    assert (tmp_path / "step").exists(), "the rest of the session did not run"
+    assert (tmp_path / "session").exists(), "the session after it did not run"
+    assert "1 of 2 steps failed: false" in done.stderr
+    assert "* first: aborted" in done.stderr
+    assert "* second: success" in done.stderr
+
+
+def test_where_nothing_fails_nothing_is_said_of_failures(tmp_path):
+    done = run_nox(tmp_path, "true")
+    assert done.returncode == 0, done.stderr
+    assert "failed" not in done.stderr
+
+
+def test_no_session_of_make_test_ends_at_its_first_failed_step():
+    """`session.run` twice in one session: the second is not run after a failure."""
+    source = (CHECKOUT / "noxfile.py").read_text()
+    sessions = source.split("@nox.session")[1:]
+    for name in ("rust", "lint", "typing", "tests"):
+        (body,) = [one for one in sessions if f"\ndef {name}(" in one]
+        assert "with Steps(session) as steps" in body, name
