@@ -17,16 +17,19 @@
 
 pub mod own;
 pub mod quiet;
+pub(crate) mod shelves;
 pub mod terminate;
 
 use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::thread;
 
 use thiserror::Error;
+
+use self::shelves::Shelves;
 
 /// Why a descriptor cannot be registered.
 #[derive(Debug, Error)]
@@ -121,11 +124,8 @@ struct Place {
 }
 
 const FREE: RawFd = -1;
-const FIRST_SHELF: usize = 256;
-const SHELVES: usize = 12;
 
-/// Shelf *n* has `FIRST_SHELF << n` places and is made when the ones before are full: 1,048,320 in all.
-static REGISTRY: [OnceLock<Box<[Place]>>; SHELVES] = [const { OnceLock::new() }; SHELVES];
+static REGISTRY: Shelves<Place> = Shelves::new(Place::new);
 
 impl Place {
     const fn new() -> Self {
@@ -244,14 +244,8 @@ impl Drop for Registration {
 }
 
 fn claim() -> Result<&'static Place, RegisterError> {
-    for (n, shelf) in REGISTRY.iter().enumerate() {
-        let places = shelf.get_or_init(|| (0..FIRST_SHELF << n).map(|_| Place::new()).collect());
-        if let Some(place) = places.iter().find(|place| place.claim()) {
-            return Ok(place);
-        }
-    }
-    Err(RegisterError::Full {
-        places: FIRST_SHELF * ((1 << SHELVES) - 1),
+    REGISTRY.find(Place::claim).ok_or(RegisterError::Full {
+        places: Shelves::<Place>::LIMIT,
     })
 }
 
@@ -292,18 +286,46 @@ fn identify(fd: RawFd) -> Option<Identity> {
 
 // --- at fork --------------------------------------------------------------------------------------
 
-/// Installs the fork handler, once in the life of the program.
+/// The process that installs the handler at this moment, or one of the two marks.
+static INSTALLER: AtomicI32 = AtomicI32::new(NOT_INSTALLED);
+const NOT_INSTALLED: i32 = 0;
+const INSTALLED: i32 = -1;
+
+/// Makes what a child will need, and installs the fork handler, once in the life of the program: as the module is
+/// loaded, before there is a thread of ours.
 ///
 /// # Errors
 ///
 /// [`RegisterError::Install`] when the system has no memory for one more handler.
 pub fn install() -> Result<(), RegisterError> {
-    static INSTALLED: OnceLock<i32> = OnceLock::new();
+    // Not a `OnceLock`: a child that was forked meanwhile would wait for a thread that is not there.
+    loop {
+        let found = INSTALLER.load(Ordering::Acquire);
+        if found == INSTALLED {
+            return Ok(());
+        }
+        // SAFETY: no preconditions.
+        let me = unsafe { libc::getpid() };
+        if found == me {
+            thread::yield_now();
+        } else if INSTALLER
+            .compare_exchange(found, me, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+        {
+            break;
+        }
+    }
+    REGISTRY.prepare();
     // SAFETY: `child_after_fork` has the required signature, is never unloaded (extension modules are not),
     // and makes only async-signal-safe calls.
-    let status = INSTALLED
-        .get_or_init(|| unsafe { libc::pthread_atfork(None, None, Some(child_after_fork)) });
-    match *status {
+    let status = unsafe { libc::pthread_atfork(None, None, Some(child_after_fork)) };
+    let mark = if status == 0 {
+        INSTALLED
+    } else {
+        NOT_INSTALLED
+    };
+    INSTALLER.store(mark, Ordering::Release);
+    match status {
         0 => Ok(()),
         code => Err(RegisterError::Install {
             source: io::Error::from_raw_os_error(code),
@@ -325,21 +347,18 @@ pub fn forked() {
     GENERATION.fetch_add(1, Ordering::AcqRel);
     let mut dead = Dead::default();
     let mut severed = 0;
-    for shelf in &REGISTRY {
-        let Some(places) = shelf.get() else { break };
-        for place in places {
-            let fd = place.fd.load(Ordering::Acquire);
-            if fd != FREE {
-                // The driver may have closed the descriptor, and the number may be a file's by now.
-                let is_ours = place.holds(fd);
-                if is_ours {
-                    dead.put_over(fd);
-                    severed += 1;
-                }
+    for place in REGISTRY.made() {
+        let fd = place.fd.load(Ordering::Acquire);
+        if fd != FREE {
+            // The driver may have closed the descriptor, and the number may be a file's by now.
+            let is_ours = place.holds(fd);
+            if is_ours {
+                dead.put_over(fd);
+                severed += 1;
             }
-            // Also a place that a thread of the parent was about to fill: that thread is not here.
-            place.vacate();
         }
+        // Also a place that a thread of the parent was about to fill: that thread is not here.
+        place.vacate();
     }
     SEVERED.store(severed, Ordering::Release);
 }
@@ -437,6 +456,25 @@ fn set_errno(value: libc::c_int) {
     unsafe { *errno_place() = value }
 }
 
+/// Forks, runs `child` for 20 s at most, and says whether it came to its end and found all as it must be. The child
+/// must not return into the test harness.
+#[cfg(test)]
+pub(crate) fn in_child(child: impl FnOnce() -> bool) -> bool {
+    install().unwrap();
+    // SAFETY: the child leaves by _exit; what it takes of the C library is fit for a fork beside threads.
+    unsafe {
+        let pid = libc::fork();
+        assert!(pid >= 0);
+        if pid == 0 {
+            libc::alarm(20);
+            libc::_exit(i32::from(!child()));
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
+        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -445,21 +483,6 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-
-    /// Forks, runs `child`, and returns its exit status. The child must not return into the test harness.
-    fn in_child(child: impl FnOnce() -> bool) -> bool {
-        // SAFETY: the child only makes system calls and leaves by _exit.
-        unsafe {
-            let pid = libc::fork();
-            assert!(pid >= 0);
-            if pid == 0 {
-                libc::_exit(i32::from(!child()));
-            }
-            let mut status = 0;
-            assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
-            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
-        }
-    }
 
     fn reads_end_of_file(fd: RawFd) -> bool {
         let mut byte = 0u8;
@@ -592,10 +615,10 @@ mod tests {
     #[test]
     fn the_registry_grows_past_its_first_shelf() {
         let (here, _peer) = UnixStream::pair().unwrap();
-        let many: Vec<_> = (0..FIRST_SHELF * 2)
+        let many: Vec<_> = (0..512)
             .map(|_| Registration::new(here.as_raw_fd()).unwrap())
             .collect();
-        assert_eq!(many.len(), FIRST_SHELF * 2);
+        assert_eq!(many.len(), 512);
         // SAFETY: a fresh descriptor that nothing else owns.
         let copy = unsafe { UnixStream::from_raw_fd(libc::dup(here.as_raw_fd())) };
         drop(copy);

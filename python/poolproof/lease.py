@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,24 @@ class Lease(PlainBlock, LeaseBase):
         lost: Set when it was lost, soon after `check` would say so.
     """
 
-    lost: threading.Event
     _event = threading.Event
+    _lost: tuple[int, threading.Event]
+
+    @property
+    def lost(self) -> threading.Event:
+        """Set when it was lost, soon after `check` would say so."""
+        pid, event = self._lost
+        if pid != os.getpid():
+            # The notifier of the parent may have held its lock at the fork.
+            was_set, event = event.is_set(), threading.Event()
+            if was_set:
+                event.set()
+            self._lost = (os.getpid(), event)
+        return event
+
+    @lost.setter
+    def lost(self, event: threading.Event) -> None:
+        self._lost = (os.getpid(), event)
 
     def acquire(self) -> Self:
         """Acquire it, waiting up to `timeout` while another holder has it.

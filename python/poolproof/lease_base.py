@@ -155,9 +155,12 @@ class LeaseBase:
     def __repr__(self) -> str:
         """Show name and state."""
         native = self._native
-        state = "new" if native is None else native.phase()[0]
-        if native is not None and not native.is_ours:
+        if native is None:
+            state = "new"
+        elif not native.is_ours:
             state = f"of process {self._pid}"
+        else:
+            state = native.phase()[0]
         return f"<{type(self).__name__} {self.name!r} {state}>"
 
     # --- getting and giving back ------------------------------------------------------

@@ -69,10 +69,8 @@ class LeaseTable:
         """
         check_table(table)
         self._table = table
-        try:
-            self._server = _native.Server(**from_dsn(dsn), size=SIZE)
-        except _native.Refused as error:
-            raise refused(error) from None
+        self._dsn = dsn
+        self._made = self._make()
 
     def create(self) -> None:
         """Create it, or check that it is as it must be.
@@ -80,7 +78,7 @@ class LeaseTable:
         Raises:
             ControlError: It is not, or cannot be created.
         """
-        self._run(lambda: self._server.init(self._table))
+        self._run(lambda server: server.init(self._table))
 
     def entries(self) -> list[Entry]:
         """Return its leases, by name.
@@ -88,7 +86,7 @@ class LeaseTable:
         Raises:
             ControlError: It cannot be read.
         """
-        return self._run(lambda: self._server.rows(self._table))
+        return self._run(lambda server: server.rows(self._table))
 
     def free(self, name: str) -> Entry | None:
         """Take a lease away from its holder.
@@ -103,12 +101,24 @@ class LeaseTable:
             ControlError: It cannot be written.
         """
         check_name(name)
-        found = self._run(lambda: self._server.free(self._table, name))
+        found = self._run(lambda server: server.free(self._table, name))
         return found[0] if found else None
 
-    def _run(self, start: Callable[[], Operation]) -> list[Entry]:
+    def _make(self) -> _native.Server:
         try:
-            operation = start()
+            return _native.Server(**from_dsn(self._dsn), size=SIZE)
+        except _native.Refused as error:
+            raise refused(error) from None
+
+    def _server(self) -> _native.Server:
+        """Return the server of this process: a child of a fork has one of its own."""
+        if not self._made.is_ours:
+            self._made = self._make()
+        return self._made
+
+    def _run(self, start: Callable[[_native.Server], Operation]) -> list[Entry]:
+        try:
+            operation = start(self._server())
             finish(operation.wait)
             return [Entry(*row) for row in operation.take()]
         except _native.Refused as error:

@@ -92,8 +92,9 @@ impl Backends {
     ///
     /// # Errors
     ///
-    /// [`ControlError::Start`] when there is no control plane to be had.
+    /// [`ControlError::Start`] when there is no control plane to be had, [`ControlError::Forked`] in a child.
     pub fn meet(self: &Arc<Self>, pid: i32, place: Place) -> Result<Arc<Backend>, ControlError> {
+        self.server.check()?;
         let backend = Arc::new(Backend {
             server: Arc::clone(&self.server),
             pid,
@@ -207,8 +208,9 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// [`ControlError::Start`] when there is no control plane to be had.
+    /// [`ControlError::Start`] when there is no control plane to be had, [`ControlError::Forked`] in a child.
     pub fn end(self: &Arc<Self>) -> Result<u64, ControlError> {
+        self.server.check()?;
         let number = news::number();
         let (backend, user) = (Arc::clone(self), self.server.join());
         plane::spawn(async move {
@@ -223,8 +225,11 @@ impl Backend {
         Ok(number)
     }
 
-    /// What became of it; none while that is open.
+    /// What became of it; none while that is open, and in a child of a fork.
     pub fn fate(&self) -> Option<Fate> {
+        if !self.is_ours() {
+            return None;
+        }
         lock(&self.fate).clone()
     }
 
@@ -286,6 +291,22 @@ impl Backend {
         let parameters: [Parameter<'_>; 2] = [(&self.pid, Type::INT4), (&start, Type::INT8)];
         let rows = self.server.query(ANSWER, &sql, &parameters).await?;
         Ok(!rows.is_empty())
+    }
+}
+
+#[cfg(test)]
+impl Backends {
+    /// Takes its lock, as a thread does that is caught by a fork.
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        lock(&self.new)
+    }
+}
+
+#[cfg(test)]
+impl Backend {
+    /// Takes its lock, as a thread does that is caught by a fork.
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        lock(&self.fate)
     }
 }
 

@@ -20,10 +20,13 @@ pub fn now() -> Duration {
 #[cfg(not(target_os = "linux"))]
 #[allow(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn now() -> Duration {
-    use std::sync::OnceLock;
+    use crate::process::own::PerProcess;
+    use std::convert::Infallible;
     use std::time::Instant;
-    static EPOCH: OnceLock<Instant> = OnceLock::new();
-    let epoch = *EPOCH.get_or_init(Instant::now);
+    static EPOCH: PerProcess<Instant> = PerProcess::new();
+    let since = EPOCH
+        .get_or_make(|| Ok::<_, Infallible>(Instant::now()))
+        .map_or(Duration::ZERO, Instant::elapsed);
     // Not zero: an instant of a second ago can be told.
-    epoch.elapsed() + Duration::from_secs(1 << 20)
+    since + Duration::from_secs(1 << 20)
 }

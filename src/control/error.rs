@@ -18,6 +18,9 @@ pub enum ControlError {
         /// What the system said.
         source: io::Error,
     },
+    /// What was asked is of a parent process.
+    #[error("it belongs to the process that this one was forked from")]
+    Forked,
     /// The parameters cannot be used.
     #[error("{what}")]
     Parameters {
@@ -113,6 +116,7 @@ impl ControlError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Start { .. }
+            | Self::Forked
             | Self::Parameters { .. }
             | Self::Table { .. }
             | Self::Connect { tls: true, .. } => true,

@@ -93,13 +93,14 @@ pub struct Beats {
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     touched: Duration,
     is_leaving: bool,
     beats: Beats,
 }
 
-/// A heartbeat that goes on until it is stopped, or its process ends.
+/// A heartbeat that goes on until it is stopped, or its process ends. In a child of a fork its verbs do nothing; each
+/// compares the generation before it takes the lock.
 #[derive(Debug)]
 pub struct Heartbeat {
     number: u64,
@@ -124,6 +125,7 @@ impl Heartbeat {
         server: &Arc<Server>,
         rhythm: Rhythm,
     ) -> Result<(Arc<Self>, Pending<Result<(), ControlError>>, Pending<()>), ControlError> {
+        server.check()?;
         let heartbeat = Arc::new(Self {
             number: news::number(),
             generation: generation(),
@@ -166,6 +168,9 @@ impl Heartbeat {
 
     /// Notes a sign of life of the application.
     pub fn touch(&self) {
+        if !self.is_ours() {
+            return;
+        }
         self.lock().touched = clock::now();
         // One that rests goes on at once.
         if self.lock().beats.is_stale {
@@ -175,16 +180,22 @@ impl Heartbeat {
 
     /// What it has done.
     pub fn beats(&self) -> Beats {
+        if !self.is_ours() {
+            return Beats::default();
+        }
         self.lock().beats.clone()
     }
 
     /// Ends it. Returns at once.
     pub fn leave(&self) {
+        if !self.is_ours() {
+            return;
+        }
         self.lock().is_leaving = true;
         self.leave.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

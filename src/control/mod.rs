@@ -8,6 +8,8 @@
 pub mod backend;
 pub mod clock;
 pub mod error;
+#[cfg(test)]
+mod fork_tests;
 pub mod heartbeat;
 pub mod lease;
 pub mod news;

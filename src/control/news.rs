@@ -27,6 +27,12 @@ fn news() -> &'static News {
     }
 }
 
+/// Takes the lock, as a thread does that is caught by a fork.
+#[cfg(test)]
+pub(super) fn hold() -> impl Drop {
+    news().untold.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A number that nothing else has, 1 or more.
 pub fn number() -> u64 {
     NUMBERS.fetch_add(1, Ordering::Relaxed)

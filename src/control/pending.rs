@@ -81,6 +81,14 @@ impl<T> Drop for Promise<T> {
     }
 }
 
+#[cfg(test)]
+impl<T> Pending<T> {
+    /// Takes both locks, as a thread does that is caught by a fork.
+    pub(super) fn hold(&self) -> (impl Drop + '_, impl Drop + '_) {
+        (self.place.lock(), self.place.announced())
+    }
+}
+
 impl<T> Pending<T> {
     /// Waits for so long at most. True when there is nothing to wait for any more; in a child of a fork, false.
     pub fn wait(&self, at_most: Duration) -> bool {
@@ -100,7 +108,9 @@ impl<T> Pending<T> {
     /// asks for it looks once more afterwards: an answer that is there already is not told.
     pub fn announce(&self) -> u64 {
         let number = news::number();
-        self.place.announced().push(number);
+        if self.generation == generation() {
+            self.place.announced().push(number);
+        }
         number
     }
 

@@ -50,6 +50,13 @@ pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Result<(), Cont
     Ok(())
 }
 
+/// Takes the lock, as a thread does that is caught by a fork.
+#[cfg(test)]
+pub(super) fn hold() -> Option<impl Drop> {
+    let plane = PLANE.get()?;
+    Some(plane.state.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 impl Plane {
     fn new() -> io::Result<Self> {
         let runtime = Builder::new_current_thread()

@@ -43,6 +43,12 @@ impl Roll {
     }
 }
 
+/// Takes the lock, as a thread does that is caught by a fork.
+#[cfg(test)]
+pub(super) fn hold() -> impl Drop {
+    roll().lock()
+}
+
 /// On the roll until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Enrolled {

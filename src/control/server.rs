@@ -59,9 +59,26 @@ impl Server {
         self.generation == generation()
     }
 
-    /// Sessions that are open, at rest or at work.
+    /// Refuses to work for a child of the process that made it.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Forked`].
+    pub fn check(&self) -> Result<(), ControlError> {
+        if self.is_ours() {
+            Ok(())
+        } else {
+            Err(ControlError::Forked)
+        }
+    }
+
+    /// Sessions that are open, at rest or at work; none in a child.
     pub fn sessions(&self) -> usize {
-        self.pool.status().size
+        if self.is_ours() {
+            self.pool.status().size
+        } else {
+            0
+        }
     }
 
     /// Runs one statement with parameters, in one round trip, and returns its rows.

@@ -149,6 +149,7 @@ impl Server {
     where
         F: Future<Output = Result<Vec<Row>, ControlError>> + Send + 'static,
     {
+        self.0.check().map_err(|error| from_control(&error))?;
         let (pending, promise) = pending();
         let user = self.0.join();
         let work = work(Arc::clone(&self.0));

@@ -18,16 +18,18 @@
     reason = "duplicating and shutting down are raw system calls"
 )]
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use crate::process::own::PerProcess;
+use crate::process::shelves::Shelves;
 use crate::process::{self, RegisterError, Registration, quiet};
 
 /// Why a socket cannot be watched.
@@ -81,38 +83,36 @@ const EXPIRED: u64 = u64::MAX;
 /// The last instant that can be told from the marks: 584 years.
 const LAST: u64 = BUSY - 1;
 
-const FIRST_SHELF: usize = 256;
-const SHELVES: usize = 12;
-static POSTS: [OnceLock<Box<[Post]>>; SHELVES] = [const { OnceLock::new() }; SHELVES];
+static POSTS: Shelves<Post> = Shelves::new(Post::new);
 
-fn claim(generation: u64) -> Result<&'static Post, WatchError> {
-    for (n, shelf) in POSTS.iter().enumerate() {
-        let posts = shelf.get_or_init(|| {
-            let post = || Post {
-                owner: AtomicU64::new(0),
-                fd: AtomicI32::new(-1),
-                dev: AtomicU64::new(0),
-                ino: AtomicU64::new(0),
-                due: AtomicU64::new(IDLE),
-            };
-            (0..FIRST_SHELF << n).map(|_| post()).collect()
-        });
-        for post in posts {
-            let found = post.owner.load(Ordering::Relaxed);
-            let making = making(generation);
-            if found < making
-                && post
-                    .owner
-                    .compare_exchange(found, making, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok()
-            {
-                return Ok(post);
-            }
+impl Post {
+    const fn new() -> Self {
+        Self {
+            owner: AtomicU64::new(0),
+            fd: AtomicI32::new(-1),
+            dev: AtomicU64::new(0),
+            ino: AtomicU64::new(0),
+            due: AtomicU64::new(IDLE),
         }
     }
-    Err(WatchError::Full {
-        posts: FIRST_SHELF * ((1 << SHELVES) - 1),
-    })
+
+    fn claim(&self, making: u64) -> bool {
+        let found = self.owner.load(Ordering::Relaxed);
+        let swap = |found| {
+            self.owner
+                .compare_exchange(found, making, Ordering::AcqRel, Ordering::Relaxed)
+        };
+        found < making && swap(found).is_ok()
+    }
+}
+
+fn claim(generation: u64) -> Result<&'static Post, WatchError> {
+    let making = making(generation);
+    POSTS
+        .find(|post| post.claim(making))
+        .ok_or(WatchError::Full {
+            posts: Shelves::<Post>::LIMIT,
+        })
 }
 
 /// The owner of a post that is being filled.
@@ -370,8 +370,11 @@ static RUNNING: AtomicU64 = AtomicU64::new(0);
 
 /// Deadlines count from here: instants have no number of their own.
 fn epoch() -> Instant {
-    static EPOCH: OnceLock<Instant> = OnceLock::new();
-    *EPOCH.get_or_init(now)
+    static EPOCH: PerProcess<Instant> = PerProcess::new();
+    match EPOCH.get_or_make(|| Ok::<_, Infallible>(now())) {
+        Ok(epoch) => *epoch,
+        Err(never) => match never {},
+    }
 }
 
 /// An instant as a number that can be compared; one that no clock can tell is the last.
@@ -425,29 +428,26 @@ fn watch(owner: u64) {
 /// Shuts what is due, and says when the next deadline is; `u64::MAX` when there is none.
 fn walk(owner: u64, now: u64) -> u64 {
     let mut next = u64::MAX;
-    for shelf in &POSTS {
-        let Some(posts) = shelf.get() else { break };
-        for post in posts {
-            if post.owner.load(Ordering::Acquire) != owner {
-                continue;
-            }
-            let due = post.due.load(Ordering::SeqCst);
-            if due == IDLE || due >= BUSY {
-                continue;
-            }
-            if due > now {
-                next = next.min(due);
-            } else if post
-                .due
-                .compare_exchange(due, BUSY, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
-            {
-                shut(post);
-                post.due.store(EXPIRED, Ordering::Release);
-            } else {
-                // Set anew under our eyes: look again at once.
-                next = next.min(now);
-            }
+    for post in POSTS.made() {
+        if post.owner.load(Ordering::Acquire) != owner {
+            continue;
+        }
+        let due = post.due.load(Ordering::SeqCst);
+        if due == IDLE || due >= BUSY {
+            continue;
+        }
+        if due > now {
+            next = next.min(due);
+        } else if post
+            .due
+            .compare_exchange(due, BUSY, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+        {
+            shut(post);
+            post.due.store(EXPIRED, Ordering::Release);
+        } else {
+            // Set anew under our eyes: look again at once.
+            next = next.min(now);
         }
     }
     next

@@ -10,13 +10,15 @@
 //! Source: tcp(7), socket(7).
 #![allow(unsafe_code, reason = "socket options are raw system calls")]
 
+use std::convert::Infallible;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::RawFd;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use libc::c_int;
+
+use crate::process::own::PerProcess;
 
 /// When and how often the kernel asks a silent peer for a sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,10 +139,10 @@ struct Defaults {
     count: Option<c_int>,
 }
 
-/// Asked of a fresh socket, once.
+/// Asked of a fresh socket, once in each process.
 fn defaults() -> Defaults {
-    static DEFAULTS: OnceLock<Defaults> = OnceLock::new();
-    *DEFAULTS.get_or_init(|| {
+    static DEFAULTS: PerProcess<Defaults> = PerProcess::new();
+    let made = DEFAULTS.get_or_make(|| {
         // SAFETY: plain integers; the descriptor is ours and closed below.
         let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) };
         let ask = |option| get(fd, libc::IPPROTO_TCP, option).ok();
@@ -153,8 +155,12 @@ fn defaults() -> Defaults {
             // SAFETY: opened above, used nowhere else.
             unsafe { libc::close(fd) };
         }
-        found
-    })
+        Ok::<_, Infallible>(found)
+    });
+    match made {
+        Ok(defaults) => *defaults,
+        Err(never) => match never {},
+    }
 }
 
 #[allow(

@@ -15,6 +15,7 @@ import poolproof
 from plugins.processes import run_in_fork
 from plugins.threads import eventually
 from poolproof import Heartbeat, Lease, LeaseForked
+from poolproof.lease_table import LeaseTable
 
 HOLDER = """
     import ctypes, os, signal, sys, time
@@ -273,3 +274,26 @@ def test_a_heartbeat_stays_with_the_parent(engine):
         before = beating.stats().beats
         while beating.stats().beats == before:
             pass
+
+
+@pytest.mark.fork
+def test_in_a_child_no_lock_that_the_notifier_held_is_waited_for(engine, name):
+    """Of Python's objects; src/control/fork_tests.rs has the locks of the core."""
+    with Lease(engine, name) as lease, lease.lost._cond:
+
+        def child():
+            assert not lease.lost.wait(0.01)
+            lease.lost.set()
+            return repr(lease)
+
+        report = run_in_fork(child, seconds=20).assert_silent()
+        assert report.result == f"<Lease {name!r} of process {os.getpid()}>"
+        assert not lease.lost.is_set()
+
+
+@pytest.mark.fork
+def test_a_child_reads_a_table_that_its_parent_has_described(pg_url):
+    table = LeaseTable(shown(pg_url("psycopg2").set(drivername="postgresql")))
+    table.create()
+    table.entries()
+    run_in_fork(table.entries).assert_silent()

@@ -91,7 +91,8 @@ class _Extension:
         self._plain: list[Engine | AsyncEngine] = []
         # The Flask-SQLAlchemy extension, as soon as it has its engines.
         self._db: Any = None
-        self._lock = threading.Lock()
+        # By process: a thread of a parent may have held its lock at the fork.
+        self._locks: dict[int, threading.Lock] = {}
 
     def add(self, parts: list[Any]) -> None:
         """Take over what was given, now or when it is there."""
@@ -115,7 +116,8 @@ class _Extension:
 
     def _take_extension(self) -> bool:
         """Take over the engines of Flask-SQLAlchemy; say whether they were there."""
-        with self._lock:
+        own = threading.Lock()
+        with self._locks.setdefault(os.getpid(), own):
             db = self._app.extensions.get(_FLASK_SQLALCHEMY)
             if db is None or self._db is not None:
                 return db is not None

@@ -72,12 +72,12 @@ pub enum Phase {
     Held,
     /// It was lost, for the reason given.
     Lost(String),
-    /// It was given back, or never had.
+    /// It was given back, or never had; or it is of a parent process.
     Over,
 }
 
 #[derive(Debug)]
-struct State {
+pub(in crate::control) struct State {
     phase: Phase,
     fence: i64,
     token: String,
@@ -103,6 +103,9 @@ pub struct Trouble {
 }
 
 /// A lease that is asked for, held, or over.
+///
+/// In a child of a fork its verbs do nothing and know nothing. Each compares the generation before it takes the lock,
+/// which a thread of the parent may have held.
 #[derive(Debug)]
 pub struct Lease {
     number: u64,
@@ -127,6 +130,7 @@ impl Lease {
         server: &Arc<Server>,
         terms: Terms,
     ) -> Result<(Arc<Self>, Pending<Result<i64, Refusal>>, Pending<()>), ControlError> {
+        server.check()?;
         let now = clock::now();
         let lease = Arc::new(Self {
             number: news::number(),
@@ -177,6 +181,9 @@ impl Lease {
     /// What became of it. A lease whose certain time has passed is lost from that instant on; one that is being given
     /// back is over, whether the server has heard of it or not.
     pub fn phase(&self) -> Phase {
+        if !self.is_ours() {
+            return Phase::Over;
+        }
         let mut state = self.lock();
         self.lose_if_over(&mut state, clock::now());
         match &state.phase {
@@ -187,17 +194,25 @@ impl Lease {
 
     /// Notes a sign of life of the holder.
     pub fn touch(&self) {
-        self.lock().touched = clock::now();
+        if self.is_ours() {
+            self.lock().touched = clock::now();
+        }
     }
 
     /// Fence and token, as they stand in the table.
     pub fn right(&self) -> (i64, String) {
+        if !self.is_ours() {
+            return (0, String::new());
+        }
         let state = self.lock();
         (state.fence, state.token.clone())
     }
 
     /// Renewals that were granted, attempts that failed, and until when it is certain from now.
     pub fn counts(&self) -> (u64, u64, Duration) {
+        if !self.is_ours() {
+            return (0, 0, Duration::ZERO);
+        }
         let state = self.lock();
         let left = state.term.certain_until().saturating_sub(clock::now());
         (state.renewals, state.trouble.blips, left)
@@ -205,16 +220,22 @@ impl Lease {
 
     /// What its renewals met with.
     pub fn trouble(&self) -> Trouble {
+        if !self.is_ours() {
+            return Trouble::default();
+        }
         self.lock().trouble.clone()
     }
 
     /// Whether it was lost because this process was told to end: no reason for an alarm.
     pub fn is_ending(&self) -> bool {
-        self.lock().is_ending
+        self.is_ours() && self.lock().is_ending
     }
 
     /// Loses it, for whoever holds it was refused under it. It is given back as well, in case the refusal was in error.
     pub fn disown(&self, reason: String) {
+        if !self.is_ours() {
+            return;
+        }
         let mut state = self.lock();
         if state.phase != Phase::Held || state.is_leaving {
             return;
@@ -227,6 +248,9 @@ impl Lease {
 
     /// Gives it back, or gives up waiting for it. Returns at once.
     pub fn leave(&self) {
+        if !self.is_ours() {
+            return;
+        }
         self.lock().is_leaving = true;
         self.leave.notify_one();
     }
@@ -241,7 +265,7 @@ impl Lease {
         self.leave();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(in crate::control) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
