@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
-from poolproof.drill.calls import SLACK_S, Call, all_at_once, join
+from poolproof.drill.calls import SLACK_S, Call, Control, all_at_once, join
 
 
 def test_a_call_in_time_is_not_late_and_is_cleaned_up_outside_its_time():
@@ -53,3 +54,26 @@ def test_a_call_that_never_comes_back_is_waited_for_no_longer_than_told():
     gate.set()
     assert join([call], 20)
     assert call.late_s == late >= 0.1
+
+
+def test_what_the_machine_oversleeps_is_taken_off_and_what_a_call_idles_is_not():
+    """The interpreter's lock stands in for a machine that lets nobody run."""
+    sleepy = Call(lambda: time.sleep(0.25), 0.05)
+    starved = Call(lambda: (time.sleep(0.05), spin(0.25)), 0.05)
+    interval = sys.getswitchinterval()
+    with Control() as control:
+        all_at_once([sleepy], 20)
+        sys.setswitchinterval(0.5)
+        try:
+            all_at_once([starved], 20)
+        finally:
+            sys.setswitchinterval(interval)
+    assert min(sleepy.late_s, starved.late_s) >= 0.2
+    assert control.late_s(starved) > 0.1
+    assert control.excess_s(starved) < control.excess_s(sleepy)
+
+
+def spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass

@@ -1,4 +1,9 @@
-"""Calls with a clock: how late each came back, if it came back at all."""
+"""Calls with a clock: how late each came back, if it came back at all.
+
+A busy machine makes every thread late. So a control runs beside the calls, a thread of
+the same process that only sleeps: what it oversleeps between a call's deadline and its
+return is the machine's own lateness, and no fault of the call.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,12 @@ from poolproof.drill.player import first_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from typing_extensions import Self
+
 SLACK_S: Final = 0.05
-"""How much later than its deadline a call may return, on a quiet machine."""
+"""How much later than its deadline a call may return, beyond the machine's lateness."""
+
+_STEP_S: Final = 0.005
 
 
 class Call(threading.Thread):
@@ -59,6 +68,11 @@ class Call(threading.Thread):
             self._took_s = time.monotonic() - self._began
 
     @property
+    def due_at(self) -> float:
+        """When it should have come back, by the monotonic clock."""
+        return self._began + self.limit_s
+
+    @property
     def late_s(self) -> float:
         """Seconds past its limit; until now, when it has not come back."""
         if not self._began:
@@ -72,6 +86,55 @@ class Call(threading.Thread):
     def complaint(self) -> str:
         """The class and first line of what it raised; empty when it raised nothing."""
         return "" if self.error is None else first_line(self.error)
+
+
+class Control(threading.Thread):
+    """A thread that only sleeps, in short steps, and notes when it woke too late.
+
+    Example:
+        >>> with Control() as control:
+        ...     call = Call(lambda: None, 1.0)
+        ...     all_at_once([call], 1.0)
+        >>> control.excess_s(call)
+        0.0
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="control", daemon=True)
+        self._overslept: list[tuple[float, float]] = []
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Sleep until told to stop; note from when until when a sleep was too long."""
+        while not self._over.is_set():
+            due = time.monotonic() + _STEP_S
+            time.sleep(_STEP_S)
+            self._overslept.append((due, time.monotonic()))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def late_s(self, call: Call) -> float:
+        """Return how long the control overslept between a call's deadline and return.
+
+        Args:
+            call: One that came back, or was frozen, while the control ran.
+        """
+        return self.overslept_s(call.due_at, call.due_at + call.late_s)
+
+    def overslept_s(self, first: float, last: float) -> float:
+        """Return how long it overslept between two instants of the monotonic clock."""
+        pieces = (min(woke, last) - max(due, first) for due, woke in self._overslept)
+        return sum(max(0.0, piece) for piece in pieces)
+
+    def excess_s(self, call: Call) -> float:
+        """Return how much later a call was than the machine made it."""
+        return call.late_s - self.late_s(call)
 
 
 def all_at_once(calls: Sequence[Call], patience_s: float) -> None:

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from poolproof.drill.stage import Stage
 
 
-class _Stalling(Proxied):
+class Stalling(Proxied):
     """The network: a proxy that can stall."""
 
     def fail(self, *, newcomers: bool) -> None:
+        """Acknowledge, and answer nothing."""
         self._proxy.stall(newcomers=newcomers)
 
     def mend(self, *, old: bool) -> None:
+        """Answer again."""
         self._proxy.resume(old=old)
 
 
@@ -38,7 +40,7 @@ def play(stage: Stage) -> OutageOutcome:
     with Proxy(stage.target.address()) as proxy:
         return suffer(
             stage,
-            _Stalling(proxy, stage.target.through(proxy.port)),
+            Stalling(proxy, stage.target.through(proxy.port)),
             incident="hang",
             moments=MOMENTS,
             newcomers_at_ping=False,
