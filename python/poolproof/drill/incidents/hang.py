@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 from poolproof.drill.incident import Incident
 from poolproof.drill.incidents.outage import (
     MEASURES,
-    MOMENTS,
     NOTE,
     OutageOutcome,
     Proxied,
     suffer,
 )
+from poolproof.drill.moments import MOMENTS
 from poolproof.drill.proxy import Proxy
 
 if TYPE_CHECKING:
