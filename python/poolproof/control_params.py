@@ -143,9 +143,22 @@ def _arguments(pool: Any, engines: Any) -> tuple[tuple[Any, ...], dict[str, Any]
         raise exc.ArgumentError(f"the engine has a creator of its own: {HINT}")
     known = inspect.getclosurevars(creator).nonlocals
     dialect = known.get("dialect", engines)
-    if getattr(dialect, "_has_events", False) and list(dialect.dispatch.do_connect):
+    if _may_be_changed(dialect):
         raise exc.ArgumentError(f"a listener of do_connect may change them: {HINT}")
     return tuple(known.get("cargs_tup", ())), dict(known["cparams"])
+
+
+def _may_be_changed(dialect: Any) -> bool:
+    """Say whether a listener of `do_connect` may lead to another server.
+
+    The integrations have one for `application_name` alone, and it says so.
+    """
+    if not getattr(dialect, "_has_events", False):
+        return False
+    return not all(
+        getattr(listener, "names_sessions_only", False)
+        for listener in dialect.dispatch.do_connect
+    )
 
 
 # --- libpq --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from poolproof import Lease
 from poolproof.control import server_of
 from poolproof.control_params import from_dsn, from_pool
+from poolproof.integrations.naming import Naming
 
 
 def _from(engine):
@@ -91,6 +92,17 @@ def test_asyncpg_s_engine_will_do():
     given = _from(engine.sync_engine)
     assert given["endpoints"] == [("h", None, 6, "p")]
     assert given["sslmode"] == "require"
+
+
+def test_the_names_of_the_integrations_lead_to_no_other_server():
+    """A worker that names its sessions may have leases on the same engine."""
+    url = "postgresql+psycopg2://u:p@h:6/d"
+    naming = Naming(lambda: "worker", lambda: "", renames=False)
+    naming.begin()
+    try:
+        assert _from(create_engine(url)) == from_dsn(url)
+    finally:
+        naming.end()
 
 
 def custom_creator(url):

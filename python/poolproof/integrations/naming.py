@@ -134,6 +134,10 @@ def _on_connect(dialect: Any, record: Any, *_arguments: object) -> None:
     dialect.connect = named
 
 
+# So that the control plane, which reads the engine's own arguments, may rely on them.
+_on_connect.names_sessions_only = True  # type: ignore[attr-defined]
+
+
 def _rename(connection: Any, record: Any, _fairy: Any) -> None:
     """Rename a connection that was of another job.
 
