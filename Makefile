@@ -2,7 +2,7 @@
 # needs (tools/bootstrap) and calls nox; the work is in noxfile.py.
 
 .DEFAULT_GOAL := help
-.PHONY: help drill test matrix wheels soak bench docs fmt clean
+.PHONY: help drill test matrix wheels soak bench numbers docs fmt clean
 
 NOX = tools/bootstrap nox
 ARGS ?=
@@ -32,6 +32,10 @@ soak: ## Run the long tests; repeat the pool and fork tests for ARGS minutes (10
 
 bench: ## Run the benchmarks
 	@$(NOX) -s bench -- $(ARGS)
+
+numbers: ## Run the examples with each pool, and write the results into README.md
+	@tools/bootstrap python tools/system_packages.py redis-server
+	@$(NOX) -s numbers
 
 docs: ## Build the documentation into docs/_build/html
 	@$(NOX) -s docs

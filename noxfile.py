@@ -223,6 +223,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN)
+def numbers(session: nox.Session) -> None:
+    """Run the examples with each pool; write docs/results.json and README's table."""
+    install(session, "celery[redis]", extras="drill,flask,gunicorn,celery,luigi")
+    session.run("python", "tools/results.py")
+
+
+@nox.session(python=MAIN)
 def drill(session: nox.Session) -> None:
     """Run the drill, on an embedded PostgreSQL when no --url is given."""
     install(session, "celery[redis]", extras="drill,flask,gunicorn,celery,luigi")

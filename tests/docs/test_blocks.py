@@ -75,12 +75,6 @@ def test_every_block_names_a_language_that_is_known(name: str) -> None:
     assert languages <= LANGUAGES
 
 
-def test_make_drill_and_make_test_stand_within_the_first_screen() -> None:
-    first_screen = "\n".join(PAGES["README.md"].read_text().splitlines()[:24])
-    assert "make drill" in first_screen
-    assert "make test" in first_screen
-
-
 def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(

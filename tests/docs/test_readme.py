@@ -1,0 +1,106 @@
+"""The front door: what the first screen says, and that its numbers were measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT / "tools"))
+
+import results  # noqa: E402 - found by the line above
+
+README = (CHECKOUT / "README.md").read_text()
+PAGES = sorted(
+    [
+        CHECKOUT / "README.md",
+        *(CHECKOUT / "docs").rglob("*.md"),
+        *(CHECKOUT / "examples").rglob("*.md"),
+    ]
+)
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 120
+
+
+def test_symptom_cause_cure_result_and_commands_come_first_and_in_this_order():
+    first_screen = "\n".join(README.splitlines()[:40])
+    places = [
+        first_screen.index(words)
+        for words in (
+            "PGRES_TUPLES_OK and no message from the libpq",
+            "lost synchronization with server",
+            "ResourceClosedError",
+            "a pre-ping that hangs",
+            "a lock that two workers hold",
+            "**Cause:**",
+            "**Cure:**",
+            "poolclass=poolproof.Pool",
+            "| one run of |",
+            "PieFed 1.6.18",
+            "make drill",
+            "make test",
+        )
+    ]
+    assert places == sorted(places)
+
+
+def test_its_results_are_those_that_were_measured():
+    assert results.page(README, json.loads(results.RESULTS.read_text())) == README
+
+
+def test_results_that_differ_are_noticed():
+    other = json.loads(results.RESULTS.read_text())
+    other["rows"][0]["queue"]["right"] += 1
+    assert results.page(README, other) != README
+
+
+@pytest.mark.parametrize("example", results.EXAMPLES)
+def test_every_row_is_of_an_example_that_is_there(example):
+    assert (CHECKOUT / "examples" / example / "__main__.py").exists()
+    measured = json.loads(results.RESULTS.read_text())["rows"]
+    assert example in [row["example"] for row in measured]
+
+
+def test_what_an_example_prints_is_understood():
+    assert results.counts(
+        "  73 right\n   1 wrong\n  15 failed\n   0 hung\n"
+        "   2 confirmed, but not in the table\n 103 orders in the table, by 3 workers\n"
+        "queue: THE FAULT SHOWED\n"
+    ) == {"right": 73, "faults": {"wrong": 1, "failed": 15, "confirmed and lost": 2}}
+    assert results.counts(
+        "     0 of 60 plans made\n  5023 tokens counted, of 92550 spent\n"
+        "    84 errors in the log\n    30 heartbeats\n"
+        "       and Luigi did not come to an end: tasks hang\n"
+    ) == {"right": 0, "faults": {"errors": 84, "hung": "some"}}
+
+
+def test_what_is_not_understood_is_no_result():
+    with pytest.raises(SystemExit, match="not understood"):
+        results.counts("Traceback (most recent call last):\n")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_nothing_is_installed_from_an_index_that_does_not_have_it(page):
+    assert not re.findall(r'pip install "?poolproof(?!-)', page.read_text())
+
+
+def test_every_extra_that_is_named_exists():
+    project = (CHECKOUT / "pyproject.toml").read_text()
+    extras = set(re.findall(r"^(\w+) = \[", project.split("optional-dep")[1], re.M))
+    for page in PAGES:
+        for named in re.findall(
+            r'pip install "(?:\.|\S+whl)\[(\S+)\]"', page.read_text()
+        ):
+            assert set(named.split(",")) <= extras, page
+
+
+def test_every_driver_has_an_extra():
+    project = (CHECKOUT / "pyproject.toml").read_text()
+    for driver in ("psycopg2", "psycopg", "pg8000", "asyncpg"):
+        assert re.search(rf"^{driver} = \[", project, re.MULTILINE)
