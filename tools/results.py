@@ -9,7 +9,7 @@ What was measured elsewhere (`field` in docs/results.json) is kept as it is.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import json
 import os
@@ -96,7 +96,7 @@ def run() -> None:
             row[pool] = measure(example, pool)
         rows.append(row)
     new = {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
         "machine": f"{platform.system()}, {os.cpu_count()} cores",
         "versions": {
             "Python": platform.python_version(),
@@ -124,7 +124,7 @@ def told(result: dict[str, Any], asked: str) -> str:
     if not result["faults"]:
         return f"**{result['right']} right**"
     faults = [f"{count} {word}" for word, count in result["faults"].items()]
-    total = asked.split()[0]
+    total = asked.split(maxsplit=1)[0]
     return f"{result['right']} of {total} right: " + ", ".join(faults)
 
 
