@@ -23,7 +23,9 @@ mod _native {
     #[pymodule_export]
     use crate::py::gate::{Forked, Gate, Ticket, Waiter};
     #[pymodule_export]
-    use crate::py::lease::{Heartbeat, Lease, leave_all, news, wait_all_over, wake_news};
+    use crate::py::lease::{
+        Heartbeat, Lease, durable_commit, leave_all, news, wait_all_over, wake_news,
+    };
     #[pymodule_export]
     use crate::py::process::{forget, forked, generation, sever, severed};
     #[pymodule_export]

@@ -297,10 +297,11 @@ class LeaseBase:
             )
         native = self._ours()
         fence, token = native.right
-        table = ".".join(f'"{part}"' for part in self._table.split("."))
+        # With its schema: the connection may have another search_path. What commits
+        # under the lease is as durable as the lease itself.
         query = text(
-            f"SELECT 1 FROM {table} WHERE name = :name AND fence = :fence "  # noqa: S608 - checked
-            "AND token = :token FOR KEY SHARE"
+            f"SELECT {_native.durable_commit()} FROM {native.table} "  # noqa: S608 - checked
+            "WHERE name = :name AND fence = :fence AND token = :token FOR KEY SHARE"
         )
         values = {"name": self.name, "fence": fence, "token": token}
         if inner.execute(query, values).first() is None:

@@ -142,6 +142,27 @@ impl Backends {
     }
 }
 
+/// A row of `pg_stat_activity`.
+struct Seen {
+    start: i64,
+    address: Option<IpAddr>,
+    port: Option<i32>,
+    age: f64,
+}
+
+impl Seen {
+    fn read(row: &tokio_postgres::Row) -> Result<(i32, Self), tokio_postgres::Error> {
+        let address: Option<String> = row.try_get(2)?;
+        let one = Self {
+            start: row.try_get(1)?,
+            address: address.and_then(|address| address.parse().ok()),
+            port: row.try_get(3)?,
+            age: row.try_get(4)?,
+        };
+        Ok((row.try_get(0)?, one))
+    }
+}
+
 /// Asks which of the backends are what they seem, and since when.
 async fn recognise(server: &Server, new: &[Arc<Backend>]) -> Result<(), ControlError> {
     let pids: Vec<i32> = new.iter().map(|backend| backend.pid).collect();
@@ -155,29 +176,25 @@ async fn recognise(server: &Server, new: &[Arc<Backend>]) -> Result<(), ControlE
     let rows = server.query(ANSWER, &sql, &parameters).await?;
     let mut seen = HashMap::new();
     for row in rows {
-        let address: Option<String> = row.get(2);
-        let from = (
-            address.and_then(|address| address.parse::<IpAddr>().ok()),
-            row.get::<_, Option<i32>>(3),
-        );
-        let (start, age) = (row.get::<_, i64>(1), row.get::<_, f64>(4));
-        seen.insert(row.get::<_, i32>(0), (start, from, age));
+        let (pid, one) = Seen::read(&row).map_err(|error| ControlError::from_driver(&error))?;
+        seen.insert(pid, one);
     }
     for backend in new {
         let least = sent.saturating_sub(backend.met).as_secs_f64();
         let found = match (seen.get(&backend.pid), &backend.place) {
             // Younger than the connection: the process id was given away again.
-            (Some((.., age)), _) if *age < least => Err(Fate::Unrecognised),
-            (Some((start, (Some(address), Some(port)), _)), Place::Tcp(local))
-                if *address == local.ip() && *port == i32::from(local.port()) =>
+            (Some(one), _) if one.age < least => Err(Fate::Unrecognised),
+            (Some(one), Place::Tcp(local))
+                if one.address == Some(local.ip()) && one.port == Some(i32::from(local.port())) =>
             {
-                Ok(*start)
+                Ok(one.start)
             }
             // The server says of a unix socket no more than that it is one.
-            (Some((start, (None, Some(-1)), _)), Place::Unix(path))
-                if server.tells_pids_at(ANSWER, path).await? =>
+            (Some(one), Place::Unix(path))
+                if (one.address, one.port) == (None, Some(-1))
+                    && server.tells_pids_at(ANSWER, path).await? =>
             {
-                Ok(*start)
+                Ok(one.start)
             }
             _ => Err(Fate::Unrecognised),
         };

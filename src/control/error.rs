@@ -9,6 +9,9 @@ use tokio_postgres::error::Severity;
 
 use crate::process::RegisterError;
 
+/// A write was asked of a server that takes none, or takes none any more.
+const READ_ONLY: &str = "25006";
+
 /// Why an operation has no answer. No text holds a secret: neither passwords nor parameters are quoted.
 #[derive(Debug, Error)]
 pub enum ControlError {
@@ -123,9 +126,16 @@ impl ControlError {
             Self::Lost { .. } | Self::Timeout { .. } => false,
             Self::Connect { .. } | Self::Server { .. } => self.sqlstate().is_some_and(|state| {
                 let class = state.get(..2).unwrap_or_default();
-                state == "25006" || ["0A", "22", "28", "3D", "3F", "42"].contains(&class)
+                ["0A", "22", "28", "3D", "3F", "42"].contains(&class)
             }),
         }
+    }
+
+    /// Whether no other statement is to be asked of the session that gave it: it is out of step, or its server takes no
+    /// writes any more, and another may.
+    pub fn ends_session(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Timeout { .. })
+            || self.sqlstate() == Some(READ_ONLY)
     }
 
     /// Whether the statement may have been carried out nevertheless.

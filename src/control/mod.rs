@@ -7,6 +7,7 @@
 
 pub mod backend;
 pub mod clock;
+mod definition;
 pub mod error;
 #[cfg(test)]
 mod fork_tests;

@@ -1,5 +1,6 @@
 //! One server, as the control plane talks to it: a pool of few sessions, and operations with deadlines.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::error::ControlError;
 use super::params::Params;
 use super::plane;
 use super::session::{Opener, Session};
+use super::table::Table;
 use crate::process::generation;
 
 /// A value of a statement, and its type there.
@@ -92,12 +94,8 @@ impl Server {
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, ControlError> {
-        let work = async {
-            let loan = self.lend().await?;
-            let answer = loan.client.query_typed(sql, parameters).await;
-            loan.settle(answer)
-        };
-        self.bound(within, work).await
+        self.lent(within, async |loan| loan.query(sql, parameters).await)
+            .await
     }
 
     /// Runs statements without parameters, as one transaction.
@@ -110,12 +108,11 @@ impl Server {
         within: Duration,
         sql: &str,
     ) -> Result<Vec<SimpleQueryMessage>, ControlError> {
-        let work = async {
-            let loan = self.lend().await?;
+        self.lent(within, async |loan| {
             let answer = loan.client.simple_query(sql).await;
             loan.settle(answer)
-        };
-        self.bound(within, work).await
+        })
+        .await
     }
 
     /// Whether the server is reached by the unix socket at `path`, and the process ids that it tells are true.
@@ -124,17 +121,33 @@ impl Server {
     ///
     /// [`ControlError`]; after `within` at the latest.
     pub async fn tells_pids_at(&self, within: Duration, path: &Path) -> Result<bool, ControlError> {
-        let work = async {
-            let loan = self.lend().await?;
+        self.lent(within, async |loan| {
             if loan.path.as_deref() != Some(path) {
                 return loan.settle(Ok(false));
             }
             let told = loan.told_pid().await;
-            let answer = loan
-                .client
-                .query_typed_one("SELECT pg_backend_pid()", &[])
-                .await;
-            loan.settle(answer.map(|row| told == Some(row.get(0))))
+            let rows = loan
+                .query("SELECT pg_catalog.pg_backend_pid()", &[])
+                .await?;
+            let is = rows.first().and_then(|row| row.try_get::<_, i32>(0).ok());
+            Ok(told.is_some() && told == is)
+        })
+        .await
+    }
+
+    /// Has `work` done on one session, whose questions and answers are told to its loan.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError`]; after `within` at the latest.
+    pub(crate) async fn lent<T>(
+        &self,
+        within: Duration,
+        work: impl AsyncFnOnce(&mut Loan) -> Result<T, ControlError>,
+    ) -> Result<T, ControlError> {
+        let work = async {
+            let mut loan = self.lend().await?;
+            work(&mut loan).await
         };
         self.bound(within, work).await
     }
@@ -148,8 +161,9 @@ impl Server {
         let answer = timeout(within, work)
             .await
             .unwrap_or(Err(ControlError::Timeout { within }));
-        if let Err(ControlError::Lost { .. } | ControlError::Timeout { .. }) = answer {
-            // The other sessions went the same way, most likely: the next operation is to begin with a new one.
+        if answer.as_ref().is_err_and(ControlError::ends_session) {
+            // The other sessions went the same way, most likely, or are with the same server that takes no writes any
+            // more: the next operation is to begin with a new one.
             self.close_resting();
         }
         answer
@@ -215,7 +229,7 @@ impl Drop for User {
 
 /// A session that is lent for one statement. Unless that was answered, it is cut off as it goes back, and the pool
 /// lends it to nobody.
-struct Loan {
+pub(crate) struct Loan {
     session: Object<Opener>,
     is_settled: bool,
 }
@@ -229,9 +243,25 @@ impl Deref for Loan {
 }
 
 impl Loan {
-    fn settle<T>(mut self, answer: Result<T, tokio_postgres::Error>) -> Result<T, ControlError> {
+    /// Asks one question, and notes whether it was answered.
+    pub(crate) async fn query(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, ControlError> {
+        self.is_settled = false;
+        let answer = self.session.client.query_typed(sql, parameters).await;
+        self.settle(answer)
+    }
+
+    /// The tables of leases that this session has looked at, by the names that were asked for.
+    pub(crate) fn tables(&mut self) -> &mut HashMap<String, Table> {
+        &mut self.session.tables
+    }
+
+    fn settle<T>(&mut self, answer: Result<T, tokio_postgres::Error>) -> Result<T, ControlError> {
         let answer = answer.map_err(|error| ControlError::from_driver(&error));
-        self.is_settled = !matches!(answer, Err(ControlError::Lost { .. }));
+        self.is_settled = !answer.as_ref().is_err_and(ControlError::ends_session);
         answer
     }
 }

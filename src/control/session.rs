@@ -1,5 +1,6 @@
 //! One session of the control plane: opened here, severed by a fork, replaced when it fails.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::ControlError;
 use super::params::{Endpoint, Params, TlsMode};
+use super::table::Table;
 use super::tls;
 use crate::process::Registration;
 use crate::socket::options;
@@ -32,6 +34,8 @@ pub(crate) struct Session {
     pub(crate) client: Client,
     /// The path at which its server listens, where that is a unix socket.
     pub(crate) path: Option<PathBuf>,
+    /// The tables of leases that it has looked at, by the names that were asked for.
+    pub(crate) tables: HashMap<String, Table>,
     cut: Arc<Notify>,
     is_broken: AtomicBool,
 }
@@ -229,6 +233,7 @@ impl Opener {
         let session = Session {
             client,
             path,
+            tables: HashMap::new(),
             cut,
             is_broken: AtomicBool::new(false),
         };
@@ -305,7 +310,8 @@ async fn refuse_read_only(client: &Client, place: &str) -> Result<(), ControlErr
     let query = "SELECT current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery()";
     let row = client.query_typed_one(query, &[]).await;
     let row = row.map_err(|error| ControlError::connecting(place, &error))?;
-    if row.get::<_, bool>(0) {
+    let is_read_only = row.try_get(0);
+    if is_read_only.map_err(|error| ControlError::connecting(place, &error))? {
         return Err(ControlError::unreachable(place, "this server is read-only"));
     }
     Ok(())

@@ -9,22 +9,9 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
+use super::definition::{DEFINITION, Found, LOOK};
 use super::error::ControlError;
-use super::server::Server;
-
-/// Name and type of each column, in alphabetical order.
-const COLUMNS: &[(&str, &str)] = &[
-    ("acquired_at", "timestamp with time zone"),
-    ("application", "text"),
-    ("expires_at", "timestamp with time zone"),
-    ("fence", "bigint"),
-    ("host", "text"),
-    ("name", "text"),
-    ("pid", "bigint"),
-    ("renewed_at", "timestamp with time zone"),
-    ("thread", "text"),
-    ("token", "text"),
-];
+use super::server::{Loan, Parameter, Server};
 
 /// Who holds a lease, or held it, as the table says.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,8 +41,9 @@ pub struct Row {
 /// A table of leases, by its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Table {
-    /// As it stands in a statement.
+    /// As it was given.
     name: String,
+    /// As it stands in a statement.
     quoted: String,
 }
 
@@ -69,86 +57,143 @@ impl Table {
         }
     }
 
-    /// Puts the table's name where a statement says `{t}`.
-    pub(crate) fn sql(&self, statement: &str) -> String {
-        statement.replace("{t}", &self.quoted)
+    /// As it stands in a statement: quoted, and with its schema once that is known.
+    pub fn quoted(&self) -> &str {
+        &self.quoted
     }
 
-    /// Makes sure that the table is there and is as it must be; creates it when it is not there.
+    /// The same table, found in a schema: no `search_path` can make another of it.
+    fn found(&self, schema: &str, table: &str) -> Self {
+        Self {
+            name: self.name.clone(),
+            quoted: format!("{}.{}", quoted(schema), quoted(table)),
+        }
+    }
+
+    /// Puts the table's name where a statement says `{t}`, and the durable commit where it says `{durable}`.
+    pub(crate) fn sql(&self, statement: &str) -> String {
+        statement
+            .replace("{t}", &self.quoted)
+            .replace("{durable}", DURABLE)
+    }
+
+    /// Runs one of the statements below. A session that has not seen the table yet looks at its definition first.
     ///
     /// # Errors
     ///
-    /// [`ControlError::Table`] when it has other columns or keys, or cannot be created.
+    /// [`ControlError::Table`] when it is not as it must be or the role may not use it; SQLSTATE 42P01 when it is not
+    /// there.
+    pub(crate) async fn query(
+        &self,
+        server: &Server,
+        within: Duration,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<tokio_postgres::Row>, ControlError> {
+        let answer = server
+            .lent(within, async |loan| {
+                let Some(table) = self.seen(loan).await? else {
+                    return Err(ControlError::Server {
+                        what: format!("there is no table {}", self.name),
+                        sqlstate: "42P01".into(),
+                        is_fatal: false,
+                    });
+                };
+                let answer = loan.query(&table.sql(statement), parameters).await;
+                if answer.is_err() {
+                    // It may have been dropped, and be another the next time.
+                    loan.tables().remove(&self.quoted);
+                }
+                answer
+            })
+            .await;
+        answer.map_err(|error| self.refused(error))
+    }
+
+    /// Makes sure that the table is there and is as it must be; creates it when it is not there. Returns it with its
+    /// schema.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Table`] when it is not as it must be, or cannot be created.
     pub(crate) async fn prepare(
         &self,
         server: &Server,
         within: Duration,
-    ) -> Result<(), ControlError> {
-        if self.check(server, within).await? {
-            return Ok(());
+    ) -> Result<Self, ControlError> {
+        if let Some(table) = self.look(server, within).await? {
+            return Ok(table);
         }
+        let table = self.to_create(server, within).await?;
         // One message is one transaction, so the lock is held until the table is there, through a pooler as well.
         // Without it, two who create it at once collide in the catalogue.
-        let lock = "SELECT pg_advisory_xact_lock(hashtext('poolproof'), hashtext('lease'));";
-        let create = format!("{lock}\n{}", self.sql(DEFINITION));
+        let lock =
+            "SELECT pg_catalog.pg_advisory_xact_lock(hashtext('poolproof'), hashtext('lease'))";
+        let create = table.sql(&format!("{lock}, {{durable}};\n{DEFINITION}"));
         match server.batch(within, &create).await {
             Ok(_) => {}
             Err(error) => return Err(self.not_created(error)),
         }
-        if self.check(server, within).await? {
-            return Ok(());
+        if let Some(table) = table.look(server, within).await? {
+            return Ok(table);
         }
-        Err(self.wrong("was created and cannot be seen: look at search_path".into()))
+        Err(self.wrong("was created and has gone again"))
     }
 
-    /// False when there is no such table.
-    async fn check(&self, server: &Server, within: Duration) -> Result<bool, ControlError> {
-        let found = server
-            .query(within, LOOK_AT_TABLE, &[(&self.quoted, Type::TEXT)])
-            .await
-            .map_err(|error| self.refused(error))?;
-        let [row] = found.as_slice() else {
-            return Ok(false);
+    /// With the schema that it would be created in.
+    async fn to_create(&self, server: &Server, within: Duration) -> Result<Self, ControlError> {
+        if self.name.contains('.') {
+            return Ok(self.clone());
+        }
+        let rows = server
+            .query(within, "SELECT pg_catalog.current_schema()::text", &[])
+            .await?;
+        let schema = rows
+            .first()
+            .and_then(|row| row.try_get::<_, Option<String>>(0).ok()?);
+        match schema {
+            Some(schema) if schema.starts_with("pg_temp") => {
+                Err(self.wrong("would be a temporary one, by this role's search_path: put a schema before its name"))
+            }
+            Some(schema) => Ok(self.found(&schema, &self.name)),
+            None => Err(self.wrong(
+                "cannot be created, for this role's search_path names no schema that it may look into: put a schema \
+                 before its name",
+            )),
+        }
+    }
+
+    /// None when there is no such table.
+    async fn look(&self, server: &Server, within: Duration) -> Result<Option<Self>, ControlError> {
+        let seen = server
+            .lent(within, async |loan| self.seen(loan).await)
+            .await;
+        seen.map_err(|error| self.refused(error))
+    }
+
+    /// The table with its schema, as this session sees it; none when there is none.
+    async fn seen(&self, loan: &mut Loan) -> Result<Option<Self>, ControlError> {
+        if let Some(table) = loan.tables().get(&self.quoted) {
+            return Ok(Some(table.clone()));
+        }
+        let rows = loan.query(LOOK, &[(&self.quoted, Type::TEXT)]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
         };
-        let kind: String = row.get(0);
-        let columns: Vec<String> = row.get(1);
-        let expected: Vec<String> = COLUMNS
-            .iter()
-            .map(|(name, kind)| format!("{name} {kind}"))
-            .collect();
-        if kind != "r" && kind != "p" {
-            return Err(self.wrong("is not a table".into()));
+        let found = Found::try_from(row).map_err(|error| ControlError::from_driver(&error))?;
+        if let Some(fault) = found.fault() {
+            return Err(self.wrong(&fault));
         }
-        if columns != expected {
-            let only = |of: &[String], not: &[String]| {
-                let found = of.iter().filter(|one| !not.contains(one));
-                let found = found.map(String::as_str).collect::<Vec<_>>();
-                if found.is_empty() {
-                    "nothing".into()
-                } else {
-                    found.join(", ")
-                }
-            };
-            return Err(self.wrong(format!(
-                "exists with other columns: it lacks {} and has {} besides",
-                only(&expected, &columns),
-                only(&columns, &expected),
-            )));
-        }
-        let (unique_name, unique_fence, identity): (bool, bool, bool) =
-            (row.get(2), row.get(3), row.get(4));
-        if !(unique_name && unique_fence && identity) {
-            return Err(self.wrong(
-                "exists, but its name and its fence must each be unique, and its fence an identity column".into(),
-            ));
-        }
-        Ok(true)
+        let table = self.found(&found.schema, &found.name);
+        loan.tables().insert(self.quoted.clone(), table.clone());
+        Ok(Some(table))
     }
 
-    fn wrong(&self, what: String) -> ControlError {
+    fn wrong(&self, what: &str) -> ControlError {
         ControlError::Table {
             what: format!(
-                "the table {} {what}. Take another name (table=), or drop it and let poolproof lease init create it",
+                "the table {} {what}. Mend it, if it is meant for leases, or take another name (table=): poolproof \
+                 lease init creates it",
                 self.name
             ),
         }
@@ -200,25 +245,11 @@ impl Table {
         within: Duration,
         name: Option<&str>,
     ) -> Result<Vec<Row>, ControlError> {
-        let found = server
-            .query(within, &self.sql(ROWS), &[(&name, Type::TEXT)])
-            .await
-            .map_err(|error| self.refused(error))?;
-        Ok(found
-            .iter()
-            .map(|row| Row {
-                name: row.get(0),
-                fence: row.get(1),
-                is_held: row.get(2),
-                host: row.get(3),
-                pid: row.get(4),
-                thread: row.get(5),
-                application: row.get(6),
-                age: row.get(7),
-                silence: row.get(8),
-                left: row.get(9),
-            })
-            .collect())
+        let found = self
+            .query(server, within, &rows(), &[(&name, Type::TEXT)])
+            .await?;
+        let read = found.iter().map(Row::read).collect::<Result<_, _>>();
+        read.map_err(|error| ControlError::from_driver(&error))
     }
 
     /// Makes sure that the table, if it is there, is one of leases.
@@ -227,7 +258,7 @@ impl Table {
     ///
     /// [`ControlError::Table`] when it is another.
     pub async fn verify(&self, server: &Server, within: Duration) -> Result<(), ControlError> {
-        self.check(server, within).await.map(drop)
+        self.look(server, within).await.map(drop)
     }
 
     /// Creates the table if it is not there.
@@ -236,7 +267,7 @@ impl Table {
     ///
     /// As of a lease that is acquired.
     pub async fn init(&self, server: &Server, within: Duration) -> Result<(), ControlError> {
-        self.prepare(server, within).await
+        self.prepare(server, within).await.map(drop)
     }
 
     /// Takes a lease away from whoever holds it. False when nobody does.
@@ -250,10 +281,9 @@ impl Table {
         within: Duration,
         name: &str,
     ) -> Result<bool, ControlError> {
-        let freed = server
-            .query(within, &self.sql(FREE), &[(&name, Type::TEXT)])
-            .await
-            .map_err(|error| self.refused(error))?;
+        let freed = self
+            .query(server, within, FREE, &[(&name, Type::TEXT)])
+            .await?;
         Ok(!freed.is_empty())
     }
 }
@@ -262,41 +292,21 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-const DEFINITION: &str = "\
-CREATE TABLE IF NOT EXISTS {t} (
-  name text PRIMARY KEY,
-  fence bigint GENERATED BY DEFAULT AS IDENTITY UNIQUE,
-  token text,
-  host text,
-  pid bigint,
-  thread text,
-  application text,
-  acquired_at timestamptz NOT NULL,
-  renewed_at timestamptz NOT NULL,
-  expires_at timestamptz NOT NULL
-) WITH (fillfactor = 50)";
-
-const LOOK_AT_TABLE: &str = "\
-SELECT c.relkind::text,
-  ARRAY(SELECT a.attname || ' ' || format_type(a.atttypid, NULL) FROM pg_attribute a
-    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    ORDER BY a.attname COLLATE \"C\"),
-  EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'name'
-    WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
-      AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum),
-  EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'fence'
-    WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
-      AND i.indexprs IS NULL AND a.attnum = ANY(i.indkey::int2[])),
-  EXISTS (SELECT FROM pg_attribute a
-    WHERE a.attrelid = c.oid AND a.attname = 'fence' AND a.attidentity <> '')
-FROM pg_class c WHERE c.oid = to_regclass($1)";
+/// For the transaction that asks: what is granted, renewed or given back has reached the disk before it is answered,
+/// and with synchronous replication a standby's as well.
+///
+/// `off` alone is raised: every other value waits for this server's disk at least, and `local` says on purpose that no
+/// standby is waited for. Without standbys `on` is the same as `local`.
+pub const DURABLE: &str = "\
+pg_catalog.set_config('synchronous_commit', CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off' THEN 'on' \
+ELSE pg_catalog.current_setting('synchronous_commit') END, true)";
 
 /// The token and its new owner: `$1` name, `$2` token, `$3` host, `$4` pid, `$5` thread, `$6` application, `$7` ttl.
 pub(crate) const INSERT: &str = "\
 INSERT INTO {t} (name, token, host, pid, thread, application, acquired_at, renewed_at, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), clock_timestamp(),
   clock_timestamp() + $7 * interval '1 second')
-ON CONFLICT (name) DO NOTHING RETURNING fence";
+ON CONFLICT (name) DO NOTHING RETURNING fence, {durable}";
 
 /// As [`INSERT`]; `$8` tokens of attempts of ours whose end is not known, `$9` the grace in seconds.
 ///
@@ -309,26 +319,54 @@ WITH free AS (
 UPDATE {t} AS lease SET fence = DEFAULT, token = $2, host = $3, pid = $4, thread = $5, application = $6,
   acquired_at = clock_timestamp(), renewed_at = clock_timestamp(),
   expires_at = clock_timestamp() + $7 * interval '1 second'
-FROM free WHERE lease.name = free.name RETURNING lease.fence";
+FROM free WHERE lease.name = free.name RETURNING lease.fence, {durable}";
 
 /// `$1` name, `$2` fence, `$3` token, `$4` ttl. No row: it is not ours any more.
 pub(crate) const RENEW: &str = "\
 UPDATE {t} SET renewed_at = clock_timestamp(), expires_at = clock_timestamp() + $4 * interval '1 second'
-WHERE name = $1 AND fence = $2 AND token = $3 RETURNING 1";
+WHERE name = $1 AND fence = $2 AND token = $3 RETURNING {durable}";
 
 /// `$1` name, `$2` tokens of ours.
 pub(crate) const RELEASE: &str = "\
-UPDATE {t} SET token = NULL, expires_at = clock_timestamp() WHERE name = $1 AND token = ANY($2) RETURNING 1";
+UPDATE {t} SET token = NULL, expires_at = clock_timestamp() WHERE name = $1 AND token = ANY($2) RETURNING {durable}";
 
-const FREE: &str = "UPDATE {t} SET token = NULL, expires_at = clock_timestamp() WHERE name = $1 AND token IS NOT NULL RETURNING 1";
+const FREE: &str = "\
+UPDATE {t} SET token = NULL, expires_at = clock_timestamp() WHERE name = $1 AND token IS NOT NULL RETURNING {durable}";
 
-const ROWS: &str = "\
-SELECT name, fence, token IS NOT NULL, coalesce(host, ''), coalesce(pid, 0), coalesce(thread, ''),
-  coalesce(application, ''),
-  extract(epoch FROM clock_timestamp() - acquired_at)::float8,
-  extract(epoch FROM clock_timestamp() - renewed_at)::float8,
-  extract(epoch FROM expires_at - clock_timestamp())::float8
-FROM {t} WHERE $1 IS NULL OR name = $1 ORDER BY name";
+/// `$1` a name, or null for all. Whatever a person has written into the table can be read.
+fn rows() -> String {
+    // Before PostgreSQL 17 there is no difference to an infinite instant.
+    let until = |instant: &str| {
+        format!(
+            "CASE WHEN {instant} = 'infinity' THEN 'Infinity' WHEN {instant} = '-infinity' THEN '-Infinity' \
+             ELSE extract(epoch FROM {instant} - clock_timestamp()) END::float8"
+        )
+    };
+    format!(
+        "SELECT name, fence, token IS NOT NULL, coalesce(host, ''), coalesce(pid, 0), coalesce(thread, ''), \
+         coalesce(application, ''), {}, {}, {} FROM {{t}} WHERE $1 IS NULL OR name = $1 ORDER BY name",
+        until("acquired_at"),
+        until("renewed_at"),
+        until("expires_at"),
+    )
+}
+
+impl Row {
+    fn read(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            name: row.try_get(0)?,
+            fence: row.try_get(1)?,
+            is_held: row.try_get(2)?,
+            host: row.try_get(3)?,
+            pid: row.try_get(4)?,
+            thread: row.try_get(5)?,
+            application: row.try_get(6)?,
+            age: -row.try_get::<_, f64>(7)?,
+            silence: -row.try_get::<_, f64>(8)?,
+            left: row.try_get(9)?,
+        })
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -340,6 +378,10 @@ mod tests {
         assert_eq!(
             table.sql("SELECT FROM {t}"),
             "SELECT FROM \"a\"\"b\".\"c d\""
+        );
+        assert_eq!(
+            Table::named("c").found("a\"b", "c").quoted(),
+            "\"a\"\"b\".\"c\""
         );
     }
 }

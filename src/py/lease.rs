@@ -12,7 +12,7 @@ use crate::control::heartbeat::{self, Rhythm, Text};
 use crate::control::lease::{self, Phase, Refusal, Terms};
 use crate::control::pending::Pending;
 use crate::control::roll;
-use crate::control::table::Table;
+use crate::control::table::{DURABLE, Table};
 
 /// A lease that is asked for, held, or over. Dropping it gives it back.
 #[pyclass(frozen, module = "poolproof._native")]
@@ -98,7 +98,9 @@ impl Lease {
                 let who = row.map_or_else(
                     || "another holder has just taken it".into(),
                     |row| {
-                        let until = if row.left < 0.0 {
+                        let until = if row.left == f64::INFINITY {
+                            "it never expires".into()
+                        } else if row.left < 0.0 {
                             format!("it expired {:.1} s ago", -row.left)
                         } else {
                             format!("it expires in {:.1} s", row.left)
@@ -125,6 +127,12 @@ impl Lease {
     #[getter]
     fn right(&self) -> (i64, String) {
         self.inner.right()
+    }
+
+    /// The table that keeps it, as it stands in a statement.
+    #[getter]
+    fn table(&self) -> String {
+        self.inner.table().quoted().to_owned()
     }
 
     /// `"waiting"`, `"held"`, `"lost"` or `"over"`, and why it was lost.
@@ -191,6 +199,12 @@ impl Drop for Lease {
 
 fn refused(kind: &'static str, text: &str) -> PyErr {
     Refused::new_err((kind, text.to_owned(), None::<String>))
+}
+
+/// An expression that makes the transaction which evaluates it commit to disk at least.
+#[pyfunction]
+pub(crate) fn durable_commit() -> &'static str {
+    DURABLE
 }
 
 /// What has happened since the last call: leases that were lost, answers that were announced, by their numbers. Waits

@@ -202,10 +202,10 @@ def test_a_read_only_server_is_refused(pg_url, make_engine):
         pg_url("psycopg2", options="-c default_transaction_read_only=on")
     )
     with pytest.raises(ControlError, match="read-only") as caught:
-        Lease(engine, "x").acquire()
+        Lease(engine, "x", timeout=0.1).acquire()
     assert caught.value.sqlstate in {"25006", None}
     with pytest.raises(ControlError, match="read-only"):
-        Lease(engine, "x", table="not_there_yet").acquire()
+        Lease(engine, "x", table="not_there_yet", timeout=0.1).acquire()
 
 
 @pytest.fixture

@@ -93,10 +93,11 @@ impl Lease {
     ) -> Result<Option<Row>, ControlError> {
         let terms = &self.terms;
         if !*is_prepared {
-            terms.table.prepare(&self.server, within).await?;
+            let table = terms.table.prepare(&self.server, within).await?;
+            self.lock().table = table;
             *is_prepared = true;
-        } else if let [row] = terms
-            .table
+        } else if let [row] = self
+            .table()
             .rows(&self.server, within, Some(&terms.name))
             .await?
             .as_slice()
@@ -120,6 +121,7 @@ impl Lease {
         within: Duration,
     ) -> Result<Result<i64, Option<Row>>, ControlError> {
         let terms = &self.terms;
+        let table = self.table();
         let sent = clock::now();
         let (ttl, grace) = (terms.ttl.as_secs_f64(), terms.steal_grace.as_secs_f64());
         let who: [Parameter<'_>; 7] = [
@@ -135,17 +137,17 @@ impl Lease {
         over.push((&earlier, Type::TEXT_ARRAY));
         over.push((&grace, Type::FLOAT8));
         for (statement, parameters) in [(TAKE_OVER, over.as_slice()), (INSERT, who.as_slice())] {
-            let sql = terms.table.sql(statement);
-            let granted = self.server.query(within, &sql, parameters).await;
-            let granted = granted.map_err(|error| terms.table.refused(error))?;
+            let granted = table
+                .query(&self.server, within, statement, parameters)
+                .await?;
             if let [row] = granted.as_slice() {
-                return Ok(Ok(self.granted(row.get(0), token, sent)));
+                let fence = row
+                    .try_get(0)
+                    .map_err(|error| ControlError::from_driver(&error))?;
+                return Ok(Ok(self.granted(fence, token, sent)));
             }
         }
-        let rows = terms
-            .table
-            .rows(&self.server, within, Some(&terms.name))
-            .await?;
+        let rows = table.rows(&self.server, within, Some(&terms.name)).await?;
         Ok(Err(rows.into_iter().next()))
     }
 

@@ -106,15 +106,16 @@ impl Lease {
             (&token, Type::TEXT),
             (&ttl, Type::FLOAT8),
         ];
-        let sql = self.terms.table.sql(RENEW);
-        let renewed = self.server.query(within, &sql, &parameters).await?;
+        let renewed = self
+            .table()
+            .query(&self.server, within, RENEW, &parameters)
+            .await?;
         Ok((!renewed.is_empty()).then_some(sent))
     }
 
     async fn who_has_it(&self, within: Duration) -> String {
         let rows = self
-            .terms
-            .table
+            .table()
             .rows(&self.server, within, Some(&self.terms.name))
             .await;
         match rows.as_deref() {

@@ -79,6 +79,8 @@ pub enum Phase {
 #[derive(Debug)]
 pub(in crate::control) struct State {
     phase: Phase,
+    /// With its schema, once it was found.
+    table: Table,
     fence: i64,
     token: String,
     term: Term,
@@ -138,6 +140,7 @@ impl Lease {
             server: Arc::clone(server),
             state: Mutex::new(State {
                 phase: Phase::Waiting,
+                table: terms.table.clone(),
                 fence: 0,
                 token: String::new(),
                 term: Term::new(terms.ttl, now),
@@ -206,6 +209,15 @@ impl Lease {
         }
         let state = self.lock();
         (state.fence, state.token.clone())
+    }
+
+    /// The table that keeps it, as it stands in a statement.
+    pub fn table(&self) -> Table {
+        if self.is_ours() {
+            self.lock().table.clone()
+        } else {
+            self.terms.table.clone()
+        }
     }
 
     /// Renewals that were granted, attempts that failed, and until when it is certain from now.
@@ -331,13 +343,16 @@ impl Lease {
     /// Gives it back, with every right that may have been granted unheard. Tries until it would expire anyway.
     async fn give_back(&self, tokens: &[String]) {
         let until = clock::now() + self.terms.ttl;
-        let sql = self.terms.table.sql(RELEASE);
+        let table = self.table();
         let mut failures = 0;
         while clock::now() < until {
             let within = self.terms.ttl.min(ATTEMPT);
             let parameters: [Parameter<'_>; 2] =
                 [(&self.terms.name, Type::TEXT), (&tokens, Type::TEXT_ARRAY)];
-            match self.server.query(within, &sql, &parameters).await {
+            match table
+                .query(&self.server, within, RELEASE, &parameters)
+                .await
+            {
                 Ok(_) => return,
                 Err(error) if error.is_final() => return,
                 // It expires by itself; nobody is hurt but whoever waits.
