@@ -216,7 +216,8 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
 @nox.session(python=MAIN)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
-    install(session, "--group=docs", extras="cli")
+    # The integrations are documented from their docstrings.
+    install(session, "--group=docs", extras="cli,flask,celery,gunicorn,luigi")
     out = HERE / "docs" / "_build" / "html"
     session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", str(out))
     session.log(f"the documentation: {(out / 'index.html').as_uri()}")

@@ -39,7 +39,7 @@ SHELL = [
     for name, page in PAGES.items()
     if any(block.runs for block in blocks.blocks(page) if block.language == "console")
 ]
-LANGUAGES = {"python", "console", "text", "toml", "ini", "{toctree}"}
+LANGUAGES = {"python", "console", "text", "toml", "ini", "{toctree}", "{eval-rst}"}
 
 
 def run_page(page: Path, netloc: str, place: Path) -> subprocess.CompletedProcess[str]:

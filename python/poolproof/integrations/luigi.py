@@ -74,6 +74,8 @@ def install(*sources: Any) -> None:
 class PoolproofTarget(luigi.Target):  # type: ignore[misc,unused-ignore]
     """A row in a marker table, for `Task.output`.
 
+    In a task::
+
         def output(self):
             return PoolproofTarget(engine, self.task_id)
 

@@ -57,6 +57,8 @@ class StopRequested(Exception):  # noqa: N818 - no error, but a wish that is gra
 class StopFlag:
     """A flag that work polls: is it to stop?
 
+    In a task, or in any other work that goes on for long::
+
         flag = StopFlag(engine, "select stop from job where id = :id", {"id": 7})
         for part in parts:
             flag.check()
