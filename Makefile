@@ -28,6 +28,7 @@ wheels: ## Build the sdist and the wheels into dist/, and try each
 	@$(NOX) -s wheels
 
 soak: ## Run the long tests; repeat the pool and fork tests for ARGS minutes (10)
+	@tools/bootstrap python tools/system_packages.py postgresql pgbouncer iproute2 redis-server
 	@$(NOX) -s soak -- $(ARGS)
 
 bench: ## Run the benchmarks

@@ -259,8 +259,12 @@ def bench(session: nox.Session) -> None:
 @nox.session(python=MAIN)
 def soak(session: nox.Session) -> None:
     """Run the long tests, then repeat pool and fork tests; minutes as argument (10)."""
-    install(session, "--group=test")
     minutes = float(session.posargs[0]) if session.posargs else 10
+    # SQLAlchemy's own tests, of each line; the main line's are among the others.
+    for line, wanted in SQLALCHEMY.items():
+        install(session, "--group=test", wanted)
+        if line != MAIN_LINE:
+            session.run("pytest", "-q", "-m", "soak", "tests/upstream")
     end = time.monotonic() + 60 * minutes
     session.run("pytest", "-q", "-m", "soak")
     while time.monotonic() < end:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from poolproof import drivers
+
 __all__ = ["ask", "pid_of", "remember"]
 
 # On the pool's entry, not in its `info`, which is the application's.
@@ -35,6 +37,8 @@ def pid_of(entry: object) -> int | None:
 
 def ask(driver_connection: object) -> int | None:
     """Read the backend's process id out of the driver, without a round trip."""
+    if drivers.is_mock(driver_connection):
+        return None
     info = getattr(driver_connection, "info", None)  # psycopg2, psycopg
     key = getattr(driver_connection, "_backend_key_data", None)  # pg8000
     get = getattr(driver_connection, "get_server_pid", None)  # asyncpg

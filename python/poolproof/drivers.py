@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Driver", "ask", "in_own_words", "is_own", "of", "unsent"]
+__all__ = ["Driver", "ask", "in_own_words", "is_mock", "is_own", "of", "unsent"]
 
 # libpq's PQTRANS_IDLE and PQTRANS_INERROR, and the bytes of the protocol's
 # ReadyForQuery.
@@ -90,6 +90,18 @@ _UNKNOWN = Driver(
 _OTHER_DATABASE = Driver(
     "other", _does_not_say, None, must_ask=False, tells=False, keeps_alive=False
 )
+_MOCK = replace(_OTHER_DATABASE, name="mock")
+
+
+def is_mock(connection: Any) -> bool:
+    """Tell whether something stands for a connection in a test.
+
+    Such a thing has every method of every driver, and what it answers means nothing.
+
+    Args:
+        connection: A DBAPI connection, or None.
+    """
+    return hasattr(connection, "poolproof_asks_for_what_no_driver_has")
 
 
 def of(connection: Any, dialect: Any) -> Driver:
@@ -102,6 +114,8 @@ def of(connection: Any, dialect: Any) -> Driver:
     Returns:
         The driver. One of another database than PostgreSQL is never asked anything.
     """
+    if is_mock(connection):
+        return _MOCK
     if callable(getattr(connection, "get_transaction_status", None)):
         # The class's own method, called as a function, costs half of a methodcaller.
         status = getattr(type(connection), "get_transaction_status", None)

@@ -124,6 +124,10 @@ class Entry(ConnectionRecord):
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Discard the connection, and count why.
 
+        Where a fault is the reason the socket is severed first, so that nothing is sent
+        by closing it: a goodbye, or a rollback, would be taken for something else by a
+        peer that is out of step, and would wait for one that hangs.
+
         Args:
             e: What showed that it is of no use, if anything did.
             soft: Replace it at the next checkout instead.
@@ -137,6 +141,8 @@ class Entry(ConnectionRecord):
                 reason = rest.FOREIGN
             elif reason is None:
                 reason = "invalidated" if e is None else "error"
+            elif self.socket is not None:
+                self.socket.sever()
             self.owner.discarded.add(reason)
             self.reason = None
             if self.owner.settings.end_stranded_backends and reason != "invalidated":

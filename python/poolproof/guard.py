@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, Engine
 
-from poolproof import backend, deadlines, farewells, fork
+from poolproof import backend, deadlines, drivers, farewells, fork
 from poolproof._signal import Phase, ReadOnly, Signal, phase_of, read, read_only_of
 from poolproof.entry import Entry
 from poolproof.faults import Fault, Verdict, judge
@@ -105,13 +105,14 @@ class _Hook:
 
     def _judge(self, ctx: ExceptionContext) -> BaseException | None:
         error = ctx.original_exception
+        driver_name = getattr(ctx.dialect, "driver", "unknown")
         forked = fork.forked_error(ctx.connection)
         if forked is not None:
             if isinstance(error, type(forked)):
                 forked = error
             ctx.is_disconnect = True
             ctx.invalidate_pool_on_disconnect = False
-            report(judge(read(forked)), error=forked, driver=ctx.dialect.driver)
+            report(judge(read(forked)), error=forked, driver=driver_name)
             return None if forked is error else forked
         if isinstance(error, sa_exc.StatementError):
             # It has been here before, or it came from another engine inside a hook.
@@ -124,7 +125,7 @@ class _Hook:
         raw = _raw(connection)
         driver = _driver_connection(connection)
         farewells.explain(driver, error)
-        signal = read(error, ctx.dialect.driver)
+        signal = read(error, driver_name)
         verdict = judge(
             signal,
             phase=_phase(ctx, raw),
@@ -139,7 +140,7 @@ class _Hook:
         if verdict.fault is not Fault.NONE:
             final = report(
                 verdict,
-                driver=ctx.dialect.driver,
+                driver=driver_name,
                 error=error,
                 sqlstate=signal.sqlstate,
                 backend_pid=_pid(connection, driver),
@@ -166,16 +167,14 @@ def _charge(ctx: ExceptionContext, verdict: Verdict, *, overruled: bool) -> None
 def _tell_pool(entry: Entry, signal: Signal, found: Verdict, final: Verdict) -> None:
     """Tell our pool what to do with the connection, by way of its entry.
 
-    A connection that is discarded is severed now, so that what SQLAlchemy and the
-    driver do to close it sends nothing: a goodbye, or a rollback, would be taken for
-    something else by a peer that is out of step, and would wait for one that hangs. A
-    connection about which the error cannot tell is marked, and the pool finds out.
+    One that is discarded is severed by the entry, when SQLAlchemy asks for that: a
+    listener that comes after this one may still keep it. Then, and where the error
+    cannot tell, the connection is marked, and the pool finds out.
     """
     if final.cost != "nothing":
         if not signal.deadline:  # that has a reason of its own
             entry.reason = final.fault.value
-        if entry.socket is not None:
-            entry.socket.sever()
+        entry.suspect = True
     elif found.fault in _DOUBTFUL or not signal.dbapi:
         entry.suspect = True
 
@@ -198,7 +197,8 @@ def _raw(fairy: PoolProxiedConnection | None) -> object:
 
 
 def _driver_connection(fairy: PoolProxiedConnection | None) -> object:
-    return None if fairy is None else fairy.driver_connection
+    found = None if fairy is None else fairy.driver_connection
+    return None if drivers.is_mock(found) else found
 
 
 def _closed(driver: object) -> bool:

@@ -449,7 +449,8 @@ class Pool(sqlalchemy.pool.Pool):
             finding = rest.at_checkin(entry)
             if finding is not None:
                 self._discard(entry, finding)
-            entry.rested_at = monotonic()
+        # Of an empty one as well: the keeper takes it away as late as the others.
+        entry.rested_at = monotonic()
         if self._is_minded:
             keeper.returned(self, entry)
         answer = entry.ticket.release(self._idle, entry)

@@ -133,5 +133,6 @@ def _ping(entry: Entry, now: float) -> str | None:
     if not answered:
         return WRONG
     entry.suspect = entry.is_always_suspect
+    entry.reason = None  # it was doubted, and a listener kept it
     entry.rested_at = time.monotonic()
     return None

@@ -56,8 +56,10 @@ def descriptor(connection: Any) -> int | None:
         connection: A DBAPI connection, or what SQLAlchemy adapts one with.
 
     Returns:
-        The descriptor, or None where the driver shows none (SQLite, stubs).
+        The descriptor, or None where the driver shows none (SQLite, stubs, mocks).
     """
+    if drivers.is_mock(connection):
+        return None
     for candidate in (
         connection,
         getattr(connection, "_usock", None),

@@ -173,6 +173,27 @@ def test_a_disconnect_of_sqlalchemys_stays_one(make_engine, events):
     assert not set(before) & set(driver_connections(engine, 2))
 
 
+@pytest.mark.parametrize("pool", [sa.QueuePool, poolproof.Pool], ids=["queue", "ours"])
+def test_a_later_handler_may_keep_the_connection(make_engine, monkeypatch, pool):
+    """The connection must still be of use then, for the rollback and for the next."""
+    engine = make_engine("psycopg2", poolclass=pool)
+    backend = sa.text("select pg_backend_pid()")
+    with engine.connect() as connection:
+        pid = connection.scalar(backend)
+    monkeypatch.setattr(engine.dialect, "is_disconnect", lambda *_: True)
+
+    @event.listens_for(engine, "handle_error")
+    def keep(context):
+        assert context.is_disconnect
+        context.is_disconnect = False
+
+    with engine.connect() as connection:
+        first_error(lambda: connection.execute(sa.text("select nothing")))
+        assert not connection.invalidated
+    with engine.connect() as connection:
+        assert connection.scalar(backend) == pid
+
+
 def test_a_fault_inside_a_statement_of_sqlalchemys_own_is_one_event(
     make_engine, table, events
 ):

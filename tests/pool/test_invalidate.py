@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event, exc
 
+from poolproof import upkeep
+
 
 @pytest.fixture
 def pool(make_pool):
@@ -37,6 +39,13 @@ def test_closing_an_invalidated_connection_does_nothing_more(pool):
     before = pool.status()
     fairy.close()
     assert pool.status() == before
+
+
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_the_keeper_leaves_the_slot_of_an_invalidated_connection_alone(pool):
+    pool.connect().invalidate()
+    upkeep._close_old(pool)
+    assert (pool.checkedin(), pool.overflow()) == (1, -1)
 
 
 def test_invalidating_twice_warns(pool):
