@@ -12,11 +12,11 @@ help: ## Show the targets
 	@echo 'Arguments go in ARGS: make drill ARGS="--driver psycopg --trials 5"'
 
 drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
-	@tools/bootstrap python tools/system_packages.py pgbouncer iproute2 redis-server
+	@tools/bootstrap python tools/system_packages.py libssl-dev pgbouncer iproute2 redis-server
 	@$(NOX) -s drill -- $(ARGS)
 
 test: ## Run every check
-	@tools/bootstrap python tools/system_packages.py postgresql pgbouncer iproute2 redis-server
+	@tools/bootstrap python tools/system_packages.py libssl-dev postgresql pgbouncer iproute2 redis-server
 	@$(NOX)
 
 matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs some)

@@ -53,6 +53,10 @@ WORKERS = min(8, 3 * (os.cpu_count() or 1))
 SIDE_BY_SIDE = (f"--numprocesses={WORKERS}", "--dist=worksteal")
 
 CONTRACT = ("tests/pool", "tests/fork")
+# The system's OpenSSL is linked where its headers are; else it is built, once for each
+# target directory, in some minutes. What is published has it inside.
+OPENSSL_INSIDE = ("--features", "vendored-openssl")
+OPENSSL = () if Path("/usr/include/openssl/ssl.h").exists() else OPENSSL_INSIDE
 IN_SDIST = {
     *("Cargo.lock", "Cargo.toml", "clippy.toml", "pyproject.toml", "src", "python"),
     *("LICENSE", "LICENSE-APACHE", "LICENSE-MIT", "PKG-INFO", "README.md"),
@@ -107,6 +111,8 @@ def wheel(session: nox.Session, version: str, *options: str) -> Path:
             "--locked",
             f"--interpreter={PYTHONS[version]}",
             f"--out={out}",
+            # Its libraries need not be those of other systems.
+            *(() if OPENSSL_INSIDE[0] in options else ("--auditwheel=skip", *OPENSSL)),
             *options,
             external=True,
             env=env,
@@ -138,12 +144,12 @@ def rust(session: nox.Session) -> None:
         steps.run("cargo", "fmt", "--check", external=True)
         env["PYO3_PYTHON"] = str(PYTHONS[MAIN])
         deny = ("--", "-Dwarnings")
-        cargo(steps, "clippy", "--all-targets", *deny, env=env)
+        cargo(steps, "clippy", "--all-targets", *OPENSSL, *deny, env=env)
         core = "--no-default-features"
-        cargo(steps, "clippy", "--all-targets", core, *deny, env=env)
+        cargo(steps, "clippy", "--all-targets", core, *OPENSSL, *deny, env=env)
         strict = env | {"RUSTDOCFLAGS": "-Dwarnings"}
-        cargo(steps, "doc", "--no-deps", core, env=strict)
-        cargo(steps, "test", core, *session.posargs, env=env)
+        cargo(steps, "doc", "--no-deps", core, *OPENSSL, env=strict)
+        cargo(steps, "test", core, *OPENSSL, *session.posargs, env=env)
         loom = env | {"RUSTFLAGS": "--cfg loom", "LOOM_MAX_PREEMPTIONS": "3"}
         for target in loom_targets():
             cargo(steps, "test", "--release", core, *target, env=loom)
@@ -283,7 +289,7 @@ def wheels(session: nox.Session) -> None:
     if unexpected := folders - IN_SDIST:
         session.error(f"the sdist holds {', '.join(sorted(unexpected))}")
     for version in PYTHONS:
-        built = shutil.copy(wheel(session, version, "--release"), out)
+        built = shutil.copy(wheel(session, version, "--release", *OPENSSL_INSIDE), out)
         smoke(session, version, Path(built))
     # The sdist must be enough by itself: pip's way, in isolation.
     with (

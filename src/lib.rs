@@ -2,6 +2,7 @@
 //!
 //! The modules know nothing of Python; `py` alone, behind the feature `python`, binds them.
 
+pub mod conninfo;
 #[cfg(not(loom))]
 pub mod control;
 pub mod fault;
@@ -16,6 +17,8 @@ pub mod socket;
 mod _native {
     #[pymodule_export]
     use crate::py::backend::{Backend, Backends};
+    #[pymodule_export]
+    use crate::py::conninfo::{Conninfo, keywords};
     #[pymodule_export]
     use crate::py::control::{Operation, Refused, Server};
     #[pymodule_export]
@@ -39,6 +42,7 @@ mod _native {
         module.add("CALL", crate::py::socket::CALL)?;
         module.add("BLOCK", crate::py::socket::BLOCK)?;
         module.add("HOLD", crate::py::socket::HOLD)?;
+        crate::process::hold::install()?;
         crate::process::install().map_err(crate::py::errors::from_register)
     }
 }

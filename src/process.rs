@@ -15,6 +15,7 @@
     reason = "pthread_atfork and the raw calls of its handler have no safe form"
 )]
 
+pub mod hold;
 pub mod own;
 pub mod quiet;
 pub(crate) mod shelves;

@@ -23,9 +23,10 @@ RUST_USES = {
     "pool": {"process"},
     "socket": {"process"},
     "fault": set[str](),
-    "wire": {"process", "socket", "fault"},
-    "control": {"process", "socket", "fault"},
-    "py": {"process", "pool", "socket", "fault", "wire", "control"},
+    "wire": {"process", "socket", "fault", "conninfo"},
+    "conninfo": set[str](),
+    "control": {"process", "socket", "fault", "conninfo"},
+    "py": {"process", "pool", "socket", "fault", "wire", "control", "conninfo"},
 }
 MAY_BE_UNSAFE = ("src/process.rs", "src/process/", "src/socket/")
 
@@ -105,6 +106,7 @@ NATIVE_USERS = (
     "keeper",
     "lease_base",
     "lease_table",
+    "libpq_params",
     "notifier",
     "opening",
     "pool",

@@ -25,14 +25,24 @@ NO_SERVICE = "/usr/sbin/policy-rc.d"
 
 @dataclass(frozen=True)
 class Need:
-    """A Debian package: how to see that it is there, and what needs it."""
+    """A Debian package: how to see that it is there, and what needs it.
+
+    A package is seen by a program of its own, or by a file.
+    """
 
     package: str
     program: str
     leaves_out: str
+    file: str = ""
 
 
 NEEDS = {
+    "libssl-dev": Need(
+        package="libssl-dev",
+        program="",
+        leaves_out="nothing, but OpenSSL is built anew, in some minutes",
+        file="/usr/include/openssl/ssl.h",
+    ),
     "postgresql": Need(
         package="postgresql",
         program="postgres",
@@ -58,6 +68,8 @@ NEEDS = {
 
 def is_there(need: Need) -> bool:
     """Say whether the program of *need* is on the PATH or where Debian puts servers."""
+    if need.file:
+        return Path(need.file).exists()
     if shutil.which(need.program) or Path("/usr/sbin", need.program).exists():
         return True
     return any(Path("/usr/lib/postgresql").glob(f"*/bin/{need.program}"))

@@ -1,6 +1,6 @@
 """The Rust core. Private: use the public names of `poolproof`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "HOLD",
     "Backend",
     "Backends",
+    "Conninfo",
     "Forked",
     "Gate",
     "Heartbeat",
@@ -29,6 +30,7 @@ __all__ = [
     "forget",
     "forked",
     "generation",
+    "keywords",
     "leave_all",
     "news",
     "sever",
@@ -101,22 +103,26 @@ class Socket:
 class Refused(Exception): ...
 
 @final
-class Server:
+class Conninfo:
     def __new__(
         cls,
         *,
-        endpoints: Sequence[tuple[str, str | None, int, str | None]],
-        user: str,
-        database: str,
-        application: str,
-        options: str | None,
-        sslmode: str,
-        sslrootcert: str | None,
-        identity: tuple[str, str] | None,
-        writable_only: bool,
-        connect_within_s: float,
-        size: int,
-    ) -> Server: ...
+        text: bytes | None,
+        keywords: Sequence[tuple[str, bytes]],
+        environment: Mapping[bytes, bytes],
+        home: bytes | None,
+        user: str | None,
+        sockets: bytes,
+        defaults: Mapping[str, bytes],
+        newer: Sequence[tuple[str, str]],
+    ) -> Conninfo: ...
+    def places(self) -> list[tuple[str, str | None, int]]: ...
+
+def keywords() -> list[tuple[str, str, str]]: ...
+
+@final
+class Server:
+    def __new__(cls, conninfo: Conninfo, *, size: int) -> Server: ...
     @property
     def is_ours(self) -> bool: ...
     @property

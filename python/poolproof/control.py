@@ -128,7 +128,7 @@ def server_at(pool: Pool, dialect: Dialect, control_dsn: str | None) -> _native.
         return server
     given = from_pool(pool, dialect) if control_dsn is None else from_dsn(control_dsn)
     try:
-        server = _native.Server(**given, size=SIZE)
+        server = _native.Server(given, size=SIZE)
     except _native.Refused as error:
         raise refused(error) from None
     known[control_dsn] = server

@@ -9,105 +9,51 @@ be a secret.
 
 from __future__ import annotations
 
-import getpass
 import inspect
-import re
+import math
 import ssl
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
-from sqlalchemy.engine import make_url
 
-from poolproof.libpq_params import HINT, PORT, of_server, system_roots, whole
+from poolproof.libpq_params import HINT, conninfo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from sqlalchemy import URL, Dialect, Pool
+    from sqlalchemy import Dialect, Pool
+
+    from poolproof.libpq_params import Conninfo
+
+    _Reader = Callable[[Any, tuple[Any, ...], dict[str, Any]], Conninfo]
 
 __all__ = ["from_dsn", "from_pool"]
 
-_PAIR = re.compile(
-    r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)+)\s*", re.DOTALL
-)
 
-
-def from_dsn(dsn: str) -> dict[str, Any]:
+def from_dsn(dsn: str) -> Conninfo:
     """Work out how to reach a server from what a person wrote.
 
     Args:
-        dsn: A URL (`postgresql://…`, as SQLAlchemy reads it), or libpq's
-            ``name=value`` pairs. What it leaves out comes from the `PG*` environment
-            and `.pgpass`.
+        dsn: A URL (`postgresql://…`, as libpq reads it; SQLAlchemy's forms will do), or
+            libpq's ``name=value`` pairs. What it leaves out comes from the `PG*`
+            environment and libpq's files.
 
     Returns:
-        The arguments of the extension's `Server`, but its size.
+        What the extension's `Server` takes.
 
     Raises:
         ArgumentError: It is neither, or says what the control plane cannot do.
     """
     if not dsn.strip():
         raise exc.ArgumentError("control_dsn must be a URL or name=value pairs")
-    if "://" in dsn:
-        try:
-            url = make_url(re.sub(r"^postgres(?=\W)", "postgresql", dsn.strip()))
-            is_ours = url.get_backend_name() == "postgresql"
-        except (exc.ArgumentError, ValueError):
-            is_ours = False
-        if not is_ours:
-            # Not quoted: it may hold a password.
-            raise exc.ArgumentError("control_dsn is no URL of a PostgreSQL database")
-        return whole(_of_url(url))
-    pairs = {}
-    place = 0
-    while place < len(dsn):
-        found = _PAIR.match(dsn, place)
-        if found is None:
-            raise exc.ArgumentError("control_dsn is not made of name=value pairs")
-        value = found[2][1:-1] if found[2].startswith("'") else found[2]
-        pairs[found[1]] = re.sub(r"\\(.)", r"\1", value)
-        place = found.end()
-    return whole(pairs)
+    try:
+        return conninfo(dsn)
+    except exc.ArgumentError as refused:
+        error = f"control_dsn: {refused}"
+    raise exc.ArgumentError(error)
 
 
-def _of_url(url: URL) -> dict[str, Any]:
-    """Read a URL as SQLAlchemy's dialects of libpq do."""
-    given: dict[str, Any] = {
-        name: ",".join(value) if isinstance(value, tuple) else value
-        for name, value in url.query.items()
-        if name not in ("host", "port", "plugin")
-    }
-    hosts = _listed(url.query.get("host"))
-    ports = _listed(url.query.get("port"))
-    if hosts:
-        split = [
-            host.rpartition(":") if ":" in host else (host, "", "") for host in hosts
-        ]
-        local = [host.startswith("/") for host in hosts]
-        given["host"] = ",".join(
-            host if here else parts[0]
-            for host, here, parts in zip(hosts, local, split, strict=True)
-        )
-        ports = ports or [
-            "" if here else parts[2] for here, parts in zip(local, split, strict=True)
-        ]
-    elif url.host:
-        given["host"] = url.host
-    if any(ports):
-        given["port"] = ",".join(ports)
-    elif url.port:
-        given["port"] = url.port
-    named = {"user": url.username, "password": url.password, "dbname": url.database}
-    return {**{name: value for name, value in named.items() if value}, **given}
-
-
-def _listed(value: str | tuple[str, ...] | None) -> list[str]:
-    if value is None:
-        return []
-    return value.split(",") if isinstance(value, str) else list(value)
-
-
-def from_pool(pool: Pool, dialect: Dialect) -> dict[str, Any]:
+def from_pool(pool: Pool, dialect: Dialect) -> Conninfo:
     """Work out how to reach the server that a pool connects to.
 
     Args:
@@ -115,7 +61,7 @@ def from_pool(pool: Pool, dialect: Dialect) -> dict[str, Any]:
         dialect: The engine's dialect.
 
     Returns:
-        The arguments of the extension's `Server`, but its size.
+        What the extension's `Server` takes.
 
     Raises:
         ArgumentError: It cannot be known; the message names `control_dsn`.
@@ -131,8 +77,7 @@ def from_pool(pool: Pool, dialect: Dialect) -> dict[str, Any]:
         raise exc.ArgumentError(
             f"the parameters of the driver {dialect.driver} are not known: {HINT}"
         )
-    given: dict[str, Any] = reader(dialect, args, keywords)
-    return given
+    return reader(dialect, args, keywords)
 
 
 def _arguments(pool: Any, engines: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -163,110 +108,113 @@ def _may_be_changed(dialect: Any) -> bool:
 
 # --- libpq --------------------------------------------------------------------------
 
-
-def _psycopg2(dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    text = args[0] if args else keywords.get("dsn")
-    given = dialect.dbapi.extensions.parse_dsn(text) if text else {}
-    return whole({**given, **_said(keywords)})
-
-
-def _psycopg(dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    text = args[0] if args else keywords.get("conninfo")
-    given = dialect.dbapi.conninfo.conninfo_to_dict(text) if text else {}
-    return whole({**given, **_said(keywords)})
+# What is the driver's own among the arguments of its connect().
+_PSYCOPG2_S = {"connection_factory", "cursor_factory", "async", "async_"}
+_PSYCOPG_S = {
+    *("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"),
+    *("server_cursor_factory",),
+}
 
 
-def _said(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in keywords.items() if value is not None}
+def _psycopg2(
+    dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+) -> Conninfo:
+    text = args[0] if args else keywords.pop("dsn", None)
+    return conninfo(text, _said(keywords, _PSYCOPG2_S), dbapi=dialect.dbapi)
+
+
+def _psycopg(dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Conninfo:
+    text = args[0] if args else keywords.pop("conninfo", None)
+    return conninfo(text or None, _said(keywords, _PSYCOPG_S), dbapi=dialect.dbapi)
+
+
+def _said(keywords: Mapping[str, Any], drivers_own: Collection[str]) -> dict[str, Any]:
+    return {
+        "dbname" if name == "database" else name: value
+        for name, value in keywords.items()
+        if value is not None and name not in drivers_own
+    }
 
 
 # --- drivers of their own -----------------------------------------------------------
 
 
-def _pg8000(_dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+def _pg8000(_dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Conninfo:
     if args or keywords.get("sock") is not None:
         raise exc.ArgumentError(f"pg8000 is given arguments by position: {HINT}")
-    context = keywords.get("ssl_context")
-    tls: tuple[str, str | None]
-    if context is True:
-        tls = ("verify-full", system_roots())
-    elif context is None or context is False:
-        tls = ("disable" if context is False else "prefer", None)
-    else:
-        tls = _of_context(context)
-    port = int(keywords.get("port") or PORT)
-    host = str(keywords.get("host") or "localhost")
-    path = keywords.get("unix_sock")
-    if path:
-        host, _, suffix = str(path).rpartition("/.s.PGSQL.")
-        if not suffix.isdigit():
-            raise exc.ArgumentError(f"unix_sock has an unusual name: {HINT}")
-        port = int(suffix)
-    user = _text(keywords.get("user")) or getpass.getuser()
-    return of_server(
-        endpoints=[(host, None, port, _text(keywords.get("password")))],
-        user=user,
-        database=_text(keywords.get("database")) or user,
-        application=_text(keywords.get("application_name")) or "",
-        options=None,
-        sslmode=tls[0],
-        sslrootcert=tls[1],
-        identity=None,
-        attributes="any",
-        connect_timeout=str(keywords.get("timeout") or ""),
-    )
-
-
-def _asyncpg(_dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    context = keywords.get("ssl")
-    if args or keywords.get("dsn"):
-        raise exc.ArgumentError(f"asyncpg is given a dsn: {HINT}")
-    if context is True:
-        tls: tuple[str, str | None] = ("verify-full", system_roots())
-    elif isinstance(context, ssl.SSLContext):
-        tls = _of_context(context)
-    else:
-        tls = ("disable" if context is False else str(context or ""), None)
-    settings = keywords.get("server_settings") or {}
     given = {
-        "host": keywords.get("host"),
-        "port": keywords.get("port"),
         "user": keywords.get("user"),
         "password": keywords.get("password"),
         "dbname": keywords.get("database"),
-        "sslmode": tls[0],
-        "sslrootcert": tls[1],
-        "target_session_attrs": keywords.get("target_session_attrs"),
-        "application_name": settings.get("application_name"),
-        "passfile": keywords.get("passfile"),
+        "host": keywords.get("host") or "localhost",
+        "port": keywords.get("port"),
+        "application_name": keywords.get("application_name"),
+        "replication": keywords.get("replication"),
+        "connect_timeout": _whole_seconds(keywords.get("timeout")),
+        **_of_context(keywords.get("ssl_context"), otherwise="prefer"),
     }
+    path = keywords.get("unix_sock")
+    if path:
+        given["host"], _, given["port"] = str(path).rpartition("/.s.PGSQL.")
+        if not given["port"].isdigit():
+            raise exc.ArgumentError(f"unix_sock has an unusual name: {HINT}")
+    return conninfo(None, _said(given, set()), is_libpq=False)
+
+
+def _whole_seconds(seconds: float | None) -> int | None:
+    return None if seconds is None else math.ceil(seconds)
+
+
+# What asyncpg has of libpq's words, and what is its own.
+_LIKE_LIBPQ = (
+    *("host", "port", "user", "password", "passfile", "target_session_attrs"),
+    *("service", "servicefile", "krbsrvname", "gsslib"),
+)
+
+
+def _asyncpg(
+    _dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+) -> Conninfo:
+    if args or keywords.get("dsn"):
+        raise exc.ArgumentError(f"asyncpg is given a dsn: {HINT}")
+    settings = keywords.get("server_settings") or {}
+    given = {name: keywords.get(name) for name in _LIKE_LIBPQ} | {
+        "dbname": keywords.get("database"),
+        "application_name": settings.get("application_name"),
+        "sslnegotiation": "direct" if keywords.get("direct_tls") else None,
+    }
+    context = keywords.get("ssl")
+    if isinstance(context, str):
+        given["sslmode"] = context
+    else:
+        given |= _of_context(context, otherwise=None)
     listed = (list, tuple)
-    return whole(
+    return conninfo(
+        None,
         {
             name: ",".join(map(str, value)) if isinstance(value, listed) else value
-            for name, value in given.items()
-            if value is not None
-        }
+            for name, value in _said(given, set()).items()
+        },
     )
 
 
-def _of_context(context: Any) -> tuple[str, str | None]:
-    """Read an SSL context, as far as it can be read."""
+def _of_context(context: Any, *, otherwise: str | None) -> dict[str, Any]:
+    """Say in libpq's words what an SSL context asks for, as far as it can be seen."""
+    if context is None:
+        return {"sslmode": otherwise}
+    if context is True:
+        return {"sslmode": "verify-full", "sslrootcert": "system"}
+    if context is False:
+        return {"sslmode": "disable"}
     if isinstance(context, ssl.SSLContext) and context.verify_mode == ssl.CERT_NONE:
-        return "require", None
+        return {"sslmode": "require"}
     raise exc.ArgumentError(
         f"an SSLContext does not say which certificates it trusts: {HINT}, with "
         "sslmode and sslrootcert"
     )
 
 
-def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        return value.decode()
-    return None if value is None else str(value)
-
-
-_READERS = {
+_READERS: dict[str, _Reader] = {
     "psycopg2": _psycopg2,
     "psycopg": _psycopg,
     "pg8000": _pg8000,

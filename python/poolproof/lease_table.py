@@ -106,7 +106,7 @@ class LeaseTable:
 
     def _make(self) -> _native.Server:
         try:
-            return _native.Server(**from_dsn(self._dsn), size=SIZE)
+            return _native.Server(from_dsn(self._dsn), size=SIZE)
         except _native.Refused as error:
             raise refused(error) from None
 

@@ -110,7 +110,7 @@ def _ports(pool: Pool) -> frozenset[int]:
     except Exception:  # noqa: BLE001 - a creator of its own, or a driver's word on its arguments
         said = os.environ.get("PGPORT", "").split(",")
         return frozenset(int(port) for port in said if port.isdigit()) or _DEFAULT
-    return frozenset(port for _host, _address, port, _password in server["endpoints"])
+    return frozenset(port for _host, _address, port in server.places())
 
 
 def _leads_to(number: int, ports: frozenset[int]) -> bool:

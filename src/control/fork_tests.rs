@@ -10,11 +10,12 @@ use super::backend::Backends;
 use super::error::ControlError;
 use super::heartbeat::{Beats, Heartbeat, Rhythm};
 use super::lease::{Lease, Phase, Terms};
-use super::params::{Endpoint, Params, Tls, TlsMode};
 use super::pending::pending;
 use super::server::Server;
 use super::table::Table;
 use super::{news, plane, roll};
+use crate::conninfo::given::Given;
+use crate::conninfo::{Conninfo, Surroundings};
 use crate::process::in_child;
 use crate::socket::place::Place;
 
@@ -23,28 +24,11 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A server at a socket that is not there.
 fn server() -> Arc<Server> {
-    let endpoint = Endpoint {
-        host: "/nowhere".into(),
-        hostaddr: None,
-        port: 1,
-        password: None,
-    };
-    let params = Params {
-        endpoints: vec![endpoint],
-        user: "nobody".into(),
-        database: "none".into(),
-        application: "fork tests".into(),
-        options: None,
-        tls: Tls {
-            mode: TlsMode::Disable,
-            roots: None,
-            identity: None,
-        },
-        writable_only: false,
-        connect_within: LONG,
-        size: 2,
-    };
-    Arc::new(Server::new(params).unwrap())
+    let mut given = Given::default();
+    given.set("host", "/nowhere");
+    given.set("user", "nobody");
+    let conninfo = Conninfo::new(given, Surroundings::default());
+    Arc::new(Server::new(conninfo, 2).unwrap())
 }
 
 fn lease(server: &Arc<Server>) -> Arc<Lease> {

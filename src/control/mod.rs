@@ -8,13 +8,14 @@
 pub mod backend;
 pub mod clock;
 mod definition;
+mod dial;
 pub mod error;
 #[cfg(test)]
 mod fork_tests;
+mod gatekeeper;
 pub mod heartbeat;
 pub mod lease;
 pub mod news;
-pub mod params;
 pub mod pending;
 pub mod plane;
 pub mod roll;
@@ -23,3 +24,4 @@ mod session;
 pub mod table;
 pub mod term;
 mod tls;
+mod wire;

@@ -13,10 +13,10 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
 
 use super::error::ControlError;
-use super::params::Params;
 use super::plane;
 use super::session::{Opener, Session};
 use super::table::Table;
+use crate::conninfo::Conninfo;
 use crate::process::generation;
 
 /// A value of a statement, and its type there.
@@ -36,15 +36,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Prepares to reach a server. Connects to nothing yet.
+    /// Prepares to reach a server, by `size` sessions at most. Connects to nothing yet.
     ///
     /// # Errors
     ///
-    /// [`ControlError::Parameters`] when certificates or keys cannot be used.
-    pub fn new(params: Params) -> Result<Self, ControlError> {
-        let size = params.size;
-        let opener = Opener::new(params)?;
-        let pool = Pool::builder(opener).max_size(size).build();
+    /// [`ControlError::Parameters`] when it is not known where to connect to, or libpq would be stricter.
+    pub fn new(conninfo: Conninfo, size: usize) -> Result<Self, ControlError> {
+        // Now, for whoever makes it; and again for each session.
+        conninfo
+            .resolve()
+            .map_err(|error| ControlError::Parameters {
+                what: error.to_string(),
+            })?;
+        let pool = Pool::builder(Opener::new(conninfo)).max_size(size).build();
         let pool = pool.map_err(|error| ControlError::Parameters {
             what: error.to_string(),
         })?;

@@ -1,30 +1,28 @@
 //! One session of the control plane: opened here, severed by a fork, replaced when it fails.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use tokio::io::{AsyncReadExt, duplex};
-use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+use tokio::net::lookup_host;
 use tokio::select;
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, NoTls};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::{Client, NoTls};
 
+use super::dial::{Failure, Place, dial};
 use super::error::ControlError;
-use super::params::{Endpoint, Params, TlsMode};
 use super::table::Table;
-use super::tls;
+use crate::conninfo::Conninfo;
+use crate::conninfo::target::{Endpoint, Sessions, Target};
 use crate::process::Registration;
 use crate::socket::options;
 
@@ -63,10 +61,9 @@ impl Session {
     }
 }
 
-/// Opens sessions to one server, for the pool.
+/// Opens sessions to one server, for the pool. Its parameters are read anew for each: files and passwords change.
 pub(crate) struct Opener {
-    params: Params,
-    tls: Option<MakeRustlsConnect>,
+    conninfo: Conninfo,
     /// Which place to begin with: the one that worked last, and the next after one that did not.
     first: AtomicUsize,
 }
@@ -74,32 +71,45 @@ pub(crate) struct Opener {
 impl fmt::Debug for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opener")
-            .field("params", &self.params)
+            .field("conninfo", &self.conninfo)
             .finish_non_exhaustive()
     }
 }
+
+/// The longest that one place may take, unless `connect_timeout` says.
+const CONNECT: Duration = Duration::from_secs(10);
 
 impl Manager for Opener {
     type Type = Session;
     type Error = ControlError;
 
     async fn create(&self) -> Result<Session, ControlError> {
-        let places = self.places().await?;
+        let target = self.target()?;
+        let places = self.places(&target).await?;
+        let wanted: &[Sessions] = match target.sessions {
+            Sessions::PreferStandby => &[Sessions::Standby, Sessions::Any],
+            // What is leased is written: of several servers, only one that takes writes will do.
+            Sessions::Any if target.endpoints.len() > 1 => &[Sessions::ReadWrite],
+            ref sessions => std::slice::from_ref(sessions),
+        };
+        let within = target.connect_timeout.unwrap_or(CONNECT);
         let mut failure = None;
-        for _ in 0..places.len() {
+        for turn in 0..places.len() * wanted.len() {
+            let sessions = wanted[turn / places.len()];
             // Moved on before the attempt: whoever runs out of time there begins elsewhere the next time.
             let turn = self.first.fetch_add(1, Ordering::Relaxed);
             let place = &places[turn % places.len()];
-            match timeout(self.params.connect_within, Box::pin(self.open(place))).await {
+            match timeout(within, Box::pin(open(&target, place, sessions))).await {
                 Ok(Ok(session)) => {
                     self.first.store(turn, Ordering::Relaxed);
                     return Ok(session);
                 }
-                Ok(Err(error)) => failure = Some(error),
+                Ok(Err(failed)) if failed.asks_on => failure = Some(failed.error),
+                Ok(Err(failed)) => return Err(failed.error),
                 Err(_elapsed) => {
-                    let seconds = self.params.connect_within.as_secs_f64();
+                    let seconds = within.as_secs_f64();
                     let what = format!("no answer within {seconds:.2} s");
-                    failure = Some(ControlError::unreachable(&place.shown(), what));
+                    failure = Some(ControlError::unreachable(&place.endpoint.shown(), what));
                 }
             }
         }
@@ -120,32 +130,29 @@ impl Manager for Opener {
     }
 }
 
-/// An endpoint, and one of its addresses; none for a unix socket.
-struct Place<'a> {
-    endpoint: &'a Endpoint,
-    address: Option<SocketAddr>,
-}
-
-impl Place<'_> {
-    fn shown(&self) -> String {
-        self.endpoint.shown()
-    }
-}
-
 impl Opener {
-    pub(crate) fn new(params: Params) -> Result<Self, ControlError> {
-        let tls = tls::config(&params.tls)?.map(MakeRustlsConnect::new);
-        Ok(Self {
-            params,
-            tls,
+    pub(crate) fn new(conninfo: Conninfo) -> Self {
+        Self {
+            conninfo,
             first: AtomicUsize::new(0),
-        })
+        }
     }
 
-    async fn places(&self) -> Result<Vec<Place<'_>>, ControlError> {
+    fn target(&self) -> Result<Target, ControlError> {
+        let mut target = self
+            .conninfo
+            .resolve()
+            .map_err(|error| ControlError::Parameters {
+                what: error.to_string(),
+            })?;
+        target.application = named(&target.application);
+        Ok(target)
+    }
+
+    async fn places<'a>(&self, target: &'a Target) -> Result<Vec<Place<'a>>, ControlError> {
         let mut places = Vec::new();
         let mut failure = None;
-        for endpoint in &self.params.endpoints {
+        for endpoint in &target.endpoints {
             if endpoint.is_local() {
                 places.push(Place {
                     endpoint,
@@ -161,117 +168,67 @@ impl Opener {
                 Err(error) => failure = Some(error),
             }
         }
+        if target.is_shuffled {
+            shuffle(&mut places);
+        }
         match failure {
             Some(error) if places.is_empty() => Err(error),
             _ => Ok(places),
         }
     }
+}
 
-    async fn open(&self, place: &Place<'_>) -> Result<Session, ControlError> {
-        let is_optional = self.params.tls.mode == TlsMode::Prefer;
-        match self.open_with(place, self.tls.clone()).await {
-            // As libpq does: what is optional may fail.
-            Err(ControlError::Connect { tls: true, .. }) if is_optional => {
-                self.open_with(place, None).await
-            }
-            opened => opened,
-        }
+/// What `pg_stat_activity` shows of us: the application's name, and that it is not the application.
+fn named(application: &str) -> String {
+    const SUFFIX: &str = "poolproof-control";
+    const MOST: usize = 63;
+    let mut end = application.len().min(MOST - SUFFIX.len() - 1);
+    while !application.is_char_boundary(end) {
+        end -= 1;
     }
+    format!("{} {SUFFIX}", &application[..end])
+        .trim_start()
+        .to_owned()
+}
 
-    async fn open_with(
-        &self,
-        place: &Place<'_>,
-        tls: Option<MakeRustlsConnect>,
-    ) -> Result<Session, ControlError> {
-        let shown = place.shown();
-        let io = |error: std::io::Error| ControlError::unreachable(&shown, error);
-        let failed = |error: tokio_postgres::Error| ControlError::connecting(&shown, &error);
-        let mut config = self.config(place.endpoint);
-        config.ssl_mode(SslMode::Disable);
-        let mut path = None;
-        let (client, cut) = match place.address {
-            // TLS is not for unix sockets.
-            None => {
-                let stream = UnixStream::connect(place.endpoint.path())
-                    .await
-                    .map_err(io)?;
-                let peer = stream.peer_addr().map_err(io)?;
-                path = peer.as_pathname().map(PathBuf::from);
-                let registration = Registration::new(stream.as_raw_fd())?;
-                let connected = config.connect_raw(stream, NoTls).await;
-                let (client, connection) = connected.map_err(failed)?;
-                (client, drive(connection, registration))
-            }
-            Some(address) => {
-                let socket = match address {
-                    SocketAddr::V4(_) => TcpSocket::new_v4(),
-                    SocketAddr::V6(_) => TcpSocket::new_v6(),
-                }
-                .map_err(io)?;
-                let registration = Registration::new(socket.as_raw_fd())?;
-                socket.set_nodelay(true).map_err(io)?;
-                let stream = socket.connect(address).await.map_err(io)?;
-                if let Some(mut tls) = tls {
-                    config.ssl_mode(match self.params.tls.mode {
-                        TlsMode::Prefer => SslMode::Prefer,
-                        _ => SslMode::Require,
-                    });
-                    let name = self.tls_name(place.endpoint);
-                    let connector: Result<_, Infallible> =
-                        MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, &name);
-                    let connector = connector.unwrap_or_else(|never| match never {});
-                    let connected = config.connect_raw(stream, connector).await;
-                    let (client, connection) = connected.map_err(failed)?;
-                    (client, drive(connection, registration))
-                } else {
-                    let connected = config.connect_raw(stream, NoTls).await;
-                    let (client, connection) = connected.map_err(failed)?;
-                    (client, drive(connection, registration))
-                }
-            }
-        };
-        let session = Session {
-            client,
-            path,
-            tables: HashMap::new(),
-            cut,
-            is_broken: AtomicBool::new(false),
-        };
-        if self.params.writable_only {
-            refuse_read_only(&session.client, &shown).await?;
-        }
-        Ok(session)
+/// Draws an order by lot.
+fn shuffle<T>(places: &mut [T]) {
+    // Each of these is made with keys of its own.
+    for n in (1..places.len()).rev() {
+        let drawn = RandomState::new().hash_one(n);
+        let below = u64::try_from(n + 1).unwrap_or(1);
+        places.swap(n, usize::try_from(drawn % below).unwrap_or(0));
     }
+}
 
-    /// The name to ask for and to check. One that TLS cannot say is left out where it is not checked.
-    fn tls_name(&self, endpoint: &Endpoint) -> String {
-        let name = rustls::pki_types::ServerName::try_from(endpoint.host.as_str());
-        if name.is_err() && self.params.tls.mode != TlsMode::VerifyFull {
-            return "localhost".into();
-        }
-        endpoint.host.clone()
-    }
-
-    fn config(&self, endpoint: &Endpoint) -> Config {
-        let mut config = Config::new();
-        config
-            .user(&self.params.user)
-            .dbname(&self.params.database)
-            .application_name(&self.params.application);
-        if let Some(options) = &self.params.options {
-            config.options(options);
-        }
-        if let Some(password) = &endpoint.password {
-            config.password(password);
-        }
-        config
-    }
+async fn open(target: &Target, place: &Place<'_>, sessions: Sessions) -> Result<Session, Failure> {
+    let opened = dial(target, place).await?;
+    let session = Session {
+        client: opened.client,
+        path: opened.path,
+        tables: HashMap::new(),
+        cut: drive(opened.connection, opened.registration),
+        is_broken: AtomicBool::new(false),
+    };
+    check(&session.client, place, sessions)
+        .await
+        .map_err(|error| Failure {
+            error,
+            asks_on: true,
+            may_change: false,
+        })?;
+    Ok(session)
 }
 
 async fn addresses(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ControlError> {
     let name = endpoint.hostaddr.as_deref().unwrap_or(&endpoint.host);
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, endpoint.port)]);
+    }
+    if endpoint.hostaddr.is_some() {
+        return Err(ControlError::Parameters {
+            what: "hostaddr is no address".into(),
+        });
     }
     let found = lookup_host((name, endpoint.port))
         .await
@@ -306,23 +263,40 @@ where
     cut
 }
 
-async fn refuse_read_only(client: &Client, place: &str) -> Result<(), ControlError> {
-    let query = "SELECT current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery()";
-    let row = client.query_typed_one(query, &[]).await;
-    let row = row.map_err(|error| ControlError::connecting(place, &error))?;
-    let is_read_only = row.try_get(0);
-    if is_read_only.map_err(|error| ControlError::connecting(place, &error))? {
-        return Err(ControlError::unreachable(place, "this server is read-only"));
+/// Checks that a server will do.
+async fn check(client: &Client, place: &Place<'_>, wanted: Sessions) -> Result<(), ControlError> {
+    if wanted == Sessions::Any {
+        return Ok(());
     }
-    Ok(())
+    let shown = place.endpoint.shown();
+    let query = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'";
+    let row = client.query_typed_one(query, &[]).await;
+    let row = row.map_err(|error| ControlError::connecting(&shown, &error))?;
+    let told = row
+        .try_get(0)
+        .and_then(|standby| Ok((standby, row.try_get(1)?)));
+    let (is_standby, is_read_only) =
+        told.map_err(|error| ControlError::connecting(&shown, &error))?;
+    if wanted.take(is_standby, is_read_only) {
+        return Ok(());
+    }
+    let what = match (is_standby, is_read_only) {
+        (true, _) => {
+            "this server is a standby, which target_session_attrs, or a lease, does not take"
+        }
+        (false, true) => "this server is read-only",
+        (false, false) => "this server takes writes, which target_session_attrs does not take",
+    };
+    Err(ControlError::unreachable(&shown, what))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
+    use std::os::fd::AsRawFd;
 
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 

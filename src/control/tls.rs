@@ -1,174 +1,319 @@
-//! TLS of the control plane, in the words of libpq: what is checked for each `sslmode`.
+//! TLS of the control plane by OpenSSL, which libpq uses too: the same files, checks and versions.
+//!
+//! Everything here runs where no fork can happen ([`hold`]): OpenSSL has locks.
+//!
+//! Source: `fe-secure-openssl.c` of `PostgreSQL` 17, for which files are read, which absent ones are left out, and how a
+//! certificate's names are compared with the host's.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_name;
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::ssl::{
+    Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslRef, SslVerifyMode,
+    SslVersion,
 };
+use openssl::x509::store::X509Lookup;
+use openssl::x509::verify::X509VerifyFlags;
+use openssl::x509::{X509Ref, X509VerifyResult};
 
-use super::error::ControlError;
-use super::params::{Tls, TlsMode};
+use crate::conninfo::target::{Endpoint, Roots, Secret, Tls, TlsMode, TlsVersion};
+use crate::process::hold;
 
-/// The client's configuration; none when TLS is never used.
-pub(crate) fn config(tls: &Tls) -> Result<Option<ClientConfig>, ControlError> {
-    if tls.mode == TlsMode::Disable {
-        return Ok(None);
+const PROTOCOL: &[u8] = b"postgresql";
+const PROTOCOLS: &[u8] = b"\x0apostgresql";
+
+/// A session to begin with `endpoint`, by the files as they are now.
+pub(crate) fn session(tls: &Tls, endpoint: &Endpoint) -> Result<Ssl, String> {
+    let context = context(tls)?;
+    let mut ssl = Ssl::new(&context).map_err(shown)?;
+    let is_name = !endpoint.host.is_empty()
+        && !endpoint.host.contains(':')
+        && !endpoint
+            .host
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if tls.says_name && is_name {
+        ssl.set_hostname(&endpoint.host).map_err(shown)?;
     }
-    let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier::new(tls, Arc::clone(&provider))?;
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
-    let config = match &tls.identity {
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let chain = certificates(certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error))?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(unusable)?
+    Ok(ssl)
+}
+
+fn context(tls: &Tls) -> Result<SslContext, String> {
+    openssl::init();
+    hold::until_exit();
+    let mut builder = SslContextBuilder::new(SslMethod::tls()).map_err(shown)?;
+    builder.set_options(SslOptions::NO_SSLV2 | SslOptions::NO_SSLV3 | SslOptions::NO_COMPRESSION);
+    builder
+        .set_min_proto_version(tls.lowest.map(version))
+        .map_err(shown)?;
+    builder
+        .set_max_proto_version(tls.highest.map(version))
+        .map_err(shown)?;
+    builder.set_alpn_protos(PROTOCOLS).map_err(shown)?;
+    let checks = trust(tls, &mut builder)?;
+    builder.set_verify(if checks {
+        SslVerifyMode::PEER
+    } else {
+        SslVerifyMode::NONE
+    });
+    present(tls, &mut builder)?;
+    Ok(builder.build())
+}
+
+fn version(version: TlsVersion) -> SslVersion {
+    match version {
+        TlsVersion::V1_0 => SslVersion::TLS1,
+        TlsVersion::V1_1 => SslVersion::TLS1_1,
+        TlsVersion::V1_2 => SslVersion::TLS1_2,
+        TlsVersion::V1_3 => SslVersion::TLS1_3,
+    }
+}
+
+/// Loads what is trusted; says whether a certificate is checked by it.
+fn trust(tls: &Tls, builder: &mut SslContextBuilder) -> Result<bool, String> {
+    let file = match &tls.roots {
+        Roots::System(file, directory) => {
+            let found = openssl_probe::probe();
+            let file = file.clone().or(found.cert_file);
+            let directories = match directory {
+                Some(directory) => vec![directory.clone()],
+                None => found.cert_dir,
+            };
+            if let Some(file) = &file {
+                // As OpenSSL does with its defaults: what is not there is no error.
+                let _absent = builder.load_verify_locations(Some(usable(file)?), None);
+            }
+            for directory in &directories {
+                let _absent = builder.load_verify_locations(None, Some(usable(directory)?));
+            }
+            return Ok(true);
         }
+        Roots::File(file) if fs::metadata(file).is_ok() => file,
+        _ if tls.mode >= TlsMode::VerifyCa => {
+            let which = match &tls.roots {
+                Roots::File(file) => format!("{} is not there", file.display()),
+                _ => "there is no home in which to look for them".into(),
+            };
+            return Err(format!(
+                "sslmode verify-ca and verify-full need root certificates, and {which}: give sslrootcert"
+            ));
+        }
+        _ => return Ok(false),
     };
-    Ok(Some(config))
+    builder
+        .load_verify_locations(Some(usable(file)?), None)
+        .map_err(|error| unreadable(file, shown(error)))?;
+    // Lists that are not there are left out; one directory is looked into when a certificate is checked.
+    let (list, directory) = &tls.revoked;
+    let mut is_complete = true;
+    if let Some(list) = list {
+        let path = usable(list)?;
+        let lookup = builder.cert_store_mut().add_lookup(X509Lookup::file());
+        is_complete = lookup
+            .and_then(|lookup| lookup.load_crl_file(path, SslFiletype::PEM))
+            .is_ok_and(|count| count > 0);
+    }
+    if let Some(directory) = directory.as_ref().filter(|_| is_complete) {
+        let path = usable(directory)?.to_str().unwrap_or_default();
+        let lookup = builder.cert_store_mut().add_lookup(X509Lookup::hash_dir());
+        is_complete = lookup
+            .and_then(|lookup| lookup.add_dir(path, SslFiletype::PEM))
+            .is_ok();
+    }
+    if is_complete && (list.is_some() || directory.is_some()) {
+        builder
+            .cert_store_mut()
+            .set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)
+            .map_err(shown)?;
+    }
+    // What failed to load has left its errors in the thread's queue.
+    let _left = ErrorStack::get();
+    Ok(true)
 }
 
-/// Checks the server's certificate as far as the mode wants it.
-#[derive(Debug)]
-struct Verifier {
-    provider: Arc<CryptoProvider>,
-    /// None: any certificate will do.
-    chain: Option<Arc<WebPkiServerVerifier>>,
-    roots: Vec<CertificateDer<'static>>,
-    checks_name: bool,
-}
-
-impl Verifier {
-    fn new(tls: &Tls, provider: Arc<CryptoProvider>) -> Result<Self, ControlError> {
-        let checks_name = tls.mode == TlsMode::VerifyFull;
-        let is_strict = checks_name || tls.mode == TlsMode::VerifyCa;
-        let (chain, roots) = match &tls.roots {
-            // Libpq's rule: with roots at hand, `require` checks the issuer as well.
-            Some(path) if is_strict || tls.mode == TlsMode::Require => {
-                let roots = certificates(path)?;
-                let mut store = RootCertStore::empty();
-                for root in &roots {
-                    store.add(root.clone()).map_err(unusable)?;
-                }
-                let chain =
-                    WebPkiServerVerifier::builder_with_provider(store.into(), provider.clone())
-                        .build()
-                        .map_err(|error| ControlError::Parameters {
-                            what: format!("sslrootcert {}: {error}", path.display()),
-                        })?;
-                (Some(chain), roots)
-            }
-            None if is_strict => {
-                return Err(ControlError::Parameters {
-                    what: "sslmode verify-ca and verify-full need root certificates: give sslrootcert, or \
-                           put them into ~/.postgresql/root.crt"
-                        .into(),
-                });
-            }
-            _ => (None, Vec::new()),
-        };
-        Ok(Self {
-            provider,
-            chain,
-            roots,
-            checks_name,
+/// Loads the client's certificate and key, where there is a certificate.
+fn present(tls: &Tls, builder: &mut SslContextBuilder) -> Result<(), String> {
+    let Some(certificate) = &tls.certificate else {
+        return Ok(());
+    };
+    match fs::metadata(certificate) {
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
+        Err(error) => return Err(unreadable(certificate, error)),
+    }
+    builder
+        .set_certificate_chain_file(usable(certificate)?)
+        .map_err(|error| unreadable(certificate, shown(error)))?;
+    let Some(key) = &tls.key else {
+        return Err(format!("{} has no key: give sslkey", certificate.display()));
+    };
+    let loaded = load_key(key, tls).map_err(|why| unreadable(key, why))?;
+    builder
+        .set_private_key(&loaded)
+        .and_then(|()| builder.check_private_key())
+        .map_err(|error| {
+            format!(
+                "the certificate {} and the key {} do not belong together: {}",
+                certificate.display(),
+                key.display(),
+                shown(error)
+            )
         })
-    }
 }
 
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let Some(chain) = &self.chain else {
-            return Ok(ServerCertVerified::assertion());
-        };
-        // A certificate that is a root itself, as self-signed ones are: to have it is to trust it.
-        if self.roots.iter().any(|root| root == end_entity) {
-            if self.checks_name {
-                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+/// Reads a key as libpq does: one that others may read is refused.
+fn load_key(path: &Path, tls: &Tls) -> Result<PKey<Private>, String> {
+    const BY_ROOT: u32 = 0o037;
+    const BY_OTHERS: u32 = 0o077;
+    let about = fs::metadata(path).map_err(|error| error.to_string())?;
+    if !about.is_file() {
+        return Err("it is no plain file".into());
+    }
+    let limit = if about.uid() == 0 { BY_ROOT } else { BY_OTHERS };
+    if about.permissions().mode() & limit != 0 {
+        return Err(
+            "others may read it; it must have permissions 0600 or less, or 0640 or less where root owns it".into(),
+        );
+    }
+    let content = fs::read(path).map_err(|error| error.to_string())?;
+    let password = tls.key_password.as_ref().map_or(&[][..], Secret::bytes);
+    // Never the default, which asks at the terminal.
+    let read = PKey::private_key_from_pem_callback(&content, |place| {
+        let count = password.len().min(place.len());
+        place[..count].copy_from_slice(&password[..count]);
+        Ok(count)
+    });
+    read.or_else(|error| PKey::private_key_from_der(&content).map_err(|_| shown(error)))
+}
+
+/// Checks, after the handshake, what OpenSSL does not. Returns what binds a password to the session, if the
+/// certificate's signature has a hash.
+pub(crate) fn checked(
+    ssl: &SslRef,
+    tls: &Tls,
+    endpoint: &Endpoint,
+) -> Result<Option<Vec<u8>>, String> {
+    let agreed = ssl.selected_alpn_protocol();
+    let is_agreed = agreed == Some(PROTOCOL) || (agreed.is_none() && !tls.is_direct);
+    if !is_agreed {
+        return Err("the server does not say that it speaks PostgreSQL's protocol over TLS".into());
+    }
+    let Some(certificate) = ssl.peer_certificate() else {
+        return Err("the server showed no certificate".into());
+    };
+    if tls.mode == TlsMode::VerifyFull {
+        if endpoint.host.is_empty() {
+            return Err(
+                "sslmode=verify-full needs the name of the host: give host, beside hostaddr".into(),
+            );
+        }
+        if !names_match(&certificate, &endpoint.host) {
+            return Err("its certificate is for another host".into());
+        }
+    }
+    let algorithm = certificate.signature_algorithm().object().nid();
+    let digest = algorithm.signature_algorithms().map(|found| found.digest);
+    let digest = match digest {
+        Some(Nid::MD5 | Nid::SHA1) => Some(MessageDigest::sha256()),
+        Some(digest) => MessageDigest::from_nid(digest),
+        None => None,
+    };
+    let bound = digest.map(|digest| certificate.digest(digest)).transpose();
+    Ok(bound.map_err(shown)?.map(|hash| hash.to_vec()))
+}
+
+/// Why a handshake failed, in words, when the certificate is the reason.
+pub(crate) fn mistrust(ssl: &SslRef) -> Option<String> {
+    let result = ssl.verify_result();
+    (result != X509VerifyResult::OK).then(|| result.error_string().to_owned())
+}
+
+fn names_match(certificate: &X509Ref, host: &str) -> bool {
+    let address: Option<IpAddr> = host.parse().ok();
+    let mut has_kind = false;
+    for name in certificate.subject_alt_names().into_iter().flatten() {
+        if let Some(name) = name.dnsname() {
+            has_kind |= address.is_none();
+            if name.contains('\0') {
+                return false;
             }
-            return Ok(ServerCertVerified::assertion());
+            if matches(name.as_bytes(), host) {
+                return true;
+            }
         }
-        let checked =
-            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match checked {
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.checks_name => Ok(ServerCertVerified::assertion()),
-            checked => checked,
+        if let Some(bytes) = name.ipaddress() {
+            has_kind |= address.is_some();
+            let is_same = match address {
+                Some(IpAddr::V4(address)) => bytes == address.octets(),
+                Some(IpAddr::V6(address)) => bytes == address.octets(),
+                None => false,
+            };
+            if is_same {
+                return true;
+            }
         }
     }
+    // The common name counts where no alternative name is of the host's kind.
+    let mut common = certificate.subject_name().entries_by_nid(Nid::COMMONNAME);
+    !has_kind
+        && common
+            .next()
+            .is_some_and(|name| matches(name.data().as_slice(), host))
+}
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
+/// Whether a name of a certificate stands for a host; `*.` stands for one label.
+fn matches(name: &[u8], host: &str) -> bool {
+    let host = host.as_bytes();
+    if name.contains(&0) {
+        return false;
     }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+    if name.eq_ignore_ascii_case(host) {
+        return true;
     }
+    let Some(suffix) = name
+        .strip_prefix(b"*")
+        .filter(|suffix| suffix.starts_with(b"."))
+    else {
+        return false;
+    };
+    let at = host.iter().position(|byte| *byte == b'.');
+    suffix.len() > 1 && at.is_some_and(|at| at > 0 && host[at..].eq_ignore_ascii_case(suffix))
+}
 
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+/// A path that can be handed to OpenSSL.
+fn usable(path: &Path) -> Result<&Path, String> {
+    match path.to_str() {
+        Some(text) if !text.contains('\0') => Ok(path),
+        _ => Err("the name of a file for TLS is not UTF-8".into()),
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ControlError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .map_err(|error| unreadable(path, error))?
+fn unreadable(path: &Path, why: impl ToString) -> String {
+    format!(
+        "{} cannot be used for TLS: {}",
+        path.display(),
+        why.to_string()
+    )
+}
+
+/// What OpenSSL says, in one line.
+pub(crate) fn shown(error: ErrorStack) -> String {
+    let reasons: Vec<_> = error
+        .errors()
+        .iter()
+        .filter_map(openssl::error::Error::reason)
         .collect();
-    let found = found.map_err(|error| unreadable(path, error))?;
-    if found.is_empty() {
-        return Err(unreadable(path, "no certificate in it"));
-    }
-    Ok(found)
-}
-
-fn unreadable(path: &Path, why: impl ToString) -> ControlError {
-    ControlError::Parameters {
-        what: format!(
-            "{} cannot be used for TLS: {}",
-            path.display(),
-            why.to_string()
-        ),
-    }
-}
-
-fn unusable(error: Error) -> ControlError {
-    ControlError::Parameters {
-        what: format!("TLS cannot be set up: {error}"),
+    match reasons.as_slice() {
+        [] => "OpenSSL gives no reason".into(),
+        reasons => reasons.join(", "),
     }
 }

@@ -1,14 +1,13 @@
 //! The control plane for Python: a server, and operations whose end is waited for in slices.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
 
+use super::conninfo::Conninfo;
 use super::errors::from_control;
 use crate::control::error::ControlError;
-use crate::control::params::{Endpoint, Params, Tls, TlsMode};
 use crate::control::pending::{Pending, pending};
 use crate::control::plane;
 use crate::control::server;
@@ -49,57 +48,12 @@ pub(crate) struct Server(pub(crate) Arc<server::Server>);
 #[pymethods]
 impl Server {
     #[new]
-    #[pyo3(signature = (
-        *, endpoints, user, database, application, options, sslmode, sslrootcert, identity, writable_only,
-        connect_within_s, size
-    ))]
-    #[allow(clippy::too_many_arguments, reason = "each is a parameter of libpq's")]
-    fn new(
-        endpoints: Vec<(String, Option<String>, u16, Option<String>)>,
-        user: String,
-        database: String,
-        application: String,
-        options: Option<String>,
-        sslmode: &str,
-        sslrootcert: Option<PathBuf>,
-        identity: Option<(PathBuf, PathBuf)>,
-        writable_only: bool,
-        connect_within_s: f64,
-        size: usize,
-    ) -> PyResult<Self> {
-        let mode = TlsMode::named(sslmode).ok_or_else(|| {
-            from_control(&ControlError::Parameters {
-                what: format!(
-                    "sslmode is {sslmode:?}, but must be disable, allow, prefer, require, verify-ca or verify-full"
-                ),
-            })
-        })?;
-        let endpoints = endpoints
-            .into_iter()
-            .map(|(host, hostaddr, port, password)| Endpoint {
-                host,
-                hostaddr,
-                port,
-                password,
-            })
-            .collect();
-        let params = Params {
-            endpoints,
-            user,
-            database,
-            application,
-            options,
-            tls: Tls {
-                mode,
-                roots: sslrootcert,
-                identity,
-            },
-            writable_only,
-            connect_within: length(connect_within_s),
-            size,
-        };
-        let server = server::Server::new(params).map_err(|error| from_control(&error))?;
-        Ok(Self(Arc::new(server)))
+    #[pyo3(signature = (conninfo, *, size))]
+    fn new(conninfo: &Conninfo, size: usize) -> PyResult<Self> {
+        let server = server::Server::new(conninfo.0.clone(), size);
+        Ok(Self(Arc::new(
+            server.map_err(|error| from_control(&error))?,
+        )))
     }
 
     /// True in the process that made it.

@@ -4,6 +4,7 @@
 //! every error becomes a Python exception in [`errors`], nowhere else.
 
 pub(crate) mod backend;
+pub(crate) mod conninfo;
 pub(crate) mod control;
 pub(crate) mod errors;
 pub(crate) mod fault;

@@ -1,0 +1,259 @@
+//! Opening one connection: which ways of a `sslmode` are tried in which order, and what ends the search.
+//!
+//! libpq's order. What is optional may fail: with `prefer` a server that refuses TLS, or whose TLS fails, is asked
+//! again in clear; with `allow` the other way round. Whatever else a server that was reached says is the answer, and
+//! the other places are not asked: they would be sent a password that the first has refused.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, UnixStream};
+use tokio_openssl::SslStream;
+use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
+use tokio_postgres::{Client, Config, Connection};
+
+use super::error::ControlError;
+use super::tls;
+use super::wire::{AsItIs, Encrypted, Progress, Socket, Way, Wire};
+use crate::conninfo::auth::Binding;
+use crate::conninfo::target::{Endpoint, Target, TlsMode};
+use crate::process::Registration;
+use crate::process::hold::hold;
+
+/// An endpoint, and one of its addresses; none for a unix socket.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) address: Option<SocketAddr>,
+}
+
+/// A connection that its server has accepted.
+pub(crate) struct Opened {
+    pub(crate) client: Client,
+    pub(crate) connection: Connection<Wire, Wire>,
+    pub(crate) registration: Registration,
+    /// The path at which its server listens, where that is a unix socket.
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// Why there is none.
+pub(crate) struct Failure {
+    pub(crate) error: ControlError,
+    /// Whether another place may be asked: nobody answered there, or the server is not ready.
+    pub(crate) asks_on: bool,
+    /// Whether another way to the same place may be tried: TLS instead of none, none instead of TLS.
+    pub(crate) may_change: bool,
+}
+
+impl Failure {
+    fn io(place: &Place<'_>, error: impl ToString) -> Self {
+        Self {
+            error: ControlError::unreachable(&place.endpoint.shown(), error),
+            asks_on: true,
+            may_change: false,
+        }
+    }
+
+    fn tls(place: &Place<'_>, what: String) -> Self {
+        Self {
+            error: ControlError::Connect {
+                place: place.endpoint.shown(),
+                what: format!("TLS: {what}"),
+                sqlstate: None,
+                tls: true,
+            },
+            asks_on: false,
+            may_change: true,
+        }
+    }
+}
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+const NOT_YET: &str = "57P03";
+
+/// Opens a connection to `place`.
+pub(crate) async fn dial(target: &Target, place: &Place<'_>) -> Result<Opened, Failure> {
+    let ways: &[bool] = match (place.address, target.tls.mode) {
+        // TLS is not for unix sockets.
+        (None, _) | (_, TlsMode::Disable) => &[false],
+        (_, TlsMode::Allow) => &[false, true],
+        (_, TlsMode::Prefer) => &[true, false],
+        _ => &[true],
+    };
+    let mut first = None;
+    for with_tls in ways {
+        match Box::pin(attempt(target, place, *with_tls)).await {
+            Err(failure) if failure.may_change => first = first.or(Some(failure)),
+            // What was wanted first is what its user asks about.
+            Err(failure) => return Err(first.unwrap_or(failure)),
+            opened => return opened,
+        }
+    }
+    Err(first.unwrap_or_else(|| Failure::io(place, "there is no way to it")))
+}
+
+async fn attempt(target: &Target, place: &Place<'_>, with_tls: bool) -> Result<Opened, Failure> {
+    let (socket, registration, path) = connected(place).await?;
+    let way = if with_tls {
+        encrypted(target, place, socket).await?
+    } else {
+        Way::Clear(socket)
+    };
+    let is_tls = matches!(way, Way::Tls(..));
+    let progress = Progress::default();
+    let wire = Wire::new(way, &target.auth, progress.clone());
+    let connected = config(target, place.endpoint)
+        .connect_raw(wire, AsItIs)
+        .await;
+    match connected {
+        Ok((client, connection)) => Ok(Opened {
+            client,
+            connection,
+            registration,
+            path,
+        }),
+        Err(error) => {
+            let mut failed = ControlError::connecting(&place.endpoint.shown(), &error);
+            let state = failed.sqlstate().map(str::to_owned);
+            if let ControlError::Connect { tls, .. } = &mut failed {
+                *tls = progress.is_refused();
+            }
+            let answered = state.is_some() && !progress.is_inside();
+            Err(Failure {
+                asks_on: state.as_deref() == Some(NOT_YET),
+                may_change: answered
+                    && state.as_deref() != Some(NOT_YET)
+                    && (is_tls == (target.tls.mode == TlsMode::Prefer)),
+                error: failed,
+            })
+        }
+    }
+}
+
+async fn connected(place: &Place<'_>) -> Result<(Socket, Registration, Option<PathBuf>), Failure> {
+    let io = |error: io::Error| Failure::io(place, error);
+    let registered = |fd| {
+        Registration::new(fd).map_err(|error| Failure {
+            error: error.into(),
+            asks_on: false,
+            may_change: false,
+        })
+    };
+    match place.address {
+        None => {
+            let stream = unix(&place.endpoint.path()).await.map_err(io)?;
+            let registration = registered(stream.as_raw_fd())?;
+            let peer = stream.peer_addr().map_err(io)?;
+            let path = peer.as_pathname().map(PathBuf::from);
+            Ok((Socket::Unix(stream), registration, path))
+        }
+        Some(address) => {
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4(),
+                SocketAddr::V6(_) => TcpSocket::new_v6(),
+            };
+            let socket = socket.map_err(io)?;
+            let registration = registered(socket.as_raw_fd())?;
+            socket.set_nodelay(true).map_err(io)?;
+            let stream = socket.connect(address).await.map_err(io)?;
+            Ok((Socket::Tcp(stream), registration, None))
+        }
+    }
+}
+
+/// Connects to a unix socket; one whose name begins with `@` has no file.
+async fn unix(path: &str) -> io::Result<UnixStream> {
+    match path.strip_prefix('@') {
+        Some(name) => UnixStream::connect(format!("\0{name}")).await,
+        None => UnixStream::connect(path).await,
+    }
+}
+
+async fn encrypted(target: &Target, place: &Place<'_>, mut socket: Socket) -> Result<Way, Failure> {
+    let io = |error: io::Error| Failure::io(place, error);
+    if !target.tls.is_direct {
+        socket.write_all(&SSL_REQUEST).await.map_err(io)?;
+        let mut answer = [0];
+        socket.read_exact(&mut answer).await.map_err(io)?;
+        match answer {
+            [b'S'] => {}
+            [b'N'] if target.tls.mode < TlsMode::Require => return Ok(Way::Clear(socket)),
+            [b'N'] => {
+                let mut failure = Failure::tls(place, "the server does not support TLS".into());
+                failure.may_change = false;
+                return Err(failure);
+            }
+            _ => {
+                return Err(Failure::io(
+                    place,
+                    "the server does not answer the question for TLS",
+                ));
+            }
+        }
+    }
+    let mut stream = {
+        let _hold = hold();
+        let ssl = tls::session(&target.tls, place.endpoint);
+        let ssl = ssl.map_err(parameters)?;
+        let stream =
+            SslStream::new(ssl, socket).map_err(|error| Failure::tls(place, tls::shown(error)))?;
+        Encrypted::new(stream)
+    };
+    let shaken = stream.shake_hands().await;
+    let _hold = hold();
+    let Some(ssl) = stream.ssl() else {
+        return Err(Failure::io(place, "there is no TLS"));
+    };
+    if let Err(error) = shaken {
+        if let Some(why) = tls::mistrust(ssl) {
+            return Err(Failure::tls(
+                place,
+                format!("its certificate is not trusted: {why}"),
+            ));
+        }
+        let mut failure = Failure::tls(place, error.to_string());
+        if error.io_error().is_some() || error.ssl_error().is_none() {
+            // Cut off, which may happen to anybody.
+            failure.error = ControlError::unreachable(&place.endpoint.shown(), error);
+        }
+        return Err(failure);
+    }
+    let binding = tls::checked(ssl, &target.tls, place.endpoint);
+    let binding = binding.map_err(|what| Failure::tls(place, what))?;
+    Ok(Way::Tls(stream, binding))
+}
+
+/// Files that cannot be used: no place is to blame, but where TLS is optional, it may be left.
+fn parameters(what: String) -> Failure {
+    Failure {
+        error: ControlError::Parameters { what },
+        asks_on: false,
+        may_change: true,
+    }
+}
+
+fn config(target: &Target, endpoint: &Endpoint) -> Config {
+    let mut config = Config::new();
+    config
+        .user(&target.user)
+        .dbname(&target.database)
+        .application_name(&target.application)
+        // The stream is what it is to be by now.
+        .ssl_mode(SslMode::Require)
+        .ssl_negotiation(SslNegotiation::Direct)
+        .channel_binding(match target.auth.binding {
+            Binding::Disable => ChannelBinding::Disable,
+            Binding::Prefer => ChannelBinding::Prefer,
+            Binding::Require => ChannelBinding::Require,
+        });
+    if let Some(options) = &target.options {
+        config.options(options);
+    }
+    if let Some(password) = &endpoint.password {
+        config.password(password.bytes());
+    }
+    config
+}

@@ -1,0 +1,227 @@
+//! What a server may ask before it has let us in: `require_auth`, and what a password is bound to.
+//!
+//! The driver answers whatever it is asked. So the server's messages are looked at before the driver sees them, until
+//! the server is content; one that asks what it must not goes no further, and is not answered.
+
+use std::io;
+
+use crate::conninfo::auth::{Auth, Binding, Method};
+
+/// What protects the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Security {
+    /// Nothing.
+    Clear,
+    /// TLS, by a certificate to which no password can be bound.
+    Unbound,
+    /// TLS, to which a password can be bound.
+    Bound,
+}
+
+/// Looks at each message. Knows the length of what it has not seen yet.
+#[derive(Debug)]
+pub(crate) struct Gatekeeper {
+    auth: Auth,
+    security: Security,
+    asked: Option<Method>,
+    /// The beginning of a message, as far as it is needed.
+    begun: Vec<u8>,
+    /// Bytes of a message that nobody needs.
+    left: usize,
+}
+
+const HEADER: usize = 5;
+const LENGTH: usize = 4;
+const AUTHENTICATION: u8 = b'R';
+/// libpq takes no longer ones.
+const LONGEST_QUESTION: usize = 2000;
+const LONGEST: usize = 30_000;
+const BOUND: &[u8] = b"SCRAM-SHA-256-PLUS";
+
+impl Gatekeeper {
+    pub(crate) fn new(auth: Auth, security: Security) -> Self {
+        Self {
+            auth,
+            security,
+            asked: None,
+            begun: Vec::new(),
+            left: 0,
+        }
+    }
+
+    /// Looks at what the server has sent; says whether it has let us in.
+    pub(crate) fn look(&mut self, mut new: &[u8]) -> io::Result<bool> {
+        loop {
+            let skipped = self.left.min(new.len());
+            self.left -= skipped;
+            new = new.get(skipped..).unwrap_or_default();
+            let wanted = self.wanted()?;
+            let (part, rest) = new.split_at(new.len().min(wanted - self.begun.len()));
+            self.begun.extend_from_slice(part);
+            new = rest;
+            if self.begun.len() < self.wanted()? {
+                if new.is_empty() {
+                    return Ok(false);
+                }
+                continue;
+            }
+            let message = std::mem::take(&mut self.begun);
+            if message.first() == Some(&AUTHENTICATION) {
+                if self.is_content(message.get(HEADER..).unwrap_or_default())? {
+                    return Ok(true);
+                }
+            } else {
+                self.left = length(&message)? - LENGTH;
+            }
+        }
+    }
+
+    /// How much of the present message is to be seen.
+    fn wanted(&self) -> io::Result<usize> {
+        match self.begun.first() {
+            Some(&AUTHENTICATION) if self.begun.len() >= HEADER => {
+                Ok(length(&self.begun)? - LENGTH + HEADER)
+            }
+            _ => Ok(HEADER),
+        }
+    }
+
+    fn is_content(&mut self, body: &[u8]) -> io::Result<bool> {
+        let Some((code, rest)) = body.split_first_chunk() else {
+            return Err(refusal(
+                "the server sent a message that is none of the protocol's",
+            ));
+        };
+        let method = match i32::from_be_bytes(*code) {
+            0 => {
+                if self.asked.is_none() {
+                    self.allow(Method::None, "lets anybody in")?;
+                }
+                return Ok(true);
+            }
+            3 => self.allow(Method::Password, "asks for the password in clear")?,
+            5 => self.allow(Method::Md5, "asks for the password's MD5 hash")?,
+            7 | 8 => self.allow(Method::Gss, "asks for GSSAPI")?,
+            9 => self.allow(Method::Sspi, "asks for SSPI")?,
+            10 => {
+                let method = self.allow(Method::Scram, "asks for SCRAM")?;
+                self.check_binding(rest)?;
+                method
+            }
+            11 | 12 => self.allow(Method::Scram, "goes on with SCRAM")?,
+            _ => {
+                return Err(refusal(
+                    "the server asks for a way to log in that the control plane does not know",
+                ));
+            }
+        };
+        self.asked = Some(method);
+        Ok(false)
+    }
+
+    fn allow(&self, method: Method, what: &str) -> io::Result<Method> {
+        if !self.auth.allows(method) {
+            return Err(refusal(&format!(
+                "the server {what}, which require_auth does not allow; nothing was sent to it"
+            )));
+        }
+        let is_scram = method == Method::Scram;
+        if self.auth.binding == Binding::Require && !is_scram {
+            return Err(refusal(&format!(
+                "the server {what}, but channel_binding is require; nothing was sent to it"
+            )));
+        }
+        Ok(method)
+    }
+
+    /// As libpq: what is offered must be possible, or somebody between has changed it.
+    fn check_binding(&self, mechanisms: &[u8]) -> io::Result<()> {
+        let is_offered = mechanisms
+            .split(|byte| *byte == 0)
+            .any(|name| name == BOUND);
+        match (is_offered, self.security, self.auth.binding) {
+            (true, Security::Clear, _) => Err(refusal(
+                "the server offers channel binding without TLS; nothing was sent to it",
+            )),
+            (true, Security::Unbound, Binding::Prefer | Binding::Require) => Err(refusal(
+                "no password can be bound to the server's certificate: its signature has no hash of its own. Give \
+                 the server another certificate, or set channel_binding=disable",
+            )),
+            (false, _, Binding::Require) => Err(refusal(
+                "the server does not bind passwords to TLS, but channel_binding is require; nothing was sent to it",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The length that a message says it has, with the four bytes that say it.
+fn length(message: &[u8]) -> io::Result<usize> {
+    let said = message
+        .get(1..HEADER)
+        .and_then(|bytes| bytes.try_into().ok());
+    let said = said
+        .map(i32::from_be_bytes)
+        .and_then(|n| usize::try_from(n).ok());
+    let is_question = message.first() == Some(&AUTHENTICATION);
+    let most = if is_question {
+        LONGEST_QUESTION
+    } else {
+        LONGEST
+    };
+    said.filter(|length| (LENGTH..=most).contains(length))
+        .ok_or_else(|| refusal("what answers there does not speak PostgreSQL's protocol"))
+}
+
+fn refusal(what: &str) -> io::Error {
+    io::Error::other(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(code: i32, body: &[u8]) -> Vec<u8> {
+        let length = i32::try_from(LENGTH + 4 + body.len()).unwrap();
+        [&b"R"[..], &length.to_be_bytes(), &code.to_be_bytes(), body].concat()
+    }
+
+    fn gatekeeper(require: &str) -> Gatekeeper {
+        let mut given = crate::conninfo::given::Given::default();
+        given.set("require_auth", require);
+        given.set("user", "u");
+        let target =
+            crate::conninfo::Conninfo::new(given, crate::conninfo::Surroundings::default());
+        Gatekeeper::new(target.resolve().unwrap().auth, Security::Clear)
+    }
+
+    #[test]
+    fn every_byte_may_come_alone() {
+        let notice = [&b"N"[..], &6i32.to_be_bytes(), b"xy"].concat();
+        let all = [notice, question(5, b"salt"), question(0, b"")].concat();
+        let mut gatekeeper = gatekeeper("");
+        let (last, others) = all.split_last().unwrap();
+        for byte in others {
+            assert!(!gatekeeper.look(&[*byte]).unwrap());
+        }
+        assert!(gatekeeper.look(&[*last]).unwrap());
+        assert!(self::gatekeeper("").look(&all).unwrap());
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_refused_at_its_last_byte_at_the_latest() {
+        for require in ["scram-sha-256", "!password", "none", "md5"] {
+            assert!(gatekeeper(require).look(&question(3, b"")).is_err());
+        }
+        assert!(gatekeeper("!none").look(&question(0, b"")).is_err());
+        assert!(gatekeeper("password").look(&question(3, b"")).is_ok());
+        assert!(gatekeeper("none").look(&question(0, b"")).unwrap());
+    }
+
+    #[test]
+    fn a_message_without_end_is_refused() {
+        assert!(gatekeeper("").look(b"R\x7f\xff\xff\xff").is_err());
+        assert!(gatekeeper("").look(b"E\x00\x00\x00\x03").is_err());
+        assert!(gatekeeper("").look(b"HTTP/1.1 400").is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! Sections in which this process does not fork: work inside a library whose locks a child would find held for ever.
+//!
+//! The control thread works with OpenSSL, and Python may use the same copy of it. A fork waits until the thread is
+//! out (a step of a handshake, some milliseconds at most), and the thread waits until the fork is done. Likewise at
+//! the end of the process: the library's own clean-up must not run under the thread's feet.
+#![allow(unsafe_code, reason = "pthread_atfork and atexit have no safe form")]
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// How many are inside, and, in units of `FORK`, how many forks wait or run.
+static STATE: AtomicU32 = AtomicU32::new(0);
+const FORK: u32 = 1 << 16;
+const INSIDE: u32 = FORK - 1;
+/// A fork is held up for a second at most, whatever happens inside.
+const LOOKS: u32 = 10_000;
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// A section without forks; it ends when this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Hold(());
+
+/// Enters a section without forks, after those that are under way. Not to be nested.
+pub fn hold() -> Hold {
+    loop {
+        let state = STATE.load(Ordering::Acquire);
+        let is_free = state < FORK;
+        if is_free
+            && STATE
+                .compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        {
+            return Hold(());
+        }
+        if !is_free {
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        STATE.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Installs the handlers, as the module is loaded.
+///
+/// # Errors
+///
+/// The system has no memory for them.
+pub fn install() -> io::Result<()> {
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    if INSTALLED.swap(true, Ordering::AcqRel) {
+        return Ok(());
+    }
+    // SAFETY: the handlers have the required signature, are never unloaded, and use atomics and a sleep alone.
+    match unsafe { libc::pthread_atfork(Some(wait), Some(go_on), Some(begin_anew)) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Has the end of the process wait for whoever is inside, before what was registered earlier for it. To be called
+/// when the library is set up.
+pub fn until_exit() {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.swap(true, Ordering::AcqRel) {
+        // SAFETY: as above. Without memory for it there is no more than the library's own clean-up.
+        unsafe { libc::atexit(wait) };
+    }
+}
+
+extern "C" fn wait() {
+    STATE.fetch_add(FORK, Ordering::AcqRel);
+    for _ in 0..LOOKS {
+        if STATE.load(Ordering::Acquire) & INSIDE == 0 {
+            return;
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+extern "C" fn go_on() {
+    STATE.fetch_sub(FORK, Ordering::AcqRel);
+}
+
+/// In the child nobody is inside.
+extern "C" fn begin_anew() {
+    STATE.store(0, Ordering::Release);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fork_waits_for_the_end_of_a_section() {
+        install().unwrap();
+        for _ in 0..50 {
+            let inside = hold();
+            let ends = thread::spawn(move || {
+                thread::sleep(Duration::from_millis(2));
+                drop(inside);
+            });
+            // SAFETY: the child only makes system calls and leaves by _exit.
+            let status = unsafe {
+                let pid = libc::fork();
+                assert!(pid >= 0);
+                if pid == 0 {
+                    let is_free = STATE.load(Ordering::Acquire) == 0;
+                    libc::_exit(i32::from(!is_free));
+                }
+                let mut status = 0;
+                assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
+                status
+            };
+            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0);
+            ends.join().unwrap();
+        }
+    }
+}
