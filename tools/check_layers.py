@@ -34,6 +34,7 @@ MAY_BE_UNSAFE = ("src/process.rs", "src/process/", "src/socket/")
 # stands on its own line or above.
 PYTHON_LAYERS = (
     (
+        "_as_command",
         "_native",
         "_signal",
         "_sqlalchemy",

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-# First: they refuse an interpreter and a SQLAlchemy that the pool cannot stand on.
+# First: Ctrl-C ends the command also while it imports the rest.
+from poolproof import _as_command as _as_command
+
+# Then: they refuse an interpreter and a SQLAlchemy that the pool cannot stand on.
 from poolproof import _interpreter as _interpreter
 from poolproof import _sqlalchemy as _sqlalchemy
 from poolproof._native import __version__

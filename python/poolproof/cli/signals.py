@@ -1,16 +1,18 @@
-"""Ctrl-C and its kin: the first ends the work, the next do not disturb the clean-up."""
+"""Ctrl-C and its kin: the first ends the work, and no second disturbs the clean-up."""
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FINAL: Final = 3
 
 
 class Stopped(BaseException):
@@ -32,25 +34,73 @@ class Stopped(BaseException):
         return 128 + self.number
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise `Stopped` in the main thread at the first signal, ignore later ones.
+class Stop:
+    """What signals have asked for so far.
 
-    The handlers of before are restored at the end. A signal that was ignored already
-    (``nohup``) stays ignored.
+    The first raises `Stopped` where the work `may_end`, and is kept for later where it
+    may not: a clean-up runs to its end. The second is answered with words, and the
+    third ends the process at once.
     """
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number)
+    def __init__(self) -> None:
+        self._count = 0
+        self._number = 0
+        self._may_end = False
 
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    def hear(self, number: int, _frame: FrameType | None) -> None:
+        """Be the handler."""
+        self._count += 1
+        if self._count == 1:
+            self._number = number
+            if self._may_end:
+                raise Stopped(number)
+        elif self._count < _FINAL:
+            _say(
+                "still cleaning up; once more ends it at once and leaves things behind"
+            )
+        else:
+            _say("ended before everything was cleaned up")
+            os._exit(128 + number)
+
+    @contextmanager
+    def may_end(self) -> Iterator[None]:
+        """Let a signal end the block, or one that came before it.
+
+        Raises:
+            Stopped: There was one.
+        """
+        self._may_end = True
+        self.check()
+        try:
+            yield
+        finally:
+            self._may_end = False
+
+    def check(self) -> None:
+        """Raise `Stopped` if a signal came where nothing may end."""
+        if self._number:
+            raise Stopped(self._number)
+
+
+def _say(words: str) -> None:
+    """Write a line from within a handler, where no stream may be touched."""
+    os.write(2, f"\npoolproof: {words}\n".encode())
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Take the signals over until the block ends, and then give them back.
+
+    A signal that was ignored already (``nohup``) stays ignored; but not Ctrl-C, which
+    a shell has its background jobs ignore, and which somebody sends on purpose.
+    """
+    stop = Stop()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN or number == signal.SIGINT:
-            signal.signal(number, stop)
+            signal.signal(number, stop.hear)
     try:
-        yield
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)

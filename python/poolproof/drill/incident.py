@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ class Outcome:
 
     samples: tuple[str, ...] = ()
     """A few messages and wrong answers, as they came."""
+
+    heard: dict[str, int] = field(default_factory=dict)
+    """The texts of the errors that callers got, each with how often."""
 
     stuck: bool = False
     """A thread of the trial's process hangs: the process must end now."""
@@ -34,6 +37,15 @@ class Measure:
 
     is_fault: bool = False
     """Whether poolproof.Pool must show 0 here for the drill to pass."""
+
+    is_harm: bool = False
+    """Whether it went wrong for a caller, though he could see it; a fault is harm."""
+
+    by_drill: bool = False
+    """Whether the drill itself causes what `QueuePool` shows here: shown apart."""
+
+    more_is_right: bool = False
+    """Whether a larger number is better, against what people expect of such a table."""
 
     over: Literal["sum", "worst", "median"] = "sum"
     """How the trials are put together."""
@@ -64,6 +76,9 @@ class Incident:
     alone: bool = False
     """Whether nothing else may run beside it, because it measures time."""
 
+    quick: int = 1
+    """Trials of the default drill, which is to end within two minutes."""
+
     trials_max: int | None = None
     """More trials than this would only take longer."""
 
@@ -79,6 +94,12 @@ class Incident:
     uses_proxy: bool = False
     """Whether the database is reached through a proxy in it."""
 
-    def trials_of(self, wanted: int) -> int:
-        """Return how many trials are played when *wanted* are asked for."""
+    def trials_of(self, wanted: int | None) -> int:
+        """Return how many trials are played when *wanted* are asked for.
+
+        Args:
+            wanted: 1 or more; None: as many as the default drill has.
+        """
+        if wanted is None:
+            return self.quick
         return wanted if self.trials_max is None else min(wanted, self.trials_max)

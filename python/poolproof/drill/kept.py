@@ -7,6 +7,7 @@ and removes its directory when this object is stopped *or* its process dies.
 from __future__ import annotations
 
 import json
+import os
 import select
 import subprocess
 import sys
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _ANSWER_S: Final = 120.0
 _STOP_S: Final = 20.0
+# The server may run as nobody, whose processes' environment others can read: no URL,
+# no PGPASSWORD, and nothing else that is not known to be needed.
+_PASSED_ON: Final = ("PATH", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 
 
 class Kept(Started):
@@ -57,6 +61,7 @@ class Kept(Started):
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
             start_new_session=True,
         )
         try:

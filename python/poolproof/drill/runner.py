@@ -11,10 +11,10 @@ import contextlib
 import json
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -27,12 +27,15 @@ from poolproof.drill.trial import Order
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
     from poolproof.drill.incidents import Incident
     from poolproof.drill.target import Target
 
 _POLL_S: Final = 0.1
 _GRACE_S: Final = 2.0
+_SLICE_S: Final = 0.02
+_CHUNK: Final = 65536
 _START_S: Final = 20.0  # a new process imports SQLAlchemy, perhaps on a busy machine
 
 
@@ -43,9 +46,13 @@ class Plan:
     incidents: tuple[Incident, ...]
     drivers: tuple[str, ...]
     pools: tuple[str, ...]
-    trials: int
+    trials: int | None
+    """Of each cell; None: as many as the default drill has."""
+
     seed: int
     jobs: int
+    full: bool = False
+    """Whether each incident lasts as long as in life."""
 
     def rows(self) -> list[Row]:
         """Return an empty row for every cell, in the order of the table."""
@@ -73,8 +80,17 @@ def default_jobs() -> int:
 class Runner:
     """Plays a plan against one database."""
 
-    def __init__(self, plan: Plan, target: Target, table: str) -> None:
+    def __init__(self, plan: Plan, target: Target, table: str, folder: Path) -> None:
+        """Prepare to play.
+
+        Args:
+            plan: What.
+            target: Where.
+            table: The drill's table there.
+            folder: Where what is started puts its temporary files.
+        """
         self.rows = plan.rows()
+        self._folder = folder
         self._plan = plan
         self._target = target
         self._table = table
@@ -173,7 +189,8 @@ class Runner:
     def _clean(self, outcome: dict[str, Any]) -> dict[str, Any]:
         """Blot secrets out of the messages that a trial brought home."""
         samples = [self._target.redact(sample) for sample in outcome["samples"]]
-        return {**outcome, "samples": samples}
+        heard = {self._target.redact(k): n for k, n in outcome["heard"].items()}
+        return {**outcome, "samples": samples, "heard": heard}
 
     def _spawn(self, cell: Cell, trials: tuple[int, ...]) -> list[dict[str, Any]]:
         """Run one process; return what it wrote, complete lines only."""
@@ -184,33 +201,54 @@ class Runner:
             table=self._table,
             seed=self._plan.seed,
             trials=trials,
+            full=self._plan.full,
             url=self._target.render(),
         )
-        with tempfile.TemporaryFile() as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "poolproof.drill.trial"],
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            try:
-                if process.stdin is not None:
-                    with contextlib.suppress(BrokenPipeError), process.stdin:
-                        process.stdin.write(order.dump().encode())
-                self._await(process, _START_S + cell.incident.bound_s * len(trials))
-            finally:
-                end_group(process)
-            out.seek(0)
-            lines = out.read().decode().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "poolproof.drill.trial"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": str(self._folder)},
+            start_new_session=True,
+        )
+        try:
+            if process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError), process.stdin:
+                    process.stdin.write(order.dump().encode())
+            bound_s = _START_S + cell.incident.bound_s * len(trials)
+            written = self._listen(process, bound_s)
+        finally:
+            end_group(process)
+        return [json.loads(line) for line in written.decode().split("\n")[:-1]]
 
-    def _await(self, process: subprocess.Popen[bytes], bound_s: float) -> None:
-        """Wait for the process, the bound, or the end of the drill."""
+    def _listen(self, process: subprocess.Popen[bytes], bound_s: float) -> bytes:
+        """Return what the process writes until its end, the bound, or ours.
+
+        A pipe, since a full disk would make a trial look as if it had crashed.
+        """
         deadline = time.monotonic() + bound_s
-        while process.poll() is None and time.monotonic() < deadline:
-            if self._stopping.wait(0.02):
-                return
+        written = b""
+        if process.stdout is None:
+            return written
+        with process.stdout as pipe:
+            while time.monotonic() < deadline and not self._stopping.is_set():
+                has_ended = process.poll() is not None
+                if select.select([pipe], [], [], 0 if has_ended else _SLICE_S)[0]:
+                    piece = os.read(pipe.fileno(), _CHUNK)
+                    written += piece
+                    if piece:
+                        continue
+                    has_ended = self._has_ended(process)
+                if has_ended:
+                    break
+        return written
+
+    def _has_ended(self, process: subprocess.Popen[bytes]) -> bool:
+        """Give a process that writes no more a moment to end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_SLICE_S)
+        return process.poll() is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from poolproof.drill.errors import SetupError
 from poolproof.drill.incident import Measure, Outcome
 from poolproof.drill.stage import Stage
 from poolproof.drill.target import Target
-from poolproof.drill.traffic import pick
+from poolproof.drill.traffic import pick, texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,7 +84,7 @@ class ServiceOutcome(Outcome):
 
 
 MEASURES: Final = (
-    Measure("asked", "pieces of work"),
+    Measure("asked", "pieces of work", more_is_right=True),
     Measure("failed", "that failed", is_fault=True),
     Measure("wrong", "wrong results", is_fault=True),
     Measure("lost", "lost commits", is_fault=True),
@@ -122,7 +122,14 @@ def settle(stage: Stage, book: Book, crowd: Crowd, *, allowed: int) -> ServiceOu
         beyond=max(0, crowd.most - allowed),
         left=left,
         samples=pick(book.wrong, book.failed),
+        heard=texts(map(_said, book.failed)),
     )
+
+
+def _said(line: str) -> str:
+    """Return what a piece of work that failed was told, without which piece it was."""
+    words = line.partition(": ")[2].strip().splitlines() or [line]
+    return "500, Gunicorn's own page" if "<html>" in words[0] else words[0]
 
 
 class Crowd:

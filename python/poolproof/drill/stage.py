@@ -44,6 +44,8 @@ class Stage:
     seed: int
     trial: int
     incident: str = "service"
+    full: bool = False
+    """Whether an incident lasts as long as in life, and not for a quick look."""
 
     @cached_property
     def tag(self) -> str:

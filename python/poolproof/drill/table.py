@@ -65,6 +65,10 @@ class Table:
         self._engine = reach(target, driver)
 
     def __enter__(self) -> Self:
+        self.make()
+        return self
+
+    def make(self) -> None:
         """Create the table.
 
         Raises:
@@ -79,7 +83,6 @@ class Table:
                 f"cannot create a table in {self._target.shown()}:"
                 f" {describe(error, self._target)}"
             ) from None
-        return self
 
     def __exit__(
         self,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from poolproof.drill.incidents import Incident, Measure
 
 Number: TypeAlias = int | float
@@ -58,8 +61,45 @@ class Row:
     @property
     def faults(self) -> int:
         """How many faults a pool that keeps its promises would not have shown."""
-        counts = (self.value(m) for m in self.cell.incident.measures if m.is_fault)
-        return self.crashes + sum(int(count) for count in counts if count)
+        return self.crashes + self._count(lambda m: m.is_fault and not self.is_apart(m))
+
+    @property
+    def harm(self) -> int:
+        """How often a caller was wronged: by faults, and by what he could see."""
+        return self.faults + self._count(lambda m: m.is_harm and not m.is_fault)
+
+    @property
+    def apart(self) -> int:
+        """How much of what looks like a fault is the drill's own doing."""
+        return self._count(lambda m: m.is_fault and self.is_apart(m))
+
+    def is_apart(self, measure: Measure) -> bool:
+        """Whether what this row's pool shows of a measure comes of the drill."""
+        return measure.by_drill and self.cell.pool == "queue"
+
+    def _count(self, counts: Callable[[Measure], bool]) -> int:
+        """Add up the measures that count."""
+        chosen = (self.value(m) for m in self.cell.incident.measures if counts(m))
+        return sum(int(value) for value in chosen if value)
+
+    @property
+    def culprits(self) -> dict[str, int]:
+        """The measures of its faults, as people read them, with their counts."""
+        found = {
+            measure.label: int(self.value(measure) or 0)
+            for measure in self.cell.incident.measures
+            if measure.is_fault and not self.is_apart(measure)
+        }
+        found["crashed trials"] = self.crashes
+        return {label: count for label, count in found.items() if count}
+
+    @property
+    def heard(self) -> Counter[str]:
+        """The texts of the errors that callers got, each with how often."""
+        every: Counter[str] = Counter()
+        for outcome in self.outcomes.values():
+            every.update(outcome.get("heard", {}))
+        return every
 
     @property
     def samples(self) -> tuple[str, ...]:
@@ -76,9 +116,12 @@ class Row:
             "trials": self.wanted,
             "crashes": self.crashes,
             "faults": self.faults,
+            "harm": self.harm,
+            "apart": self.apart,
             "seconds": round(self.seconds, 2),
             "totals": self.totals,
             "samples": list(self.samples),
+            "heard": dict(self.heard.most_common(_SAMPLES_MAX)),
             "outcomes": [
                 {"trial": trial, **_counts(self.outcomes[trial])}
                 for trial in sorted(self.outcomes)
@@ -88,4 +131,4 @@ class Row:
 
 def _counts(outcome: dict[str, Any]) -> dict[str, Any]:
     """Return an outcome without its messages, which the row keeps once."""
-    return {k: v for k, v in outcome.items() if k not in ("samples", "stuck")}
+    return {k: v for k, v in outcome.items() if k not in ("samples", "heard", "stuck")}

@@ -7,6 +7,8 @@ and a row that nobody committed can all be told afterwards.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _ASK: Final = text("SELECT CAST(:token AS text)")
 _ROLLED_BACK_EVERY: Final = 5
 _SAMPLES_MAX: Final = 5
+_OWN_NAMES: Final = re.compile(r"poolproof_drill_[0-9a-f]{12}[^\s'\"]*")
 
 
 def warm(engine: Engine, size: int) -> None:
@@ -87,6 +90,7 @@ class Account:
     ghosts: int
     errors: int
     samples: tuple[str, ...]
+    heard: dict[str, int]
 
 
 def settle(stage: Stage, players: Iterable[Player]) -> Account:
@@ -115,6 +119,7 @@ def settle(stage: Stage, players: Iterable[Player]) -> Account:
         ghosts=sum(token in present for token in never),
         errors=len(errors),
         samples=pick(wrong, errors),
+        heard=texts(errors),
     )
 
 
@@ -125,3 +130,13 @@ def pick(*kinds: list[str]) -> tuple[str, ...]:
         for kind in kinds
         for message in list(dict.fromkeys(kind))[:_SAMPLES_MAX]
     )
+
+
+def texts(errors: Iterable[str]) -> dict[str, int]:
+    """Return different error texts, each with how often it was told.
+
+    Args:
+        errors: As callers got them; the names that the drill gives to rows and
+            sessions are taken out, so that what is the same counts as the same.
+    """
+    return dict(Counter(_OWN_NAMES.sub("…", error) for error in errors))

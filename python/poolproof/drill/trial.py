@@ -33,6 +33,7 @@ class Order:
     table: str
     seed: int
     trials: tuple[int, ...]
+    full: bool
     url: str = dataclasses.field(repr=False)
 
     def dump(self) -> str:
@@ -63,6 +64,7 @@ def main() -> int:
             seed=order.seed,
             trial=trial,
             incident=order.incident,
+            full=order.full,
         )
         try:
             outcome = incident.play(stage)

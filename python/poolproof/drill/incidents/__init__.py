@@ -1,7 +1,8 @@
-"""The incidents, one file each; a new one is a file and a line here."""
+"""The incidents, one file each, and the families that they make."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from poolproof.drill.incident import Incident, Measure, Outcome
@@ -24,27 +25,43 @@ from poolproof.drill.incidents import (
     terminate,
 )
 
-INCIDENTS: Final[dict[str, Incident]] = {
-    incident.name: incident
-    for incident in (
-        fork.INCIDENT,
-        held_at_fork.INCIDENT,
-        starvation.INCIDENT,
-        corruption.INCIDENT,
-        stale_answer.INCIDENT,
-        interrupt.INCIDENT,
-        terminate.INCIDENT,
-        reap.INCIDENT,
-        lease_reaped.INCIDENT,
-        restart.INCIDENT,
-        commit_lost.INCIDENT,
-        hang.INCIDENT,
-        blackhole.INCIDENT,
-        gunicorn.INCIDENT,
-        celery.INCIDENT,
-        luigi.INCIDENT,
-    )
-}
-"""Every incident by its name, in the order of the drill's table."""
 
-__all__ = ["INCIDENTS", "Incident", "Measure", "Outcome"]
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Incidents that do a service the same harm: one line of the drill's summary."""
+
+    name: str
+    harm: str
+    """What goes wrong in it, in a user's words."""
+
+    incidents: tuple[Incident, ...]
+
+
+FAMILIES: Final = (
+    Family("forks", "wrong, lost or hung", (fork.INCIDENT, held_at_fork.INCIDENT)),
+    Family(
+        "services",
+        "wrong, lost or failed",
+        (gunicorn.INCIDENT, celery.INCIDENT, luigi.INCIDENT),
+    ),
+    Family(
+        "stray bytes",
+        "wrong or failed",
+        (corruption.INCIDENT, stale_answer.INCIDENT),
+    ),
+    Family("signals", "wrong or failed", (interrupt.INCIDENT,)),
+    Family("sessions", "failed, or given up", (terminate.INCIDENT, reap.INCIDENT)),
+    Family("outages", "failed, or told late", (restart.INCIDENT,)),
+    Family("commits", "work lost or done twice", (commit_lost.INCIDENT,)),
+    Family("crowds", "not served in time", (starvation.INCIDENT,)),
+    Family("silence", "calls without an end", (hang.INCIDENT, blackhole.INCIDENT)),
+    Family("leases", "lost, or held twice", (lease_reaped.INCIDENT,)),
+)
+"""Every incident, in the order of the drill's tables."""
+
+INCIDENTS: Final[dict[str, Incident]] = {
+    incident.name: incident for family in FAMILIES for incident in family.incidents
+}
+"""Every incident by its name; a new one is a file, and a word in `FAMILIES`."""
+
+__all__ = ["FAMILIES", "INCIDENTS", "Family", "Incident", "Measure", "Outcome"]

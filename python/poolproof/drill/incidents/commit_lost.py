@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.stage import checked
-from poolproof.drill.traffic import pick
+from poolproof.drill.traffic import pick, texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,13 +141,15 @@ def play(stage: Stage) -> CommitLostOutcome:
         units.join()
         engine.dispose()
     done = {name: units.rows(name) for name in names}
+    errors = [error for error in told.values() if error is not None]
     return CommitLostOutcome(
         units=UNITS,
         twice=sum(count > 1 for count in done.values()),
         lost=sum(told[name] is None and not done[name] for name in names),
-        failed=sum(error is not None for error in told.values()),
+        failed=len(errors),
         attempts=units.calls,
-        samples=pick([error for error in told.values() if error is not None]),
+        samples=pick(errors),
+        heard=texts(error.partition(": ")[2] for error in errors),
     )
 
 

@@ -83,8 +83,9 @@ INCIDENT: Final = Incident(
     play=play,
     measures=(
         *HARM,
-        Measure("failed", "later requests that failed"),
+        Measure("failed", "later requests that failed", is_harm=True),
     ),
     batch=9,
+    quick=4,
     uses_proxy=True,
 )

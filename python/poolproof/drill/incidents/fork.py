@@ -72,6 +72,7 @@ INCIDENT: Final = Incident(
     play=play,
     measures=(
         *HARM,
-        Measure("errors", "errors"),
+        Measure("errors", "errors", is_harm=True),
     ),
+    quick=3,
 )

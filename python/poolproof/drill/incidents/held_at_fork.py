@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from poolproof.drill.incident import Incident, Measure, Outcome
-from poolproof.drill.traffic import pick
+from poolproof.drill.traffic import pick, texts
 from poolproof.drill.troupe import Troupe
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def play(stage: Stage) -> HeldOutcome:
             [e for p in children for e in p.values("error")],
             lines,
         ),
+        heard=texts([e for p in parents for e in p.values("error")]),
         stuck=any(troupe.has_stuck_thread for troupe in troupes),
     )
 
@@ -153,7 +154,7 @@ INCIDENT: Final = Incident(
     measures=(
         Measure("lost", "lost rows", is_fault=True),
         Measure("hangs", "hangs", is_fault=True),
-        Measure("parent_errors", "errors in the parent"),
+        Measure("parent_errors", "errors in the parent", is_harm=True),
         Measure("child_errors", "errors in the child"),
         Measure("child_lines", "log lines in the child"),
     ),

@@ -73,6 +73,7 @@ def play(stage: Stage) -> InterruptOutcome:
         ghosts=account.ghosts,
         hangs=troupe.hangs,
         samples=(*account.samples, *pick(worker.values("masked"))),
+        heard=account.heard,
     )
 
 
@@ -158,7 +159,7 @@ INCIDENT: Final = Incident(
         Measure("lost", "lost commits", is_fault=True),
         Measure("ghosts", "uncommitted rows kept", is_fault=True),
         Measure("hangs", "hangs", is_fault=True),
-        Measure("interrupted", "requests interrupted"),
+        Measure("interrupted", "requests interrupted, on purpose"),
         Measure("masked", "interruptions masked by an error"),
     ),
     batch=5,

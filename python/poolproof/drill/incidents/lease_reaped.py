@@ -26,7 +26,7 @@ from poolproof.drill.lock_row import LockLost, LockRow
 from poolproof.drill.pooler import Pooler
 from poolproof.drill.server import EmbeddedServer, installation
 from poolproof.drill.target import Target
-from poolproof.drill.traffic import pick
+from poolproof.drill.traffic import pick, texts
 from poolproof.drill.troupe import Troupe
 
 if TYPE_CHECKING:
@@ -321,6 +321,7 @@ def settle(stage: Stage, troupe: Troupe, reaped: int) -> LeaseReapedOutcome:
         failed=len(said["error"]),
         reaped=reaped,
         samples=pick(said["needless"], said["taken"], said["error"]),
+        heard=texts([*said["needless"], *said["taken"], *said["error"]]),
     )
 
 
@@ -341,13 +342,15 @@ INCIDENT: Final = Incident(
     headline="a pooler closes the connection that refreshes a lock",
     play=play,
     measures=(
-        Measure("needless", "leases lost that nobody took", is_fault=True),
-        Measure("barren", "leases with no work finished", is_fault=True),
+        Measure(
+            "needless", "leases lost that nobody took", is_fault=True, by_drill=True
+        ),
+        Measure("barren", "leases with no work finished", is_fault=True, by_drill=True),
         Measure("twice", "two holders at once", is_fault=True),
         Measure("stale", "writes without the lease", is_fault=True),
         Measure("hangs", "hangs", is_fault=True),
         Measure("begun", "cycles of work begun"),
-        Measure("finished", "cycles of work finished"),
+        Measure("finished", "cycles of work finished", more_is_right=True),
         Measure("restarts", "workers restarted"),
         Measure("failed", "errors seen by workers"),
         Measure("reaped", "connections reaped"),

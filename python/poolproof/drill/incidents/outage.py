@@ -25,7 +25,7 @@ from poolproof.drill.moments import (
     SIZE,
     Scene,
 )
-from poolproof.drill.traffic import pick
+from poolproof.drill.traffic import pick, texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -98,15 +98,15 @@ class OutageOutcome(Outcome):
 
 
 MEASURES: Final = (
-    Measure("overdue", "calls past their deadline", is_fault=True),
-    Measure("unusable", "slots not usable 1 s after", is_fault=True),
+    Measure("overdue", "calls past their deadline", is_fault=True, by_drill=True),
+    Measure("unusable", "slots not usable 1 s after", is_fault=True, by_drill=True),
     Measure("wrong", "wrong results", is_fault=True),
     Measure("lost", "lost rows", is_fault=True),
     Measure("ghosts", "uncommitted rows kept", is_fault=True),
     Measure("late_ms", "latest return past a deadline", over="worst", unit="ms"),
     Measure("machine_ms", "the machine's own lateness", over="worst", unit="ms"),
     Measure("whole_ms", "until the pool was whole", over="worst", unit="ms"),
-    Measure("errors", "calls that failed"),
+    Measure("errors", "calls that failed, as they must", more_is_right=True),
     Measure("calls", "calls"),
 )
 NOTE: Final = (
@@ -246,6 +246,7 @@ def _sum(stage: Stage, moments: list[_Moment], scenes: list[Scene]) -> OutageOut
         whole_ms=round(max(moment.whole_s for moment in moments) * 1000, 1),
         errors=len(complaints),
         samples=pick(wrong, complaints),
+        heard=texts(complaints),
         stuck=any(moment.stuck for moment in moments),
     )
 

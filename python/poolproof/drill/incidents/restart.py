@@ -141,6 +141,7 @@ def _restart(
         knocks=clock.knocks,
         back_ms=round(max(_back_ms(client) for client in clients), 1),
         samples=tuple(f"{mode}: {sample}" for sample in account.samples),
+        heard=account.heard,
         stuck=troupe.has_stuck_thread,
     )
 
@@ -204,6 +205,7 @@ INCIDENT: Final = Incident(
         Measure("failed", "requests that failed in all"),
     ),
     batch=3,
+    quick=2,
     trials_max=6,
     lacks=_lacks,
 )

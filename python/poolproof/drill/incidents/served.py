@@ -32,6 +32,7 @@ class Counted(TypedDict):
     ghosts: int
     hangs: int
     samples: tuple[str, ...]
+    heard: dict[str, int]
     stuck: bool
 
 
@@ -44,5 +45,6 @@ def count(account: Account, troupe: Troupe) -> Counted:
         ghosts=account.ghosts,
         hangs=troupe.hangs,
         samples=account.samples,
+        heard=account.heard,
         stuck=troupe.has_stuck_thread,
     )

@@ -143,6 +143,7 @@ def play(stage: Stage) -> StaleOutcome:
         surprised=len(surprised),
         scenes=len(troupes),
         samples=(*account.samples, *pick(surprised)),
+        heard=account.heard,
         stuck=any(troupe.has_stuck_thread for troupe in troupes),
     )
 
@@ -206,7 +207,7 @@ INCIDENT: Final = Incident(
         Measure("lost", "lost commits", is_fault=True),
         Measure("ghosts", "uncommitted rows kept", is_fault=True),
         Measure("hangs", "hangs", is_fault=True),
-        Measure("failed", "later requests that failed"),
+        Measure("failed", "later requests that failed", is_harm=True),
         Measure("surprised", "requests that it met, and saw it"),
         Measure("scenes", "stray answers"),
     ),

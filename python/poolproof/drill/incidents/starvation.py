@@ -95,9 +95,9 @@ INCIDENT: Final = Incident(
     measures=(
         Measure("longest_wait_ms", "longest wait", over="median", unit="ms"),
         Measure("served_ratio", "most to least served", over="median", unit=": 1"),
-        Measure("never_served", "threads never served"),
+        Measure("never_served", "threads never served", is_harm=True),
         Measure("hangs", "hangs", is_fault=True),
-        Measure("requests", "requests served"),
+        Measure("requests", "requests served", more_is_right=True),
     ),
     note='a thread never served counts as half a request in "most to least served"',
     batch=5,

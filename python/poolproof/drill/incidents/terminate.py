@@ -157,6 +157,7 @@ def play(stage: Stage) -> TerminateOutcome:
         hangs=sum(troupe.hangs for troupe in troupes),
         victims=victims,
         samples=account.samples,
+        heard=account.heard,
         stuck=stuck,
     )
 
@@ -175,5 +176,6 @@ INCIDENT: Final = Incident(
         Measure("victims", "queries that were ended"),
     ),
     batch=5,
+    quick=2,
     trials_max=10,
 )

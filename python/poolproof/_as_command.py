@@ -1,0 +1,47 @@
+"""Ctrl-C while the command ``poolproof`` is being imported.
+
+That takes some tenths of a second, in which Python would answer with a traceback out
+of the middle of an import. Nothing has begun yet, so nothing is left behind. A program
+that imports the package as a library keeps its own handlers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_NAME: Final = "poolproof"
+
+
+def is_command(argv: list[str], words: list[str]) -> bool:
+    """Tell whether this process is the command, by its script or by ``-m``.
+
+    Args:
+        argv: `sys.argv`, whose first is ``-m`` while the package is being looked up.
+        words: `sys.orig_argv`, the interpreter's own arguments among them.
+    """
+    if not argv:
+        return False
+    if argv[0] == "-m":
+        return ("-m", _NAME) in pairwise(words)
+    return Path(argv[0]).name == _NAME
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """End at once: nothing has been started."""
+    os.write(2, b"\npoolproof: stopped by Ctrl-C\n")
+    os._exit(128 + number)
+
+
+if (
+    is_command(getattr(sys, "argv", []), sys.orig_argv)
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, _end)
