@@ -94,7 +94,9 @@ def cargo(steps: Steps, *args: str, env: dict[str, str]) -> None:
 _built: dict[tuple[str, ...], Path] = {}
 
 
-def wheel(session: nox.Session, version: str, *options: str) -> Path:
+def wheel(
+    session: nox.Session, version: str, *options: str, aloud: bool = False
+) -> Path:
     """Build the wheel for one Python, once, into .nox/, and return its path."""
     key = (version, *options)
     if key in _built:
@@ -107,7 +109,7 @@ def wheel(session: nox.Session, version: str, *options: str) -> Path:
         session.run(
             "maturin",
             "build",
-            "--quiet",
+            *(() if aloud else ("--quiet",)),
             "--locked",
             f"--interpreter={PYTHONS[version]}",
             f"--out={out}",
@@ -127,9 +129,20 @@ def install(
     *requirements: str,
     extras: str = EXTRAS,
     options: tuple[str, ...] = (),
+    aloud: bool = False,
 ) -> None:
-    """Build the package for the session's Python; install it and *requirements*."""
-    built = wheel(session, str(session.python), *options)
+    """Build the package for the session's Python; install it and *requirements*.
+
+    Args:
+        session: Whose environment it is installed in.
+        requirements: What is installed beside it.
+        extras: Of the package.
+        options: For maturin.
+        aloud: Whether cargo says what it is doing.
+    """
+    built = wheel(session, str(session.python), *options, aloud=aloud)
+    if aloud:
+        session.log(f"installing it with its extras: {extras}")
     session.install(
         "--reinstall-package=poolproof",
         f"poolproof[{extras}] @ {built.as_uri()}",
@@ -238,10 +251,27 @@ def numbers(session: nox.Session) -> None:
 
 @nox.session(python=MAIN)
 def drill(session: nox.Session) -> None:
-    """Run the drill, on an embedded PostgreSQL when no --url is given."""
-    install(session, "celery[redis]", extras="drill,flask,gunicorn,celery,luigi")
-    # nox would kill it half a second after Ctrl-C, in the middle of its clean-up.
-    session.run("poolproof", "drill", *session.posargs, interrupt_timeout=20)
+    """Run the drill, on an embedded PostgreSQL when no --url is given.
+
+    It takes the place of nox, so that its exit status is the caller's: 1 for a fault of
+    poolproof, 2 when nothing was proved, as when it could not be built.
+    """
+    session.log(
+        "compiling the extension, about 90 s the first time, then a few seconds"
+    )
+    extras = "drill,flask,gunicorn,celery,luigi"
+    try:
+        install(session, "celery[redis]", extras=extras, aloud=True)
+    except nox.command.CommandFailed:
+        session.log("nothing was proved: the package could not be built or installed")
+        sys.exit(2)
+    paths = [session.bin, os.environ["PATH"]]
+    environment = os.environ | {"PATH": os.pathsep.join(paths)}
+    command = Path(session.bin) / "poolproof"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    arguments = [str(command), "drill", *session.posargs]
+    os.execve(command, arguments, environment)  # noqa: S606 - that is meant
 
 
 @nox.session(python=MAIN)

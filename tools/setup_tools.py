@@ -57,7 +57,10 @@ def ready_tools() -> Path:
         return tools
     with caches.locked(tools):
         if not complete.exists():
-            print(f"bootstrap: making {tools}", file=sys.stderr)
+            print(
+                f"bootstrap: installing nox, uv and maturin in {tools}, once",
+                file=sys.stderr,
+            )
             make_environment(tools)
             complete.touch()
     return tools

@@ -81,6 +81,8 @@ def main(names: list[str]) -> None:
     if not missing:
         return
     if debian.may_install():
+        wanted = " ".join(need.package for need in missing)
+        print(f"system-packages: apt-get install {wanted}, once", file=sys.stderr)
         try:
             install(missing)
         except subprocess.CalledProcessError as error:

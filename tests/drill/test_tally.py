@@ -10,6 +10,7 @@ import pytest
 from poolproof.drill.incidents import INCIDENTS, Measure
 from poolproof.drill.service import ServiceOutcome
 from poolproof.drill.tally import Cell, Row
+from poolproof.drill.traffic import texts
 
 
 def row(incident: str, *outcomes: dict[str, object], crashes: int = 0) -> Row:
@@ -50,6 +51,23 @@ def test_a_row_without_a_trial_has_no_value():
     assert row("fork").value(Measure("errors", "errors")) is None
 
 
+def test_what_callers_could_see_is_harm_and_no_fault():
+    made = row("fork", fork(errors=7, wrong=2))
+    assert (made.harm, made.faults) == (9, 2)
+    assert made.culprits == {"wrong results": 2}
+
+
+def test_error_texts_are_added_up():
+    made = row("fork", fork(heard={"a": 2}), fork(heard={"a": 1, "b": 1}))  # type: ignore[arg-type]
+    assert made.heard == {"a": 3, "b": 1}
+
+
+def test_texts_that_differ_in_names_of_the_drill_alone_are_the_same():
+    name = "poolproof_drill_0123456789ab"
+    told = [f'relation "{name}" is gone', f'relation "{name[:-1]}c" is gone']
+    assert texts(told) == {'relation "…" is gone': 2}
+
+
 def test_samples_are_kept_once():
     made = row("fork", fork(samples=["a", "b"]), fork(samples=["b"]))  # type: ignore[arg-type]
     assert made.samples == ("a", "b")
@@ -70,3 +88,4 @@ def test_an_incident_may_need_fewer_trials():
     assert INCIDENTS["starvation"].trials_of(25) == 5
     assert INCIDENTS["starvation"].trials_of(2) == 2
     assert INCIDENTS["fork"].trials_of(25) == 25
+    assert INCIDENTS["fork"].trials_of(None) == 3

@@ -35,6 +35,14 @@ _RED: Final = "bold red"
 _APART: Final = "(…) the drill's own doing, no fault of the pool: --verbose says what"
 
 
+class _Console(Console):
+    """rich's, which leaves a reader that went away to us."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error on; rich would exit with status 1."""
+        raise  # noqa: PLE0704 (called where it is handled)
+
+
 class Display:
     """What the drill shows, in the order in which it shows it.
 
@@ -47,7 +55,7 @@ class Display:
     def __init__(
         self, stream: TextIO, *, verbose: bool = False, width: int | None = None
     ) -> None:
-        self._console = Console(file=stream, width=width, highlight=False)
+        self._console = _Console(file=stream, width=width, highlight=False)
         self._verbose = verbose
         self._bar: Progress | None = None
         self._task: TaskID | None = None

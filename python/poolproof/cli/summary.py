@@ -75,7 +75,7 @@ def told(rows: Sequence[Row]) -> list[tuple[int, str]]:
 
     What the drill itself brought about is left out.
     """
-    found: list[tuple[int, str]] = []
+    found: Counter[str] = Counter()
     for family in FAMILIES:
         here = [
             row
@@ -85,8 +85,8 @@ def told(rows: Sequence[Row]) -> list[tuple[int, str]]:
             and not any(measure.by_drill for measure in row.cell.incident.measures)
         ]
         every = sum((row.heard for row in here), start=Counter[str]())
-        found += [(n, text) for text, n in every.most_common(_TOLD_OF_FAMILY)]
-    return found[:_TOLD_MAX]
+        found.update(dict(every.most_common(_TOLD_OF_FAMILY)))
+    return [(count, text) for text, count in list(found.items())[:_TOLD_MAX]]
 
 
 def verdict(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from poolproof.drill.errors import SetupError
+from poolproof.drill.pace import is_over
 from poolproof.drill.tally import Cell, Row
 from poolproof.drill.trial import Order
 
@@ -227,12 +228,12 @@ class Runner:
 
         A pipe, since a full disk would make a trial look as if it had crashed.
         """
-        deadline = time.monotonic() + bound_s
+        since = time.monotonic()
         written = b""
         if process.stdout is None:
             return written
         with process.stdout as pipe:
-            while time.monotonic() < deadline and not self._stopping.is_set():
+            while not is_over(since, bound_s) and not self._stopping.is_set():
                 has_ended = process.poll() is not None
                 if select.select([pipe], [], [], 0 if has_ended else _SLICE_S)[0]:
                     piece = os.read(pipe.fileno(), _CHUNK)

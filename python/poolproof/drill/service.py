@@ -25,6 +25,7 @@ from sqlalchemy import text
 
 from poolproof.drill.errors import SetupError
 from poolproof.drill.incident import Measure, Outcome
+from poolproof.drill.pace import is_over
 from poolproof.drill.stage import Stage
 from poolproof.drill.target import Target
 from poolproof.drill.traffic import pick, texts
@@ -160,12 +161,12 @@ class Crowd:
 
     def left(self) -> int:
         """Return how many sessions stay, however long one waits (5 s)."""
-        end = time.monotonic() + _LEAVE_S
+        since = time.monotonic()
         with self._witness.connect() as connection:
             while True:
                 count = connection.execute(_SESSIONS, {"tag": self._tag}).scalar_one()
                 connection.rollback()
-                if not count or time.monotonic() > end:
+                if not count or is_over(since, _LEAVE_S):
                     return int(count)
                 time.sleep(_LOOK_S)
 
@@ -265,9 +266,9 @@ class Service:
         Raises:
             SetupError: It ended, or did not start in time.
         """
-        end = time.monotonic() + seconds
+        since = time.monotonic()
         while not is_up():
-            if self.process.poll() is not None or time.monotonic() > end:
+            if self.process.poll() is not None or is_over(since, seconds):
                 last = self.log().strip().splitlines()[-1:] or ["it said nothing"]
                 raise SetupError(f"{self._command[0]} did not start: {last[0]}")
             time.sleep(_LOOK_S)
@@ -279,10 +280,11 @@ class Service:
             seconds: How long to wait for it.
         """
         self.process.terminate()
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
+        since = time.monotonic()
+        while self.process.poll() is None:
+            if is_over(since, seconds):
+                return False
+            time.sleep(_LOOK_S)
         return True
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool, QueuePool
 
 from poolproof.drill.errors import UsageError
+from poolproof.drill.pace import is_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -128,10 +129,10 @@ class Stage:
         Waits first until none of the trial's sessions is still at work, so that a
         commit which merely runs late is not called lost.
         """
-        deadline = time.monotonic() + _SETTLE_S
+        since = time.monotonic()
         with self.witness().connect() as connection:
             quiet = 0
-            while quiet < _QUIET_LOOKS and time.monotonic() < deadline:
+            while quiet < _QUIET_LOOKS and not is_over(since, _SETTLE_S):
                 busy = connection.execute(_BUSY, {"tag": self.tag}).scalar_one()
                 connection.rollback()
                 quiet = 0 if busy else quiet + 1

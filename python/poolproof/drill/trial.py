@@ -20,7 +20,7 @@ from poolproof.drill.incidents import INCIDENTS
 from poolproof.drill.stage import Stage
 from poolproof.drill.target import Target
 
-_GRACE_S = 5
+_SLOWEST = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,8 @@ def main() -> int:
     incident = INCIDENTS[order.incident]
     target = Target.parse(order.url)
     for trial in order.trials:
-        signal.alarm(int(incident.bound_s) + _GRACE_S)  # should the drill be killed
+        # Should the drill be killed; otherwise it ends us when we are late.
+        signal.alarm(int(_SLOWEST * incident.bound_s))
         stage = Stage(
             target=target,
             driver=order.driver,

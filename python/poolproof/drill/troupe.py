@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from poolproof.drill.pace import is_over
 from poolproof.drill.player import Player, Report
 
 if TYPE_CHECKING:
@@ -171,12 +172,12 @@ class Troupe:
             player.heard_at = start
         while acting := [player for player in self.players if not player.is_done]:
             self._listen(acting)
-            now = time.monotonic()
-            silent = [p for p in acting if now - p.heard_at > self._silent_s]
+            silent = [p for p in acting if is_over(p.heard_at, self._silent_s)]
             idle = bool(silent) and self._ask_idle()
             for player in acting:
-                stalls = now - player.heard_at > self._stall_s
-                if stalls or now - start > self._bound_s or (idle and player in silent):
+                stalls = is_over(player.heard_at, self._stall_s)
+                ends = stalls or is_over(start, self._bound_s)
+                if ends or (idle and player in silent):
                     player.end(hung=True)
 
     def _ask_idle(self) -> bool:

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from poolproof.drill import lock_row, pooler
 from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.lock_row import LockLost, LockRow
+from poolproof.drill.pace import slowness
 from poolproof.drill.pooler import Pooler
 from poolproof.drill.server import EmbeddedServer, installation
 from poolproof.drill.target import Target
@@ -49,7 +50,7 @@ BEGIN_S: Final = 5.0
 
 _STEP_S: Final = 0.05
 _WAIT_S: Final = 0.1
-_ASK_S: Final = 1.0
+_ASK_S: Final = 3.0
 _STALL_S: Final = 10.0
 _SET_UP: Final = (
     "DROP TABLE IF EXISTS poolproof_lease, worker_lock, step",
@@ -163,7 +164,7 @@ class Worker:
 
     def act(self, report: Report) -> None:
         """Live until a cycle of work is finished, or it is too late to begin one."""
-        until = time.monotonic() + self._begin_s
+        until = time.monotonic() + self._begin_s * slowness()
         while not self._live(report, until):
             report.say("restart")
 

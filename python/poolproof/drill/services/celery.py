@@ -22,6 +22,7 @@ from celery.states import (  # type: ignore[import-untyped,unused-ignore]
 )
 from sqlalchemy import text
 
+from poolproof.drill.pace import is_over
 from poolproof.drill.service import Book, Crowd, Service, ServiceOutcome, settle
 from poolproof.drill.services.broker import Broker
 from poolproof.drill.stage import checked
@@ -178,7 +179,7 @@ def _collect(
 ) -> None:
     """Write down what comes back, until all has or nothing does any more."""
     heard = time.monotonic()
-    while sent and time.monotonic() - heard < patience_s:
+    while sent and not is_over(heard, patience_s):
         for row, (fate, task_id) in list(sent.items()):
             told = backend.get_task_meta(task_id)
             if told["status"] in READY_STATES:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from poolproof.drill.errors import SetupError
+from poolproof.drill.pace import slowness
 from poolproof.drill.service import Book, Crowd, Service, ServiceOutcome, settle
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class _Clients:
         late = 504 if stage.pool == "poolproof" else 200
         self._statuses = {"order": 200, "cancel": 200, "refuse": 409, "late": late}
         self._address = address
-        self._patience_s = patience_s
+        self._patience_s = patience_s * slowness()
         self._lock = threading.Lock()
         self._late = threading.Lock()
         self._next = 0

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from poolproof.drill.pace import is_over
 from poolproof.drill.service import Book, Crowd, Service, ServiceOutcome, settle
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _await_end(service: Service, report: Path, patience_s: float) -> None:
     while service.process.poll() is None:
         if (now := report.read_bytes().count(b'["done",')) != count:
             count, since = now, time.monotonic()
-        elif time.monotonic() - since > patience_s:
+        elif is_over(since, patience_s):
             return
         time.sleep(_LOOK_S)
 
