@@ -35,6 +35,7 @@ MAY_BE_UNSAFE = ("src/process.rs", "src/process/", "src/socket/")
 PYTHON_LAYERS = (
     (
         "_as_command",
+        "_log",
         "_native",
         "_signal",
         "_sqlalchemy",
@@ -53,6 +54,7 @@ PYTHON_LAYERS = (
         "observe",
         "opening",
         "parameters",
+        "pool_name",
         "settings",
         "sleepers",
         "sockets",

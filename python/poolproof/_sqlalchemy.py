@@ -7,13 +7,15 @@ lacks one of them is refused at import, with a sentence, rather than failing in 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
+from sqlalchemy import Engine
 from sqlalchemy.event import attr
 from sqlalchemy.pool import base
 
-__all__ = ["ConnectionFairy", "ConnectionRecord"]
+__all__ = ["ConnectionFairy", "ConnectionRecord", "arguments_of", "engine_of_pool"]
 
 _NEEDED = {
     "sqlalchemy.pool.base": (
@@ -85,3 +87,51 @@ if TYPE_CHECKING:
 else:
     ConnectionFairy = base._ConnectionFairy
     ConnectionRecord = base._ConnectionRecord
+
+
+def arguments_of(pool: base.Pool) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Read what an engine gives to its driver out of the function that connects.
+
+    Args:
+        pool: The engine's pool.
+
+    Returns:
+        The arguments by position and by name; None where they cannot be known: a
+        creator of the application's own, or a SQLAlchemy that has changed.
+    """
+    creator: Any = getattr(pool, "_creator", None)
+    creator = getattr(creator, "__wrapped__", creator)
+    if getattr(creator, "__qualname__", "") != "create_engine.<locals>.connect":
+        return None
+    known = _captured(creator)
+    if "cparams" not in known:
+        return None
+    return tuple(known.get("cargs_tup", ())), dict(known["cparams"])
+
+
+def engine_of_pool(pool: base.Pool) -> Engine | None:
+    """Find the engine that a pool was made for: its first connection is told to it.
+
+    Args:
+        pool: The pool.
+
+    Returns:
+        The engine; None where nothing leads to it.
+    """
+    for listener in list(pool.dispatch.connect):
+        first = _captured(listener).get("fn", listener)
+        if getattr(first, "__name__", "") == "first_connect":
+            engine = _captured(first).get("engine")
+            return engine if isinstance(engine, Engine) else None
+    return None
+
+
+def _captured(function: Any) -> dict[str, Any]:
+    """Return what a function has from the one around it; nothing of another thing."""
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    found = {}
+    cells = getattr(function, "__closure__", None) or ()
+    for name, cell in zip(names, cells, strict=False):
+        with contextlib.suppress(ValueError):  # it has no value yet
+            found[name] = cell.cell_contents
+    return found

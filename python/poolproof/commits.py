@@ -14,7 +14,6 @@ by a recovery after a crash, also where the postmaster has outlived it.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from sqlalchemy import exc, text
 
+from poolproof._log import Log
 from poolproof._signal import read, unwrap
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ __all__ = ["Mark", "ask", "mark"]
 
 Status = Literal["committed", "aborted", "unknown"]
 
-_log = logging.getLogger("poolproof.retry")
+_log = Log("poolproof.retry")
 
 _TIMELINE: Final = (
     "case when pg_is_in_recovery() then null"

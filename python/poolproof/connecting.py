@@ -248,7 +248,7 @@ class Connecting:
         """Make the error of a caller who comes while the breaker is open."""
         cause = self._error
         error = BreakerOpen(
-            entry.owner._name(),
+            entry.owner.name(),
             self.failures,
             monotonic() - self._failing_since,
             max(0.0, wait),

@@ -6,7 +6,6 @@ coroutines share it.
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -14,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from poolproof._log import Log
 from poolproof.deadlines import deadline as bounding
 from poolproof.listeners import Listeners
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AttemptEvent", "Backoff", "Course", "name_of", "on_attempt"]
 
-_log = logging.getLogger("poolproof.retry")
+_log = Log("poolproof.retry")
 _chance = random.SystemRandom()  # children of one parent must not agree
 _ATTEMPTS_MOST = 1000
 _NO_TIME_S = 1e-6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from sqlalchemy import event
@@ -10,6 +9,7 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, Engine
 
 from poolproof import backend, deadlines, drivers, farewells, fork
+from poolproof._log import Log
 from poolproof._signal import Phase, ReadOnly, Signal, phase_of, read, read_only_of
 from poolproof.entry import Entry
 from poolproof.faults import Fault, Verdict, judge
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["guard", "protect"]
 
-_log = logging.getLogger("poolproof.guard")
+_log = Log("poolproof.guard")
 
 # Faults that leave it open whether the connection is still in step.
 _DOUBTFUL = frozenset({Fault.CORRUPTION, Fault.INTERRUPTED, Fault.SUSPECT})

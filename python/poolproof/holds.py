@@ -15,6 +15,8 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
+from poolproof import backend
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import CodeType
@@ -90,8 +92,9 @@ def warn(pool: Pool, entries: Iterable[Entry], now: float) -> float:
             continue
         hold.due = math.inf
         pool.logger.warning(
-            "Connection %r is held by %s",
-            entry.dbapi_connection,
+            "poolproof: A connection of pool %s (backend pid %s) is held by %s",
+            pool.name(),
+            backend.pid_of(entry) or "unknown",
             hold.describe(now).rstrip(),
         )
     return next_due

@@ -14,7 +14,6 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
-import logging
 import math
 import sys
 import threading
@@ -23,6 +22,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from poolproof import _native, holds, upkeep
+from poolproof._log import Log
 from poolproof.sleepers import locks_are_replaced
 from poolproof.upkeep import NEVER, UNPLANNED, Plan
 
@@ -40,7 +40,7 @@ _AFTER_ERROR_S = 10.0
 _LONGEST_SLEEP_S = 1_000_000.0
 _JOIN_S = 0.2
 
-_log = logging.getLogger("poolproof.keeper")
+_log = Log("poolproof.keeper")
 
 
 def first_look(settings: Settings) -> float:
@@ -320,7 +320,7 @@ class Keeper:
         except _native.Forked:
             return  # this is a child
         except Exception:  # noqa: BLE001 - of a listener or a driver, of any class
-            _log.exception("Looking after pool %s failed", pool._name())
+            _log.exception("Looking after pool %s failed", pool.name())
             due = time.monotonic() + _AFTER_ERROR_S
         if plan.asked > 0:
             due, plan.asked = min(due, plan.asked), 0.0

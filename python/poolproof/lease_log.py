@@ -5,11 +5,11 @@ The control plane calls nobody back, so the notifier writes it, soon after it ha
 
 from __future__ import annotations
 
-import logging
+from poolproof._log import Log
 
 __all__ = ["BeatLog", "LeaseLog", "log"]
 
-log = logging.getLogger("poolproof.lease")
+log = Log("poolproof.lease")
 
 
 class LeaseLog:

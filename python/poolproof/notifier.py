@@ -11,13 +11,13 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
-import logging
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from poolproof import _native
+from poolproof._log import Log
 from poolproof.sleepers import locks_are_replaced
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _SLICE_S = 3600.0
 _POLL_S = 0.1
 _JOIN_S = 1.0
 
-_log = logging.getLogger("poolproof.lease")
+_log = Log("poolproof.lease")
 
 
 class Watched(Protocol):

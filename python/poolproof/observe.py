@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from poolproof._log import Log
 from poolproof.errors import DeadlineExceeded
 from poolproof.faults import Fault, Verdict
 from poolproof.listeners import Listeners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["FaultEvent", "on_fault", "report"]
 
-_log = logging.getLogger("poolproof.guard")
+_log = Log("poolproof.guard")
 
 # Faults after which the connection may answer what somebody else asked.
 _OUT_OF_STEP = frozenset({Fault.CORRUPTION, Fault.INTERRUPTED})
@@ -118,27 +119,33 @@ def report(
     harmless = final.cost == "nothing" or final.fault is Fault.FORKED
     _log.log(
         logging.INFO if harmless else logging.WARNING,
-        "%s: %s; cost %s, retry %s, outcome %s "
-        "(sqlstate %s, backend pid %s, process id %s, driver %s)%s",
-        final.fault,
+        "%s (%s)%s",
         _cause(final, error),
-        final.cost,
-        final.retry,
-        final.outcome,
-        sqlstate,
-        backend_pid,
-        event.process_id,
-        driver,
+        ", ".join(_fields(replace(event, fault=final.fault, verdict=final))),
         "" if final is verdict else ", as a listener of on_fault decided",
     )
     if verdict.fault in _OUT_OF_STEP and _is_cheaper(final, verdict):
         _log.warning(
             "a listener of on_fault kept a connection (backend pid %s) that may be out "
             "of step: %s",
-            backend_pid,
+            backend_pid or "unknown",
             verdict.cause,
         )
     return final
+
+
+def _fields(event: FaultEvent) -> Iterator[str]:
+    """Name what is known of a fault, and nothing that is not."""
+    yield f"fault {event.fault.value}"
+    yield f"cost {event.verdict.cost}"
+    yield f"retry {event.verdict.retry}"
+    yield f"outcome {event.verdict.outcome}"
+    if event.sqlstate is not None:
+        yield f"sqlstate {event.sqlstate}"
+    if event.backend_pid is not None:
+        yield f"backend pid {event.backend_pid}"
+    yield f"process id {event.process_id}"
+    yield f"driver {event.driver}"
 
 
 def _cause(verdict: Verdict, error: BaseException | None) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import CreateEnginePlugin
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import QueuePool
 
+from poolproof._log import Log
 from poolproof.guard import guard
 from poolproof.pool import Pool
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plugin"]
 
-_log = logging.getLogger("poolproof")
+_log = Log("poolproof")
 
 
 class Plugin(CreateEnginePlugin):

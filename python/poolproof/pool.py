@@ -41,6 +41,7 @@ from poolproof.entry import Entry, begin_reset
 from poolproof.errors import DeadlineExceeded, PoolTimeout
 from poolproof.guard import protect as guard_dialect
 from poolproof.opening import Opening
+from poolproof.pool_name import name_of
 from poolproof.settings import KEEP_ALIVE, PING_TIMEOUT, KeepAlive, Settings
 from poolproof.sleepers import Sleepers, locks_are_replaced
 from poolproof.stats import Counts, Holder, PoolStats, name_holders
@@ -196,6 +197,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._is_minded = min_idle > 0 or hold_warning is not None
         # Since it was made or disposed of.
         self.is_used = False
+        self.own_name: str | None = None
         super().__init__(creator, **kw)
         if "_dialect" not in self.__dict__:
             # SQLAlchemy's stand-in is one for all pools; verbs.protect changes it.
@@ -420,7 +422,7 @@ class Pool(sqlalchemy.pool.Pool):
     def _timed_out(self, waited: float, reason: str = "") -> PoolTimeout:
         stats = self.stats()
         return PoolTimeout(
-            self._name(),
+            self.name(),
             stats.size,
             stats.max_overflow,
             stats.in_use,
@@ -659,7 +661,7 @@ class Pool(sqlalchemy.pool.Pool):
             The new pool.
         """
         self.logger.info("Pool recreating")
-        return self.__class__(
+        successor = self.__class__(
             self._creator,
             pool_size=self._size,
             max_overflow=self._max_overflow,
@@ -673,6 +675,8 @@ class Pool(sqlalchemy.pool.Pool):
             _dispatch=self.dispatch,
             dialect=self._dialect,
         )
+        successor.own_name = self.own_name
+        return successor
 
     def stats(self) -> PoolStats:
         """Count what this pool has in this process.
@@ -746,5 +750,12 @@ class Pool(sqlalchemy.pool.Pool):
         used = stats.idle + stats.in_use + stats.upkeep
         return used - self._size if self._size else 0
 
-    def _name(self) -> str:
-        return self._orig_logging_name or f"{id(self):#x}"
+    def name(self) -> str:
+        """What this pool is called in messages: `pool_name.name_of` chooses it, once.
+
+        A pool that takes this one's place (`Engine.dispose`) keeps the name.
+        """
+        if self.own_name is None:
+            others = (one.own_name for one in fork.pools() if one is not self)
+            self.own_name = name_of(self, filter(None, others))
+        return self.own_name

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import exc
 
 from poolproof import _native, backend, notifier
+from poolproof._log import Log
 from poolproof.control import refused, server_at
 from poolproof.errors import ControlError
 from poolproof.stats import Counts
@@ -31,7 +32,7 @@ __all__ = ["Stranded"]
 _FAREWELL_S = 2.0
 _POLL_S = 0.01
 
-_log = logging.getLogger("poolproof.stranded")
+_log = Log("poolproof.stranded")
 
 _STRANGE = (
     "was left alone: the server shows none with its process id, address, port, role "

@@ -159,7 +159,7 @@ def _close(pool: Pool, slot: int, reason: str) -> bool:
         if entry.dbapi_connection is not None:
             entry.retire(reason)
     except Exception:
-        pool.logger.exception("Closing a connection failed")
+        pool.logger.exception("poolproof: Closing a connection failed")
     finally:
         pool._sleepers.wake(ticket.vacate())
     return True
@@ -211,7 +211,7 @@ def _open_one(pool: Pool, plan: Plan) -> float:
         return _retry_at(pool, plan, failure)
     if plan.failures:
         plan.failures = 0
-        pool.logger.info("Connecting ahead of need works again")
+        pool.logger.info("poolproof: Connecting ahead of need works again")
     return now  # there may be more to open, when the other pools had their turn
 
 
@@ -230,8 +230,9 @@ def _retry_at(pool: Pool, plan: Plan, failure: str) -> float:
     """Note a failed attempt to connect; return when to try again."""
     if not plan.failures:
         pool.logger.warning(
-            "Keeping %d connections ready fails (%s); trying on",
+            "poolproof: Keeping %d connections ready in pool %s fails (%s); trying on",
             pool.settings.min_idle,
+            pool.name(),
             failure,
         )
     delay = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** min(plan.failures, 10))

@@ -283,7 +283,7 @@ def test_a_fault_that_costs_nothing_is_logged_as_information(make_engine, caplog
         cancel(engine)
     (record,) = [r for r in caplog.records if r.name == "poolproof.guard"]
     assert record.levelname == "INFO"
-    assert record.getMessage().startswith("cancelled: statement_timeout, or")
+    assert record.getMessage().startswith("poolproof: statement_timeout, or")
 
 
 def test_an_event_says_what_happened(make_engine, driver, events):

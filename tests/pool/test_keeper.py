@@ -136,7 +136,7 @@ def test_difference_failing_close_listener_neither_ends_the_keeper_nor_loses_slo
     rest(pool, 2)
     eventually(lambda: len(failures) == 2)
     eventually(lambda: pool.checkedin() == 0)
-    eventually(lambda: "Closing a connection failed" in caplog.messages)
+    eventually(lambda: "poolproof: Closing a connection failed" in caplog.messages)
     event.remove(pool, "close", refuse)
     rest(pool, 2)
     eventually(lambda: pool.checkedin() == 0)

@@ -130,9 +130,10 @@ def test_difference_failures_to_connect_are_logged_once_and_tried_again(
     eventually(lambda: len(caplog.messages) > 1)
     (warning,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert warning.getMessage() == (
-        "Keeping 2 connections ready fails (OperationalError); trying on"
+        f"poolproof: Keeping 2 connections ready in pool {pool.name()} fails "
+        "(OperationalError); trying on"
     )
-    assert "Connecting ahead of need works again" in caplog.messages
+    assert "poolproof: Connecting ahead of need works again" in caplog.messages
     assert "secret" not in caplog.text
     pauses = [b - a for a, b in itertools.pairwise(refused)]
     assert pauses[0] > 0.02

@@ -370,6 +370,6 @@ def test_log_has_no_text_of_the_drivers(engine, caplog):
     )
     poolproof.run_transaction(engine, unit, backoff=QUICK)
     (line,) = [r.getMessage() for r in caplog.records if r.name == "poolproof.retry"]
-    assert line.startswith("Attempt 1 of 4 at Broken failed after")
+    assert line.startswith("poolproof: Attempt 1 of 4 at Broken failed after")
     assert "serialization" in line
     assert "secret" not in line

@@ -9,7 +9,6 @@ Two lines install it, where the tasks are defined::
 
 from __future__ import annotations
 
-import logging
 import socket
 import sys
 import weakref
@@ -32,11 +31,12 @@ except ImportError as error:
         'poolproof.integrations.celery needs Celery: pip install "poolproof[celery]"'
     ) from error
 
+from poolproof._log import Log
 from poolproof.integrations.jobs import Jobs, StartError
 
 __all__ = ["install"]
 
-_log = logging.getLogger("poolproof.integrations")
+_log = Log("poolproof.integrations")
 _JOB = "_poolproof_job"
 _installed: weakref.WeakKeyDictionary[Any, _Installed] = weakref.WeakKeyDictionary()
 
@@ -133,7 +133,7 @@ class _Installed:
         except StartError as error:
             # A server that was there when the worker started comes back; a process that
             # ended now would be replaced by one that fails just so.
-            _log.warning("poolproof: process %s begins without: %s", index, error)
+            _log.warning("process %s begins without: %s", index, error)
 
     def _on_task(self, task: Any, **_more: object) -> None:
         if task.app is self._app() and not task.request.is_eager:

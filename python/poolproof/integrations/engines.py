@@ -108,7 +108,7 @@ def adopt(
         replaced = not keep_pool and type(old) is QueuePool
     if replaced:
         present = _ours(old) if type(old) is Pool else _queues(old)
-        sync.pool = Pool(
+        pool = Pool(
             old._creator,
             **{"recycle": old._recycle, **present, **options},
             echo=old.echo,
@@ -117,6 +117,8 @@ def adopt(
             _dispatch=old.dispatch,
             dialect=sync.dialect,
         )
+        pool.own_name = old.own_name if type(old) is Pool else None
+        sync.pool = pool
         old.dispose()
     guard(engine)
     return replaced

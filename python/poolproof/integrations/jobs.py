@@ -7,7 +7,6 @@ in a `Jobs.job` block, and calls `Jobs.stop` at its end.
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 import weakref
 from contextvars import ContextVar
@@ -18,6 +17,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from poolproof import deadlines, fork
+from poolproof._log import Log
 from poolproof.integrations import sessions
 from poolproof.integrations.engines import adopt, is_engine, shown, sync_engine
 from poolproof.integrations.naming import Naming
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Jobs", "StartError"]
 
-_log = logging.getLogger("poolproof.integrations")
+_log = Log("poolproof.integrations")
 
 
 class StartError(RuntimeError):
@@ -313,7 +313,7 @@ class Jobs:
             "%s %s left a connection of pool %r checked out (backend pid %s, for %.2f "
             "s); it was taken back and discarded: close it in the %s "
             "(with engine.connect() as connection)",
-            *(self._kind, job.name, entry.owner._name()),
+            *(self._kind, job.name, entry.owner.name()),
             *(
                 deadlines.backend_pid(entry) or "unknown",
                 time.monotonic() - entry.began,

@@ -6,10 +6,10 @@ computes, does not see that the client has gone, and keeps its own locks until i
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from poolproof import deadlines, fork
+from poolproof._log import Log
 from poolproof.errors import DeadlineExceeded
 from poolproof.observe import on_fault
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Leftovers"]
 
-_log = logging.getLogger("poolproof.integrations")
+_log = Log("poolproof.integrations")
 
 
 class Leftovers:

@@ -64,7 +64,7 @@ def lent() -> list[Lent]:
             began: float | None = getattr(entry, _BEGAN, None)
             found.append(
                 Lent(
-                    pool=pool._name(),
+                    pool=pool.name(),
                     thread=names.get(entry.ticket.slot, "somebody"),
                     backend_pid=deadlines.backend_pid(entry),
                     held_s=now - entry.began,

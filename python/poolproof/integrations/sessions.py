@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import TYPE_CHECKING, Any
+
+from poolproof._log import Log
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 __all__ = ["remove"]
 
-_log = logging.getLogger("poolproof.integrations")
+_log = Log("poolproof.integrations")
 
 
 def remove(session: Any) -> None:

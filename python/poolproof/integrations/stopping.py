@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import text
 
+from poolproof._log import Log
 from poolproof.deadlines import deadline
 from poolproof.faults import Fault, classify
 from poolproof.integrations.engines import engine_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StopFlag", "StopRequested"]
 
-_log = logging.getLogger("poolproof.integrations")
+_log = Log("poolproof.integrations")
 
 Reason = Literal["asked", "set", "unreachable"]
 
