@@ -108,3 +108,11 @@ def test_every_extra_that_is_named_exists():
 
 def test_every_driver_has_an_extra():
     assert {"psycopg2", "psycopg", "pg8000", "asyncpg"} <= extras()
+
+
+def test_no_message_sends_anybody_to_an_index_that_does_not_have_it():
+    """What the integrations and the drill say where a framework is missing."""
+    package = CHECKOUT / "python" / "poolproof"
+    for folder in ("integrations", "drill"):
+        for path in (package / folder).rglob("*.py"):
+            assert 'pip install "poolproof' not in path.read_text(), path

@@ -193,7 +193,7 @@ def test_without_the_framework_the_error_names_the_extra():
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
-    assert 'pip install "poolproof[celery]"' in done.stderr
+    assert 'pip install "celery>=5.3"' in done.stderr
 
 
 def test_the_package_imports_no_framework():

@@ -344,7 +344,7 @@ def test_without_the_framework_the_error_names_the_extra():
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert "ImportError: poolproof.integrations.flask needs Flask" in done.stderr
-    assert 'pip install "poolproof[flask]"' in done.stderr
+    assert 'pip install "Flask>=2.3"' in done.stderr
 
 
 def test_poolproof_imports_no_framework():

@@ -119,4 +119,4 @@ def test_without_the_framework_the_error_names_the_extra():
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
-    assert 'pip install "poolproof[gunicorn]"' in done.stderr
+    assert 'pip install "gunicorn>=21"' in done.stderr

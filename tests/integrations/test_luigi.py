@@ -356,4 +356,4 @@ def test_without_the_framework_the_error_names_the_extra():
         import poolproof.integrations.luigi
         """
     )
-    assert 'pip install "poolproof[luigi]"' in done.stderr
+    assert 'pip install "luigi>=3.5"' in done.stderr

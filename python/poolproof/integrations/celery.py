@@ -28,7 +28,7 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        'poolproof.integrations.celery needs Celery: pip install "poolproof[celery]"'
+        'poolproof.integrations.celery needs Celery: pip install "celery>=5.3"'
     ) from error
 
 from poolproof._log import Log

@@ -20,7 +20,7 @@ try:
     from flask.cli import AppGroup
 except ImportError as error:
     raise ImportError(
-        'poolproof.integrations.flask needs Flask: pip install "poolproof[flask]"'
+        'poolproof.integrations.flask needs Flask: pip install "Flask>=2.3"'
     ) from error
 
 import sqlalchemy as sa

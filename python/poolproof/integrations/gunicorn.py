@@ -21,8 +21,7 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        "poolproof.integrations.gunicorn needs Gunicorn: "
-        'pip install "poolproof[gunicorn]"'
+        'poolproof.integrations.gunicorn needs Gunicorn: pip install "gunicorn>=21"'
     ) from error
 
 from poolproof import fork

@@ -20,7 +20,7 @@ try:
     from luigi.worker import TaskProcess
 except ImportError as error:
     raise ImportError(
-        'poolproof.integrations.luigi needs Luigi: pip install "poolproof[luigi]"'
+        'poolproof.integrations.luigi needs Luigi: pip install "luigi>=3.5"'
     ) from error
 
 from poolproof.integrations.engines import is_engine
