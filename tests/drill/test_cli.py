@@ -123,6 +123,20 @@ def test_without_click_and_rich_the_extra_is_named(bare):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--help", "-h", "--version"])
+def test_help_and_version_need_no_extra(bare, poolproof, option):
+    plain, full = run_bare(bare(), option), poolproof(option)
+    assert (plain.returncode, full.status) == (0, 0)
+    assert plain.stderr == ""
+    if option == "--version":
+        assert plain.stdout == full.out
+        return
+    # All that the full help has, and what the rest needs.
+    said = plain.stdout.partition("\nThe commands need ")
+    assert said[0].split() == full.out.split()
+    assert said[2].startswith('click and rich: pip install "poolproof[cli]"')
+
+
 def test_without_the_drivers_the_extra_is_named(bare):
     done = run_bare(bare("click", "rich", "pygments"), "drill", "--full")
     assert done.returncode == 2

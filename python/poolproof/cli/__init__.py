@@ -13,6 +13,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from poolproof import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,6 +23,26 @@ EXIT_FAULT: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_PIPE: Final = 141
+
+_INSTALL: Final = (
+    'pip install "poolproof[cli]", or "poolproof[drill]" for the drill too'
+)
+# Of `poolproof --help` where the packages for the rest are missing.
+_HELP: Final = f"""\
+Usage: poolproof [OPTIONS] COMMAND [ARGS]...
+
+  A PostgreSQL connection pool for SQLAlchemy that survives forks.
+
+Options:
+  --version   Show the version and exit.
+  -h, --help  Show this message and exit.
+
+Commands:
+  drill  Break pools: QueuePool beside poolproof.Pool.
+  lease  Show, prepare and free leases.
+
+The commands need {{absent}}: {_INSTALL}
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,17 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     absent = [name for name in ("click", "rich") if not importlib.util.find_spec(name)]
     if absent:
-        sys.stderr.write(
-            f"poolproof: the command line needs {' and '.join(absent)}:"
-            ' pip install "poolproof[cli]", or "poolproof[drill]" for the drill too\n'
-        )
-        return EXIT_USAGE
+        return _plain(sys.argv[1:] if argv is None else argv, " and ".join(absent))
     try:
         from poolproof.cli.commands import run  # noqa: PLC0415 (after the check above)
 
         return run(argv)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _plain(words: Sequence[str], absent: str) -> int:
+    """Say what can be said without the packages that the commands stand on."""
+    asked = words[0] if words else ""
+    if asked == "--version":
+        sys.stdout.write(f"poolproof, version {__version__}\n")
+    elif asked in ("--help", "-h"):
+        sys.stdout.write(_HELP.format(absent=absent))
+    else:
+        sys.stderr.write(f"poolproof: the command line needs {absent}: {_INSTALL}\n")
+        return EXIT_USAGE
+    return EXIT_OK
 
 
 def command() -> NoReturn:

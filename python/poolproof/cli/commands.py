@@ -80,7 +80,7 @@ def commands() -> None:
 commands.add_command(lease)
 
 
-@commands.command()
+@commands.command(short_help="Break pools: QueuePool beside poolproof.Pool.")
 @click.option(
     "--url",
     envvar=_URL,
