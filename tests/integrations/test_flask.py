@@ -253,7 +253,7 @@ def test_an_argument_goes_before_the_configuration_and_that_before_the_environme
     [
         ("POOLPROOF_POOL_SIZE", "5"),
         ("POOLPROOF_POOL_SIZE", True),
-        ("POOLPROOF_MAX_OVERFLOW", -2),
+        ("POOLPROOF_MAX_OVERFLOW", 1.5),
         ("POOLPROOF_POOL_TIMEOUT", "soon"),
         ("POOLPROOF_POOL_USE_LIFO", 1),
         ("POOLPROOF_POOL_PRE_PING", "sometimes"),
