@@ -38,7 +38,7 @@ def test_symptom_cause_cure_result_and_commands_come_first_and_in_this_order():
             "ResourceClosedError",
             "a pre-ping that hangs",
             "a lock that two workers hold",
-            "**Cause:**",
+            "**Cause**",
             "**Cure:**",
             "poolclass=poolproof.Pool",
             "| one run of |",
