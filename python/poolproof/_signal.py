@@ -24,6 +24,7 @@ __all__ = [
     "ReadOnly",
     "Signal",
     "driver_named",
+    "mark",
     "named",
     "phase_of",
     "read",
@@ -80,6 +81,10 @@ _STEPS: dict[str, Phase] = {
     "do_execute_no_params": "statement",
     "do_executemany": "statement",
 }
+
+# What the dialect's own hooks have seen, on the exception itself: its dict is there also
+# where its class refuses attributes.
+_MARK = "_poolproof_step"
 
 # A statement that begins with one of these cannot end a transaction by itself.
 _PLAIN = frozenset(
@@ -184,10 +189,23 @@ def driver_named(name: str) -> str:
     return _DRIVERS.get(name, name)
 
 
+def mark(error: BaseException, step: Phase) -> None:
+    """Keep what was being done when an error came; the first to say so is believed.
+
+    Args:
+        error: What a verb of a dialect has raised.
+        step: What that verb does.
+    """
+    vars(error).setdefault(_MARK, step)
+
+
 def phase_of(
     error: BaseException, statement: str | None, *, autocommit: bool | None
 ) -> Phase:
     """Say what was being done when the error came.
+
+    Where no hook of ours has seen it, the traceback tells: it lacks what was caught and
+    raised as something else.
 
     Args:
         error: The driver's exception, with its traceback.
@@ -197,10 +215,12 @@ def phase_of(
     Returns:
         ``"unknown"`` whenever the error may have struck a commit.
     """
-    phase: Phase = "unknown"
-    for module, name, _ in _trail(error):
-        if module.startswith(("sqlalchemy.engine.", "sqlalchemy.dialects.")):
-            phase = _STEPS.get(name, phase)
+    phase: Phase | None = vars(error).get(_MARK)
+    if phase is None:
+        phase = "unknown"
+        for module, name, _ in _trail(error):
+            if module.startswith(("sqlalchemy.engine.", "sqlalchemy.dialects.")):
+                phase = _STEPS.get(name, phase)
     if phase == "statement":
         text = _COMMENTS.sub("", statement or "", count=1).rstrip("; \t\n")
         words = text.split(None, 1)

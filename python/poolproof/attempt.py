@@ -89,6 +89,21 @@ class Attempt:
         """
         raise NotImplementedError
 
+    def is_over(self, error: Exception) -> bool:
+        """Tell whether all is done, and an error of its connection's way back is none.
+
+        SQLAlchemy wraps what was asked for, not what it does while a connection goes
+        back: so an error that a listener met is not taken for one.
+
+        Args:
+            error: What the attempt ended with after its commit.
+        """
+        return (
+            self.engine is not None
+            and not isinstance(error, exc.SQLAlchemyError)
+            and commits.is_of_connection(error, self.engine)
+        )
+
     def look_at(self, connection: Connection) -> None:
         """Note what a connection knows about the transaction that has failed.
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from sqlalchemy import exc, text
 
 from poolproof._log import Log
+from poolproof import drivers
 from poolproof._signal import read, unwrap
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from poolproof.course import Course
 
-__all__ = ["Mark", "ask", "mark"]
+__all__ = ["Mark", "ask", "is_of_connection", "mark"]
 
 Status = Literal["committed", "aborted", "unknown"]
 
@@ -112,6 +113,9 @@ def ask(
     Returns:
         ``"committed"``; ``"aborted"``, also on a standby; or
         ``"unknown"`` when the server cannot say or does not answer in time.
+
+    Raises:
+        Exception: An interruption of the caller.
     """
     if mark.xid is None:
         return "aborted"
@@ -119,22 +123,13 @@ def ask(
     pause = _FIRST_PAUSE_S
     end_at = began + _END_AFTER_S
     while True:
-        try:
-            with course.bounded(), engine.connect() as connection:
-                fresh = connection.execution_options(isolation_level="AUTOCOMMIT")
-                status = _status(fresh, mark)
-                if status is not None:
-                    return status
-                if time.monotonic() > end_at:
-                    end_at = math.inf
-                    fresh.execute(_END, {"xid": str(mark.xid)})
-        except (exc.DBAPIError, exc.TimeoutError) as error:
-            # The server may be on its way back.
-            _log.info(
-                "What became of transaction %d could not be asked (%s); asking on",
-                mark.xid,
-                type(error).__name__,
-            )
+        is_stuck = time.monotonic() > end_at
+        with course.bounded():
+            status = _ask_once(engine, mark, end=is_stuck)
+        if status is not None:
+            return status
+        if is_stuck:
+            end_at = math.inf
         left = course.left
         if left is None:
             left = _PATIENCE_S - (time.monotonic() - began)
@@ -142,6 +137,57 @@ def ask(
             return "unknown"
         sleep(pause)
         pause = min(_LAST_PAUSE_S, 2 * pause)
+
+
+def is_of_connection(error: Exception, engine: Engine) -> bool:
+    """Tell what a broken connection raises from an interruption of the caller.
+
+    Args:
+        error: What an engine, or one of its connections, has raised.
+        engine: The engine; its pool may be any.
+    """
+    if isinstance(error, exc.SQLAlchemyError):
+        return True
+    signal = read(error, engine.dialect.driver)
+    if signal.interruption:
+        return False
+    # asyncpg lets errors through that its adapter has no name for.
+    return signal.dbapi or drivers.is_own(error, engine.pool)
+
+
+def _ask_once(engine: Engine, mark: Mark, *, end: bool) -> Status | None:
+    """Ask on one connection.
+
+    Args:
+        engine: Where to ask.
+        mark: The transaction.
+        end: Whether to end the session of a transaction that is in progress.
+
+    Returns:
+        What became of it, also where the connection breaks on its way back; None when
+        it is to be asked again.
+
+    Raises:
+        Exception: An interruption of the caller.
+    """
+    status: Status | None = None
+    try:
+        with engine.connect() as connection:
+            fresh = connection.execution_options(isolation_level="AUTOCOMMIT")
+            status = _status(fresh, mark)
+            if status is None and end:
+                fresh.execute(_END, {"xid": str(mark.xid)})
+    except Exception as error:
+        if not is_of_connection(error, engine):
+            raise
+        # The server may be on its way back.
+        _log.info(
+            "Asking what became of transaction %d met %s; %s",
+            mark.xid,
+            type(error).__name__,
+            "asking on" if status is None else f"it is {status}",
+        )
+    return status
 
 
 def _status(fresh: Connection, mark: Mark) -> Status | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from poolproof.faults import Verdict
 
-__all__ = ["AttemptEvent", "Backoff", "Course", "name_of", "on_attempt"]
+__all__ = ["AttemptEvent", "Backoff", "Course", "add_note", "name_of", "on_attempt"]
 
 _log = Log("poolproof.retry")
 _chance = random.SystemRandom()  # children of one parent must not agree
@@ -219,7 +219,7 @@ class Course:
         self._tell(verdict, error, pause, chosen=chosen)
         if pause is None:
             for note in self._notes:
-                _add_note(error, note)
+                add_note(error, note)
             return None
         self._notes.append(
             f"attempt {self.attempt} of {self._attempts} at {self.unit} failed after "
@@ -269,8 +269,13 @@ class Course:
                 _log.exception("a listener of poolproof.on_attempt failed")
 
 
-def _add_note(error: BaseException, note: str) -> None:
-    """Attach a note, also on Python 3.10, whose tracebacks do not show them."""
+def add_note(error: BaseException, note: str) -> None:
+    """Attach a note, also on Python 3.10, whose tracebacks do not show them.
+
+    Args:
+        error: The exception.
+        note: One line.
+    """
     notes = getattr(error, "__notes__", None)
     if isinstance(notes, list):
         notes.append(note)

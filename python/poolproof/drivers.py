@@ -176,7 +176,9 @@ def in_own_words(verb: Callable[..., Any], dialect: Any) -> Callable[..., Any]:
             # A handler of a signal may have raised it: TimeoutError is of the system.
             if _is_interruption(error) or not _is_of_reading(error):
                 raise
-            raise dialect.dbapi.InterfaceError("network error") from error
+            told = dialect.dbapi.InterfaceError("network error")
+            vars(told).update(vars(error))  # with what was being done
+            raise told from error
 
     return translated
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from poolproof import _native, deadlines, rest, sockets
+from poolproof import _native, deadlines, drivers, rest, sockets
 from poolproof._sqlalchemy import ConnectionRecord
 
 if TYPE_CHECKING:
@@ -174,11 +174,34 @@ class Entry(ConnectionRecord):
         if self.finalize_callback or self.owner.bounds_checkins:
             self.bound_checkin()
         try:
+            if self.finalize_callback:
+                self._undo_options()
             ConnectionRecord.checkin(self, _fairy_was_created)  # sooner than super()
         except BaseException as error:
             deadlines.explain(self, error)
             self.owner.give_up(self)
             raise
+
+    def _undo_options(self) -> None:
+        """Undo what execution options have set, or else discard the connection.
+
+        The caller's work has ended, and well: an error here is none of it. One that was
+        raised would be taken for the failure of what may just have been committed.
+        """
+        try:
+            while self.finalize_callback and self.dbapi_connection is not None:
+                self.finalize_callback.pop()(self.dbapi_connection)
+        except Exception as error:
+            if not drivers.is_own(error, self.owner):
+                raise
+            self.owner.logger.info(
+                "Connection %r broke at its check-in (%s); discarding it",
+                self.dbapi_connection,
+                type(error).__name__,
+            )
+            if self.socket is not None:
+                self.socket.sever()
+            self.invalidate(error)
 
     # --- bounds that outlast a call --------------------------------------------------
 

@@ -3,7 +3,8 @@
 The verbs are all that SQLAlchemy calls on a connection that is out. Wrapped on the
 dialect of one engine, they notice a fork that ran no Python hook, put a connection
 under the `poolproof.deadline` of the block that uses it, and bound a rollback, which is
-sent to the connection's own socket or not at all.
+sent to the connection's own socket or not at all. An error that one ends with is marked
+with what was being done.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine.default import DefaultDialect
 
 from poolproof import _native, deadlines, drivers, fork, sockets
+from poolproof._signal import mark
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.entry import Entry, refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from poolproof._signal import Phase
 
 __all__ = ["protect"]
 
@@ -33,24 +38,11 @@ def protect(dialect: Any) -> None:
     """
     if getattr(dialect.do_rollback, "is_protected", False):
         return
-    for name, wrap in (
-        ("do_begin", _begin),
-        ("do_commit", _commit),
-        ("do_rollback", _rollback),
-        ("do_rollback_to_savepoint", _undo),
-        ("do_rollback_twophase", _undo),
-        ("do_begin_twophase", _statement_on),
-        ("do_commit_twophase", _statement_on),
-        ("do_prepare_twophase", _statement_on),
-        ("do_recover_twophase", _statement_on),
-        ("set_connection_execution_options", _statement_on),
-        ("do_execute", _execute),
-        ("do_executemany", _execute),
-        ("do_execute_no_params", _execute),
-    ):
+    for name, wrap, step in _VERBS:
         verb = getattr(dialect, name, None)  # SQLAlchemy's stand-in lacks some
         if verb is not None:
-            setattr(dialect, name, drivers.in_own_words(wrap(verb), dialect))
+            wrapped = wrap(verb, step)
+            setattr(dialect, name, drivers.in_own_words(wrapped, dialect))
 
 
 def _cover(connection: Any) -> None:
@@ -63,7 +55,7 @@ def _cover(connection: Any) -> None:
             block.cover(entry)
 
 
-def _begin(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+def _begin(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]:
     def protected(connection: Any) -> None:
         if _native.generation() != fork.renewed_generation:
             fork.after_fork()
@@ -72,12 +64,16 @@ def _begin(verb: Callable[[Any], None]) -> Callable[[Any], None]:
             raise connection.error()
         if deadlines.ever_used:
             _cover(connection)
-        verb(connection)
+        try:
+            verb(connection)
+        except BaseException as error:
+            mark(error, step)
+            raise
 
     return protected
 
 
-def _commit(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+def _commit(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]:
     own = getattr(verb, "__func__", None) in _SQLALCHEMYS_ENDS
 
     def protected(connection: Any) -> None:
@@ -89,12 +85,16 @@ def _commit(verb: Callable[[Any], None]) -> Callable[[Any], None]:
         # that on from its __getattr__; what others write gets the fairy.
         if own and type(connection) is ConnectionFairy:
             connection = connection.dbapi_connection
-        verb(connection)
+        try:
+            verb(connection)
+        except BaseException as error:
+            mark(error, step)
+            raise
 
     return protected
 
 
-def _rollback(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]:
     generation = _native.generation
     own = getattr(verb, "__func__", None) in _SQLALCHEMYS_ENDS
 
@@ -131,6 +131,9 @@ def _rollback(verb: Callable[[Any], None]) -> Callable[[Any], None]:
         socket.arm(_native.CALL, limit)
         try:
             verb(given)
+        except BaseException as error:
+            mark(error, step)
+            raise
         finally:
             socket.disarm(_native.CALL)
 
@@ -138,7 +141,7 @@ def _rollback(verb: Callable[[Any], None]) -> Callable[[Any], None]:
     return protected
 
 
-def _undo(verb: Callable[..., None]) -> Callable[..., None]:
+def _undo(verb: Callable[..., None], step: Phase) -> Callable[..., None]:
     def protected(connection: Any, *args: Any, **kwargs: Any) -> None:
         # A statement undoes these, and on an inherited connection it would be refused.
         if fork.forked_error(connection) is not None:
@@ -146,21 +149,28 @@ def _undo(verb: Callable[..., None]) -> Callable[..., None]:
         _cover(connection)
         fairy = getattr(connection, "_dbapi_connection", connection)
         entry = getattr(fairy, "_connection_record", None)
+        bound: AbstractContextManager[object] = contextlib.nullcontext()
         if isinstance(entry, Entry):
-            with deadlines.bounded(
-                entry, "rollback", entry.owner.settings.reset_timeout
-            ):
+            limit = entry.owner.settings.reset_timeout
+            bound = deadlines.bounded(entry, "rollback", limit)
+        try:
+            with bound:
                 verb(connection, *args, **kwargs)
-        else:
-            verb(connection, *args, **kwargs)
+        except BaseException as error:
+            mark(error, step)
+            raise
 
     return protected
 
 
-def _statement_on(verb: Callable[..., Any]) -> Callable[..., Any]:
+def _statement_on(verb: Callable[..., Any], step: Phase) -> Callable[..., Any]:
     def protected(connection: Any, *args: Any, **kwargs: Any) -> Any:
         _cover(connection)
-        return verb(connection, *args, **kwargs)
+        try:
+            return verb(connection, *args, **kwargs)
+        except BaseException as error:
+            mark(error, step)
+            raise
 
     return protected
 
@@ -181,11 +191,32 @@ def _bounded_detached(fairy: ConnectionFairy) -> Iterator[None]:
         socket.disarm(_native.CALL)
 
 
-def _execute(verb: Callable[..., None]) -> Callable[..., None]:
+def _execute(verb: Callable[..., None], step: Phase) -> Callable[..., None]:
     def protected(cursor: Any, *args: Any, **kwargs: Any) -> None:
         if deadlines.ever_used:
             context = kwargs.get("context", args[-1] if args else None)
             _cover(getattr(context, "root_connection", None))
-        verb(cursor, *args, **kwargs)
+        try:
+            verb(cursor, *args, **kwargs)
+        except BaseException as error:
+            mark(error, step)
+            raise
 
     return protected
+
+
+_VERBS: tuple[tuple[str, Callable[..., Any], Phase], ...] = (
+    ("do_begin", _begin, "begin"),
+    ("do_commit", _commit, "commit"),
+    ("do_rollback", _rollback, "rollback"),
+    ("do_rollback_to_savepoint", _undo, "unknown"),
+    ("do_rollback_twophase", _undo, "rollback"),
+    ("do_begin_twophase", _statement_on, "begin"),
+    ("do_commit_twophase", _statement_on, "commit"),
+    ("do_prepare_twophase", _statement_on, "commit"),
+    ("do_recover_twophase", _statement_on, "unknown"),
+    ("set_connection_execution_options", _statement_on, "unknown"),
+    ("do_execute", _execute, "statement"),
+    ("do_executemany", _execute, "statement"),
+    ("do_execute_no_params", _execute, "statement"),
+)
