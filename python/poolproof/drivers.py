@@ -11,6 +11,7 @@ import functools
 import inspect
 import secrets
 import signal
+import threading
 from dataclasses import dataclass, replace
 from operator import attrgetter, methodcaller
 from traceback import walk_tb
@@ -20,12 +21,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Driver", "ask", "in_own_words", "is_mock", "is_own", "of", "unsent"]
+__all__ = [
+    "Driver",
+    "abandon",
+    "ask",
+    "in_own_words",
+    "is_mock",
+    "is_own",
+    "is_suspended",
+    "of",
+    "unsent",
+]
 
-# libpq's PQTRANS_IDLE and PQTRANS_INERROR, and the bytes of the protocol's
-# ReadyForQuery.
-_LIBPQ_IDLE, _LIBPQ_FAILED = 0, 3
+# libpq's PQTRANS_IDLE, PQTRANS_ACTIVE and PQTRANS_INERROR, and the bytes of the
+# protocol's ReadyForQuery.
+_LIBPQ_IDLE, _LIBPQ_ACTIVE, _LIBPQ_FAILED = 0, 1, 3
 _READY_IDLE, _READY_FAILED = b"I", b"E"
+
+
+_NEVER = object()  # no status is this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,7 @@ class Driver:
         keeps_alive: Whether it turns TCP keep-alives on unless told otherwise.
         failed: The status when a statement has failed, so that the transaction can only
             be rolled back.
+        active: The status in the middle of a command.
     """
 
     name: str
@@ -51,6 +66,7 @@ class Driver:
     tells: bool = True
     keeps_alive: bool = True
     failed: object = None
+    active: object = _NEVER
 
 
 def _does_not_say(_connection: Any) -> None:
@@ -73,6 +89,7 @@ _PSYCOPG2 = Driver(
     _LIBPQ_IDLE,
     must_ask=False,
     failed=_LIBPQ_FAILED,
+    active=_LIBPQ_ACTIVE,
 )
 _PSYCOPG = Driver(
     "psycopg",
@@ -80,6 +97,7 @@ _PSYCOPG = Driver(
     _LIBPQ_IDLE,
     must_ask=False,
     failed=_LIBPQ_FAILED,
+    active=_LIBPQ_ACTIVE,
 )
 _PG8000 = Driver(
     "pg8000", _pg8000_status, _READY_IDLE, must_ask=True, failed=_READY_FAILED
@@ -219,6 +237,32 @@ def _is_handler(frame: FrameType) -> bool:
         if any(isinstance(one, FrameType) for one in among):
             return True
     return False
+
+
+def is_suspended(driver: Driver, connection: Any) -> bool:
+    """Tell whether a connection comes back in the middle of a command.
+
+    So it is with a stream or a COPY of psycopg's that was not read to its end: who was
+    suspended there holds the connection's lock, and the next call would wait for it.
+
+    Args:
+        driver: The connection's driver.
+        connection: A DBAPI connection.
+    """
+    return driver.status(connection) == driver.active and not getattr(
+        connection, "_pipeline", None
+    )
+
+
+def abandon(connection: Any) -> None:
+    """End a connection in whose middle something is suspended, without waiting for it.
+
+    Args:
+        connection: A DBAPI connection whose socket is shut, so that nothing is sent.
+    """
+    if hasattr(connection, "lock"):
+        connection.lock = threading.Lock()  # who holds the other one frees that
+    connection.close()
 
 
 def unsent(connection: Any) -> Any:

@@ -203,6 +203,23 @@ class Entry(ConnectionRecord):
                 self.socket.sever()
             self.invalidate(error)
 
+    def abandon_suspended(self) -> bool:
+        """End the connection if something is suspended in the middle of it.
+
+        The server then rolls back by itself. To ask it would be to wait for a lock of
+        the driver's, which no deadline frees.
+
+        Returns:
+            Whether it was so; the connection is closed, and discarded at its check-in.
+        """
+        connection: Any = self.dbapi_connection
+        if self.socket is None or not drivers.is_suspended(self.driver, connection):
+            return False
+        self.reason = rest.BUSY
+        self.socket.sever()
+        drivers.abandon(connection)
+        return True
+
     # --- bounds that outlast a call --------------------------------------------------
 
     def bound_checkout(self) -> None:
@@ -275,4 +292,5 @@ def begin_reset(_: object, record: object, _state: object) -> None:
     """
     if isinstance(record, Entry):
         refuse_foreign(record.owner, record.dbapi_connection)
+        record.abandon_suspended()
         record.bound_checkin()

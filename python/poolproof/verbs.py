@@ -112,15 +112,22 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
                 # No error: SQLAlchemy would leave it to the collector, which closes it.
                 sockets.end_session(raw)
                 return
+            if drivers.is_suspended(drivers.of(raw, None), raw):
+                sockets.end_session(raw)
+                drivers.abandon(raw)
+                return
             with _bounded_detached(connection):
                 verb(given)
             return
         driver = entry.driver
-        if driver.status(raw) == driver.idle and driver.tells:
+        status = driver.status(raw)
+        if status == driver.idle and driver.tells:
             # Nothing is sent, and nothing can block, where no transaction is open.
             verb(given)
             return
         refuse_foreign(entry.owner, raw)
+        if status == driver.active and entry.abandon_suspended():
+            return
         if deadlines.ever_used:
             _cover(connection)
         socket, limit = entry.socket, entry.owner.settings.reset_timeout

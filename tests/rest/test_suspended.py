@@ -1,0 +1,118 @@
+"""A connection that comes back in the middle of a stream or a COPY is not waited for."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from plugins.wire import SOON, Stopwatch, backend
+
+pytestmark = pytest.mark.parametrize("driver", ["psycopg"], indirect=True)
+
+ROWS = "select repeat('x', 1000) from generate_series(1, 20000)"
+
+
+def stream(cursor):
+    suspended = cursor.stream(ROWS)
+    next(suspended)
+    return suspended
+
+
+def copy_out(cursor):
+    suspended = cursor.copy(f"copy ({ROWS}) to stdout")
+    suspended.__enter__().read()
+    return suspended
+
+
+def copy_in(cursor):
+    cursor.execute("create temporary table t (n integer)")
+    suspended = cursor.copy("copy t from stdin")
+    suspended.__enter__().write("1\n")
+    return suspended
+
+
+KINDS = pytest.mark.parametrize("suspend", [stream, copy_out, copy_in])
+
+
+@pytest.fixture(autouse=True)
+def _silent(caplog):
+    yield
+    for record in caplog.records:
+        assert record.levelname in {"DEBUG", "INFO"}, record.getMessage()
+
+
+@KINDS
+@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+def test_checkin_in_the_middle_severs(make_engine, pg_url, driver, suspend, level):
+    engine = make_engine(pg_url(driver))
+    with Stopwatch() as watch:
+        with engine.connect() as connection:
+            connection.execution_options(isolation_level=level)
+            pid = connection.scalar(text("select pg_backend_pid()"))
+            held = suspend(connection.connection.cursor())
+        assert backend(engine) != pid
+    assert watch.seconds < SOON / 2
+    assert engine.pool.stats().discarded == {"in_transaction": 1}
+    del held
+    gc.collect()  # what was suspended ends without a word
+
+
+@KINDS
+def test_rollback_of_a_session_in_the_middle_severs(
+    make_engine, pg_url, driver, suspend
+):
+    engine = make_engine(pg_url(driver))
+    with Stopwatch() as watch, Session(engine) as session:
+        held = suspend(session.connection().connection.cursor())
+        session.rollback()
+        session.scalar(text("select 1"))
+    assert watch.seconds < SOON / 2
+    del held
+
+
+@KINDS
+def test_raw_connection_that_is_collected_in_the_middle(
+    make_engine, pg_url, driver, suspend
+):
+    engine = make_engine(pg_url(driver))
+    raw = engine.raw_connection()
+    held = suspend(raw.cursor())
+    with Stopwatch() as watch:
+        raw.close()
+    assert watch.seconds < SOON / 2
+    assert backend(engine)
+    del held
+
+
+@KINDS
+@pytest.mark.parametrize("options", [{"reset_timeout": None}, {}])
+def test_no_bound_is_needed(make_engine, pg_url, driver, suspend, options, observer):
+    engine = make_engine(pg_url(driver), pool_reset_on_return="rollback", **{
+        f"{name}": value for name, value in options.items()
+    })
+    raw = engine.raw_connection()
+    pid = raw.dbapi_connection.info.backend_pid
+    held = suspend(raw.cursor())
+    raw.close()
+    until = time.monotonic() + SOON
+    while pid in observer.backends() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert pid not in observer.backends()
+    del held
+
+
+@KINDS
+def test_detached_connection_is_not_waited_for(make_engine, pg_url, driver, suspend):
+    engine = make_engine(pg_url(driver))
+    connection = engine.connect()
+    connection.begin()
+    connection.detach()
+    held = suspend(connection.connection.cursor())
+    with Stopwatch() as watch:
+        connection.close()
+    assert watch.seconds < SOON / 2
+    del held
