@@ -82,8 +82,8 @@ _STEPS: dict[str, Phase] = {
     "do_executemany": "statement",
 }
 
-# What the dialect's own hooks have seen, on the exception itself: its dict is there also
-# where its class refuses attributes.
+# What the dialect's own hooks have seen, on the exception itself: its dict is there
+# also where its class refuses attributes.
 _MARK = "_poolproof_step"
 
 # A statement that begins with one of these cannot end a transaction by itself.

@@ -14,7 +14,6 @@ by a recovery after a crash, also where the postmaster has outlived it.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -24,6 +23,7 @@ from sqlalchemy import exc, text
 from poolproof._log import Log
 from poolproof import drivers
 from poolproof._signal import read, unwrap
+from poolproof.course import add_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,11 @@ def mark(connection: Connection) -> Mark:
 
 
 def ask(
-    engine: Engine, mark: Mark, course: Course, sleep: Callable[[float], object]
+    engine: Engine,
+    mark: Mark,
+    course: Course,
+    sleep: Callable[[float], object],
+    error: Exception,
 ) -> Status:
     """Ask a new connection what became of a transaction.
 
@@ -109,27 +113,42 @@ def ask(
         mark: The transaction, whose commit was sent.
         course: Its unit; the deadline bounds the asking, 30 s do without one.
         sleep: Waits for so many seconds.
+        error: What the commit ended with.
 
     Returns:
         ``"committed"``; ``"aborted"``, also on a standby; or
         ``"unknown"`` when the server cannot say or does not answer in time.
 
     Raises:
-        Exception: An interruption of the caller.
+        CommitOutcomeUnknown: A time limit of the caller's ended the asking: who repeats
+            after that one's class must not repeat this.
+        BaseException: So did what is no `Exception`; a note says what is not known.
     """
     if mark.xid is None:
         return "aborted"
+    try:
+        return _ask_on(engine, mark, course, sleep)
+    except BaseException as interruption:
+        unknown = course.unknown(mark.xid, error)
+        if isinstance(interruption, Exception):
+            add_note(unknown, f"the asking was ended by {type(interruption).__name__}")
+            raise unknown from error
+        add_note(interruption, str(unknown))
+        raise
+
+
+def _ask_on(
+    engine: Engine, mark: Mark, course: Course, sleep: Callable[[float], object]
+) -> Status:
+    """Ask on new connections until one says it, or there is no more time."""
     began = time.monotonic()
     pause = _FIRST_PAUSE_S
-    end_at = began + _END_AFTER_S
     while True:
-        is_stuck = time.monotonic() > end_at
+        is_stuck = time.monotonic() - began > _END_AFTER_S
         with course.bounded():
             status = _ask_once(engine, mark, end=is_stuck)
         if status is not None:
             return status
-        if is_stuck:
-            end_at = math.inf
         left = course.left
         if left is None:
             left = _PATIENCE_S - (time.monotonic() - began)

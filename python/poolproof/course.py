@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from poolproof._log import Log
 from poolproof.deadlines import deadline as bounding
+from poolproof.errors import CommitOutcomeUnknown
 from poolproof.listeners import Listeners
 
 if TYPE_CHECKING:
@@ -189,6 +190,20 @@ class Course:
         """Note that the attempt has succeeded."""
         if _listeners:
             self._tell(None, None, None)
+
+    def unknown(self, xid: int | None, error: BaseException) -> CommitOutcomeUnknown:
+        """Say that the unit may be done.
+
+        Args:
+            xid: Its transaction's number, where it was asked.
+            error: What its commit ended with.
+
+        Returns:
+            The exception to be raised.
+        """
+        unknown = CommitOutcomeUnknown(self.unit, xid, self.elapsed)
+        unknown.__cause__ = error
+        return unknown
 
     def failed(
         self,

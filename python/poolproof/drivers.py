@@ -284,7 +284,10 @@ def ask(connection: Any) -> bool:
     """Ask the server something that nobody has asked before, and compare the answer.
 
     The question is in the name of the answer's only column: that needs no conversion,
-    which an application may have changed, and no kind of row.
+    which an application may have changed, and no kind of row. Nor does a name count
+    where statements are told apart: for `pg_stat_statements` all questions are one.
+
+    Nothing is left behind: no prepared statement, no setting of the session.
 
     Args:
         connection: A DBAPI connection that is not in a transaction.
@@ -297,17 +300,35 @@ def ask(connection: Any) -> bool:
     """
     name = f"poolproof_{secrets.randbits(64):016x}"
     before = getattr(connection, "autocommit", None)
+    if before is False and _tells_the_session(connection):
+        before = None  # a transaction, then: that ends with itself
     commits_itself = before is True
     if before is False:
         connection.autocommit = commits_itself = True
+    threshold = getattr(connection, "prepare_threshold", None)
+    if threshold is not None:
+        connection.prepare_threshold = None  # neither prepared nor counted
     # An error leaves the connection as it is, for it will be discarded: to put it in
     # order would raise an error in place of the one, or of an interruption.
     cursor = connection.cursor()
     cursor.execute(f"select null as {name}")
     answered = cursor.description
     cursor.close()
+    if threshold is not None:
+        connection.prepare_threshold = threshold
     if not commits_itself:
         connection.rollback()
     if before is False:
         connection.autocommit = False
     return bool(answered) and answered[0][0] == name
+
+
+def _tells_the_session(connection: Any) -> bool:
+    """Tell whether a driver says SET when its autocommit is switched, as psycopg2 does.
+
+    It does where it has been given how transactions are to begin.
+    """
+    return callable(getattr(connection, "set_session", None)) and any(
+        getattr(connection, name, None) is not None
+        for name in ("isolation_level", "readonly", "deferrable")
+    )

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from poolproof import _signal, commits, faults
 from poolproof.attempt import ConnectionAttempt
-from poolproof.course import Backoff, Course, add_note, name_of
+from poolproof.course import Backoff, Course, name_of
 from poolproof.errors import CommitOutcomeUnknown
 from poolproof.faults import Fault, Verdict
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from poolproof._signal import Phase
     from poolproof.attempt import Attempt, Stage
-    from poolproof.commits import Mark, Status
 
 __all__ = ["run_transaction", "run_transaction_async"]
 
@@ -257,7 +256,11 @@ def _settle(
     is_interrupted = verdict.fault is Fault.INTERRUPTED
     lost = attempt.stage == "commit" and verdict.outcome == "unknown"
     if lost and attempt.mark and attempt.engine and not is_interrupted:
-        status = _ask(course, attempt.engine, attempt.mark, error, sleep)
+        try:
+            status = commits.ask(attempt.engine, attempt.mark, course, sleep, error)
+        except CommitOutcomeUnknown as unknown:
+            course.failed(unknown, verdict, repeat=False)
+            raise
         if status == "committed":
             course.succeeded()
             return None
@@ -266,46 +269,13 @@ def _settle(
             lost = False
     may = rules.allow(attempt.stage, verdict)
     if lost and not may and not is_interrupted:
-        unknown = _unknown(course, attempt.mark, error)
+        unknown = course.unknown(attempt.mark and attempt.mark.xid, error)
         course.failed(unknown, verdict, repeat=False)
         raise unknown
     pause = course.failed(error, verdict, repeat=may)
     if pause is None:
         raise error
     return pause
-
-
-def _ask(
-    course: Course,
-    engine: Engine,
-    mark: Mark,
-    error: Exception,
-    sleep: Callable[[float], object],
-) -> Status:
-    """Ask what became of a commit, whatever happens meanwhile.
-
-    Raises:
-        CommitOutcomeUnknown: A time limit of the caller's ended the asking.
-        BaseException: So did what is no `Exception`; a note says what is not known.
-    """
-    try:
-        return commits.ask(engine, mark, course, sleep)
-    except BaseException as interruption:
-        unknown = _unknown(course, mark, error)
-        if isinstance(interruption, Exception):
-            add_note(unknown, f"the asking was ended by {type(interruption).__name__}")
-            raise unknown from error
-        add_note(interruption, str(unknown))
-        raise
-
-
-def _unknown(
-    course: Course, mark: Mark | None, error: Exception
-) -> CommitOutcomeUnknown:
-    xid = None if mark is None else mark.xid
-    unknown = CommitOutcomeUnknown(course.unit, xid, course.elapsed)
-    unknown.__cause__ = error
-    return unknown
 
 
 def _judge(attempt: Attempt, error: Exception) -> Verdict:

@@ -108,16 +108,7 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
         raw: Any = connection.dbapi_connection
         given = raw if own else connection
         if type(entry) is not Entry:
-            if sockets.is_foreign(raw):
-                # No error: SQLAlchemy would leave it to the collector, which closes it.
-                sockets.end_session(raw)
-                return
-            if drivers.is_suspended(drivers.of(raw, None), raw):
-                sockets.end_session(raw)
-                drivers.abandon(raw)
-                return
-            with _bounded_detached(connection):
-                verb(given)
+            _roll_back_detached(connection, lambda: verb(given))
             return
         driver = entry.driver
         status = driver.status(raw)
@@ -146,6 +137,19 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
 
     protected.is_protected = True  # type: ignore[attr-defined]
     return protected
+
+
+def _roll_back_detached(fairy: ConnectionFairy, verb: Callable[[], None]) -> None:
+    raw: Any = fairy.dbapi_connection
+    if sockets.is_foreign(raw):
+        # No error: SQLAlchemy would leave it to the collector, which closes it.
+        sockets.end_session(raw)
+    elif drivers.is_suspended(drivers.of(raw, None), raw):
+        sockets.end_session(raw)
+        drivers.abandon(raw)
+    else:
+        with _bounded_detached(fairy):
+            verb()
 
 
 def _undo(verb: Callable[..., None], step: Phase) -> Callable[..., None]:

@@ -19,18 +19,23 @@ if TYPE_CHECKING:
 ROOT = Path("/usr/lib/postgresql")
 
 
-@pytest.fixture(scope="session")
-def debian_pg(cluster_templates: None) -> Iterator[Cluster]:
-    """Run the newest PostgreSQL of the Debian package, with TLS on."""
+def newest_binaries() -> Path:
+    """Return where the programs of the newest PostgreSQL of the Debian package are."""
     found = sorted(
         (path for path in ROOT.glob("*/bin") if (path / "initdb").exists()),
         key=lambda path: [int(n) for n in re.findall(r"\d+", path.parent.name)],
     )
     if not found:
-        unavailable("no PostgreSQL with TLS: install Debian's package 'postgresql'")
+        unavailable("no PostgreSQL of the system: install Debian's 'postgresql'")
+    return found[-1]
+
+
+@pytest.fixture(scope="session")
+def debian_pg(cluster_templates: None) -> Iterator[Cluster]:
+    """Run the newest PostgreSQL of the Debian package, with TLS on."""
     if shutil.which("openssl") is None:
         unavailable("no certificate for TLS: install Debian's package 'openssl'")
-    cluster = Cluster(found[-1])
+    cluster = Cluster(newest_binaries())
     certificate, key = self_signed(cluster.home)
     cluster.own(certificate)
     cluster.own(key)

@@ -1,4 +1,4 @@
-"""A connection that comes back in the middle of a stream or a COPY is not waited for."""
+"""A connection in the middle of a stream or a COPY comes back without a wait."""
 
 from __future__ import annotations
 
@@ -91,9 +91,11 @@ def test_raw_connection_that_is_collected_in_the_middle(
 @KINDS
 @pytest.mark.parametrize("options", [{"reset_timeout": None}, {}])
 def test_no_bound_is_needed(make_engine, pg_url, driver, suspend, options, observer):
-    engine = make_engine(pg_url(driver), pool_reset_on_return="rollback", **{
-        f"{name}": value for name, value in options.items()
-    })
+    engine = make_engine(
+        pg_url(driver),
+        pool_reset_on_return="rollback",
+        **{f"{name}": value for name, value in options.items()},
+    )
     raw = engine.raw_connection()
     pid = raw.dbapi_connection.info.backend_pid
     held = suspend(raw.cursor())

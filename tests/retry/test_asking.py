@@ -34,7 +34,8 @@ class Trials:
     def check(self, outcomes):
         """See that each row is there once, and that asking was broken at each step."""
         rows = self.observer.rows(f"select n, count(*) from {self.table} group by n")
-        assert rows and all(count == 1 for _, count in rows)
+        assert rows
+        assert all(count == 1 for _, count in rows)
         found = {n for n, _ in rows}
         for number, outcome in enumerate(outcomes):
             assert outcome == "done", f"step {number}: {outcome}"
@@ -59,9 +60,7 @@ def outcome_of(call):
 
 
 @pytest.mark.parametrize("how", ["reset", "end"])
-def test_each_step_of_asking_may_break(
-    steps, make_engine, pg_url, driver, trials, how
-):
+def test_each_step_of_asking_may_break(steps, make_engine, pg_url, driver, trials, how):
     engine = make_engine(pg_url(driver).set(port=steps.port))
     engine.connect().close()
     outcomes = []
@@ -70,8 +69,9 @@ def test_each_step_of_asking_may_break(
         outcome = outcome_of(
             lambda number=number: poolproof.run_transaction(
                 engine,
-                lambda connection: connection.execute(trials.insert, {"n": number})
-                and None,
+                lambda connection: (
+                    connection.execute(trials.insert, {"n": number}) and None
+                ),
                 verify_commit=True,
                 backoff=QUICK,
             )
@@ -190,7 +190,7 @@ def test_limit_of_the_caller_ends_the_asking_as_unknown(
 ):
     """Whoever repeats after the limit's own class must not repeat what may be done."""
 
-    class Limit(Exception):
+    class Limit(Exception):  # noqa: N818 - as task queues call it
         pass
 
     def strike(*_):
