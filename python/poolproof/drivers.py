@@ -194,11 +194,18 @@ def in_own_words(verb: Callable[..., Any], dialect: Any) -> Callable[..., Any]:
             # A handler of a signal may have raised it: TimeoutError is of the system.
             if _is_interruption(error) or not _is_of_reading(error):
                 raise
-            told = dialect.dbapi.InterfaceError("network error")
-            vars(told).update(vars(error))  # with what was being done
-            raise told from error
+            raise _like(dialect.dbapi.InterfaceError("network error"), error) from error
 
     return translated
+
+
+def _like(told: BaseException, error: BaseException) -> BaseException:
+    """Let an error know what another one does: what was being done, say.
+
+    No frame that it passes may hold it, or the two would keep each other.
+    """
+    vars(told).update(vars(error))
+    return told
 
 
 def _is_of_reading(error: BaseException) -> bool:

@@ -219,7 +219,7 @@ def test_number_that_the_server_has_forgotten_is_not_anothers(
     later = threading.Timer(0.3, give_away)
     later.start()
     course = Course("a unit", 1, 10, QUICK)
-    assert commits.ask(engine, lost, course, time.sleep) == "aborted"
+    assert commits.ask(engine, lost, course, time.sleep, OSError()) == "aborted"
     later.join()
 
 
