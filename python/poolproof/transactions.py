@@ -258,8 +258,8 @@ def _settle(
     if lost and attempt.mark and attempt.engine and not is_interrupted:
         try:
             status = commits.ask(attempt.engine, attempt.mark, course, sleep, error)
-        except CommitOutcomeUnknown as unknown:
-            course.failed(unknown, verdict, repeat=False)
+        except CommitOutcomeUnknown as ended:
+            course.failed(ended, verdict, repeat=False)
             raise
         if status == "committed":
             course.succeeded()
@@ -269,7 +269,8 @@ def _settle(
             lost = False
     may = rules.allow(attempt.stage, verdict)
     if lost and not may and not is_interrupted:
-        unknown = course.unknown(attempt.mark and attempt.mark.xid, error)
+        xid = None if attempt.mark is None else attempt.mark.xid
+        unknown = course.unknown(xid, error)
         course.failed(unknown, verdict, repeat=False)
         raise unknown
     pause = course.failed(error, verdict, repeat=may)
