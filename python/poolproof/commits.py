@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from sqlalchemy import exc, text
 
-from poolproof._log import Log
 from poolproof import drivers
+from poolproof._log import Log
 from poolproof._signal import read, unwrap
 from poolproof.course import add_note
 
