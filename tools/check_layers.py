@@ -68,6 +68,7 @@ PYTHON_LAYERS = (
         "attempt",
         "auto",
         "commits",
+        "connect_failure",
         "connecting",
         "control",
         "course",
@@ -99,6 +100,7 @@ PYTHON_LAYERS = (
 # These wrap the extension; everybody else imports them.
 NATIVE_USERS = (
     "__init__",
+    "connect_failure",
     "connecting",
     "control",
     "deadlines",

@@ -1,26 +1,28 @@
 """Connecting without a stampede: who may try, and when, while the server is away.
 
-While all is well everybody connects at once. After a failure one caller at a time
-tries, and not before the backoff says so; the others stand in a queue, each within the
-deadline of its own checkout. The first success lets all of them go. With
-`fail_fast_after` a breaker opens after so many failures: then nobody stands in a queue,
-and whoever comes before the next attempt is due is refused at once.
+While all is well everybody connects at once. After a failure one attempt begins at a
+time, before long twice a second, made by the first caller to come when it is due; what
+it ends with is the answer to everybody who waits for a connection to be opened. Who
+comes in between gets the last answer at once, as a fresh copy that says how old it is,
+unless `connect_retry_for` says that it would rather wait. The first success lets
+everybody connect. With `fail_fast_after` a breaker opens after so many failures: then
+the answer is `BreakerOpen`.
 
-The queue is a gate with one slot, the turn. It belongs to the frame of the caller who
-has it, so that whatever interrupts the caller passes it on.
+What belongs to a caller is held by its frame, as a ticket of a gate: the right to begin
+(one slot, held for a few instructions) and its attempt (as many as there are). So
+whatever interrupts the caller gives both back.
 """
 
 from __future__ import annotations
 
-import copy
 import random
-import time
+import threading
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poolproof import _native
+from poolproof.connect_failure import ConnectFailure, times
 from poolproof.errors import BreakerOpen, DeadlineExceeded
-from poolproof.sleepers import Sleepers, locks_are_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,17 +31,21 @@ if TYPE_CHECKING:
 
     from poolproof.entry import Entry
 
-__all__ = ["Connecting"]
+__all__ = ["Connecting", "Resting"]
 
-# From the beginning of a failed attempt to the next one: a random time between these,
-# whose upper end doubles with each round.
-_BACKOFF_LEAST_S = 0.05
-_BACKOFF_MOST_S = 2.0
-_ROUNDS_THAT_COUNT = 6  # more would double nothing but a large number
-# Who has the turn looks this often whether somebody else has succeeded meanwhile.
-_LOOK_AGAIN_S = 0.05
+# From the beginning of one attempt to the next, after the first failure, the second,
+# and so on. One failure alone is no outage: the next caller may try at once. The
+# longest is what an attempt may take before another begins beside it.
+_PAUSES_S = (0.0, 0.1, 0.25, 0.5)
+_LONGEST_S = _PAUSES_S[-1]
+# Who waits looks this often by itself: an interruption may have kept one from ringing.
+_LOOK_AGAIN_S = 0.25
 
-_chance = random.SystemRandom()  # children of one parent must not agree
+_chance = random.SystemRandom()
+
+
+class Resting(Exception):  # noqa: N818 - no error: it never leaves the pool
+    """A connection came to rest while its finder waited for one to be opened."""
 
 
 class Connecting:
@@ -47,34 +53,44 @@ class Connecting:
 
     Attributes:
         failures: Attempts that have failed in a row.
+        bells: A lock for each caller that waits; released when there is news for it.
     """
 
     __slots__ = (
-        "_error",
-        "_failed_at",
+        "_began_at",
+        "_failed_ever",
         "_failing_since",
         "_gate",
+        "_last",
         "_limit",
         "_next_at",
         "_recovered_at",
+        "_retry_for",
+        "_rights",
         "_rounds",
-        "_sleepers",
+        "bells",
         "failures",
     )
 
-    def __init__(self, fail_fast_after: int | None) -> None:
+    def __init__(self, fail_fast_after: int | None, retry_for: float) -> None:
         """Begin in good health.
 
         Args:
             fail_fast_after: Failures in a row that open the breaker; None for never.
+            retry_for: How long a checkout would rather wait than be told that
+                connecting fails, in seconds from its beginning.
         """
         self._limit = fail_fast_after
-        self._gate = _native.Gate(kept=None, total=1, lifo=False)
-        self._sleepers = Sleepers()
+        self._retry_for = retry_for
+        # One ticket for each attempt that is under way.
+        self._gate = _native.Gate(kept=None, total=None, lifo=False)
+        self._rights = _native.Gate(kept=None, total=1, lifo=False)
+        self.bells: dict[int, Any] = {}
         self.failures = 0
-        self._rounds = 0
-        self._error: BaseException | None = None
-        self._failing_since = self._failed_at = self._next_at = 0.0
+        self._last: ConnectFailure | None = None
+        self._failed_ever = 0  # ever
+        self._rounds = 0  # of attempts that began after the first failure
+        self._failing_since = self._began_at = self._next_at = 0.0
         self._recovered_at = 0.0
 
     @property
@@ -96,18 +112,27 @@ class Connecting:
         """
         if not self.failures:
             return now
-        _idle, trying, *_ = self._gate.snapshot()
-        return now + _BACKOFF_MOST_S if trying else self._next_at
+        return now + _LONGEST_S if self._under_way() else self._next_at
 
     def renewed(self) -> Connecting:
         """Make what a child goes on with: nothing has failed, and nobody waits."""
-        self._sleepers.wake_all()
-        return Connecting(self._limit)
+        self.ring()
+        return Connecting(self._limit, self._retry_for)
+
+    def ring(self) -> None:
+        """Have all who wait look at what has changed, and take their bells down.
+
+        So one that an interrupted caller has left is not rung for ever.
+        """
+        for key in list(self.bells):
+            bell = self.bells.pop(key, None)
+            if bell is not None and bell.locked():
+                bell.release()
 
     def open(
         self, create: Callable[[Entry], DBAPIConnection], entry: Entry
     ) -> DBAPIConnection:
-        """Connect, at once or when it is this caller's turn.
+        """Connect, at once or when an attempt is due.
 
         Args:
             create: Connects.
@@ -119,18 +144,39 @@ class Connecting:
         Raises:
             PoolTimeout: The checkout's time was over before an attempt could begin.
             BreakerOpen: The breaker is open, and no attempt is due.
+            Resting: A connection of the pool came to rest meanwhile, and the entry can
+                do without one of its own.
             Forked: The process was forked meanwhile, and this is the child.
-            Exception: What the attempt itself ended with.
+            Exception: What the attempt itself ended with, or a copy of what another
+                one has.
         """
-        if not self.failures:
-            return self._attempt(create, entry)
-        turn = None
-        try:
-            turn = self._wait_for_turn(entry)
-            return self._attempt(create, entry)
-        finally:
-            if turn is not None:
-                self._sleepers.wake(turn.vacate())
+        attempt = None
+        while True:
+            try:
+                attempt = self._wait(entry) if self.failures else self._gate.acquire()
+                return self._attempt(create, entry)
+            except Exception:
+                if attempt is None or not self._goes_on(entry):
+                    raise
+            finally:
+                # An error may keep this frame, and with it the attempt.
+                if attempt is not None:
+                    attempt.vacate()
+                if self.bells:
+                    self.ring()
+            attempt = None
+
+    def _goes_on(self, entry: Entry) -> bool:
+        """Tell whether a caller whose own attempt has failed would rather wait."""
+        if not self._retry_for or self._last is None or self.breaker_open:
+            return False
+        now = monotonic()
+        return (
+            self._last.is_for_all
+            and self._last.may_change
+            and now < entry.began + self._retry_for
+            and (entry.due is None or now < entry.due)
+        )
 
     def _attempt(
         self, create: Callable[[Entry], DBAPIConnection], entry: Entry
@@ -148,133 +194,151 @@ class Connecting:
         return connection
 
     def _failed(self, began: float, error: Exception) -> None:
-        """Count a failed attempt, and say when the next one is due."""
+        """Count a failed attempt, and keep what it says to the others."""
         if began < self._recovered_at:
             return  # what has happened since counts
-        now = monotonic()
+        last = ConnectFailure(error, monotonic())
         if not self.failures:
-            self._failing_since = began
-            self._rounds = 0
-        if not self._rounds or began >= self._failed_at:
             # Of attempts that ran side by side the first failure is for all.
-            self._rounds = min(self._rounds + 1, _ROUNDS_THAT_COUNT)
-            most = min(_BACKOFF_MOST_S, _BACKOFF_LEAST_S * 2**self._rounds)
-            self._next_at = began + _chance.uniform(_BACKOFF_LEAST_S, most)
-        self._failed_at = now
-        self._error = _without_frames(error)
+            self._failing_since = self._began_at = began
+            self._rounds = 0
+        self._next_at = self._began_at + _pause(self._rounds)
+        self._last = last
+        self._failed_ever += 1
         # The interpreter changes threads at calls and jumps, and here is none.
         self.failures += 1
 
     def _recovered(self) -> None:
         self._recovered_at = monotonic()
-        self._error = None
-        self._rounds = 0
+        self._last = None
         self.failures = 0
 
-    # --- the queue ------------------------------------------------------------------
+    # --- waiting --------------------------------------------------------------------
 
-    def _wait_for_turn(self, entry: Entry) -> _native.Ticket | None:
-        """Wait until this caller may try.
+    def _wait(self, entry: Entry) -> _native.Ticket:
+        """Wait until this caller may try, or is answered by another's attempt.
 
         Returns:
-            The turn, or None when all is well again and nobody needs one.
+            Its attempt.
         """
-        turn = None
+        attempt = bell = None
+        met = self._failed_ever
         try:
-            turn = self._gate.acquire() or self._stand_in_queue(entry)
-            if self._wait_until_due(entry, turn):
-                return turn
+            while True:
+                now = monotonic()
+                attempt = self._begin(now)
+                if attempt is not None:
+                    return attempt
+                seconds = self._patience(entry, now, met)
+                if bell is None:
+                    bell = threading.Lock()
+                    bell.acquire()
+                elif id(bell) in self.bells:
+                    bell.acquire(True, seconds)
+                    continue
+                # Then look again: what has happened before it hung does not ring it.
+                self.bells[id(bell)] = bell
         except BaseException:
-            # The error may keep this frame, and with it the turn.
-            if turn is not None:
-                self._sleepers.wake(turn.vacate())
+            if attempt is not None:
+                attempt.vacate()
             raise
-        self._sleepers.wake(turn.vacate())
-        return None
+        finally:
+            if bell is not None:
+                self.bells.pop(id(bell), None)
 
-    def _wait_until_due(self, entry: Entry, turn: _native.Ticket) -> bool:
-        """Wait, having the turn, until the next attempt is due.
+    def _begin(self, now: float) -> _native.Ticket | None:
+        """Begin an attempt, if one is due and nobody else begins it."""
+        last = self._last
+        if not self.failures or last is None:
+            return self._gate.acquire()
+        if not (last.is_for_all or self.breaker_open):
+            return self._gate.acquire()
+        if now < self._next_at:
+            return None
+        right = self._rights.acquire()
+        if right is None:
+            return None
+        attempt = None
+        try:
+            if now >= self._next_at:
+                # In this order: who finds none due finds one under way.
+                attempt = self._gate.acquire()
+                self._began_at = now
+                self._rounds += 1
+                self._next_at = now + _LONGEST_S
+        finally:
+            right.vacate()
+        return attempt
 
-        Returns:
-            Whether it is; False when all is well again.
+    def _patience(self, entry: Entry, now: float, met: int) -> float:
+        """Say how long to wait for news, in seconds, or answer the caller.
+
+        Args:
+            entry: The caller's.
+            now: The time, on the monotonic clock.
+            met: How many attempts had failed when the caller came.
         """
-        while self.failures:
-            now = monotonic()
-            wait = self._next_at - now
-            if turn.used:
-                raise _native.Forked
-            if wait <= 0:
-                return True
-            if self.breaker_open:
-                raise self._refusal(entry, wait)
-            if entry.due is not None:
-                wait = min(wait, entry.due - now)
-                if wait <= 0:
-                    raise self._too_late(entry, now)
-            time.sleep(min(wait, _LOOK_AGAIN_S))
-        return False
-
-    def _stand_in_queue(self, entry: Entry) -> _native.Ticket:
-        now = monotonic()
+        under_way = self._under_way()
+        next_in = self._next_at - now
         if self.breaker_open:
-            raise self._refusal(entry, self._next_at - now)
-        limit = None if entry.due is None else max(0.0, entry.due - now)
-        if locks_are_replaced():
-            turn = self._sleepers.wait(self._gate, limit)
-        else:
-            turn = self._gate.wait(limit)
-        if turn is None:
-            raise self._too_late(entry, monotonic())
-        return turn
+            raise self._refusal(entry, 0.0 if under_way else next_in)
+        if entry.may_rest and entry.owner.has_idle():
+            raise Resting
+        last = self._last
+        if last is None:
+            return 0.0  # all is well again
+        patience = entry.began + self._retry_for - now if last.may_change else 0.0
+        waits = not (under_way or next_in <= 0) or self._failed_ever != met
+        if waits and patience <= 0:
+            raise last.again(now, self.failures, max(0.0, next_in))
+        left = _LOOK_AGAIN_S
+        if entry.due is not None:
+            left = min(left, entry.due - now)
+            if left <= 0:
+                raise self._too_late(entry, now)
+        if next_in > 0:
+            left = min(left, next_in)
+        return min(left, patience) if patience > 0 else left
+
+    def _under_way(self) -> int:
+        """Count the attempts that are under way."""
+        return self._gate.snapshot()[1]
 
     # --- what callers are told --------------------------------------------------------
 
     def _too_late(self, entry: Entry, now: float) -> Exception:
         """Make the error of a caller whose time was over before it could try."""
-        failures, cause = self.failures, self._error
+        failures, last = self.failures, self._last
         reason = ""
-        if cause is not None:
+        if last is not None:
             reason = (
-                f"connecting has failed {_times(failures)} in a row, for "
+                f"connecting has failed {times(failures)} in a row, for "
                 f"{now - self._failing_since:.1f} s, and one caller at a time tries "
-                f"again; the last error: {_first_line(cause)}"
+                f"again; the last error: {last.first_line}"
             )
         error = entry.owner._timed_out(now - entry.began, reason)
         limit = now if entry.due is None else entry.due
+        cause = None if last is None else last.error
         error.__cause__ = cause or DeadlineExceeded("checkout", limit - entry.began)
         return error
 
     def _refusal(self, entry: Entry, wait: float) -> BreakerOpen:
         """Make the error of a caller who comes while the breaker is open."""
-        cause = self._error
+        last = self._last
         error = BreakerOpen(
             entry.owner.name(),
             self.failures,
             monotonic() - self._failing_since,
             max(0.0, wait),
-            "" if cause is None else _first_line(cause),
+            "" if last is None else last.first_line,
         )
-        error.__cause__ = cause
+        error.__cause__ = None if last is None else last.error
         return error
 
 
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
-
-
-def _first_line(error: BaseException) -> str:
-    text, _, _ = str(error).strip().partition("\n")
-    return text or type(error).__name__
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    """Copy an error that is to be remembered: its own frames would stay alive too."""
-    try:
-        copied = copy.copy(error)
-    except Exception:  # noqa: BLE001 - somebody's own class, with its own idea of it
-        copied = None
-    if type(copied) is not type(error) or copied is error:
-        copied = ConnectionError(f"{type(error).__name__}: {_first_line(error)}")
-    if isinstance(error.__cause__, DeadlineExceeded):
-        copied.__cause__ = copy.copy(error.__cause__)
-    return copied
+def _pause(rounds: int) -> float:
+    """Say how long after the last attempt began the next one is due, in seconds."""
+    if rounds >= len(_PAUSES_S) - 1:
+        return _LONGEST_S
+    # The children of one parent are not to try in step.
+    return _PAUSES_S[rounds] * _chance.uniform(0.5, 1.0)

@@ -49,6 +49,8 @@ class Entry(ConnectionRecord):
         reason: Why the connection is being discarded, as far as it is known.
         expires_at: When the connection is too old, on the monotonic clock.
         held: The checkout that is under way, where the pool has a `hold_warning`.
+        may_rest: Whether its finder would as well have a connection that comes to rest
+            while this one is being opened.
         backend: The connection's backend, where the pool has `end_stranded_backends`.
     """
 
@@ -63,6 +65,7 @@ class Entry(ConnectionRecord):
         "held",
         "is_always_suspect",
         "lent_to",
+        "may_rest",
         "owner",
         "reason",
         "rested_at",
@@ -104,6 +107,7 @@ class Entry(ConnectionRecord):
         self.reason = None
         self.expires_at = 0.0
         self.held = None
+        self.may_rest = False
         self.backend = None
         super().__init__(owner, connect=False)
         # A fork during the connecting needs it, to make this quiet in the child.

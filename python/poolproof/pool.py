@@ -36,7 +36,7 @@ from poolproof import (
     upkeep,
 )
 from poolproof._sqlalchemy import ConnectionFairy
-from poolproof.connecting import Connecting
+from poolproof.connecting import Connecting, Resting
 from poolproof.entry import Entry, begin_reset
 from poolproof.errors import DeadlineExceeded, PoolTimeout
 from poolproof.guard import protect as guard_dialect
@@ -88,6 +88,7 @@ class Pool(sqlalchemy.pool.Pool):
         keep_alive: KeepAlive | None = KEEP_ALIVE,
         tcp_user_timeout: float | None = None,
         fail_fast_after: int | None = None,
+        connect_retry_for: float = 0.0,
         max_lifetime: float | None = 1800.0,
         max_idle: float | None = 600.0,
         min_idle: int = 0,
@@ -128,6 +129,9 @@ class Pool(sqlalchemy.pool.Pool):
                 sets it for the pool's own calls alone.
             fail_fast_after: So many failed attempts to connect in a row make further
                 checkouts fail at once until one succeeds; None never.
+            connect_retry_for: While the server cannot be reached, how long a checkout
+                goes on trying, in seconds from its beginning, 0 or more. 0 tells it at
+                once what the last attempt has ended with.
             max_lifetime: How old a connection may become, in seconds, 1 or more, give
                 or take a tenth; None sets no bound.
             max_idle: How long a connection may rest unused, in seconds; None sets no
@@ -179,6 +183,7 @@ class Pool(sqlalchemy.pool.Pool):
             keep_alive=keep_alive,
             tcp_user_timeout=tcp_user_timeout,
             fail_fast_after=fail_fast_after,
+            connect_retry_for=connect_retry_for,
             max_lifetime=max_lifetime,
             max_idle=max_idle,
             min_idle=min_idle,
@@ -213,7 +218,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._detached: weakref.WeakSet[ConnectionFairy] = weakref.WeakSet()
         self._sleepers = Sleepers()
         self._gate = self._make_gate()
-        self._connecting = Connecting(fail_fast_after)
+        self._connecting = Connecting(fail_fast_after, connect_retry_for)
         if end_stranded_backends:
             self.stranded.reach(self)
         fork.enroll(self)
@@ -298,7 +303,10 @@ class Pool(sqlalchemy.pool.Pool):
                 now = monotonic()
             entry: Entry | None = ticket.take(self._idle)
             if entry is None:
-                return self._open_entry(ticket, began, due)
+                entry = self._open_entry(ticket, began, due, may_rest=True)
+                if not entry.rested_at:
+                    return entry
+                ticket, now = entry.ticket, monotonic()
         except _native.Forked:
             fork.renew(self)
             return self._do_get()
@@ -307,10 +315,8 @@ class Pool(sqlalchemy.pool.Pool):
         entry.due = due
         if entry.dbapi_connection is not None:
             try:
-                if entry.expires_at <= now:
-                    finding: str | None = "lifetime"
-                else:
-                    finding = rest.at_checkout(entry, now)
+                old = entry.expires_at <= now
+                finding = "lifetime" if old else rest.at_checkout(entry, now)
             except BaseException:  # interrupted in the middle of a question
                 self._discard(entry, "interrupted")
                 self.give_up(entry)
@@ -336,17 +342,42 @@ class Pool(sqlalchemy.pool.Pool):
         return block.due if due is None else min(due, block.due)
 
     def _open_entry(
-        self, ticket: _native.Ticket, began: float, due: float | None
+        self,
+        ticket: _native.Ticket,
+        began: float,
+        due: float | None,
+        *,
+        may_rest: bool = False,
     ) -> Entry:
         """Connect for an empty slot.
+
+        Args:
+            ticket: The slot's; it is used up where another entry is returned.
+            began: When the checkout began, on the monotonic clock.
+            due: When it must have ended.
+            may_rest: Whether a connection that has come to rest meanwhile will do,
+                where connecting fails.
+
+        Returns:
+            An entry with its ticket: a new one, or the other, which has a `rested_at`.
 
         Raises:
             Forked: The process was forked meanwhile (by another greenlet), and this is
                 the child: the slot is one of the parent's pool.
         """
         entry = Entry(self, began, due)
+        entry.may_rest = may_rest
         try:
-            entry.get_connection()
+            while entry.dbapi_connection is None:
+                try:
+                    entry.get_connection()
+                except Exception as error:
+                    found = self._find_resting() if may_rest else None
+                    if found is not None:
+                        self._sleepers.wake(ticket.vacate())
+                        return found
+                    if not isinstance(error, Resting):
+                        raise
         except BaseException as error:
             if ticket.used and isinstance(error, Exception):
                 raise _native.Forked from error
@@ -355,8 +386,35 @@ class Pool(sqlalchemy.pool.Pool):
         if ticket.used:
             entry.close()
             raise _native.Forked
+        entry.may_rest = False
         entry.ticket = ticket
         return entry
+
+    def has_idle(self) -> bool:
+        """Tell whether a connection rests; an entry without one does not count."""
+        return any(
+            entry.dbapi_connection is not None for entry in list(self._idle.values())
+        )
+
+    def _find_resting(self) -> Entry | None:
+        """Take a connection that rests, for a caller who could not open one.
+
+        Returns:
+            Its entry, with the ticket; None when there is none.
+
+        Raises:
+            Forked: The process was forked meanwhile, and this is the child.
+        """
+        while self.has_idle():
+            ticket = self._gate.acquire()
+            if ticket is None:
+                return None
+            entry: Entry | None = ticket.take(self._idle)
+            if entry is not None and entry.dbapi_connection is not None:
+                entry.ticket = ticket
+                return entry
+            self._sleepers.wake(ticket.vacate())
+        return None
 
     def _end_checkout(self, entry: Entry, fairy: PoolProxiedConnection) -> None:
         """End the bound of what listeners have asked of a connection.
@@ -434,7 +492,7 @@ class Pool(sqlalchemy.pool.Pool):
 
     # --- check-in -------------------------------------------------------------------
 
-    def _do_return_conn(self, record: Any) -> None:
+    def _do_return_conn(self, record: Any) -> None:  # noqa: C901 - a call would cost more
         entry: Entry = record
         fairy = entry.lent_to() if entry.lent_to is not None else None
         if fairy is not None and fairy._connection_record is entry:
@@ -451,14 +509,30 @@ class Pool(sqlalchemy.pool.Pool):
             finding = rest.at_checkin(entry)
             if finding is not None:
                 self._discard(entry, finding)
+        elif self._connecting.failures:
+            self._leave_empty(entry)
+            return
         # Of an empty one as well: the keeper takes it away as late as the others.
         entry.rested_at = monotonic()
         if self._is_minded:
             keeper.returned(self, entry)
         answer = entry.ticket.release(self._idle, entry)
+        if self._connecting.bells:
+            self._connecting.ring()
         if answer is not None:
             self._let_go(entry, answer)
         elif entry.expires_at < self.next_look:
+            keeper.look_at(self)
+
+    def _leave_empty(self, entry: Entry) -> None:
+        """Give back a slot whose connection could not be replaced.
+
+        As an empty slot: who looks for a connection at rest must not find the entry.
+        """
+        if self._is_minded:
+            keeper.returned(self, entry)
+        self._sleepers.wake(entry.ticket.vacate())
+        if entry.expires_at < self.next_look:
             keeper.look_at(self)
 
     def _let_go(self, entry: Entry, answer: int) -> None:

@@ -14,8 +14,8 @@ __all__ = ["KEEP_ALIVE", "PING_TIMEOUT", "Settings"]
 
 KeepAlive = tuple[int, int, int]
 
-# Beyond pool_timeout, for connecting and asking once a slot is there.
-_CONNECTING_S = 5.0
+# Beyond pool_timeout, for asking once a slot is there.
+_ASKING_S = 5.0
 
 
 class _Unchosen(float):
@@ -49,6 +49,7 @@ class Settings:
             questions, and how many; None leaves the system's values.
         tcp_user_timeout: For every call; None bounds the pool's own calls alone.
         fail_fast_after: Failed attempts to connect in a row that open the breaker.
+        connect_retry_for: How long a checkout goes on trying to connect.
         max_lifetime: How old a connection may become.
         max_idle: How long a connection may rest unused, beyond the first `min_idle`.
         min_idle: Connections kept ready.
@@ -68,6 +69,7 @@ class Settings:
     keep_alive: KeepAlive | None
     tcp_user_timeout: float | None
     fail_fast_after: int | None
+    connect_retry_for: float
     max_lifetime: float | None
     max_idle: float | None
     min_idle: int
@@ -122,6 +124,13 @@ class Settings:
                 minimum=1,
                 meaning="a whole number, 1 or more, or None (never)",
             )
+        parameters.seconds(
+            "connect_retry_for",
+            self.connect_retry_for,
+            minimum=0,
+            meaning="seconds, 0 (not at all) or more",
+            none_allowed=False,
+        )
         parameters.integer(
             "min_idle", self.min_idle, minimum=0, meaning="a whole number, 0 or more"
         )
@@ -150,6 +159,10 @@ class Settings:
             whole = self.whole_checkout(timeout)
             if whole is not None and self.ping_timeout > whole:
                 _refuse("ping_timeout", self.ping_timeout, "checkout_timeout", whole)
+        whole = self.whole_checkout(timeout)
+        retry_for = self.connect_retry_for
+        if whole is not None and retry_for > whole:
+            _refuse("connect_retry_for", retry_for, "checkout_timeout", whole)
         if (
             self.hold_timeout is not None
             and self.hold_warning is not None
@@ -173,7 +186,9 @@ class Settings:
         """
         if self.checkout_timeout != "auto":
             return self.checkout_timeout
-        return None if timeout is None else timeout + _CONNECTING_S
+        if timeout is None:
+            return None
+        return timeout + self.connect_retry_for + _ASKING_S
 
 
 def _seconds(name: str, value: Any, meaning: str, *, none: bool = True) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
+import pickle
+import re
 import time
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event, exc
+from sqlalchemy.pool import QueuePool
 
 import poolproof
 from plugins.cluster import Cluster
 from plugins.processes import ScriptHost, run_script
-from plugins.threads import Task
+from plugins.threads import Task, eventually
 
 pytestmark = pytest.mark.slow
 
-ERRORS = (exc.DBAPIError, poolproof.PoolTimeout)
+
+@pytest.fixture(params=("psycopg2", "psycopg"))
+def libpq(request):
+    """Name a driver that connects through libpq."""
+    return request.param
 
 
 def count_attempts(engine):
@@ -26,30 +33,64 @@ def count_attempts(engine):
     return times
 
 
-def test_twenty_callers_at_a_dead_port_try_a_few_times(refusing, driver, engine_of):
-    engine = engine_of(
-        refusing.url(driver), pool_size=20, checkout_timeout=2, ping_timeout=1
-    )
-    attempts = count_attempts(engine)
-    end = time.monotonic() + 2
-    outcomes = []
+def refused(engine, seconds):
+    """Have 20 threads connect again and again; return how long each refusal took."""
+    end = time.monotonic() + seconds
+    took = []
 
     def persist():
-        while time.monotonic() < end:
-            try:
+        while (began := time.monotonic()) < end:
+            with pytest.raises(exc.OperationalError):
                 engine.connect()
-            except ERRORS as error:
-                outcomes.append(error.with_traceback(None))
+            took.append(time.monotonic() - began)
+            time.sleep(0.02)
 
     for task in [Task(persist) for _ in range(20)]:
-        task.result(30)
+        task.result(60)
+    return sorted(took)
+
+
+@pytest.mark.timing
+def test_refusal_takes_no_longer_than_with_queue_pool(refusing, libpq, engine_of):
+    """Twice as long at most, while the server sees two attempts a second."""
+    times = {}
+    for kind in (QueuePool, poolproof.Pool):
+        engine = engine_of(refusing.url(libpq), poolclass=kind, pool_size=20)
+        attempts = count_attempts(engine)
+        began = time.monotonic()
+        times[kind] = refused(engine, 1.5)
+        seconds = time.monotonic() - began
     # Twenty that begin at once may all begin before the first has failed.
-    assert 2 <= len([at for at in attempts if at < end]) <= 20 + 12
-    timeouts = [one for one in outcomes if isinstance(one, poolproof.PoolTimeout)]
-    assert timeouts
-    for one in timeouts:
-        assert isinstance(one.__cause__, engine.dialect.dbapi.Error), one
-    assert engine.pool.checkedout() == 0
+    later = [at for at in attempts if at > began + 0.25]
+    assert len(later) <= 2 * seconds + 2
+    for share in (0.5, 0.99):
+        ours, theirs = (
+            times[kind][int(share * len(times[kind]))]
+            for kind in (poolproof.Pool, QueuePool)
+        )
+        assert ours <= 2 * theirs, (share, ours, theirs)
+
+
+def test_answer_of_another_attempt_is_of_the_drivers_class(refusing, driver, engine_of):
+    engine = engine_of(refusing.url(driver))
+    with pytest.raises(exc.DBAPIError) as first:
+        engine.connect()
+    engine.pool._connecting._next_at = time.monotonic() + 60
+    answers = []
+    for _ in range(2):
+        with pytest.raises(type(first.value)) as caught:
+            engine.connect()
+        answers.append(caught.value.orig)
+    assert answers[0] is not answers[1]
+    for one in answers:
+        assert type(one) is type(first.value.orig)
+        text = str(one)
+        assert text.startswith(str(first.value.orig).strip())
+        assert re.search(r"the last attempt failed 0\.\d\d s ago", text), text
+        assert str(pickle.loads(pickle.dumps(one))) == text
+        assert "is in use" not in text
+        verdict = poolproof.classify(one)
+        assert verdict.fault is poolproof.Fault.UNREACHABLE
 
 
 @pytest.fixture
@@ -69,29 +110,22 @@ def start_again(machine):
 
 
 def test_callers_go_on_when_the_server_is_back(machine, driver, engine_of):
-    engine = engine_of(
-        machine.url(driver), pool_size=10, checkout_timeout=20, pool_timeout=20
-    )
+    engine = engine_of(machine.url(driver), pool_size=10, connect_retry_for=20)
     with engine.connect() as connection:
         connection.execute(sa.text("select 1"))
     attempts = count_attempts(engine)
     machine.kill()
-    down = threading.Event()
-    failures = []
 
     def persist(number):
         while True:
-            try:
-                with engine.connect() as connection:
-                    return connection.scalar(sa.text(f"select {number}"))
-            except exc.DBAPIError as error:
-                failures.append(error.with_traceback(None))
-                down.set()
+            # What was connected before breaks; what cannot be connected waits.
+            with contextlib.suppress(exc.DBAPIError), engine.connect() as connection:
+                return connection.scalar(sa.text(f"select {number}"))
 
     tasks = [Task(persist, number) for number in range(10)]
-    assert down.wait(10)
+    eventually(lambda: engine.pool.stats().connect_failures)
     time.sleep(0.5)
-    assert len(attempts) < 10 + 10
+    assert len(attempts) < 10 + 4
     start_again(machine)
     began = time.monotonic()
     assert [task.result() for task in tasks] == list(range(10))
@@ -100,10 +134,34 @@ def test_callers_go_on_when_the_server_is_back(machine, driver, engine_of):
     assert engine.pool.checkedout() == 0
 
 
+@pytest.mark.timing
+def test_first_answer_comes_half_a_second_after_queue_pools_at_most(machine, engine_of):
+    engines = [
+        engine_of(machine.url("psycopg2"), poolclass=kind, pool_size=4)
+        for kind in (QueuePool, poolproof.Pool)
+    ]
+    machine.kill()
+
+    def persist(engine):
+        while True:
+            try:
+                with engine.connect():
+                    return time.monotonic()
+            except exc.DBAPIError:
+                time.sleep(0.01)
+
+    tasks = [[Task(persist, engine) for _ in range(4)] for engine in engines]
+    eventually(lambda: engines[1].pool.stats().connect_failures)
+    start_again(machine)
+    theirs, ours = (min(task.result(60) for task in each) for each in tasks)
+    assert ours - theirs < 0.5 + 0.25
+
+
 def test_breaker_opens_and_closes_with_the_server(machine, driver, engine_of):
     engine = engine_of(machine.url(driver), fail_fast_after=2)
     machine.kill()
     for _ in range(2):
+        engine.pool._connecting._next_at = 0
         with pytest.raises(exc.DBAPIError):
             engine.connect()
     engine.pool._connecting._next_at = time.monotonic() + 60
@@ -128,28 +186,27 @@ from plugins.threads import Task, assert_whole, eventually
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 dbapi = SocketDBAPI()
 dbapi.script["connect"] = OperationalError("down")
-pool = poolproof.Pool(dbapi.connect, pool_size=5, max_overflow=0, checkout_timeout=30)
+pool = poolproof.Pool(dbapi.connect, pool_size=5, max_overflow=0)
 try:
     pool.connect()
 except OperationalError:
     pass
 connecting = pool._connecting
+connecting._retry_for = 30.0
 connecting._next_at = time.monotonic() + 60
 others = []
 sent = []
 
-def interrupt(wanted):
-    eventually(lambda: connecting._gate.snapshot()[1:3] == wanted)
+def interrupt(waiting):
+    eventually(lambda: len(connecting.bells) == waiting)
     time.sleep(0.02)
     sent.append(time.monotonic())
     os.kill(os.getpid(), signal.SIGINT)
 
-if sys.argv[1] == "queue":  # another one has the turn
+if sys.argv[1] == "others":
     others.append(Task(pool.connect))
-    eventually(lambda: connecting._gate.snapshot()[1] == 1)
-    helper = Task(interrupt, (1, 1))
-else:
-    helper = Task(interrupt, (1, 0))
+    eventually(lambda: len(connecting.bells) == 1)
+helper = Task(interrupt, 1 + len(others))
 try:
     pool.connect()
 except KeyboardInterrupt:
@@ -158,6 +215,7 @@ else:
     sys.exit("was not interrupted")
 helper.result()
 assert pool.checkedout() == len(others)
+eventually(lambda: len(connecting.bells) == len(others))
 dbapi.script.clear()
 connecting._next_at = 0
 for other in others:
@@ -166,9 +224,9 @@ assert_whole(pool, dbapi, 5)
 """
 
 
-@pytest.mark.parametrize("place", ["queue", "turn"])
-def test_ctrl_c_ends_the_wait_at_once_and_the_turn_is_free(place):
-    done = run_script(CTRL_C, place)
+@pytest.mark.parametrize("beside", ["alone", "others"])
+def test_ctrl_c_ends_the_wait_at_once(beside):
+    done = run_script(CTRL_C, beside)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 10  # of the 30 s that a checkout may take
     assert not done.stderr
@@ -195,12 +253,13 @@ ticker = gevent.spawn(tick)
 def make(**parameters):
     pool = poolproof.Pool(
         dbapi.connect, pool_size=10, max_overflow=0,
-        **{"checkout_timeout": 20, **parameters},
+        **parameters,
     )
     try:
         pool.connect()
     except OperationalError:
         pool._connecting._next_at = time.monotonic() + 60
+        pool._connecting._retry_for = 20.0
     return pool
 
 def attempt(pool):
@@ -274,7 +333,7 @@ assert pool.checkedout() == 0
     assert int(most) > 1  # one by one they tried before
 
 
-def test_killed_greenlet_gives_its_turn_away(run):
+def test_killed_greenlet_waits_no_more(run):
     run(
         """
 pool = make()

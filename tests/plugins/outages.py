@@ -42,9 +42,12 @@ class Server:
 
 
 def fail_once(pool: Any) -> None:
-    """Have one attempt to connect fail."""
+    """Have one attempt to connect fail, whether or not callers would rather wait."""
+    connecting = pool._connecting
+    patience, connecting._retry_for = connecting._retry_for, 0.0
     with pytest.raises(OperationalError):
         pool.connect()
+    connecting._retry_for = patience
 
 
 def try_to_connect(pool: Any) -> Any:
@@ -56,10 +59,22 @@ def try_to_connect(pool: Any) -> Any:
 
 
 def queued(pool: Any) -> int:
-    """Return how many callers stand in the queue, beside the one who has the turn."""
-    return int(pool._connecting._gate.snapshot()[2])
+    """Return how many callers wait for an attempt to be due, or for another's."""
+    return len(pool._connecting.bells)
+
+
+def under_way(pool: Any) -> int:
+    """Return how many attempts to connect are under way."""
+    return int(pool._connecting._gate.snapshot()[1])
 
 
 def postpone(pool: Any, seconds: float = 60.0) -> None:
     """Have the next attempt due later than the test takes, so that callers wait."""
     pool._connecting._next_at = time.monotonic() + seconds
+
+
+def try_now(pool: Any) -> None:
+    """Have an attempt due at once, as with QueuePool it always is."""
+    connecting = getattr(pool, "_connecting", None)
+    if connecting is not None:
+        connecting._next_at = 0.0

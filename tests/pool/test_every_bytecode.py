@@ -14,7 +14,6 @@ import random
 import socket
 import sys
 import threading
-import time
 import weakref
 
 import pytest
@@ -23,6 +22,7 @@ from sqlalchemy.pool.base import _ConnectionFairy
 
 import poolproof
 from plugins.dbapi import OperationalError, SocketDBAPI
+from plugins.outages import fail_once, postpone, queued, under_way
 from plugins.threads import eventually
 
 TRACED = (
@@ -149,10 +149,9 @@ def one_dead(stage):
 
 def one_failed(stage):
     stage.dbapi.script["connect"] = OperationalError("down")
-    with contextlib.suppress(OperationalError):
-        stage.pool.connect()
+    fail_once(stage.pool)
     stage.dbapi.script.clear()
-    stage.pool._connecting._next_at = time.monotonic() + 0.003  # sleeps once
+    postpone(stage.pool, 0.003)  # waits once
 
 
 def two_idle(stage):
@@ -217,6 +216,7 @@ STORIES = {
 }
 
 PARAMETERS = {
+    "a new connection after a failure": {"connect_retry_for": 5.0},
     "a disposal": {"pool_size": 2, "max_overflow": 0},
     "a hold that is watched": {"hold_warning": 600.0},
     # As many as the pool keeps: the keeper is asked, and finds nothing to open.
@@ -281,7 +281,8 @@ def assert_sound(stage, place):
     while taken:
         taken.pop().close()
     eventually(lambda: stage.pool.checkedout() == 0)
-    assert stage.pool._connecting._gate.snapshot()[1] == 0, place  # nobody's turn
+    assert under_way(stage.pool) == queued(stage.pool) == 0, place
+    assert stage.pool._connecting._rights.snapshot()[1] == 0, place
     eventually(lambda: len(stage.dbapi.open) == stage.pool.checkedin())
     stage.pool.dispose()
 

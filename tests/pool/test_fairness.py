@@ -8,6 +8,7 @@ import time
 import pytest
 from sqlalchemy import exc
 
+from plugins.outages import try_now
 from plugins.threads import Task, assert_whole, wait_for_waiters
 
 pytestmark = [
@@ -111,6 +112,8 @@ def test_failed_connect_lets_the_next_waiter_try(make_pool, dbapi):
         task.result()
     assert errors == list(range(5))
     refused.__traceback__ = None
+    dbapi.script.clear()
+    try_now(pool)
     assert_whole(pool, dbapi, 1)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from plugins.outages import try_now
+
 
 @pytest.mark.parametrize(
     ("recycle", "idle", "numbers"),
@@ -63,5 +65,6 @@ def test_failed_replacement_keeps_the_slot(make_pool, clock, dbapi):
             pool.connect()
         assert pool.checkedout() == 0
     dbapi.script.clear()
+    try_now(pool)
     pool.connect().close()
     assert len(dbapi.open) == 1
