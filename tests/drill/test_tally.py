@@ -68,6 +68,11 @@ def test_texts_that_differ_in_names_of_the_drill_alone_are_the_same():
     assert texts(told) == {'relation "…" is gone': 2}
 
 
+def test_texts_that_differ_in_numbers_alone_are_the_first_of_them():
+    told = ["none within 0.40 s, 53 wait", "none within 0.41 s, 7 wait", "Thread-3"]
+    assert texts(told) == {told[0]: 2, told[2]: 1}
+
+
 def test_samples_are_kept_once():
     made = row("fork", fork(samples=["a", "b"]), fork(samples=["b"]))  # type: ignore[arg-type]
     assert made.samples == ("a", "b")

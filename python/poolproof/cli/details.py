@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HEADS: Final = ("incident", "driver", "measure")
 _FAULT: Final = "* "
+_TOLD_MAX: Final = 5
 _LEGEND: Final = (
     "* a fault, which poolproof.Pool must never show; the other lines only count"
 )
@@ -90,11 +91,11 @@ def shown(row: Row, measure: Measure) -> str:
 def told(rows: Sequence[Row]) -> Iterator[str]:
     """Yield what the callers of each row were told, most frequent first."""
     for row in rows:
-        texts = row.heard.most_common()
+        texts = list(row.heard.items())[:_TOLD_MAX]
         if texts:
             cell = row.cell
             yield f"{cell.incident.name} with {cell.driver} on {TITLES[cell.pool]}:"
-            yield from (f"  {count} × {text}" for text, count in texts)
+            yield from (f"{count:6,} × {text}" for text, count in texts)
 
 
 def remarks(plan: Plan) -> list[str]:

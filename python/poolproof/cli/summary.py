@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from poolproof.drill.incidents import FAMILIES, INCIDENTS
+from poolproof.drill.traffic import added_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -75,7 +75,7 @@ def told(rows: Sequence[Row]) -> list[tuple[int, str]]:
 
     What the drill itself brought about is left out.
     """
-    found: Counter[str] = Counter()
+    found: list[dict[str, int]] = []
     for family in FAMILIES:
         here = [
             row
@@ -84,9 +84,11 @@ def told(rows: Sequence[Row]) -> list[tuple[int, str]]:
             and row.cell.pool == "queue"
             and not any(measure.by_drill for measure in row.cell.incident.measures)
         ]
-        every = sum((row.heard for row in here), start=Counter[str]())
-        found.update(dict(every.most_common(_TOLD_OF_FAMILY)))
-    return [(count, text) for text, count in list(found.items())[:_TOLD_MAX]]
+        every = list(added_up(*(row.heard for row in here)).items())
+        found.append(dict(every[:_TOLD_OF_FAMILY]))
+    every = added_up(*found)
+    in_order = dict.fromkeys(text for texts in found for text in texts if text in every)
+    return [(every[text], text) for text in in_order][:_TOLD_MAX]
 
 
 def verdict(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from poolproof.drill.traffic import added_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,12 +95,9 @@ class Row:
         return {label: count for label, count in found.items() if count}
 
     @property
-    def heard(self) -> Counter[str]:
-        """The texts of the errors that callers got, each with how often."""
-        every: Counter[str] = Counter()
-        for outcome in self.outcomes.values():
-            every.update(outcome.get("heard", {}))
-        return every
+    def heard(self) -> dict[str, int]:
+        """The texts of the errors that callers got, each with how often, by that."""
+        return added_up(*(one.get("heard", {}) for one in self.outcomes.values()))
 
     @property
     def samples(self) -> tuple[str, ...]:
@@ -121,7 +119,7 @@ class Row:
             "seconds": round(self.seconds, 2),
             "totals": self.totals,
             "samples": list(self.samples),
-            "heard": dict(self.heard.most_common(_SAMPLES_MAX)),
+            "heard": dict(list(self.heard.items())[:_SAMPLES_MAX]),
             "outcomes": [
                 {"trial": trial, **_counts(self.outcomes[trial])}
                 for trial in sorted(self.outcomes)

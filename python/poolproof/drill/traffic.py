@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Engine
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _ASK: Final = text("SELECT CAST(:token AS text)")
 _ROLLED_BACK_EVERY: Final = 5
 _SAMPLES_MAX: Final = 5
+_NUMBERS: Final = re.compile(r"0x[0-9a-f]+|\d+")
 _OWN_NAMES: Final = re.compile(r"poolproof_drill_[0-9a-f]{12}[^\s'\"]*")
 
 
@@ -137,6 +138,19 @@ def texts(errors: Iterable[str]) -> dict[str, int]:
 
     Args:
         errors: As callers got them; the names that the drill gives to rows and
-            sessions are taken out, so that what is the same counts as the same.
+            sessions are taken out.
     """
-    return dict(Counter(_OWN_NAMES.sub("…", error) for error in errors))
+    return added_up(Counter(_OWN_NAMES.sub("…", error) for error in errors))
+
+
+def added_up(*counts: Mapping[str, int]) -> dict[str, int]:
+    """Add up texts with their counts, most frequent first.
+
+    Those that differ in numbers alone (a time, a port, an address) are one: the first.
+    """
+    first: dict[str, str] = {}
+    every: Counter[str] = Counter()
+    for count in counts:
+        for words, times in count.items():
+            every[first.setdefault(_NUMBERS.sub("#", words), words)] += times
+    return dict(every.most_common())
