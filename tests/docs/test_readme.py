@@ -106,6 +106,13 @@ def test_every_extra_that_is_named_exists():
             assert set(named.split(",")) <= extras(), page
 
 
+def test_no_extra_asks_for_the_package_itself():
+    """`maturin develop --extras` looks for it in an index."""
+    project = (CHECKOUT / "pyproject.toml").read_text()
+    table = project.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    assert '"poolproof' not in table
+
+
 def test_every_driver_has_an_extra():
     assert {"psycopg2", "psycopg", "pg8000", "asyncpg"} <= extras()
 
