@@ -1,9 +1,10 @@
 """How long connecting may take, said to the driver in its own words.
 
 There is no descriptor before a driver has connected, so the watchdog cannot end this
-call. What is left of the checkout goes into the driver's own option instead: libpq's
-`connect_timeout`, which counts for each address by itself, and pg8000's `timeout`,
-which counts for each step. What the user chose is shortened, never lengthened.
+call. Its bound goes into the driver's own option instead: libpq's `connect_timeout`,
+which counts for each address by itself, and pg8000's `timeout`, which counts for each
+step. By default that is what the user chose, or half a minute. A checkout's bound that
+was chosen, and an enclosing `deadline`, shorten it to what is left, and never lengthen.
 
 A libpq `service` may hold anything, and is left alone.
 """
@@ -27,10 +28,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["Bound", "protect"]
+__all__ = ["PATIENCE_S", "Bound", "protect"]
 
 # libpq counts whole seconds and, before its version 17, takes 1 for 2.
 _LIBPQ_LEAST_S = 2
+# Of what is left, for libpq's whole seconds: what has passed since the checkout began
+# does not cost a second.
+_ROUNDED_UP_S = 0.1
+# What each address gets where nothing was chosen, in seconds. A server that sleeps
+# until it is asked takes longer to wake than a request may wait for a slot.
+PATIENCE_S = 30
 _LIBPQ_WITH_USER_TIMEOUT = 120_000
 # 0 would tell a socket not to wait at all.
 _PG8000_LEAST_S = 0.01
@@ -58,15 +65,18 @@ class Bound:
 
     Attributes:
         due: On the monotonic clock; None for no bound.
+        patience: What each address gets where the user has told the driver nothing, in
+            seconds; None for no bound.
         user_timeout_lent: Whether the new socket has a ``TCP_USER_TIMEOUT`` that is
             meant for the connecting alone.
     """
 
-    __slots__ = ("_token", "due", "user_timeout_lent")
+    __slots__ = ("_token", "due", "patience", "user_timeout_lent")
 
-    def __init__(self, due: float | None) -> None:
-        """Choose the instant."""
+    def __init__(self, due: float | None, patience: int | None = None) -> None:
+        """Choose the instant, and what holds before it."""
         self.due = due
+        self.patience = patience
         self.user_timeout_lent = False
         self._token: Token[Bound | None] | None = None
 
@@ -116,9 +126,9 @@ def protect(dialect: Any) -> None:
 
     def bounded(*args: Any, **keywords: Any) -> Any:
         bound = _current.get()
-        if bound is None or bound.due is None:
+        if bound is None or (bound.due is None and bound.patience is None):
             return connect(*args, **keywords)
-        planned = plan(dialect.dbapi, bound.due, args, keywords)
+        planned = plan(dialect.dbapi, bound, args, keywords)
         if planned is None:
             return connect(*args, **keywords)
         connection = _connect_within(planned, dialect.dbapi, connect, args)
@@ -166,21 +176,21 @@ def _ran_out(error: BaseException, late: bool) -> bool:
 
 
 def _psycopg2_plan(
-    dbapi: Any, due: float, args: tuple[Any, ...], keywords: dict[str, Any]
+    dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
 ) -> _Plan | None:
     text = args[0] if args else keywords.get("dsn")
     given = dbapi.extensions.parse_dsn(text) if text else {}
     version = _version(getattr(dbapi, "extensions", None), "libpq_version")
-    return _libpq_plan({**given, **_given(keywords)}, due, keywords, version)
+    return _libpq_plan({**given, **_given(keywords)}, bound, keywords, version)
 
 
 def _psycopg_plan(
-    dbapi: Any, due: float, args: tuple[Any, ...], keywords: dict[str, Any]
+    dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
 ) -> _Plan | None:
     text = args[0] if args else keywords.get("conninfo")
     given = dbapi.conninfo.conninfo_to_dict(text) if text else {}
     version = _version(getattr(dbapi, "pq", None), "version")
-    return _libpq_plan({**given, **_given(keywords)}, due, keywords, version)
+    return _libpq_plan({**given, **_given(keywords)}, bound, keywords, version)
 
 
 def _version(owner: Any, name: str) -> int:
@@ -194,9 +204,9 @@ def _given(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _libpq_plan(
-    given: Mapping[str, Any], due: float, keywords: dict[str, Any], version: int
+    given: Mapping[str, Any], bound: Bound, keywords: dict[str, Any], version: int
 ) -> _Plan | None:
-    """Divide what is left among the addresses that libpq would try, one by one."""
+    """Bound each of the addresses that libpq would try, one by one."""
     options = {
         name: str(given.get(name, os.environ.get(variable, "")))
         for name, variable in _LIBPQ_OPTIONS.items()
@@ -215,13 +225,22 @@ def _libpq_plan(
     )
     if options["target_session_attrs"] == "prefer-standby":
         count *= 2  # the second round takes whoever is there
-    share = max(_LIBPQ_LEAST_S, int(_left(due) / count))
-    ours = not 0 < chosen <= share
-    told = {**keywords, "connect_timeout": share} if ours else dict(keywords)
-    lends = "tcp_user_timeout" not in given and version >= _LIBPQ_WITH_USER_TIMEOUT
+    share = None if options["connect_timeout"] else bound.patience
+    if bound.due is not None:
+        left = max(_LIBPQ_LEAST_S, int(_left(bound.due) / count + _ROUNDED_UP_S))
+        share = left if share is None else min(share, left)
+    told, limit, counts = dict(keywords), None, chosen
+    if share is not None and not 0 < chosen <= share:
+        told["connect_timeout"] = counts = share
+        limit = float(share * count)
+    lends = (
+        counts > 0
+        and "tcp_user_timeout" not in given
+        and version >= _LIBPQ_WITH_USER_TIMEOUT
+    )
     if lends:
-        told["tcp_user_timeout"] = (share if ours else chosen) * 1000
-    return _Plan(told, float(share * count) if ours else None, lends)
+        told["tcp_user_timeout"] = counts * 1000
+    return _Plan(told, limit, lends)
 
 
 def _count_addresses(host: str) -> int:
@@ -256,7 +275,7 @@ def _left(due: float) -> float:
 
 
 def _pg8000_plan(
-    _dbapi: Any, due: float, args: tuple[Any, ...], keywords: dict[str, Any]
+    _dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
 ) -> _Plan | None:
     chosen = keywords.get("timeout")
     if args or keywords.get("sock") is not None:
@@ -265,8 +284,11 @@ def _pg8000_plan(
         return None  # it is the driver's to refuse
     local = keywords.get("unix_sock") is not None
     count = 1 if local else _count_addresses(str(keywords.get("host", "localhost")))
-    share = round(max(_PG8000_LEAST_S, _left(due) / count), 3)
-    if chosen is not None and chosen <= share:
+    share: float | None = bound.patience if chosen is None else None
+    if bound.due is not None:
+        left = round(max(_PG8000_LEAST_S, _left(bound.due) / count), 3)
+        share = left if share is None else min(share, left)
+    if share is None or (chosen is not None and chosen <= share):
         return _Plan(keywords, None)
 
     def afterwards(connection: Any) -> None:

@@ -42,7 +42,7 @@ from poolproof.errors import DeadlineExceeded, PoolTimeout
 from poolproof.guard import protect as guard_dialect
 from poolproof.opening import Opening
 from poolproof.pool_name import name_of
-from poolproof.settings import KEEP_ALIVE, PING_TIMEOUT, KeepAlive, Settings
+from poolproof.settings import ASKING_S, KEEP_ALIVE, PING_TIMEOUT, KeepAlive, Settings
 from poolproof.sleepers import Sleepers, locks_are_replaced
 from poolproof.stats import Counts, Holder, PoolStats, name_holders
 from poolproof.stranded import Stranded
@@ -117,7 +117,9 @@ class Pool(sqlalchemy.pool.Pool):
             ping_timeout: The longest wait for the answer, in seconds, more than 0.
             checkout_timeout: The longest checkout as a whole, in seconds: waiting,
                 connecting, asking, and the queries of `connect` listeners. ``"auto"``
-                is `timeout` and 5 s more; None sets no bound.
+                is `timeout`, `connect_retry_for` and 5 s more, in which connecting does
+                not count: that has half a minute, or as much, or what the driver was
+                told. None sets no bound.
             reset_timeout: The longest rollback, reset or close, in seconds, or None.
             hold_timeout: How long one caller may keep a connection, in seconds; then
                 its socket is shut. None sets no bound.
@@ -192,6 +194,9 @@ class Pool(sqlalchemy.pool.Pool):
         )
         self.settings.check_with(pool_size=self._size, timeout=self._timeout)
         self._checkout_timeout = self.settings.whole_checkout(self._timeout)
+        self._connect_patience = max(
+            connect_bounds.PATIENCE_S, int(min(1e6, self._checkout_timeout or 0))
+        )
         self._bounds_holders = hold_timeout is not None
         self.idle_after = math.inf if ping_idle_after is None else ping_idle_after
         self.discarded = Counts()
@@ -591,12 +596,14 @@ class Pool(sqlalchemy.pool.Pool):
         while True:
             before = _native.generation()
             try:
-                with connect_bounds.Bound(entry.due) as bound:
+                with self._bound_of(entry) as bound:
                     connection = self._connecting.open(create, entry)
             except _native.Forked:
                 fork.renew(self)
                 continue
             if _native.generation() == before:
+                if bound.patience is not None:
+                    self._leave_time_to_ask(entry, bound)
                 self._take_over(connection, entry, bound.user_timeout_lent)
                 return connection
             # A greenlet that was connecting at the fork goes on in both processes: this
@@ -605,6 +612,24 @@ class Pool(sqlalchemy.pool.Pool):
             if number is not None:
                 _native.sever(number)
             fork.disown(connection)
+
+    def _bound_of(self, entry: Entry) -> connect_bounds.Bound:
+        """Say how long an entry's connecting may take."""
+        if self.settings.checkout_timeout != "auto":
+            return connect_bounds.Bound(entry.due)
+        block = deadlines.current() if deadlines.ever_used else None
+        return connect_bounds.Bound(
+            None if block is None else block.due,
+            self._connect_patience if entry.due is not None else None,
+        )
+
+    def _leave_time_to_ask(self, entry: Entry, bound: connect_bounds.Bound) -> None:
+        """Have a checkout's default bound not count what connecting has taken."""
+        due = monotonic() + ASKING_S
+        if bound.due is not None:
+            due = min(due, bound.due)
+        if entry.due is not None:
+            entry.due = max(entry.due, due)
 
     def _take_over(
         self, connection: DBAPIConnection, entry: Entry, user_timeout_lent: bool

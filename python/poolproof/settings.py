@@ -10,12 +10,12 @@ from sqlalchemy import exc
 from poolproof import parameters
 from poolproof.control_params import from_dsn
 
-__all__ = ["KEEP_ALIVE", "PING_TIMEOUT", "Settings"]
+__all__ = ["ASKING_S", "KEEP_ALIVE", "PING_TIMEOUT", "Settings"]
 
 KeepAlive = tuple[int, int, int]
 
 # Beyond pool_timeout, for asking once a slot is there.
-_ASKING_S = 5.0
+ASKING_S = 5.0
 
 
 class _Unchosen(float):
@@ -40,8 +40,8 @@ class Settings:
         ping_idle_after: A connection that has rested longer is asked before it is lent;
             None never asks for that reason.
         ping_timeout: The longest wait for an answer to a ping.
-        checkout_timeout: The longest checkout, as a whole; ``"auto"`` is `timeout` and
-            5 s more.
+        checkout_timeout: The longest checkout, as a whole; ``"auto"`` is `timeout`,
+            `connect_retry_for` and 5 s more, connecting not counted.
         reset_timeout: The longest reset, and the longest close, at check-in.
         hold_timeout: How long one caller may keep a connection.
         hold_warning: How long one caller may keep it before a warning is logged.
@@ -188,7 +188,7 @@ class Settings:
             return self.checkout_timeout
         if timeout is None:
             return None
-        return timeout + self.connect_retry_for + _ASKING_S
+        return timeout + self.connect_retry_for + ASKING_S
 
 
 def _seconds(name: str, value: Any, meaning: str, *, none: bool = True) -> None:

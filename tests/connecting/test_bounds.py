@@ -105,6 +105,30 @@ def test_libpq_is_told_whole_seconds_of_what_is_left(pg_url, libpq, told):
     assert told(pg_url(libpq), checkout_timeout=9.9)["connect_timeout"] == "9"
 
 
+def test_what_has_passed_since_the_checkout_began_costs_no_second(pg_url, libpq, told):
+    assert told(pg_url(libpq), checkout_timeout=10)["connect_timeout"] == "10"
+
+
+@pytest.mark.parametrize(("pool_timeout", "seconds"), [(0, 30), (5, 30), (60, 65)])
+def test_default_gives_connecting_half_a_minute_or_more(
+    pg_url, libpq, told, pool_timeout, seconds
+):
+    options = told(pg_url(libpq), pool_timeout=pool_timeout)
+    assert options["connect_timeout"] == str(seconds)
+    assert options["tcp_user_timeout"] == str(seconds * 1000)
+
+
+def test_default_gives_each_address_all_of_it(pg_url, libpq, told):
+    hosts = {"host": "127.0.0.1,127.0.0.1"}
+    options = told(pg_url(libpq)._replace(host=None), connect_args=hosts)
+    assert options["connect_timeout"] == "35"
+
+
+def test_deadline_of_a_block_shortens_the_default(pg_url, libpq, told):
+    with poolproof.deadline(9.5):
+        assert told(pg_url(libpq))["connect_timeout"] == "9"
+
+
 def test_libpq_is_told_two_seconds_at_least(pg_url, libpq, told):
     hosts = {"host": "127.0.0.1,127.0.0.1,127.0.0.1"}
     options = told(pg_url(libpq), connect_args=hosts, checkout_timeout=3)
@@ -159,6 +183,15 @@ def by_uri(url, seconds):
 def test_shorter_bound_of_the_user_stays(pg_url, libpq, told, how, chosen):
     url, parameters = how(pg_url(libpq), chosen)
     assert told(url, **parameters)["connect_timeout"] == str(chosen)
+
+
+@pytest.mark.parametrize("chosen", [0, 60])
+@pytest.mark.parametrize("how", [by_keyword, by_url, by_string, by_uri])
+def test_default_leaves_the_bound_of_the_user_alone(pg_url, libpq, told, how, chosen):
+    url, parameters = how(pg_url(libpq), chosen)
+    options = told(url, pool_timeout=1, **parameters)
+    assert options["connect_timeout"] == str(chosen)
+    assert ("tcp_user_timeout" in options) is bool(chosen)
 
 
 @pytest.mark.parametrize("chosen", [0, 60])

@@ -1,0 +1,57 @@
+"""A server that sleeps until somebody asks, and then takes its time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import QueuePool
+
+import poolproof
+from plugins.cluster import Cluster
+from plugins.threads import Task
+
+
+@pytest.fixture
+def machine(pg):
+    """Run a server of one test's own, which may be stopped."""
+    cluster = Cluster(pg.binaries, package=pg.package)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [QueuePool, poolproof.Pool])
+def test_server_that_wakes_slowly_serves_all(
+    machine, driver, engine_of, kind, monkeypatch
+):
+    """Longer than the wait for a slot and the time to ask together."""
+    monkeypatch.setattr("poolproof.settings.ASKING_S", 0.5)
+    monkeypatch.setattr("poolproof.pool.ASKING_S", 0.5)
+    url = machine.url(driver)
+    engine = engine_of(url, poolclass=kind, pool_size=3, pool_timeout=0.5)
+    asked = []
+
+    @event.listens_for(engine, "connect")
+    def ask(connection, _entry):
+        cursor = connection.cursor()
+        cursor.execute("select 1")
+        asked.append(cursor.fetchone()[0])
+        connection.rollback()
+
+    postmaster = int((machine.data / "postmaster.pid").read_text().split()[0])
+    os.kill(postmaster, signal.SIGSTOP)
+    try:
+        tasks = [Task(engine.connect) for _ in range(3)]
+        time.sleep(2.5)  # more than libpq's least, which is 2 s
+    finally:
+        os.kill(postmaster, signal.SIGCONT)
+    for task in tasks:
+        task.result().close()
+    assert asked == [1, 1, 1]
