@@ -1,0 +1,243 @@
+"""A real PostgreSQL: its own ways of letting in, and what changes while we run."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine
+
+from conninfo.asking import as_text, ask_control_plane, ask_libpq, ask_psql, psql_knows
+from plugins.cluster import Cluster
+from plugins.debian_server import ROOT
+from plugins.server import running, unavailable
+from plugins.threads import eventually
+from poolproof import Lease
+from poolproof.lease_table import LeaseTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RULES = """
+local   all all                trust
+hostnossl all in_clear 127.0.0.1/32 trust
+hostssl all in_tls 127.0.0.1/32 trust
+hostssl all by_cert 127.0.0.1/32 cert
+host all by_password 127.0.0.1/32 password
+host all by_md5 127.0.0.1/32 md5
+host all by_scram 127.0.0.1/32 scram-sha-256
+hostssl all by_scram_tls 127.0.0.1/32 scram-sha-256
+host all postgres 127.0.0.1/32 trust
+"""
+ROLES = re.findall(r"all (in_\w+|by_\w+)", RULES)
+MODES = ("disable", "allow", "prefer", "require", "verify-full")
+SECRET = "p\u00e4ss w\\rd'"  # noqa: S105
+
+
+@pytest.fixture(scope="session")
+def real(cluster_templates, root) -> Iterator[Cluster]:
+    """Run Debian's PostgreSQL with a rule for each way of letting somebody in."""
+    found = sorted(ROOT.glob("*/bin/initdb"))
+    if not found:
+        unavailable("no PostgreSQL with TLS: install Debian's package 'postgresql'")
+    cluster = Cluster(found[-1].parent)
+    pair = root.issue("real")
+    rules = cluster.home / "rules"
+    rules.write_text(RULES)
+    copies = {}
+    for name, source in (("crt", pair.path), ("key", pair.key_path), ("ca", root.path)):
+        copies[name] = cluster.home / f"real.{name}"
+        copies[name].write_bytes(source.read_bytes())
+        cluster.own(copies[name])
+    cluster.own(rules)
+    cluster.settings |= {
+        "hba_file": str(rules),
+        "ssl": "on",
+        "ssl_cert_file": str(copies["crt"]),
+        "ssl_key_file": str(copies["key"]),
+        "ssl_ca_file": str(copies["ca"]),
+    }
+    for started in running(cluster):
+        with asked_by_root(started) as session:
+            for role in ROLES:
+                way = "md5" if role == "by_md5" else "scram-sha-256"
+                session.execute(f"set password_encryption = '{way}'")
+                session.execute(
+                    psycopg.sql.SQL(
+                        "create role {} superuser login password {}"
+                    ).format(psycopg.sql.Identifier(role), SECRET)
+                )
+        yield started
+
+
+def asked_by_root(cluster: Cluster) -> psycopg.Connection:
+    where = {"host": str(cluster.home), "port": cluster.port}
+    return psycopg.connect(user="postgres", dbname="postgres", autocommit=True, **where)
+
+
+@pytest.fixture
+def where(real):
+    """Return where the server is."""
+    return {"host": real.host, "port": real.port, "dbname": "postgres"}
+
+
+@pytest.fixture
+def client(root, tmp_path):
+    """Return the certificate of a role, as parameters."""
+    pair = root.issue("by_cert", names=(), addresses=(), common="by_cert")
+    return {"sslcert": pair.path, "sslkey": pair.key_path}
+
+
+def differing(cells) -> list[str]:
+    wrong = []
+    for cell in cells:
+        text = as_text(cell)
+        ours = ask_control_plane(text)
+        theirs = [ask_libpq(text)]
+        if psql_knows(cell):
+            theirs.append(ask_psql(text))
+        wrong += [
+            f"{cell}:\n  libpq: {each}\n  control: {ours}"
+            for each in theirs
+            if each[0] != ours[0]
+        ]
+    return wrong
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_rule_lets_in_whom_it_lets_in_by_libpq(role, where, root, client):
+    cells = []
+    for mode in MODES:
+        cell = {**where, "user": role, "sslmode": mode, "sslrootcert": root.path}
+        cells += [
+            cell,
+            {**cell, "password": SECRET},
+            {**cell, "password": "another"},
+        ]
+        if role == "by_cert":
+            cells.append({**cell, **client})
+    with_password = {**where, "user": role, "password": SECRET}
+    cells += [
+        {**with_password, "require_auth": way, "channel_binding": binding}
+        for way in ("scram-sha-256", "none", "!scram-sha-256")
+        for binding in ("prefer", "require")
+    ]
+    wrong = differing(cells)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("read_only", ["on", "off"])
+def test_sessions_of_a_kind_are_taken_as_by_libpq(where, read_only):
+    options = f"-c default_transaction_read_only={read_only}"
+    kinds = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
+    cells = [
+        {**where, "user": "in_tls", "options": options, "target_session_attrs": kind}
+        for kind in kinds
+    ]
+    wrong = differing(cells)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_several_hosts(where):
+    port = where["port"]
+    both = {**where, "user": "by_scram", "host": "127.0.0.1,127.0.0.1"}
+    wrong = differing(
+        [
+            {**both, "password": SECRET, "port": f"1,{port}"},
+            {**both, "password": SECRET, "load_balance_hosts": "random"},
+            {**both, "password": "another"},
+            {**both, "password": SECRET, "hostaddr": "127.0.0.1,127.0.0.1"},
+            {**both, "password": SECRET, "port": f"{port},{port},{port}"},
+        ]
+    )
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_passfile_is_read_as_by_libpq(where, home, monkeypatch):
+    cell = {**where, "user": "by_scram"}
+    escaped = SECRET.replace("\\", "\\\\").encode()
+    line = b"127.0.0.1:*:*:by_scram:" + escaped
+    path = home / ".pgpass"
+    wrong = []
+    for content, mode in (
+        (line, 0o600),
+        (line, 0o640),
+        (b"#" + line, 0o600),
+        ("*:*:*:by_scram:x\u2028y\n".encode() + line, 0o600),
+        (b"other:*:*:*:caf\xe9\r\n" + line + b"\r\n", 0o600),
+        (b"*:*:*:*:caf\xe9", 0o600),
+    ):
+        path.write_bytes(content)
+        path.chmod(mode)
+        wrong += differing([cell, {**cell, "passfile": path}, {**cell, "host": ""}])
+    monkeypatch.setenv("PGPASSFILE", str(home))
+    wrong += differing([cell])
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_service_is_read_as_by_libpq(where, home, monkeypatch):
+    lines = [f"{name}={value}" for name, value in where.items()]
+    path = home / "services"
+    path.write_text(
+        "\n".join(["[ours]", "user=in_tls", *lines, "[bad]", "nothing", ""])
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(path))
+    named = ({"service": name} for name in ("ours", "bad", "absent"))
+    wrong = differing([*named, {"service": "ours", "user": "in_clear"}])
+    monkeypatch.setenv("PGSERVICE", "ours")
+    wrong += differing([{"dbname": "postgres"}, {"user": "by_scram"}])
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_unix_socket(real):
+    cell = {"host": real.home, "port": real.port, "user": "postgres"}
+    wrong = differing(
+        [
+            {**cell, "sslmode": mode, "channel_binding": binding}
+            for mode in MODES
+            for binding in ("prefer", "require")
+        ]
+    )
+    assert not wrong, "\n".join(wrong)
+
+
+# --- what changes while we run ------------------------------------------------------
+
+
+def cut_off(real, role) -> None:
+    with asked_by_root(real) as session:
+        session.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s",
+            [role],
+        )
+
+
+def test_a_lease_goes_on_with_the_password_that_a_file_has_now(real, where, home):
+    path = home / ".pgpass"
+
+    def change(written, password=None):
+        path.write_text(f"*:*:*:by_scram:{written}\n")
+        path.chmod(0o600)
+        with asked_by_root(real) as session:
+            session.execute(
+                psycopg.sql.SQL("alter role by_scram password {}").format(
+                    password or written
+                )
+            )
+
+    change("first")
+    engine = create_engine(real.url("psycopg2"))
+    dsn = as_text({**where, "user": "by_scram", "sslmode": "require"})
+    try:
+        LeaseTable(dsn).create()
+        with Lease(engine, "rotated", control_dsn=dsn, ttl=3) as lease:
+            change("second")
+            cut_off(real, "by_scram")
+            before = lease.stats().renewals
+            eventually(lambda: lease.stats().renewals > before + 1)
+            lease.check()
+    finally:
+        change(SECRET.replace("\\", "\\\\"), SECRET)
+        engine.dispose()
