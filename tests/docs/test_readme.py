@@ -123,3 +123,21 @@ def test_no_message_sends_anybody_to_an_index_that_does_not_have_it():
     for folder in ("integrations", "drill"):
         for path in (package / folder).rglob("*.py"):
             assert 'pip install "poolproof' not in path.read_text(), path
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/knobs.md"])
+def test_what_a_look_cannot_see_is_said_plainly(page):
+    """tests/rest/test_in_flight.py shows both the limit and the sure way."""
+    said = (CHECKOUT / page).read_text()
+    assert "still on its way" in said
+    assert re.search(r"1 of 216[^.]*psycopg", said)
+    assert 'pool_pre_ping="always"' in said
+
+
+def test_where_session_state_belongs_is_said():
+    said = (CHECKOUT / "docs" / "lifetimes.md").read_text()
+    (section,) = re.findall(r"## State of the session\n(.+?)\n## ", said, re.DOTALL)
+    for words in ("advisory locks", "temporary tables", "LISTEN", "prepared", "SET"):
+        assert words in section
+    for cure in ("detach()", "engine of its own", "lease"):
+        assert cure in section
