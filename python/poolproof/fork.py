@@ -23,6 +23,8 @@ from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.errors import ConnectionForked
 
 if TYPE_CHECKING:
+    import logging
+
     from poolproof.pool import Pool
 
 __all__ = ["ForkedFairy", "after_fork", "forked_error", "renewed_generation"]
@@ -202,6 +204,25 @@ class ForkedFairy(ConnectionFairy):
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         pass
+
+
+def quieten(logger: Any) -> None:
+    """Keep SQLAlchemy from logging that an inherited cursor could not be closed.
+
+    A stream has a cursor on the server's side, which a word to the server closes.
+
+    Args:
+        logger: A pool's: one of Python's, or one that SQLAlchemy wraps for `echo_pool`.
+    """
+    getattr(logger, "logger", logger).addFilter(_is_worth_a_line)
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    if record.msg != "Error closing cursor" or not record.exc_info:
+        return True
+    traceback = record.exc_info[2]
+    closing = None if traceback is None else traceback.tb_frame.f_locals.get("self")
+    return forked_error(closing) is None
 
 
 def renew_listeners(pool: Pool) -> None:

@@ -226,6 +226,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._connecting = Connecting(fail_fast_after, connect_retry_for)
         if end_stranded_backends:
             self.stranded.reach(self)
+        fork.quieten(self.logger)
         fork.enroll(self)
 
     def _make_gate(self) -> _native.Gate:

@@ -9,11 +9,13 @@ import sys
 import textwrap
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
+import poolproof
 from plugins.processes import run_in_fork
+from poolproof import fork
 
 
 def close(connection, engine):
@@ -121,6 +123,27 @@ def test_dropping_every_reference_is_silent(engine, open_transaction):
 
     assert run_in_fork(child).assert_silent().result == 0
     transaction.assert_untouched()
+
+
+@pytest.mark.parametrize("echo", [False, True])
+@pytest.mark.parametrize("hooked", [True, False], ids=["fork", "fork of C code"])
+def test_closing_a_result_that_streams_is_silent(pg_url, driver, hooked, echo):
+    """A cursor of the server's is closed by a word to it, which SQLAlchemy logs."""
+    engine = create_engine(pg_url(driver), poolclass=poolproof.Pool, echo_pool=echo)
+    streaming = engine.connect().execution_options(stream_results=True, yield_per=2)
+    result = streaming.execute(text("select generate_series(1, 9)"))
+    assert result.fetchone() == (1,)
+
+    def child():
+        if not hooked:
+            fork.renewed_generation -= 1  # as where no hook of Python's has run
+        result.close()
+
+    run_in_fork(child).assert_silent()
+    assert result.fetchone() == (2,)
+    result.close()
+    streaming.close()
+    engine.dispose()
 
 
 def test_removing_a_scoped_session_is_silent(engine, table, observer):
