@@ -105,9 +105,13 @@ async fn attempt(target: &Target, place: &Place<'_>, with_tls: bool) -> Result<O
     let is_tls = matches!(way, Way::Tls(..));
     let progress = Progress::default();
     let wire = Wire::new(way, &target.auth, progress.clone());
-    let connected = config(target, place.endpoint)
-        .connect_raw(wire, AsItIs)
-        .await;
+    let mut config = config(target, place.endpoint);
+    if is_tls {
+        // The driver finds it done.
+        config.ssl_mode(SslMode::Require);
+        config.ssl_negotiation(SslNegotiation::Direct);
+    }
+    let connected = config.connect_raw(wire, AsItIs).await;
     match connected {
         Ok((client, connection)) => Ok(Opened {
             client,
@@ -241,9 +245,7 @@ fn config(target: &Target, endpoint: &Endpoint) -> Config {
         .user(&target.user)
         .dbname(&target.database)
         .application_name(&target.application)
-        // The stream is what it is to be by now.
-        .ssl_mode(SslMode::Require)
-        .ssl_negotiation(SslNegotiation::Direct)
+        .ssl_mode(SslMode::Disable)
         .channel_binding(match target.auth.binding {
             Binding::Disable => ChannelBinding::Disable,
             Binding::Prefer => ChannelBinding::Prefer,
