@@ -200,6 +200,9 @@ def test_on_a_terminal_there_is_a_bar_and_a_coloured_table(url):
     assert status == 0
     assert re.search(r"[01]/2 trials", STYLE.sub("", shown))
     assert COLOUR.search(shown)
+    forks = next(line for line in shown.splitlines() if "lost or hung" in line)
+    harm, nothing = re.findall(r"\x1b\[([0-9;]+)m *[0-9]+ *\x1b", forks)
+    assert (harm, nothing) == ("1;31", "2")
 
 
 def test_no_color_is_honoured(url):

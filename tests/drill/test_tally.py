@@ -93,4 +93,4 @@ def test_an_incident_may_need_fewer_trials():
     assert INCIDENTS["starvation"].trials_of(25) == 5
     assert INCIDENTS["starvation"].trials_of(2) == 2
     assert INCIDENTS["fork"].trials_of(25) == 25
-    assert INCIDENTS["fork"].trials_of(None) == 3
+    assert INCIDENTS["fork"].trials_of(None) == 2

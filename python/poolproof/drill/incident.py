@@ -73,8 +73,12 @@ class Incident:
     batch: int = 1
     """Trials that one process plays, one after another, each with a new engine."""
 
-    alone: bool = False
-    """Whether nothing else may run beside it, because it measures time."""
+    place: Literal["any", "quiet", "alone"] = "any"
+    """What else may run beside it, as it measures time: others that only wait, too,
+    or nothing at all."""
+
+    is_long: bool = False
+    """Whether it begins before the others, so that the end does not wait for it."""
 
     quick: int = 1
     """Trials of the default drill, which is to end within two minutes."""

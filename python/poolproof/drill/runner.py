@@ -1,6 +1,7 @@
 """Play every cell of the drill, each batch of trials in a process of its own.
 
-A few batches run side by side; an incident that measures time runs alone. The
+A few batches run side by side; an incident that measures time runs alone, or
+beside others that only wait. The
 caller reads events from `Runner.run`, and may leave at any moment: every process
 that was started is ended and reaped before the generator is closed.
 """
@@ -109,10 +110,10 @@ class Runner:
         Raises:
             SetupError: A trial could not be set up: the server went away, say.
         """
-        together = [row for row in self.rows if not row.cell.incident.alone]
-        alone = [row for row in self.rows if row.cell.incident.alone]
-        yield from self._play(together, self._plan.jobs)
-        yield from self._play(alone, 1)
+        for place, jobs in (("any", 0), ("quiet", 0), ("alone", 1)):
+            rows = [row for row in self.rows if row.cell.incident.place == place]
+            rows.sort(key=lambda row: not row.cell.incident.is_long)
+            yield from self._play(rows, jobs or self._plan.jobs)
 
     def _play(self, rows: list[Row], jobs: int) -> Generator[Progress, None, None]:
         """Play some rows with so many batches at a time."""

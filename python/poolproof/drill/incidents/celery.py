@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 TASKS: Final = 40
 WORKERS: Final = 3
-_PATIENCE_S: Final = 6.0
-_STOP_S: Final = 4.0
+_PATIENCE_S: Final = 4.0
+_STOP_S: Final = 3.0
 
 
 def play(stage: Stage) -> ServiceOutcome:
@@ -43,6 +43,7 @@ INCIDENT: Final = Incident(
     name="celery",
     headline="a Celery worker's processes inherit connections, fail, and are killed",
     play=play,
+    is_long=True,
     measures=MEASURES,
     trials_max=2,
     bound_s=60.0,

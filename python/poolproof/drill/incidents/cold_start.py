@@ -108,6 +108,7 @@ INCIDENT: Final = Incident(
     name="cold-start",
     headline="the server needs longer to wake than the pool's timeout",
     play=play,
+    is_long=True,
     measures=(
         Measure("failed", "requests that failed", is_fault=True),
         Measure("wrong", "wrong results", is_fault=True),

@@ -74,5 +74,5 @@ INCIDENT: Final = Incident(
         *HARM,
         Measure("errors", "errors", is_harm=True),
     ),
-    quick=3,
+    quick=2,
 )

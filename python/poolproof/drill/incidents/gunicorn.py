@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from poolproof.drill.stage import Stage
 
 REQUESTS: Final = 200
-_PATIENCE_S: Final = 8.0
+_PATIENCE_S: Final = 5.0
 
 
 def play(stage: Stage) -> ServiceOutcome:
@@ -29,6 +29,7 @@ INCIDENT: Final = Incident(
     name="gunicorn",
     headline="Gunicorn forks a shop that was loaded before, and a worker is killed",
     play=play,
+    is_long=True,
     measures=MEASURES,
     trials_max=3,
     bound_s=120.0,

@@ -48,6 +48,9 @@ CYCLE_S: Final = 2.5 * TTL_S / lock_row.TICKS
 BEGIN_S: Final = 5.0
 """For how long cycles are begun: enough for one of each worker."""
 
+LIVES: Final = 6
+"""How often a worker is restarted: who has lost so many leases will lose the next."""
+
 _STEP_S: Final = 0.05
 _WAIT_S: Final = 0.1
 _ASK_S: Final = 3.0
@@ -163,9 +166,11 @@ class Worker:
         self._step = text(f"INSERT INTO step VALUES (:writer, ({_HOLDER[stage.pool]}))")  # noqa: S608 (our own words)
 
     def act(self, report: Report) -> None:
-        """Live until a cycle of work is finished, or it is too late to begin one."""
+        """Live until a cycle of work is finished, or no other life is worth it."""
         until = time.monotonic() + self._begin_s * slowness()
-        while not self._live(report, until):
+        for _ in range(LIVES):
+            if self._live(report, until):
+                return
             report.say("restart")
 
     def _live(self, report: Report, until: float) -> bool:
@@ -342,6 +347,7 @@ INCIDENT: Final = Incident(
     name="lease-reaped",
     headline="a pooler closes the connection that refreshes a lock",
     play=play,
+    is_long=True,
     measures=(
         Measure(
             "needless", "leases lost that nobody took", is_fault=True, by_drill=True

@@ -28,6 +28,7 @@ INCIDENT: Final = Incident(
     name="luigi",
     headline="luigi.build forks a process for each task from one with a warm pool",
     play=play,
+    is_long=True,
     measures=MEASURES,
     trials_max=2,
     lacks=lacks("luigi", "luigi"),

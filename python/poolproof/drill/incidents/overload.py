@@ -134,6 +134,6 @@ INCIDENT: Final = Incident(
         Measure("late", "answers that came too late"),
         Measure("refused", "callers told that the pool is busy"),
     ),
-    alone=True,
+    place="alone",
     trials_max=3,
 )

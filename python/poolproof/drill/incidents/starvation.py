@@ -101,6 +101,6 @@ INCIDENT: Final = Incident(
     ),
     note='a thread never served counts as half a request in "most to least served"',
     batch=5,
-    alone=True,
+    place="alone",
     trials_max=5,
 )
