@@ -147,9 +147,7 @@ class _Lease:
 class Worker:
     """A worker, through all its restarts."""
 
-    def __init__(
-        self, stage: Stage, target: Target, name: str, begin_s: float = BEGIN_S
-    ) -> None:
+    def __init__(self, stage: Stage, target: Target, name: str, begin_s: float) -> None:
         """Describe one.
 
         Args:
@@ -167,7 +165,7 @@ class Worker:
 
     def act(self, report: Report) -> None:
         """Live until a cycle of work is finished, or no other life is worth it."""
-        until = time.monotonic() + self._begin_s * slowness()
+        until = time.monotonic() + self._begin_s
         for _ in range(LIVES):
             if self._live(report, until):
                 return
@@ -273,6 +271,7 @@ def play(stage: Stage) -> LeaseReapedOutcome:
 def compete(stage: Stage) -> LeaseReapedOutcome:
     """Play the scene on a database that nobody else uses."""
     set_up(stage)
+    begin_s = BEGIN_S * slowness()
     idle = {"client_idle_timeout": IDLE_S, "server_idle_timeout": IDLE_S}
     with (
         Pooler(stage.target, **idle) as between,
@@ -280,7 +279,7 @@ def compete(stage: Stage) -> LeaseReapedOutcome:
     ):
         for n, worker in itertools.product(range(LEASES), range(WORKERS)):
             name = f"lease{n}"
-            act = Worker(stage, between.target, name).act
+            act = Worker(stage, between.target, name, begin_s).act
             troupe.fork(f"{name}/{worker}", act)
         troupe.watch()
         reaped = between.log().count("closing because: client_idle_timeout")
