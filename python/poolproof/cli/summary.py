@@ -84,8 +84,8 @@ def told(rows: Sequence[Row]) -> list[tuple[int, str]]:
             and row.cell.pool == "queue"
             and not any(measure.by_drill for measure in row.cell.incident.measures)
         ]
-        every = list(added_up(*(row.heard for row in here)).items())
-        found.append(dict(every[:_TOLD_OF_FAMILY]))
+        of_family = list(added_up(*(row.heard for row in here)).items())
+        found.append(dict(of_family[:_TOLD_OF_FAMILY]))
     every = added_up(*found)
     in_order = dict.fromkeys(text for texts in found for text in texts if text in every)
     return [(every[text], text) for text in in_order][:_TOLD_MAX]
