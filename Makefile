@@ -13,7 +13,7 @@ help: ## Show the targets
 	@echo 'Arguments go in ARGS: make drill ARGS="--full"'
 
 drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
-	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pgbouncer iproute2 redis-server || exit 2
+	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config pgbouncer iproute2 redis-server || exit 2
 	@$(NOX) -s drill -- $(ARGS); status=$$?; case $$status in \
 	0 | 1[34]?) ;; \
 	1) echo "make drill: status 1, a fault of poolproof (make itself ends with 2)" >&2 ;; \
@@ -21,7 +21,7 @@ drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
 	esac; exit $$status
 
 test: ## Run every check
-	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev postgresql pgbouncer iproute2 redis-server
+	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config postgresql pgbouncer iproute2 redis-server
 	@$(NOX)
 
 matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs some)
@@ -33,14 +33,14 @@ wheels: ## Build the sdist and the wheels into dist/, and try each
 	@$(NOX) -s wheels
 
 soak: ## Run the long tests; repeat the pool and fork tests for ARGS minutes (10)
-	@tools/bootstrap python tools/system_packages.py libssl-dev postgresql pgbouncer iproute2 redis-server
+	@tools/bootstrap python tools/system_packages.py libssl-dev pkg-config postgresql pgbouncer iproute2 redis-server
 	@$(NOX) -s soak -- $(ARGS)
 
 bench: ## Run the benchmarks
 	@$(NOX) -s bench -- $(ARGS)
 
 numbers: ## Run the examples with each pool, and write the results into README.md
-	@$(BOOTSTRAP) python tools/system_packages.py redis-server
+	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config redis-server
 	@$(NOX) -s numbers
 
 docs: ## Build the documentation into docs/_build/html

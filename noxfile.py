@@ -53,10 +53,15 @@ WORKERS = min(8, 3 * (os.cpu_count() or 1))
 SIDE_BY_SIDE = (f"--numprocesses={WORKERS}", "--dist=worksteal")
 
 CONTRACT = ("tests/pool", "tests/fork")
-# The system's OpenSSL is linked where its headers are; else it is built, once for each
-# target directory, in some minutes. What is published has it inside.
+# The system's OpenSSL is linked where its headers are, and pkg-config to find them; else
+# it is built, once for each target directory, in some minutes. What is published has it
+# inside.
 OPENSSL_INSIDE = ("--features", "vendored-openssl")
-OPENSSL = () if Path("/usr/include/openssl/ssl.h").exists() else OPENSSL_INSIDE
+OPENSSL = (
+    ()
+    if Path("/usr/include/openssl/ssl.h").exists() and shutil.which("pkg-config")
+    else OPENSSL_INSIDE
+)
 IN_SDIST = {
     *("Cargo.lock", "Cargo.toml", "clippy.toml", "pyproject.toml", "src", "python"),
     *("LICENSE", "LICENSE-APACHE", "LICENSE-MIT", "PKG-INFO", "README.md"),

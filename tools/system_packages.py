@@ -43,6 +43,11 @@ NEEDS = {
         leaves_out="nothing, but OpenSSL is built anew, in some minutes",
         file="/usr/include/openssl/ssl.h",
     ),
+    "pkg-config": Need(
+        package="pkg-config",
+        program="pkg-config",
+        leaves_out="nothing, but OpenSSL is built anew, in some minutes",
+    ),
     "postgresql": Need(
         package="postgresql",
         program="postgres",

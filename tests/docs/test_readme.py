@@ -141,3 +141,17 @@ def test_where_session_state_belongs_is_said():
         assert words in section
     for cure in ("detach()", "engine of its own", "lease"):
         assert cure in section
+
+
+def test_every_package_that_the_two_commands_install_is_named():
+    makefile = (CHECKOUT / "Makefile").read_text()
+    wanted = {
+        package
+        for target in ("drill", "test")
+        for line in re.findall(rf"^{target}:.+\n((?:\t.+\n)+)", makefile, re.MULTILINE)
+        for packages in re.findall(r"system_packages\.py ([\w -]+)", line)
+        for package in packages.split()
+    }
+    assert {"libssl-dev", "pkg-config"} <= wanted, "OpenSSL's headers are found by it"
+    for package in wanted:
+        assert f"`{package}`" in README
