@@ -53,9 +53,9 @@ WORKERS = min(8, 3 * (os.cpu_count() or 1))
 SIDE_BY_SIDE = (f"--numprocesses={WORKERS}", "--dist=worksteal")
 
 CONTRACT = ("tests/pool", "tests/fork")
-# The system's OpenSSL is linked where its headers are, and pkg-config to find them; else
-# it is built, once for each target directory, in some minutes. What is published has it
-# inside.
+# The system's OpenSSL is linked where its headers are, and pkg-config to find them;
+# else it is built, once for each target directory, in some minutes. What is published
+# has it inside.
 OPENSSL_INSIDE = ("--features", "vendored-openssl")
 OPENSSL = (
     ()
