@@ -81,6 +81,7 @@ PYTHON_LAYERS = (
         "heartbeat",
         "holds",
         "keeper",
+        "knobs",
         "lease",
         "lease_base",
         "lease_table",

@@ -7,6 +7,7 @@ standard error, without logger and level.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 else:
     _Adapter = logging.LoggerAdapter
 
-__all__ = ["MARK", "Log"]
+__all__ = ["MARK", "Log", "Seldom"]
 
 MARK = "poolproof: "
 
@@ -37,3 +38,32 @@ class Log(_Adapter):
     ) -> tuple[Any, MutableMapping[str, Any]]:
         """Mark one text."""
         return f"{MARK}{msg}", kwargs
+
+
+class Seldom:
+    """Keeps what may happen a thousand times a second from filling a log.
+
+    Args:
+        every_s: The least time between two lines, in seconds, more than 0.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        """Begin with a line that may be written."""
+        self._every_s = every_s
+        self._next = 0.0
+        self._left_out = 0
+
+    def due(self) -> str | None:
+        """Ask whether a line may be written now. Threads that meet here may err by one.
+
+        Returns:
+            What to put behind it: how many were left out before, if any. None when it
+            may not be written.
+        """
+        now = time.monotonic()
+        if now < self._next:
+            self._left_out += 1
+            return None
+        self._next = now + self._every_s
+        before, self._left_out = self._left_out, 0
+        return f" ({before} more like it since the last line)" if before else ""

@@ -123,6 +123,8 @@ class Entry(ConnectionRecord):
             return ConnectionRecord.get_connection(self)
         except BaseException as error:
             deadlines.explain(self, error)
+            if hasattr(self, "ticket"):  # lent before: the pool counts a first one
+                self.owner.unopened.add("checkout")
             raise
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:

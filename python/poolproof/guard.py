@@ -8,7 +8,7 @@ from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, Engine
 
-from poolproof import backend, deadlines, drivers, farewells, fork
+from poolproof import backend, deadlines, drivers, farewells, fork, parameters
 from poolproof._log import Log
 from poolproof._signal import Phase, ReadOnly, Signal, phase_of, read, read_only_of
 from poolproof.entry import Entry
@@ -49,6 +49,8 @@ def guard(engine: Engine | AsyncEngine) -> None:
         engine: An engine, sync or async, with any pool.
 
     Raises:
+        ArgumentError: The engine's URL has a knob of `poolproof.Pool`, without
+            ``plugin=poolproof`` beside it: the driver would get it.
         TypeError: *engine* is not an engine.
     """
     found = getattr(engine, "sync_engine", engine)
@@ -58,6 +60,7 @@ def guard(engine: Engine | AsyncEngine) -> None:
     from poolproof.pool import Pool as OwnPool  # noqa: PLC0415 - it imports this module
 
     pool = found.pool
+    parameters.refuse_strays(pool)
     protect(found.dialect, own_pool=isinstance(pool, OwnPool), pool=pool)
 
 

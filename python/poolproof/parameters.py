@@ -11,7 +11,9 @@ from typing import Any, SupportsIndex
 
 from sqlalchemy import exc, pool
 
-__all__ = ["boolean", "check_base", "choice", "integer", "seconds"]
+from poolproof._sqlalchemy import arguments_of
+
+__all__ = ["boolean", "check_base", "choice", "integer", "refuse_strays", "seconds"]
 
 _RESETS = (pool.reset_rollback, pool.reset_commit, pool.reset_none)
 
@@ -176,3 +178,24 @@ def check_base(kw: dict[str, Any]) -> None:
             allowed=("rollback", "commit", None, True, False, "none", *_RESETS),
             meaning='"rollback" (or True), "commit" or None (or False)',
         )
+
+
+def refuse_strays(of: pool.Pool) -> None:
+    """Refuse a knob in a URL that nobody has read: the driver would get it.
+
+    Args:
+        of: The pool of an engine.
+
+    Raises:
+        ArgumentError: There is one; the message says what to do.
+    """
+    _positional, told = arguments_of(of) or ((), {})
+    strays = [name for name in told if name.startswith("poolproof_")]
+    if strays:
+        name = strays[0].removeprefix("poolproof_")
+        msg = (
+            f"{', '.join(strays)} in the URL: nobody reads that, and the driver would "
+            "get it. Add plugin=poolproof to the URL (?plugin=poolproof&"
+            f"{strays[0]}=...), or give {name}=... to create_engine"
+        )
+        raise exc.ArgumentError(msg)

@@ -8,6 +8,7 @@ from sqlalchemy.engine import CreateEnginePlugin
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import QueuePool
 
+from poolproof import knobs
 from poolproof._log import Log
 from poolproof.guard import guard
 from poolproof.pool import Pool
@@ -27,36 +28,67 @@ class Plugin(CreateEnginePlugin):
     pool class that the caller names is respected, and so is the special pool that a
     dialect needs (SQLite in memory). An async engine keeps its pool, which must be an
     async one, and gets the guard alone; the log says so once a process.
+
+    Each knob of the pool may stand in the URL, as ``poolproof_hold_timeout=5``. An
+    argument of `create_engine` goes before it.
     """
 
     def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
-        """Choose the pool class before SQLAlchemy does.
+        """Choose the pool class before SQLAlchemy does, and read the URL's knobs.
 
         Args:
             url: The engine's URL.
             kwargs: The arguments of `create_engine`, changed in place.
+
+        Raises:
+            ArgumentError: A parameter with our prefix that is not known, or has a wrong
+                value.
         """
         super().__init__(url, kwargs)
-        if kwargs.get("pool") is not None or kwargs.get("poolclass") is not None:
-            return
-        # create_async_engine marks its call with this argument; a driver that is async
-        # only (asyncpg) shows it in its dialect.
-        dialect: Any = url.get_dialect(_is_async=bool(kwargs.get("_is_async", False)))
-        if dialect.is_async:
-            _say_async_once()
-        elif (
-            issubclass(dialect, DefaultDialect)
-            and dialect.get_pool_class(url) is QueuePool
-        ):
-            kwargs["poolclass"] = Pool
+        self._given = knobs.of_url(url.query)
+        self._used: list[str] = []
+        poolclass = kwargs.get("poolclass")
+        if kwargs.get("pool") is None and poolclass is None:
+            poolclass = _choose(url, kwargs)
+        if isinstance(poolclass, type) and issubclass(poolclass, Pool):
+            self._used = [name for name in self._given if name not in kwargs]
+            kwargs.update({name: self._given[name] for name in self._used})
 
     def update_url(self, url: URL) -> URL:
-        """Return the URL as it is: SQLAlchemy itself takes ``plugin`` out of it."""
-        return url
+        """Return the URL without our parameters, which are not the driver's.
+
+        SQLAlchemy itself takes ``plugin`` out of it.
+        """
+        ours = [name for name in url.query if name.startswith(knobs.PREFIX)]
+        return url.difference_update_query(ours)
 
     def engine_created(self, engine: Engine) -> None:
-        """Guard the engine, whatever its pool."""
+        """Guard the engine, whatever its pool; remember what came from the URL."""
         guard(engine)
+        if isinstance(engine.pool, Pool):
+            engine.pool.origins = dict.fromkeys(self._used, "URL")
+        elif self._given:
+            _log.warning(
+                "%s in the URL of %s: no effect, for this engine keeps its pool (%s)",
+                ", ".join(knobs.PREFIX + name for name in self._given),
+                engine.url.set(query={}).render_as_string(hide_password=True),
+                type(engine.pool).__name__,
+            )
+
+
+def _choose(url: URL, kwargs: dict[str, Any]) -> type[Pool] | None:
+    """Put our pool class among the arguments where `QueuePool` would be chosen."""
+    # create_async_engine marks its call with this argument; a driver that is async
+    # only (asyncpg) shows it in its dialect.
+    dialect: Any = url.get_dialect(_is_async=bool(kwargs.get("_is_async", False)))
+    if dialect.is_async:
+        _say_async_once()
+    elif (
+        issubclass(dialect, DefaultDialect) and dialect.get_pool_class(url) is QueuePool
+    ):
+        kwargs["poolclass"] = Pool
+        return Pool
+    return None
 
 
 _said_async: list[bool] = []

@@ -58,6 +58,7 @@ __all__ = ["Pool"]
 _SURPLUS = -1
 _NOBODYS = -2
 _HOLDERS_NAMED = 5
+_CHECKOUT = "checkout"
 
 
 class Pool(sqlalchemy.pool.Pool):
@@ -200,6 +201,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._bounds_holders = hold_timeout is not None
         self.idle_after = math.inf if ping_idle_after is None else ping_idle_after
         self.discarded = Counts()
+        self.unopened = Counts()  # slots that were lent, and no connection came of it
         self.stranded = Stranded()
         # When the keeper looks at this pool next, and whether it is to hear of each
         # checkout and check-in.
@@ -208,7 +210,11 @@ class Pool(sqlalchemy.pool.Pool):
         # Since it was made or disposed of.
         self.is_used = False
         self.own_name: str | None = None
+        # Where parameters are from that nobody has written in the code, by their names
+        # for create_engine.
+        self.origins: dict[str, str] = {}
         super().__init__(creator, **kw)
+        parameters.refuse_strays(self)
         if "_dialect" not in self.__dict__:
             # SQLAlchemy's stand-in is one for all pools; verbs.protect changes it.
             self._dialect = type(self._dialect)()
@@ -309,7 +315,7 @@ class Pool(sqlalchemy.pool.Pool):
                 now = monotonic()
             entry: Entry | None = ticket.take(self._idle)
             if entry is None:
-                entry = self._open_entry(ticket, began, due, may_rest=True)
+                entry = self._open_for_caller(ticket, began, due)
                 if not entry.rested_at:
                     return entry
                 ticket, now = entry.ticket, monotonic()
@@ -347,6 +353,18 @@ class Pool(sqlalchemy.pool.Pool):
             raise self._timed_out(0.0, str(passed)) from passed
         return block.due if due is None else min(due, block.due)
 
+    def _open_for_caller(
+        self, ticket: _native.Ticket, began: float, due: float | None
+    ) -> Entry:
+        """Connect for an empty slot; where that fails it is no checkout."""
+        try:
+            return self._open_entry(ticket, began, due, may_rest=True)
+        except _native.Forked:
+            raise
+        except BaseException:
+            self.unopened.add(_CHECKOUT)
+            raise
+
     def _open_entry(
         self,
         ticket: _native.Ticket,
@@ -381,6 +399,7 @@ class Pool(sqlalchemy.pool.Pool):
                     found = self._find_resting() if may_rest else None
                     if found is not None:
                         self._sleepers.wake(ticket.vacate())
+                        self.unopened.add(_CHECKOUT)
                         return found
                     if not isinstance(error, Resting):
                         raise
@@ -420,6 +439,7 @@ class Pool(sqlalchemy.pool.Pool):
                 entry.ticket = ticket
                 return entry
             self._sleepers.wake(ticket.vacate())
+            self.unopened.add(_CHECKOUT)
         return None
 
     def _end_checkout(self, entry: Entry, fairy: PoolProxiedConnection) -> None:
@@ -727,6 +747,7 @@ class Pool(sqlalchemy.pool.Pool):
         self.next_look = keeper.first_look(self.settings)
         self.is_used = False
         self.discarded = Counts()
+        self.unopened = Counts()
         self.stranded = Stranded()
         self._gate = self._make_gate()
         self._connecting = self._connecting.renewed()
@@ -763,20 +784,32 @@ class Pool(sqlalchemy.pool.Pool):
         self.logger.info("Pool recreating")
         successor = self.__class__(
             self._creator,
-            pool_size=self._size,
-            max_overflow=self._max_overflow,
-            timeout=self._timeout,
-            use_lifo=self._lifo,
-            recycle=self._recycle,
-            echo=self.echo,
-            logging_name=self._orig_logging_name,
-            reset_on_return=self._reset_on_return,
-            **dataclasses.asdict(self.settings),
+            **self.given(),
             _dispatch=self.dispatch,
             dialect=self._dialect,
         )
         successor.own_name = self.own_name
+        successor.origins = self.origins
         return successor
+
+    def given(self) -> dict[str, Any]:
+        """Return the parameters that this pool was made with, its defaults included.
+
+        Returns:
+            Values by the names of this class; listeners and the dialect are not among
+            them.
+        """
+        return {
+            "pool_size": self._size,
+            "max_overflow": self._max_overflow,
+            "timeout": self._timeout,
+            "use_lifo": self._lifo,
+            "recycle": self._recycle,
+            "echo": self.echo,
+            "logging_name": self._orig_logging_name,
+            "reset_on_return": self._reset_on_return,
+            **dataclasses.asdict(self.settings),
+        }
 
     def stats(self) -> PoolStats:
         """Count what this pool has in this process.
@@ -798,7 +831,7 @@ class Pool(sqlalchemy.pool.Pool):
             in_use=lent,
             upkeep=upkeep,
             waiting=waiting,
-            checkouts_total=lent_total,
+            checkouts_total=lent_total - self.unopened.copy().get(_CHECKOUT, 0),
             waited_total=waited_total,
             discarded=self.discarded.copy(),
             stranded=self.stranded.counts.copy(),

@@ -66,7 +66,8 @@ class PoolStats:
         upkeep: Slots that the keeper has at this instant, to open a connection ahead of
             need or to close an old one.
         waiting: Callers waiting for a slot.
-        checkouts_total: Times a slot was lent since the pool was made in this process.
+        checkouts_total: Times a connection was lent since the pool was made in this
+            process. A caller for whom connecting failed was lent none.
         waited_total: Times a slot was lent to a caller who had to wait for it.
         discarded: Connections discarded since then, by reason: ``"dead"``,
             ``"desynchronised"``, ``"in_transaction"``, ``"no_answer"``,

@@ -7,6 +7,7 @@ import contextlib
 import pytest
 
 from plugins.celeries import broker, celery  # noqa: F401 - fixtures
+from plugins.flasks import app, driven, order  # noqa: F401 - fixtures
 from plugins.sessions import alone  # noqa: F401 - a fixture
 from poolproof.drill.stage import Stage
 from poolproof.drill.table import Table

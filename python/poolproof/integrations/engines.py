@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +80,11 @@ def shown(engine: Engine) -> str:
 
 
 def adopt(
-    engine: Engine | AsyncEngine, options: Mapping[str, Any], *, keep_pool: bool = False
+    engine: Engine | AsyncEngine,
+    options: Mapping[str, Any],
+    *,
+    keep_pool: bool = False,
+    places: Mapping[str, str] | None = None,
 ) -> bool:
     """Guard an engine, and give it this pool in the place of SQLAlchemy's own choice.
 
@@ -93,6 +96,7 @@ def adopt(
         engine: An engine, sync or async. An async one gets the guard alone.
         options: Arguments of `Pool`, over those that the present pool was given.
         keep_pool: Whether somebody chose the pool.
+        places: Where the options are from, by their names for `create_engine`.
 
     Returns:
         Whether the pool was replaced.
@@ -107,17 +111,16 @@ def adopt(
     else:
         replaced = not keep_pool and type(old) is QueuePool
     if replaced:
-        present = _ours(old) if type(old) is Pool else _queues(old)
+        present = old.given() if isinstance(old, Pool) else _queues(old)
         pool = Pool(
             old._creator,
-            **{"recycle": old._recycle, **present, **options},
-            echo=old.echo,
-            logging_name=old._orig_logging_name,
-            reset_on_return=old._reset_on_return,
+            **{**present, **options},
             _dispatch=old.dispatch,
             dialect=sync.dialect,
         )
-        pool.own_name = old.own_name if type(old) is Pool else None
+        if isinstance(old, Pool):
+            pool.own_name, pool.origins = old.own_name, old.origins
+        pool.origins = {**pool.origins, **(places or {})}
         sync.pool = pool
         old.dispose()
     guard(engine)
@@ -132,15 +135,8 @@ def _queues(pool: Any) -> dict[str, Any]:
         "timeout": pool.timeout(),
         "use_lifo": pool._pool.use_lifo,
         "pre_ping": pool._pre_ping,
-    }
-
-
-def _ours(pool: Pool) -> dict[str, Any]:
-    """Return what a `Pool` was given."""
-    return {
-        "pool_size": pool.size(),
-        "max_overflow": pool._max_overflow,
-        "timeout": pool.timeout(),
-        "use_lifo": pool._lifo,
-        **dataclasses.asdict(pool.settings),
+        "recycle": pool._recycle,
+        "echo": pool.echo,
+        "logging_name": pool._orig_logging_name,
+        "reset_on_return": pool._reset_on_return,
     }

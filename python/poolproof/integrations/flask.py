@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -23,15 +22,15 @@ except ImportError as error:
         'poolproof.integrations.flask needs Flask: pip install "Flask>=2.3"'
     ) from error
 
-import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import scoped_session
 from werkzeug.exceptions import ServiceUnavailable
 
+from poolproof._log import Log, Seldom
 from poolproof.errors import BreakerOpen, PoolTimeout
-from poolproof.integrations import options, sessions
+from poolproof.integrations import doctor, options, sessions
 from poolproof.integrations.engines import adopt, is_engine, shown, sync_engine
-from poolproof.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +39,11 @@ if TYPE_CHECKING:
 
 __all__ = ["init_app"]
 
+_log = Log("poolproof.integrations")
 _NAME = "poolproof"
 _FLASK_SQLALCHEMY = "sqlalchemy"
+# A request that is answered with 503 has cost little, and there may be many.
+_SAID_EVERY_S = 10.0
 
 
 def init_app(app: flask.Flask, db: Any = None, **pool_options: Any) -> None:
@@ -71,23 +73,35 @@ def init_app(app: flask.Flask, db: Any = None, **pool_options: Any) -> None:
     if _NAME in app.extensions:
         msg = "poolproof is installed in this application already; pass all in one call"
         raise RuntimeError(msg)
-    chosen = options.read(pool_options, app.config, os.environ)
+    try:
+        chosen = options.read(pool_options, app.config, os.environ)
+    except exc.ArgumentError as error:
+        raise _RefusedOption(str(error)) from None
+    for slip in chosen.unknown:
+        _log.warning("%s", slip)
     parts = _parts(db)
     # What Flask refuses after the first request comes before anything is changed.
     if chosen.answer_503:
         _answer_503(app, chosen.retry_after)
-    extension = _Extension(app, chosen.pool)
+    extension = _Extension(app, chosen)
     extension.add(parts)
     app.extensions[_NAME] = extension
     app.cli.add_command(_group)
 
 
+class _RefusedOption(exc.ArgumentError, click.ClickException):
+    """An option that is refused.
+
+    Flask's command line shows its sentence alone, without a traceback.
+    """
+
+
 class _Extension:
     """What is installed in one application."""
 
-    def __init__(self, app: flask.Flask, pool: dict[str, Any]) -> None:
+    def __init__(self, app: flask.Flask, chosen: options.Chosen) -> None:
         self._app = app
-        self._pool = pool
+        self.chosen = chosen
         self._plain: list[Engine | AsyncEngine] = []
         # The Flask-SQLAlchemy extension, as soon as it has its engines.
         self._db: Any = None
@@ -122,15 +136,22 @@ class _Extension:
             if db is None or self._db is not None:
                 return db is not None
             for key, engine in _engines_of(self._app, db).items():
-                adopt(engine, self._pool, keep_pool=_is_chosen(self._app, db, key))
+                self._adopt(engine, keep_pool=_is_chosen(self._app, db, key))
             self._replace_teardown(db)
             self._db = db
             return True
 
     def _take(self, engine: Engine | AsyncEngine) -> None:
-        adopt(engine, self._pool)
+        self._adopt(engine)
         if engine not in self._plain:
             self._plain.append(engine)
+
+    def _adopt(self, engine: Engine | AsyncEngine, *, keep_pool: bool = False) -> None:
+        chosen = self.chosen
+        try:
+            adopt(engine, chosen.pool, keep_pool=keep_pool, places=chosen.places)
+        except exc.ArgumentError as error:
+            raise _RefusedOption(options.blamed(error, chosen.places)) from None
 
     def _replace_teardown(self, db: Any) -> None:
         """Let the session be removed in the very place where the extension does it.
@@ -212,7 +233,11 @@ def _remover(session: Any) -> Any:
 
 
 def _answer_503(app: flask.Flask, retry_after: int) -> None:
-    def unavailable(_error: Exception) -> Any:
+    seldom = Seldom(_SAID_EVERY_S)
+
+    def unavailable(error: Exception) -> Any:
+        if (more := seldom.due()) is not None:
+            _log.warning("a request was answered with 503: %s%s", error, more)
         # Through the application's own page for 503, if it has one.
         return app.handle_http_exception(
             ServiceUnavailable(
@@ -236,55 +261,17 @@ def _doctor() -> None:
     Of this process, which is not one of those that serve.
     """
     extension: _Extension = flask.current_app.extensions[_NAME]
+    for slip in extension.chosen.unknown:
+        click.echo(f"warning: {slip}")
     fine = True
     found = list(extension.engines())
     for name, engine in found:
         click.echo(f"{name}: {shown(engine)}")
-        answer, well = _try(engine)
+        answer, well = doctor.ask(engine)
         fine = fine and well
-        for line in (*_describe(engine), answer):
+        for line in (answer, *doctor.describe(engine)):
             click.echo(f"  {line}")
     if not found:
         click.echo("no engine: pass db to init_app, or install Flask-SQLAlchemy")
     if not (fine and found):
         raise SystemExit(1)
-
-
-def _try(engine: Engine) -> tuple[str, bool]:
-    if engine.dialect.is_async:
-        return "not asked: an async engine", True
-    began = time.monotonic()
-    try:
-        with engine.connect() as connection:
-            version = connection.dialect.server_version_info
-            pid = (
-                connection.scalar(sa.text("select pg_backend_pid()"))
-                if engine.dialect.name == "postgresql"
-                else None
-            )
-    except sa.exc.SQLAlchemyError as error:
-        return f"NO CONNECTION: {error}", False
-    number = ".".join(map(str, version or ()))
-    session = "" if pid is None else f", backend pid {pid}"
-    took = (time.monotonic() - began) * 1000
-    return f"answered in {took:.0f} ms: {engine.dialect.name} {number}{session}", True
-
-
-def _describe(engine: Engine) -> Iterator[str]:
-    pool = engine.pool
-    kind = type(pool)
-    yield f"pool: {kind.__module__.removesuffix('.pool')}.{kind.__qualname__}"
-    if not isinstance(pool, Pool):
-        yield "not poolproof.Pool: this engine is guarded, but does not survive forks"
-        yield pool.status()
-        return
-    stats = pool.stats()
-    yield f"size {stats.size}, overflow {stats.max_overflow}"
-    yield f"idle {stats.idle}, in use {stats.in_use}, waiting {stats.waiting}"
-    yield f"checkouts {stats.checkouts_total}, of which {stats.waited_total} waited"
-    gone = ", ".join(f"{why} {count}" for why, count in stats.discarded.items())
-    yield f"discarded: {gone or 'none'}"
-    breaker = "open" if stats.breaker_open else "closed"
-    yield f"connect failures in a row: {stats.connect_failures}, breaker {breaker}"
-    for holder in pool.holders():
-        yield f"held by {holder}"
