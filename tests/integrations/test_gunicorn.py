@@ -86,14 +86,23 @@ def test_more_connections_than_the_server_lets_in_are_warned_of_once(
     warning = f"3 workers × {each} (pool_size + max_overflow) = {3 * each} connections"
     assert served.log.count(warning) == 1
     assert f"but the server has {slots} slots" in served.log
+    (line,) = [one for one in served.log.splitlines() if warning in one]
+    assert "[WARNING]" in line
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_what_fits_is_not_warned_of(gunicorn):
-    with gunicorn("--workers", "2", "--preload", TEST_WARM="1") as served:
+def test_what_fits_is_said_and_not_warned_of(gunicorn):
+    """The threads of a worker share them: times the threads they would not fit."""
+    settings = {"POOLPROOF_POOL_SIZE": "10", "POOLPROOF_MAX_OVERFLOW": "5"}
+    options = ("--worker-class", "gthread", "--threads", "4", "--workers", "2")
+    with gunicorn(*options, "--preload", TEST_WARM="1", **settings) as served:
         served.get("/order/1")
-    assert "slots" not in served.log
+    lines = [line for line in served.log.splitlines() if "slots" in line]
+    (line,) = lines
+    assert "[INFO]" in line
+    assert "2 workers × 15 (pool_size + max_overflow) = 30 connections fit into" in line
+    assert "thread" not in line
 
 
 @pytest.mark.slow

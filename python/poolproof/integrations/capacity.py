@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolproof.control import SIZE
 from poolproof.deadlines import deadline
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from poolproof.pool import Pool
 
-__all__ = ["check"]
+__all__ = ["Finding", "check"]
 
 _PATIENCE_S = 5.0
 # The start of the postmaster tells servers apart. PostgreSQL 16 has a second reserve.
@@ -24,18 +24,29 @@ _QUESTION = (
 )
 
 
-def check(pools: Iterable[Pool], *, processes: int, threads: int) -> list[str]:
+class Finding(NamedTuple):
+    """What one server would have to let in.
+
+    Attributes:
+        fits: Whether it does.
+        sentence: The numbers, and what to do where it does not.
+    """
+
+    fits: bool
+    sentence: str
+
+
+def check(pools: Iterable[Pool], *, processes: int) -> list[Finding]:
     """Compare what may be opened with what each server lets in.
 
     One connection of each pool is opened, and closed again.
 
     Args:
-        pools: Pools that each process has.
+        pools: Pools that each process has, shared by its threads.
         processes: How many processes, 1 or more.
-        threads: How many threads each, 1 or more.
 
     Returns:
-        A sentence for each server that is asked for too much.
+        A finding for each server.
 
     Raises:
         Exception: Whatever connecting raises; it lasts no longer than some seconds.
@@ -51,9 +62,8 @@ def check(pools: Iterable[Pool], *, processes: int, threads: int) -> list[str]:
         control[server] = control.get(server, 0) + own
         wanted[server] = slots, wanted.get(server, (0, 0.0))[1] + total + own
     return [
-        _sentence(slots, each, control[server], processes, threads)
+        _find(slots, each, control[server], processes)
         for server, (slots, each) in wanted.items()
-        if processes * threads * each > slots
     ]
 
 
@@ -80,27 +90,23 @@ def _ask(pool: Pool) -> tuple[str, int]:
     return server, slots
 
 
-def _sentence(
-    slots: int, each: float, control: int, processes: int, threads: int
-) -> str:
+def _find(slots: int, each: float, control: int, processes: int) -> Finding:
     if each == float("inf"):
-        return (
+        return Finding(
+            False,
             f"max_overflow sets no bound, and the server has {slots} slots "
-            "(max_connections without the reserved ones): give max_overflow a bound"
+            "(max_connections without the reserved ones): give max_overflow a bound",
         )
     most = processes * each
     parts = "pool_size + max_overflow"
     if control:
         parts += f", and {control} of end_stranded_backends"
-    sum_ = f"{processes} workers × {each:g} ({parts}) = {most:g}"
-    if most > slots:
-        return (
-            f"{sum_} connections, but the server has {slots} slots (max_connections "
-            "without the reserved ones): some requests will be refused under load; "
-            "lower the pools, or put a pooler in between"
-        )
-    return (
-        f"{sum_} connections fit into the server's {slots} slots (max_connections "
-        f"without the reserved ones) if the {threads} threads of a worker share one "
-        f"engine; with an engine for each thread it would be {most * threads:g}"
+    sum_ = f"{processes} workers × {each:g} ({parts}) = {most:g} connections"
+    server = "max_connections without the reserved ones"
+    if most <= slots:
+        return Finding(True, f"{sum_} fit into the server's {slots} slots ({server})")
+    return Finding(
+        False,
+        f"{sum_}, but the server has {slots} slots ({server}): some requests will be "
+        "refused under load; lower the pools, or put a pooler in between",
     )

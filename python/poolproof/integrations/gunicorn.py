@@ -205,11 +205,9 @@ def _check_capacity(config: Any, log: Any) -> None:
     _checked.append(os.getpid())
     gc.collect()  # pools that were replaced may still be there
     try:
-        warnings = capacity.check(
-            fork.pools(), processes=config.workers, threads=config.threads
-        )
+        found = capacity.check(fork.pools(), processes=config.workers)
     except Exception as error:  # noqa: BLE001 - the database may come later
         log.info("poolproof: max_connections could not be looked at: %r", error)
         return
-    for warning in warnings:
-        log.warning("poolproof: %s", warning)
+    for fits, sentence in found:
+        (log.info if fits else log.warning)("poolproof: %s", sentence)
