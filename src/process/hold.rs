@@ -97,29 +97,33 @@ extern "C" fn begin_anew() {
 mod tests {
     use super::*;
 
+    static IS_INSIDE: AtomicBool = AtomicBool::new(false);
+
     #[test]
     fn a_fork_waits_for_the_end_of_a_section() {
         install().unwrap();
         for _ in 0..50 {
             let inside = hold();
+            IS_INSIDE.store(true, Ordering::Release);
             let ends = thread::spawn(move || {
                 thread::sleep(Duration::from_millis(2));
+                IS_INSIDE.store(false, Ordering::Release);
                 drop(inside);
             });
-            // SAFETY: the child only makes system calls and leaves by _exit.
-            let status = unsafe {
-                let pid = libc::fork();
-                assert!(pid >= 0);
-                if pid == 0 {
-                    let is_free = STATE.load(Ordering::Acquire) == 0;
-                    libc::_exit(i32::from(!is_free));
-                }
-                let mut status = 0;
-                assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
-                status
-            };
-            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0);
+            let child = || !IS_INSIDE.load(Ordering::Acquire) && STATE.load(Ordering::Acquire) == 0;
+            assert!(super::super::in_child(child));
             ends.join().unwrap();
         }
+    }
+
+    #[test]
+    fn a_section_waits_for_the_end_of_a_fork() {
+        STATE.fetch_add(FORK, Ordering::AcqRel);
+        let enters = thread::spawn(|| drop(hold()));
+        thread::sleep(Duration::from_millis(20));
+        let is_waiting = !enters.is_finished();
+        go_on();
+        enters.join().unwrap();
+        assert!(is_waiting);
     }
 }
