@@ -18,8 +18,13 @@ def dsn(serve, root):
     """Return where to connect to, over TLS with a check."""
     return as_text(
         {
-            **{"host": "127.0.0.1", "port": serve().port, "user": "u", "dbname": "d"},
-            **{"password": PASSWORD, "sslrootcert": root.path, "sslmode": "verify-ca"},
+            "host": "127.0.0.1",
+            "port": serve().port,
+            "user": "u",
+            "dbname": "d",
+            "password": PASSWORD,
+            "sslrootcert": root.path,
+            "sslmode": "verify-ca",
         }
     )
 
