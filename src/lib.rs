@@ -24,7 +24,7 @@ mod _native {
     #[pymodule_export]
     use crate::py::fault::{classify, fault_price, fault_prices, fault_rows, fault_text};
     #[pymodule_export]
-    use crate::py::gate::{Forked, Gate, Ticket, Waiter};
+    use crate::py::gate::{Forked, Gate, Nested, Ticket, Waiter};
     #[pymodule_export]
     use crate::py::lease::{
         Heartbeat, Lease, durable_commit, leave_all, news, wait_all_over, wake_news,

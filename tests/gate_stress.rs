@@ -13,7 +13,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _native::pool::{Admission, Gate, Grant, Limits, Outcome, Released};
+use _native::pool::{Admission, Caller, Gate, Grant, Limits, Outcome, Released};
 
 /// Knows which slots are held, and objects when one is held twice or too many are.
 struct Checker {
@@ -61,12 +61,12 @@ fn take(gate: &Arc<Gate>, thread: u64, limit: Option<Duration>) -> Option<Grant>
     if let Some(grant) = gate.acquire(thread).unwrap() {
         return Some(grant);
     }
-    match gate.join(thread, true).unwrap() {
+    match gate.join(Caller::thread(thread), limit, true).unwrap() {
         Admission::Granted(grant) => Some(grant),
         Admission::Waiting(waiter) => loop {
             match waiter.sleep(limit).unwrap() {
                 Outcome::Granted(grant) => return Some(grant),
-                Outcome::TimedOut => return None,
+                Outcome::TimedOut | Outcome::Nested(_) => return None,
                 Outcome::Interrupted => {}
             }
         },
@@ -262,10 +262,10 @@ fn a_waiter_that_is_dropped_passes_its_offer_on() {
         lifo: false,
     }));
     let grant = gate.acquire(0).unwrap().unwrap();
-    let Admission::Waiting(quitter) = gate.join(1, true).unwrap() else {
+    let Admission::Waiting(quitter) = gate.join(Caller::thread(1), None, true).unwrap() else {
         panic!()
     };
-    let Admission::Waiting(next) = gate.join(2, true).unwrap() else {
+    let Admission::Waiting(next) = gate.join(Caller::thread(2), None, true).unwrap() else {
         panic!()
     };
     put(&gate, grant);
@@ -289,7 +289,7 @@ fn an_offer_that_is_refused_beside_a_full_pool_keeps_its_connection_within_reach
     }));
     let first = gate.acquire(0).unwrap().unwrap();
     let second = gate.acquire(0).unwrap().unwrap();
-    let Admission::Waiting(quitter) = gate.join(1, true).unwrap() else {
+    let Admission::Waiting(quitter) = gate.join(Caller::thread(1), None, true).unwrap() else {
         panic!()
     };
     put(&gate, first);
@@ -308,16 +308,61 @@ fn a_cooperative_waiter_is_named_to_whoever_frees_a_slot() {
         lifo: false,
     }));
     let grant = gate.acquire(0).unwrap().unwrap();
-    let Admission::Waiting(waiter) = gate.join(1, false).unwrap() else {
+    let Admission::Waiting(waiter) = gate.join(Caller::thread(1), None, false).unwrap() else {
         panic!()
     };
     assert_eq!(gate.release(grant.slot), Released::Wake(waiter.id()));
     assert_eq!(waiter.take().unwrap().unwrap().slot, grant.slot);
-    let Admission::Waiting(second) = gate.join(2, false).unwrap() else {
+    let Admission::Waiting(second) = gate.join(Caller::thread(2), None, false).unwrap() else {
         panic!()
     };
     assert_eq!(gate.vacate(grant.slot), Some(second.id()));
     let (closing, waiters) = gate.expire_all().unwrap();
     assert_eq!((closing, waiters), (vec![], vec![]));
     assert!(second.take().unwrap().unwrap().must_open);
+}
+
+#[test]
+fn under_overload_most_are_served_long_before_their_time_and_nobody_is_refused_before_it() {
+    const THREADS: usize = 40;
+    const LIMIT: Duration = Duration::from_millis(100);
+    const HOLD: Duration = Duration::from_millis(10);
+    let gate = Arc::new(Gate::new(Limits {
+        kept: Some(2),
+        total: Some(2),
+        lifo: false,
+    }));
+    let checker = Arc::new(Checker::new(2));
+    let (early, late) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let end = Instant::now() + Duration::from_secs(1);
+    let threads: Vec<_> = (0..THREADS as u64)
+        .map(|n| {
+            let (gate, checker) = (Arc::clone(&gate), Arc::clone(&checker));
+            let (early, late) = (Arc::clone(&early), Arc::clone(&late));
+            thread::spawn(move || {
+                while Instant::now() < end {
+                    let asked = Instant::now();
+                    let Some(grant) = take(&gate, n, Some(LIMIT)) else {
+                        assert!(asked.elapsed() >= LIMIT, "refused before its time");
+                        continue;
+                    };
+                    checker.taken(grant);
+                    let in_time = asked.elapsed() + HOLD <= LIMIT;
+                    let count = if in_time { &early } else { &late };
+                    count.fetch_add(1, Ordering::SeqCst);
+                    thread::sleep(HOLD);
+                    checker.given(grant);
+                    put(&gate, grant);
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let (early, late) = (early.load(Ordering::SeqCst), late.load(Ordering::SeqCst));
+    // In order of arrival all but the first few come too late.
+    assert!(early > late, "{early} in time, {late} too late");
+    let end = gate.snapshot().unwrap();
+    assert_eq!((end.lent, end.waiting), (0, 0));
 }

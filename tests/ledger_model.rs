@@ -14,14 +14,20 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use _native::pool::ledger::{Grant, Ledger, Release};
+use _native::pool::Caller;
+use _native::pool::ledger::{Grant, Ledger, Nested, RanOut, Release};
 use _native::pool::limits::Limits;
+use _native::pool::overload::SHARE;
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// Somebody comes, and waits if there is nothing.
-    Come,
+    /// One of a few threads comes, and waits for so many ms (or for ever) if there is nothing.
+    Come(u64, Option<u64>),
+    /// The time of the n-th waiter, offered or not, is over.
+    RunOut(usize),
+    /// Nothing happens for so many ms.
+    Pass(u64),
     /// The n-th holder returns its connection.
     Return(usize),
     /// The n-th holder's connection is gone: it vacates.
@@ -46,7 +52,9 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        6 => Just(Step::Come),
+        8 => (0..6u64, prop::option::of(0..60u64)).prop_map(|(who, ms)| Step::Come(who, ms)),
+        2 => any::<usize>().prop_map(Step::RunOut),
+        1 => (0..60u64).prop_map(Step::Pass),
         4 => any::<usize>().prop_map(Step::Return),
         2 => any::<usize>().prop_map(Step::Vacate),
         4 => any::<usize>().prop_map(Step::Accept),
@@ -88,9 +96,23 @@ struct Model {
     lent: BTreeSet<u64>,
     /// Those of the lent that the pool itself has.
     upkeep: BTreeSet<u64>,
-    queue: VecDeque<u64>,
+    queue: Vec<Queued>,
     offered: BTreeMap<u64, Grant>,
     stale: Vec<u64>,
+    /// Which thread has the slot, offered ones included.
+    owner: BTreeMap<u64, u64>,
+    /// Newest first until then, and slots given so since the last to the longest wait.
+    newest_until: Option<Instant>,
+    given: u32,
+    nested: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Queued {
+    id: u64,
+    thread: u64,
+    since: Instant,
+    limit: Option<Duration>,
 }
 
 impl Model {
@@ -105,6 +127,71 @@ impl Model {
     fn keeps(&self, limits: Limits) -> bool {
         limits.kept.is_none_or(|kept| self.idle.len() < kept)
     }
+
+    fn newest_first(&self, now: Instant) -> bool {
+        self.newest_until.is_some_and(|until| now < until)
+    }
+
+    /// The one whose turn it is, as the rule says it in words.
+    fn take_next(&mut self, now: Instant) -> Option<Queued> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        let mut at = 0;
+        if self.newest_first(now) {
+            at = self.queue.len() - 1;
+            self.given += 1;
+            if self.given == SHARE {
+                self.given = 0;
+                let has_time =
+                    |one: &Queued| one.limit.is_none_or(|all| (now - one.since) * 2 <= all);
+                at = self.queue.iter().position(has_time).unwrap_or(at);
+            }
+        } else {
+            self.newest_until = None;
+        }
+        Some(self.take(at))
+    }
+
+    fn take(&mut self, at: usize) -> Queued {
+        let taken = self.queue.remove(at);
+        if self.queue.is_empty() {
+            self.newest_until = None;
+            self.given = 0;
+        }
+        taken
+    }
+
+    fn slots_of(&self, thread: u64) -> usize {
+        let out = |slot: &&u64| !self.upkeep.contains(slot);
+        let theirs = self.owner.iter().filter(|&(_, &owner)| owner == thread);
+        theirs.map(|(slot, _)| slot).filter(out).count()
+    }
+
+    fn all_holders_wait(&self) -> bool {
+        self.upkeep.is_empty()
+            && self.offered.is_empty()
+            && self.lent.iter().all(|slot| {
+                let owner = self.owner[slot];
+                self.queue.iter().any(|one| one.thread == owner)
+            })
+    }
+
+    fn nested(&self, thread: u64) -> Option<Nested> {
+        let held = self.slots_of(thread);
+        if !self.nested || held == 0 {
+            return None;
+        }
+        let mut threads: BTreeSet<_> = self.queue.iter().map(|one| one.thread).collect();
+        threads.extend(self.lent.iter().map(|slot| self.owner[slot]));
+        threads.extend(self.offered.values().map(|grant| self.owner[&grant.slot]));
+        let most = threads.iter().map(|&one| self.slots_of(one)).max();
+        Some(Nested {
+            callers: threads.len(),
+            most: most.unwrap(),
+            held,
+        })
+    }
 }
 
 fn nth<T: Copy>(items: impl ExactSizeIterator<Item = T>, n: usize) -> Option<T> {
@@ -113,8 +200,9 @@ fn nth<T: Copy>(items: impl ExactSizeIterator<Item = T>, n: usize) -> Option<T> 
     if len == 0 { None } else { items.nth(n % len) }
 }
 
-fn check(ledger: &Ledger, model: &Model, limits: Limits) {
-    let now = ledger.snapshot();
+fn check(ledger: &Ledger, model: &Model, limits: Limits, at: Instant) {
+    let now = ledger.snapshot(at);
+    assert_eq!(now.newest_first, model.newest_first(at), "which regime");
     assert_eq!(now.idle, model.idle.len(), "idle");
     let out = model.lent.len() + model.offered.len();
     assert_eq!(now.lent, out - model.upkeep.len(), "lent");
@@ -153,8 +241,8 @@ struct World {
 }
 
 impl World {
-    fn come(&mut self) {
-        if let Some(grant) = self.ledger.acquire(7, self.now) {
+    fn come(&mut self, thread: u64, limit: Option<Duration>) {
+        if let Some(grant) = self.ledger.acquire(thread, self.now) {
             assert!(self.model.queue.is_empty(), "somebody was passed");
             let rested = if self.limits.lifo {
                 self.model.idle.pop_back()
@@ -172,33 +260,61 @@ impl World {
                 None => assert!(grant.must_open && self.model.has_room(self.limits)),
             }
             assert!(self.model.lent.insert(grant.slot), "a slot lent twice");
+            self.model.owner.insert(grant.slot, thread);
         } else {
             assert!(self.model.idle.is_empty() && !self.model.has_room(self.limits));
-            let waiter = self.ledger.wait(7);
-            self.model.queue.push_back(waiter);
+            let caller = Caller::thread(thread);
+            let id = self.ledger.wait(caller, limit, self.now);
+            let since = self.now;
+            self.model.queue.push(Queued {
+                id,
+                thread,
+                since,
+                limit,
+            });
+            if self.model.slots_of(thread) > 0 {
+                self.model.nested = self.model.all_holders_wait();
+            }
+            assert_eq!(
+                self.ledger.nested(caller),
+                self.model.nested(thread),
+                "who is told"
+            );
         }
+    }
+
+    /// The one whose turn it is, served with `slot` when it is not empty.
+    fn take_next(&mut self, slot: Option<u64>) -> Option<u64> {
+        let next = self.model.take_next(self.now)?;
+        self.model.nested = false;
+        if let Some(slot) = slot {
+            self.model.owner.insert(slot, next.thread);
+            let must_open = false;
+            self.model
+                .offered
+                .insert(next.id, Grant { slot, must_open });
+        }
+        Some(next.id)
+    }
+
+    fn served_empty(&mut self, next: Queued, slot: u64) {
+        self.model.owner.insert(slot, next.thread);
+        let must_open = true;
+        self.model
+            .offered
+            .insert(next.id, Grant { slot, must_open });
     }
 
     /// The slot, with a connection, comes back from a holder.
     fn give(&mut self, slot: u64) {
         match self.ledger.release(slot, self.now) {
             Release::Offered(waiter) => {
-                assert_eq!(
-                    Some(waiter),
-                    self.model.queue.pop_front(),
-                    "not the first in the queue"
-                );
-                self.model.offered.insert(
-                    waiter,
-                    Grant {
-                        slot,
-                        must_open: false,
-                    },
-                );
+                assert_eq!(Some(waiter), self.take_next(Some(slot)), "not his turn");
             }
             Release::Kept => {
                 assert!(self.model.queue.is_empty() && self.model.keeps(self.limits));
                 self.model.idle.push_back(slot);
+                self.model.owner.remove(&slot);
             }
             Release::Surplus => {
                 assert!(self.model.queue.is_empty() && !self.model.keeps(self.limits));
@@ -215,12 +331,10 @@ impl World {
     fn put_back(&mut self, slot: u64) {
         self.model.lent.remove(&slot);
         self.model.upkeep.remove(&slot);
+        self.model.owner.remove(&slot);
         let served = self.ledger.put_back(slot, self.now);
-        assert_eq!(served, self.model.queue.pop_front());
-        if let Some(waiter) = served {
-            let must_open = false;
-            self.model.offered.insert(waiter, Grant { slot, must_open });
-        } else {
+        assert_eq!(served, self.take_next(Some(slot)), "not his turn");
+        if served.is_none() {
             self.model.idle.push_back(slot);
         }
     }
@@ -229,22 +343,25 @@ impl World {
     fn empty(&mut self, slot: u64) {
         self.model.lent.remove(&slot);
         self.model.upkeep.remove(&slot);
+        self.model.owner.remove(&slot);
         self.model.stale.push(slot);
         let served = self.ledger.vacate(slot, self.now);
         self.offered_empty(served);
     }
 
     fn offered_empty(&mut self, served: Option<u64>) {
-        let first = if self.model.has_room(self.limits) {
-            self.model.queue.pop_front()
+        let next = if self.model.has_room(self.limits) {
+            self.model.take_next(self.now)
         } else {
             None
         };
         assert_eq!(
-            served, first,
-            "an empty slot and the first in the queue did not meet"
+            served,
+            next.map(|next| next.id),
+            "an empty slot and the one whose turn it is did not meet"
         );
-        if let Some(waiter) = served {
+        if let Some(next) = next {
+            self.model.nested = false;
             let known: BTreeSet<_> = self
                 .model
                 .lent
@@ -260,34 +377,55 @@ impl World {
                 .filter(|slot| !known.contains(slot))
                 .collect();
             assert_eq!(fresh.len(), 1);
-            self.model.offered.insert(
-                waiter,
-                Grant {
-                    slot: fresh[0],
-                    must_open: true,
-                },
-            );
+            self.served_empty(next, fresh[0]);
         }
     }
 
-    fn give_up(&mut self, n: usize) {
-        let everybody: Vec<_> = self
-            .model
-            .queue
-            .iter()
-            .copied()
-            .chain(self.model.offered.keys().copied())
-            .collect();
-        let Some(waiter) = nth(everybody.into_iter(), n) else {
+    fn nth_waiter(&self, n: usize) -> Option<u64> {
+        let queued = self.model.queue.iter().map(|one| one.id);
+        let offered = self.model.offered.keys().copied();
+        nth(queued.chain(offered).collect::<Vec<_>>().into_iter(), n)
+    }
+
+    /// The n-th waiter leaves the queue: its time is over, or it has changed its mind.
+    fn give_up(&mut self, n: usize, runs_out: bool) {
+        let Some(waiter) = self.nth_waiter(n) else {
             return;
         };
-        let grant = self.ledger.leave(waiter, self.now);
+        let at = self.model.queue.iter().position(|one| one.id == waiter);
+        let grant = if runs_out {
+            let queued = at.map(|at| self.model.queue[at]);
+            let thread = queued.map_or(0, |queued| queued.thread);
+            let told = self.model.nested(thread);
+            if let Some(queued) = queued {
+                let until = self.now + (self.now - queued.since) * 2;
+                self.model.newest_until = self.model.newest_until.max(Some(until));
+            }
+            match self
+                .ledger
+                .run_out(waiter, Caller::thread(thread), self.now)
+            {
+                RanOut::Granted(grant) => Some(grant),
+                RanOut::Nothing => {
+                    assert_eq!(told, None, "not told that nothing could come");
+                    None
+                }
+                RanOut::Nested(nested) => {
+                    assert_eq!(Some(nested), told, "told wrongly");
+                    None
+                }
+            }
+        } else {
+            self.ledger.leave(waiter, self.now)
+        };
         assert_eq!(
             grant,
             self.model.offered.remove(&waiter),
             "an offer lost or invented"
         );
-        self.model.queue.retain(|&queued| queued != waiter);
+        if let Some(at) = at {
+            self.model.take(at);
+        }
         if let Some(grant) = grant {
             self.model.lent.insert(grant.slot);
             if grant.must_open {
@@ -300,6 +438,7 @@ impl World {
 
     fn expire(&mut self) {
         let expired = self.ledger.expire_all(self.now);
+        self.model.nested = false;
         let mut closing: BTreeSet<_> = self.model.idle.drain(..).collect();
         closing.extend(
             self.model
@@ -319,15 +458,16 @@ impl World {
             .extend(std::mem::take(&mut self.model.lent));
         self.model.upkeep.clear();
         // Each pending offer became an empty slot; then the queue was served in order.
-        let pending: Vec<_> = self.model.offered.keys().copied().collect();
-        self.model.offered.clear();
+        let pending = std::mem::take(&mut self.model.offered);
         let mut slots: VecDeque<_> = {
             let mut all: Vec<_> = self.ledger.holders().iter().map(|h| h.slot).collect();
             all.sort_unstable();
             all.into()
         };
-        for waiter in pending {
+        let before = std::mem::take(&mut self.model.owner);
+        for (waiter, old) in pending {
             let slot = slots.pop_front().expect("an offer vanished");
+            self.model.owner.insert(slot, before[&old.slot]);
             self.model.offered.insert(
                 waiter,
                 Grant {
@@ -337,22 +477,17 @@ impl World {
             );
         }
         for waiter in expired.offered {
-            assert_eq!(Some(waiter), self.model.queue.pop_front());
+            let next = self.model.take_next(self.now).expect("an offer to nobody");
+            assert_eq!(waiter, next.id, "not his turn");
             let slot = slots.pop_front().expect("an offer without a slot");
-            self.model.offered.insert(
-                waiter,
-                Grant {
-                    slot,
-                    must_open: true,
-                },
-            );
+            self.served_empty(next, slot);
         }
         assert!(slots.is_empty(), "slots lent to nobody");
     }
 
     /// Claims a slot; it was idle, or nothing happens.
     fn claim(&mut self, slot: u64) -> bool {
-        let before = self.ledger.snapshot();
+        let before = self.ledger.snapshot(self.now);
         let grant = self.ledger.claim(slot, 9, self.now);
         let at = self.model.idle.iter().position(|&idle| idle == slot);
         let must_open = false;
@@ -366,8 +501,9 @@ impl World {
             self.model.idle.remove(at);
             assert!(self.model.lent.insert(slot), "a slot claimed twice");
             self.model.upkeep.insert(slot);
+            self.model.owner.insert(slot, 9);
         }
-        let after = self.ledger.snapshot();
+        let after = self.ledger.snapshot(self.now);
         assert_eq!(before.lent_total, after.lent_total, "counted as a checkout");
         grant.is_some()
     }
@@ -378,21 +514,24 @@ impl World {
             && self.model.has_room(self.limits)
             && self.limits.kept.is_none_or(|kept| self.model.used() < kept);
         assert_eq!(self.ledger.lacks(least), expected);
-        let before = self.ledger.snapshot();
+        let before = self.ledger.snapshot(self.now);
         let grant = self.ledger.spare(least, 9, self.now);
         assert_eq!(grant.is_some(), expected);
         if let Some(grant) = grant {
             assert!(grant.must_open, "an idle slot was taken for a new one");
             assert!(self.model.lent.insert(grant.slot), "a slot lent twice");
             self.model.upkeep.insert(grant.slot);
+            self.model.owner.insert(grant.slot, 9);
         }
-        let after = self.ledger.snapshot();
+        let after = self.ledger.snapshot(self.now);
         assert_eq!(before.lent_total, after.lent_total, "counted as a checkout");
     }
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Come => self.come(),
+            Step::Come(who, ms) => self.come(who, ms.map(Duration::from_millis)),
+            Step::RunOut(n) => self.give_up(n, true),
+            Step::Pass(ms) => self.now += Duration::from_millis(ms),
             Step::Return(n) => {
                 if let Some(slot) = nth(
                     self.model
@@ -432,7 +571,7 @@ impl World {
                     self.model.lent.extend(grant.map(|grant| grant.slot));
                 }
             }
-            Step::GiveUp(n) => self.give_up(n),
+            Step::GiveUp(n) => self.give_up(n, false),
             Step::Expire => self.expire(),
             Step::ReturnStale(n) => {
                 if let Some(slot) = nth(self.model.stale.iter().copied(), n) {
@@ -475,7 +614,7 @@ proptest! {
         for step in steps {
             world.now += Duration::from_millis(1);
             world.step(step);
-            check(&world.ledger, &world.model, limits);
+            check(&world.ledger, &world.model, limits, world.now);
         }
     }
 }
@@ -490,7 +629,7 @@ fn a_loan_that_was_waited_for_counts_from_its_acceptance() {
     let mut ledger = Ledger::new(limits);
     let start = Instant::now();
     let grant = ledger.acquire(1, start).unwrap();
-    let waiter = ledger.wait(2);
+    let waiter = ledger.wait(Caller::thread(2), None, start);
     assert_eq!(ledger.release(grant.slot, start), Release::Offered(waiter));
     let later = start + Duration::from_secs(5);
     ledger.accept(waiter, later).unwrap();
@@ -518,4 +657,177 @@ fn those_who_have_held_longest_are_named_first() {
         .map(|holder| holder.thread)
         .collect();
     assert_eq!(threads, [2, 3, 1]);
+}
+
+const TWO: Limits = Limits {
+    kept: Some(2),
+    total: Some(2),
+    lifo: false,
+};
+
+/// A ledger whose two slots are lent to threads 1 and 2, and an instant.
+fn full() -> (Ledger, [u64; 2], Instant) {
+    let mut ledger = Ledger::new(TWO);
+    let start = Instant::now();
+    let slots = [1, 2].map(|thread| ledger.acquire(thread, start).unwrap().slot);
+    (ledger, slots, start)
+}
+
+fn queue_up(ledger: &mut Ledger, limits: &[Option<u64>], now: Instant) -> Vec<u64> {
+    let join = |(n, ms): (usize, &Option<u64>)| {
+        let caller = Caller::thread(10 + n as u64);
+        ledger.wait(caller, ms.map(Duration::from_millis), now)
+    };
+    limits.iter().enumerate().map(join).collect()
+}
+
+#[test]
+fn the_newest_is_served_first_once_time_has_run_out() {
+    let (mut ledger, slots, start) = full();
+    let waiters = queue_up(&mut ledger, &[Some(400); 4], start);
+    let later = start + Duration::from_millis(400);
+    let ended = ledger.run_out(waiters[0], Caller::thread(10), later);
+    assert_eq!(ended, RanOut::Nothing);
+    assert!(ledger.snapshot(later).newest_first);
+    assert_eq!(
+        ledger.release(slots[0], later),
+        Release::Offered(waiters[3])
+    );
+    assert_eq!(
+        ledger.release(slots[1], later),
+        Release::Offered(waiters[2])
+    );
+    let grant = ledger.accept(waiters[3], later).unwrap();
+    assert_eq!(
+        ledger.release(grant.slot, later),
+        Release::Offered(waiters[1])
+    );
+    // The queue is empty: order of arrival again.
+    assert!(!ledger.snapshot(later).newest_first);
+    let behind = queue_up(&mut ledger, &[None, None], later);
+    let grant = ledger.accept(waiters[2], later).unwrap();
+    assert_eq!(
+        ledger.release(grant.slot, later),
+        Release::Offered(behind[0])
+    );
+}
+
+#[test]
+fn one_who_leaves_for_another_reason_changes_no_order() {
+    let (mut ledger, slots, start) = full();
+    let waiters = queue_up(&mut ledger, &[Some(400); 3], start);
+    assert_eq!(ledger.leave(waiters[0], start), None);
+    assert!(!ledger.snapshot(start).newest_first);
+    assert_eq!(
+        ledger.release(slots[0], start),
+        Release::Offered(waiters[1])
+    );
+}
+
+#[test]
+fn one_caller_in_a_hurry_costs_a_patient_crowd_its_order_for_a_moment_only() {
+    let (mut ledger, slots, start) = full();
+    let patient = queue_up(&mut ledger, &[None; 4], start);
+    let hurried = ledger.wait(Caller::thread(7), Some(Duration::from_millis(50)), start);
+    let later = start + Duration::from_millis(50);
+    let ended = ledger.run_out(hurried, Caller::thread(7), later);
+    assert_eq!(ended, RanOut::Nothing);
+    assert_eq!(
+        ledger.release(slots[0], later),
+        Release::Offered(patient[3])
+    );
+    // Twice as long as it waited, nobody else's time has run out.
+    let calm = later + Duration::from_millis(100);
+    assert!(!ledger.snapshot(calm).newest_first);
+    assert_eq!(ledger.release(slots[1], calm), Release::Offered(patient[0]));
+}
+
+#[test]
+fn those_with_time_left_get_one_slot_in_so_many_and_nobody_starves() {
+    let (mut ledger, slots, start) = full();
+    let mut waiters = queue_up(&mut ledger, &[Some(90), Some(20_000), Some(100)], start);
+    let later = start + Duration::from_millis(100);
+    let ended = ledger.run_out(waiters.pop().unwrap(), Caller::thread(12), later);
+    assert_eq!(ended, RanOut::Nothing);
+    let mut slot = slots[0];
+    for turn in 1..=SHARE {
+        // Somebody comes who can be served at once, each time anew.
+        let newest = ledger.wait(Caller::thread(50), Some(Duration::from_millis(90)), later);
+        // The oldest has no half of its time left, the one behind it has.
+        let next = if turn == SHARE { waiters[1] } else { newest };
+        assert_eq!(
+            ledger.release(slot, later),
+            Release::Offered(next),
+            "{turn}"
+        );
+        slot = ledger.accept(next, later).unwrap().slot;
+    }
+}
+
+#[test]
+fn when_every_holder_waits_the_last_is_told_at_once_and_each_at_the_end() {
+    let (mut ledger, slots, start) = full();
+    let first = ledger.wait(Caller::thread(1), None, start);
+    assert_eq!(ledger.nested(Caller::thread(1)), None);
+    let bystander = ledger.wait(Caller::thread(3), None, start);
+    let last = ledger.wait(Caller::thread(2), None, start);
+    let nested = Nested {
+        callers: 3,
+        most: 1,
+        held: 1,
+    };
+    assert_eq!(ledger.nested(Caller::thread(2)), Some(nested));
+    assert_eq!(ledger.nested(Caller::thread(3)), None);
+    let later = start + Duration::from_secs(1);
+    assert_eq!(
+        ledger.run_out(bystander, Caller::thread(3), later),
+        RanOut::Nothing
+    );
+    let nested = Nested {
+        callers: 2,
+        ..nested
+    };
+    assert_eq!(
+        ledger.run_out(last, Caller::thread(2), later),
+        RanOut::Nested(nested)
+    );
+    assert_eq!(ledger.release(slots[1], later), Release::Offered(first));
+    assert_eq!(ledger.nested(Caller::thread(1)), None);
+}
+
+#[test]
+fn a_slot_that_the_pool_or_a_thread_at_work_has_is_no_deadlock() {
+    let start = Instant::now();
+    for upkeep in [false, true] {
+        let mut ledger = Ledger::new(TWO);
+        let grant = ledger.acquire(1, start).unwrap();
+        assert_eq!(ledger.release(grant.slot, start), Release::Kept);
+        if upkeep {
+            ledger.claim(grant.slot, 9, start).unwrap();
+        } else {
+            ledger.acquire(9, start).unwrap();
+        }
+        ledger.acquire(1, start).unwrap();
+        ledger.wait(Caller::thread(1), None, start);
+        assert_eq!(ledger.nested(Caller::thread(1)), None);
+        // Not even when a thread of the same number waits as the pool's own.
+        ledger.wait(Caller::thread(9), None, start);
+        assert_eq!(ledger.nested(Caller::thread(1)).is_some(), !upkeep);
+    }
+}
+
+#[test]
+fn callers_of_one_thread_are_told_apart_by_their_strands() {
+    let (mut ledger, slots, start) = full();
+    let strand = |strand| Caller { thread: 1, strand };
+    ledger.name_strand(slots[0], 71);
+    ledger.name_strand(slots[1], 72);
+    ledger.wait(strand(73), None, start);
+    ledger.wait(strand(71), None, start);
+    assert_eq!(ledger.nested(strand(71)), None);
+    ledger.wait(strand(72), None, start);
+    assert_eq!(
+        ledger.nested(strand(72)).map(|nested| nested.callers),
+        Some(3)
+    );
 }

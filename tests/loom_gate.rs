@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use _native::pool::{Admission, Gate, Grant, Limits, Outcome, Released};
+use _native::pool::{Admission, Caller, Gate, Grant, Limits, Outcome, Released};
 use loom::thread;
 
 const ONE: Limits = Limits {
@@ -23,12 +23,12 @@ fn put(gate: &Gate, grant: Grant) {
 }
 
 fn take(gate: &Arc<Gate>, thread: u64) -> Grant {
-    match gate.join(thread, true).unwrap() {
+    match gate.join(Caller::thread(thread), None, true).unwrap() {
         Admission::Granted(grant) => grant,
         Admission::Waiting(waiter) => loop {
             match waiter.sleep(None).unwrap() {
                 Outcome::Granted(grant) => return grant,
-                Outcome::TimedOut => panic!("a wait without bound timed out"),
+                Outcome::TimedOut | Outcome::Nested(_) => panic!("a wait without bound timed out"),
                 Outcome::Interrupted => thread::yield_now(),
             }
         },
@@ -58,10 +58,13 @@ fn one_who_gives_up_while_being_served_loses_no_slot() {
         let gate = Arc::new(Gate::new(ONE));
         let grant = gate.acquire(0).unwrap().unwrap();
         let other = Arc::clone(&gate);
-        let quitter = thread::spawn(move || match other.join(1, true).unwrap() {
-            Admission::Granted(grant) => put(&other, grant),
-            Admission::Waiting(waiter) => drop(waiter),
-        });
+        let quitter =
+            thread::spawn(
+                move || match other.join(Caller::thread(1), None, true).unwrap() {
+                    Admission::Granted(grant) => put(&other, grant),
+                    Admission::Waiting(waiter) => drop(waiter),
+                },
+            );
         put(&gate, grant);
         quitter.join().unwrap();
         let end = gate.snapshot().unwrap();
@@ -74,10 +77,10 @@ fn one_who_gives_up_passes_the_slot_to_the_one_behind() {
     loom::model(|| {
         let gate = Arc::new(Gate::new(ONE));
         let grant = gate.acquire(0).unwrap().unwrap();
-        let Admission::Waiting(quitter) = gate.join(1, true).unwrap() else {
+        let Admission::Waiting(quitter) = gate.join(Caller::thread(1), None, true).unwrap() else {
             panic!()
         };
-        let Admission::Waiting(patient) = gate.join(2, true).unwrap() else {
+        let Admission::Waiting(patient) = gate.join(Caller::thread(2), None, true).unwrap() else {
             panic!()
         };
         let other = Arc::clone(&gate);
@@ -190,5 +193,67 @@ fn one_who_waits_beside_the_keeper_is_woken() {
         keeper.join().unwrap();
         let end = gate.snapshot().unwrap();
         assert_eq!((end.idle, end.lent, end.waiting), (1, 0, 0));
+    });
+}
+
+#[test]
+fn one_whose_time_runs_out_while_being_served_loses_no_slot() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(ONE));
+        let grant = gate.acquire(0).unwrap().unwrap();
+        let Admission::Waiting(patient) = gate.join(Caller::thread(2), None, true).unwrap() else {
+            panic!()
+        };
+        let other = Arc::clone(&gate);
+        let quitter = thread::spawn(move || {
+            let waiter = match other.join(Caller::thread(1), None, true).unwrap() {
+                Admission::Granted(grant) => return put(&other, grant),
+                Admission::Waiting(waiter) => waiter,
+            };
+            match waiter.run_out().unwrap() {
+                Outcome::Granted(grant) => put(&other, grant),
+                Outcome::TimedOut => {}
+                ended => panic!("{ended:?}"),
+            }
+        });
+        put(&gate, grant);
+        let grant = loop {
+            match patient.sleep(None).unwrap() {
+                Outcome::Granted(grant) => break grant,
+                Outcome::Interrupted => thread::yield_now(),
+                ended => panic!("{ended:?}"),
+            }
+        };
+        put(&gate, grant);
+        quitter.join().unwrap();
+        let end = gate.snapshot().unwrap();
+        assert_eq!((end.idle, end.lent, end.waiting), (1, 0, 0));
+    });
+}
+
+#[test]
+fn of_two_holders_that_wait_for_each_other_the_last_is_told() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(Limits {
+            kept: Some(2),
+            total: Some(2),
+            lifo: false,
+        }));
+        let grants = [0, 1].map(|thread| gate.acquire(thread).unwrap().unwrap());
+        let other = Arc::clone(&gate);
+        let join =
+            |gate: &Arc<Gate>, thread| match gate.join(Caller::thread(thread), None, true).unwrap()
+            {
+                Admission::Waiting(waiter) => waiter,
+                Admission::Granted(grant) => panic!("{grant:?}"),
+            };
+        let second = thread::spawn(move || join(&other, 1));
+        let waiters = [join(&gate, 0), second.join().unwrap()];
+        let told = waiters.iter().filter(|one| one.nested().is_some()).count();
+        assert_eq!(told, 1);
+        drop(waiters);
+        for grant in grants {
+            put(&gate, grant);
+        }
     });
 }

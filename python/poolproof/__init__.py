@@ -26,6 +26,7 @@ from poolproof.errors import (
     LeaseForked,
     LeaseLost,
     LeaseTimeout,
+    NestedCheckout,
     PoolTimeout,
 )
 from poolproof.faults import Fault, Verdict, classify
@@ -58,6 +59,7 @@ __all__ = [
     "LeaseForked",
     "LeaseLost",
     "LeaseTimeout",
+    "NestedCheckout",
     "Pool",
     "PoolStats",
     "PoolTimeout",

@@ -48,7 +48,8 @@ class Entry(ConnectionRecord):
         bound: Whether a bound that outlasts a call may be armed.
         reason: Why the connection is being discarded, as far as it is known.
         expires_at: When the connection is too old, on the monotonic clock.
-        held: The checkout that is under way, where the pool has a `hold_warning`.
+        held: The checkout that is under way, where the pool has a `hold_warning` or has
+            seen callers that wait for what they hold.
         may_rest: Whether its finder would as well have a connection that comes to rest
             while this one is being opened.
         backend: The connection's backend, where the pool has `end_stranded_backends`.

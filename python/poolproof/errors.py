@@ -5,6 +5,7 @@
      └─ ConnectionForked      a connection of the parent was used in a child
     sqlalchemy.exc.TimeoutError
      └─ PoolTimeout           no connection was to be had in time
+         └─ NestedCheckout    because every holder waited for one more
     sqlalchemy.exc.SQLAlchemyError
      ├─ CommitOutcomeUnknown  the answer to a commit was lost
      ├─ ControlError          the control plane got no answer, or was refused
@@ -17,6 +18,7 @@
                               driver's error, or of a PoolTimeout
 
 All of them survive pickling, as Celery and multiprocessing need it.
+Long, because it is one idea: the family.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ __all__ = [
     "LeaseForked",
     "LeaseLost",
     "LeaseTimeout",
+    "NestedCheckout",
     "PoolTimeout",
 ]
 
@@ -392,4 +395,82 @@ class PoolTimeout(exc.TimeoutError):
             self.waited,
             self.holders,
             self.reason,
+        )
+
+
+class NestedCheckout(PoolTimeout):
+    """No connection was to be had, for every holder waited here for one more.
+
+    The caller holds connections of this pool and asks for another, as all the others
+    who hold one do.
+
+    Attributes:
+        callers: Callers who held a connection, waited for one, or both.
+        held: Connections that this caller holds.
+        most: Connections that the caller who holds most holds.
+    """
+
+    __module__ = "poolproof"
+
+    def __init__(
+        self,
+        pool: str,
+        size: int,
+        max_overflow: int,
+        in_use: int,
+        waiting: int,
+        waited: float,
+        holders: tuple[Holder, ...] = (),
+        reason: str = "",
+        callers: int = 1,
+        held: int = 1,
+        most: int = 1,
+    ) -> None:
+        """Make the error; the arguments are its attributes."""
+        self.callers = callers
+        self.held = held
+        self.most = most
+        super().__init__(
+            pool, size, max_overflow, in_use, waiting, waited, holders, reason
+        )
+
+    @staticmethod
+    def enough_for(callers: int, most: int) -> int:
+        """Say how many connections are always enough.
+
+        Args:
+            callers: How many hold a connection, wait for one, or both.
+            most: How many one of them holds at most, beside the one it waits for.
+        """
+        return callers * (most + 1)
+
+    @property
+    def enough(self) -> int:
+        """Connections that would have been enough: callers x connections each."""
+        return self.enough_for(self.callers, self.most)
+
+    def _text(self) -> str:
+        return (
+            f"pool {self.pool!r} gave no connection within {self.waited:.2f} s: each "
+            f"of its {self.in_use} connections was held by a caller that waited here "
+            f"for one more; this caller holds {self.held}. {self.callers} callers with "
+            f"{self.most + 1} connections each need {self.enough}: raise pool_size or "
+            "max_overflow to that sum, or let each caller do with the connection that "
+            "it has"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the attributes."""
+        return type(self), (
+            self.pool,
+            self.size,
+            self.max_overflow,
+            self.in_use,
+            self.waiting,
+            self.waited,
+            self.holders,
+            self.reason,
+            self.callers,
+            self.held,
+            self.most,
         )

@@ -36,19 +36,22 @@ class Hold:
 
     Attributes:
         due: When to warn of it, on the monotonic clock; infinite when that was done.
+        strand: The thread or greenlet, as `threading.get_ident` numbers it.
     """
 
-    __slots__ = ("_frames", "_since", "_thread", "due")
+    __slots__ = ("_frames", "_since", "_thread", "due", "strand")
 
     def __init__(self, seconds: float) -> None:
         """Remember the caller, and what called it.
 
         Args:
-            seconds: How long the connection may be held without a word, more than 0.
+            seconds: How long the connection may be held without a word, more than 0,
+                or infinite.
         """
         self._since = now = time.monotonic()
         self.due = now + seconds
         self._thread = threading.current_thread().name
+        self.strand = threading.get_ident()
         frame = sys._getframe(_OURS)
         self._frames = frames = [(frame.f_code, frame.f_lasti)]
         while (caller := frame.f_back) is not None and len(frames) < _DEPTH:

@@ -62,17 +62,21 @@ def first_look(settings: Settings) -> float:
 
 
 def lent(pool: Pool, entry: Entry) -> None:
-    """Note a checkout of a pool with a `hold_warning` or a `min_idle`.
+    """Note a checkout of a pool that minds them.
 
     Args:
         pool: The pool.
         entry: What was checked out.
     """
     settings = pool.settings
+    if pool.has_strands:
+        entry.ticket.name_strand(threading.get_ident())
     if settings.hold_warning is not None:
         entry.held = hold = holds.Hold(settings.hold_warning)
         if hold.due < pool.next_look:
             look_at(pool, hold.due)
+    elif pool.nests.seen:
+        entry.held = holds.Hold(math.inf)
     if settings.min_idle and (
         not entry.rested_at or len(pool._idle) < settings.min_idle
     ):
@@ -91,7 +95,7 @@ def _ask_for_more(pool: Pool, *, opened: bool) -> None:
 
 
 def returned(pool: Pool, entry: Entry) -> None:
-    """Note a check-in to a pool with a `hold_warning` or a `min_idle`.
+    """Note a check-in to a pool that minds them.
 
     Args:
         pool: The pool.

@@ -38,8 +38,9 @@ from poolproof import (
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.connecting import Connecting, Resting
 from poolproof.entry import Entry, begin_reset
-from poolproof.errors import DeadlineExceeded, PoolTimeout
+from poolproof.errors import DeadlineExceeded, NestedCheckout, PoolTimeout
 from poolproof.guard import protect as guard_dialect
+from poolproof.nested import Nests
 from poolproof.opening import Opening
 from poolproof.pool_name import name_of
 from poolproof.settings import ASKING_S, KEEP_ALIVE, PING_TIMEOUT, KeepAlive, Settings
@@ -64,6 +65,9 @@ _CHECKOUT = "checkout"
 class Pool(sqlalchemy.pool.Pool):
     """A pool whose connections survive forks, served in order of arrival.
 
+    While callers' time runs out in the queue, the newest are served first: they can
+    still make it.
+
     Takes the place of `QueuePool`, with the same parameters, methods and events:
     `create_engine(url, poolclass=poolproof.Pool)`.
     """
@@ -86,6 +90,7 @@ class Pool(sqlalchemy.pool.Pool):
         reset_timeout: float | None = 5.0,
         hold_timeout: float | None = None,
         hold_warning: float | None = None,
+        nested_timeout: float | None = None,
         keep_alive: KeepAlive | None = KEEP_ALIVE,
         tcp_user_timeout: float | None = None,
         fail_fast_after: int | None = None,
@@ -126,6 +131,9 @@ class Pool(sqlalchemy.pool.Pool):
                 its socket is shut. None sets no bound.
             hold_warning: How long one caller may keep a connection before the stack of
                 its checkout is logged, once, in seconds. None never.
+            nested_timeout: How long a caller waits that holds a connection and whose
+                waiting has made every holder wait, in seconds, 0 or more. None waits
+                as long as any other; a warning is logged in either case.
             keep_alive: TCP keep-alives: seconds of silence, seconds between questions,
                 questions, in a tuple or a list. None leaves the system's.
             tcp_user_timeout: ``TCP_USER_TIMEOUT`` for every call, in seconds. None
@@ -183,6 +191,7 @@ class Pool(sqlalchemy.pool.Pool):
             reset_timeout=reset_timeout,
             hold_timeout=hold_timeout,
             hold_warning=hold_warning,
+            nested_timeout=nested_timeout,
             keep_alive=keep_alive,
             tcp_user_timeout=tcp_user_timeout,
             fail_fast_after=fail_fast_after,
@@ -203,10 +212,13 @@ class Pool(sqlalchemy.pool.Pool):
         self.discarded = Counts()
         self.unopened = Counts()  # slots that were lent, and no connection came of it
         self.stranded = Stranded()
+        self.nests = Nests()
+        # Whether a thread runs several callers, which must be told apart.
+        self.has_strands = locks_are_replaced()
         # When the keeper looks at this pool next, and whether it is to hear of each
         # checkout and check-in.
         self.next_look = keeper.first_look(self.settings)
-        self._is_minded = min_idle > 0 or hold_warning is not None
+        self._is_minded = min_idle > 0 or hold_warning is not None or self.has_strands
         # Since it was made or disposed of.
         self.is_used = False
         self.own_name: str | None = None
@@ -493,28 +505,43 @@ class Pool(sqlalchemy.pool.Pool):
         if due is not None:
             left = max(0.0, due - started)
             limit = left if limit is None else min(limit, left)
+        ended: _native.Ticket | _native.Nested | None
         if limit == 0:
-            ticket = None
+            ended = None
         elif locks_are_replaced():
-            ticket = self._sleepers.wait(self._gate, limit)
+            ended = self._sleepers.wait_and_tell(
+                self._gate, limit, lambda place: self.nests.told(self, place, limit)
+            )
         else:
-            ticket = self._gate.wait(limit)
-        if ticket is None:
-            raise self._timed_out(monotonic() - started)
-        return ticket
+            came = self._gate.wait(limit, tells=True)
+            if isinstance(came, _native.Waiter):
+                came = self.nests.sleep(self, came, limit)
+            ended = came
+        if isinstance(ended, _native.Ticket):
+            return ended
+        raise self._timed_out(monotonic() - started, nested=ended)
 
-    def _timed_out(self, waited: float, reason: str = "") -> PoolTimeout:
+    def mind(self) -> None:
+        """Have the keeper hear of each checkout and check-in from now on."""
+        self._is_minded = True
+
+    def _timed_out(
+        self, waited: float, reason: str = "", nested: _native.Nested | None = None
+    ) -> PoolTimeout:
         stats = self.stats()
-        return PoolTimeout(
+        facts = (
             self.name(),
             stats.size,
             stats.max_overflow,
             stats.in_use,
             stats.waiting,
             waited,
-            self.holders()[:_HOLDERS_NAMED],
+            self._name_holders(_HOLDERS_NAMED),
             reason,
         )
+        if nested is None:
+            return PoolTimeout(*facts)
+        return NestedCheckout(*facts, nested.callers, nested.held, nested.most)
 
     # --- check-in -------------------------------------------------------------------
 
@@ -818,7 +845,7 @@ class Pool(sqlalchemy.pool.Pool):
             The numbers at one instant.
         """
         try:
-            idle, lent, waiting, lent_total, waited_total, upkeep = (
+            idle, lent, waiting, lent_total, waited_total, upkeep, newest_first = (
                 self._gate.snapshot()
             )
         except _native.Forked:
@@ -831,6 +858,7 @@ class Pool(sqlalchemy.pool.Pool):
             in_use=lent,
             upkeep=upkeep,
             waiting=waiting,
+            newest_first=newest_first,
             checkouts_total=lent_total - self.unopened.copy().get(_CHECKOUT, 0),
             waited_total=waited_total,
             discarded=self.discarded.copy(),
@@ -846,12 +874,16 @@ class Pool(sqlalchemy.pool.Pool):
         Returns:
             One `Holder` for each slot that is lent, longest first.
         """
+        return self._name_holders(None)
+
+    def _name_holders(self, most: int | None) -> tuple[Holder, ...]:
+        """Name those who have held longest, at most so many."""
         try:
             held = self._gate.holders()
         except _native.Forked:
             fork.renew(self)
-            return self.holders()
-        return name_holders(held)
+            return self._name_holders(most)
+        return name_holders(held[:most])
 
     def status(self) -> str:
         """Describe the state in one line, in QueuePool's words."""

@@ -45,6 +45,8 @@ class Settings:
         reset_timeout: The longest reset, and the longest close, at check-in.
         hold_timeout: How long one caller may keep a connection.
         hold_warning: How long one caller may keep it before a warning is logged.
+        nested_timeout: How long a caller waits whose waiting has made every holder
+            wait; None as long as any other.
         keep_alive: Seconds before the first question to a silent peer, seconds between
             questions, and how many; None leaves the system's values.
         tcp_user_timeout: For every call; None bounds the pool's own calls alone.
@@ -66,6 +68,7 @@ class Settings:
     reset_timeout: float | None
     hold_timeout: float | None
     hold_warning: float | None
+    nested_timeout: float | None
     keep_alive: KeepAlive | None
     tcp_user_timeout: float | None
     fail_fast_after: int | None
@@ -108,6 +111,13 @@ class Settings:
         ):
             meaning = f"seconds, more than 0, or None ({none})"
             _seconds(name, getattr(self, name), meaning)
+        parameters.seconds(
+            "nested_timeout",
+            self.nested_timeout,
+            minimum=0,
+            meaning="seconds, 0 (do not wait) or more, or None (as any other)",
+            none_allowed=True,
+        )
         if self.max_lifetime is not None:
             parameters.seconds(
                 "max_lifetime",

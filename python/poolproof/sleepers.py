@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from poolproof import _native
 
 if TYPE_CHECKING:
-    from poolproof._native import Gate, Ticket
+    from collections.abc import Callable
+
+    from poolproof._native import Gate, Nested, Ticket, Waiter
 
 __all__ = ["Sleepers", "locks_are_replaced"]
 
@@ -53,14 +55,38 @@ class Sleepers:
         Raises:
             Forked: The process was forked meanwhile, and this is the child.
         """
+        ended = self.wait_and_tell(gate, timeout, lambda _: timeout)
+        return None if isinstance(ended, _native.Nested) else ended
+
+    def wait_and_tell(
+        self,
+        gate: Gate,
+        timeout: float | None,
+        tell: Callable[[Waiter], float | None],
+    ) -> Ticket | Nested | None:
+        """Wait for a slot, and have the place in the queue looked at before.
+
+        Args:
+            gate: The gate that lends the slots.
+            timeout: How long to wait, in seconds; None is without bound.
+            tell: Called with the place; returns how long to wait instead.
+
+        Returns:
+            The ticket; None when the time is over; a `Nested` when it is, and every
+            holder waited too.
+
+        Raises:
+            Forked: The process was forked meanwhile, and this is the child.
+        """
         started = time.monotonic()
-        place = gate.join()
+        place = gate.join(threading.get_ident(), timeout)
         if isinstance(place, _native.Ticket):
             return place
         bell = threading.Lock()
         bell.acquire()
         self._bells[place.number] = bell
         try:
+            timeout = tell(place)
             while True:
                 ticket = place.take()
                 if ticket is not None:
@@ -69,7 +95,7 @@ class Sleepers:
                 if timeout is not None:
                     left = min(left, started + timeout - time.monotonic())
                     if left <= 0:
-                        return place.leave()
+                        return place.run_out()
                 bell.acquire(True, left)
         except BaseException:
             # The error may keep this frame, and with it the place in the queue.

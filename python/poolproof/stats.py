@@ -66,6 +66,8 @@ class PoolStats:
         upkeep: Slots that the keeper has at this instant, to open a connection ahead of
             need or to close an old one.
         waiting: Callers waiting for a slot.
+        newest_first: Whether the newest of them are served first, because the time of
+            others has run out.
         checkouts_total: Times a connection was lent since the pool was made in this
             process. A caller for whom connecting failed was lent none.
         waited_total: Times a slot was lent to a caller who had to wait for it.
@@ -91,6 +93,7 @@ class PoolStats:
     in_use: int
     upkeep: int
     waiting: int
+    newest_first: bool
     checkouts_total: int
     waited_total: int
     discarded: dict[str, int]
@@ -106,7 +109,7 @@ def name_holders(held: list[tuple[int, int, float]]) -> tuple[Holder, ...]:
     Args:
         held: Slot, thread and seconds, as the gate knows them.
     """
-    names = _thread_names()
+    names = _thread_names({thread for _slot, thread, _held_s in held})
     pid = os.getpid()
     return tuple(
         Holder(names.get(thread, f"ended thread {thread}"), pid, held_s)
@@ -114,16 +117,25 @@ def name_holders(held: list[tuple[int, int, float]]) -> tuple[Holder, ...]:
     )
 
 
-def _thread_names() -> dict[int | None, str]:
-    """Name the threads of this process by the numbers that the gate knows them by."""
+def _thread_names(wanted: set[int]) -> dict[int, str]:
+    """Name threads of this process by the numbers that the gate knows them by.
+
+    Looks no further than it must: under overload hundreds are refused a second, and
+    each names a few of hundreds of threads.
+    """
     kind = "a greenlet of " if locks_are_replaced() else ""
-    names = {
+    names: dict[int, str] = {}
+    missing = set(wanted)
+    for thread in threading.enumerate():
+        if not missing:
+            break
         # The greenlets of a thread have its number; the thread itself came first.
-        thread.native_id: kind + thread.name
-        for thread in reversed(threading.enumerate())
-    }
+        number = thread.native_id
+        if number in missing:
+            missing.discard(number)
+            names[number] = kind + thread.name
     here = threading.get_native_id()
-    if here not in names:
+    if here in missing:
         # Python 3.10 keeps the parent's number for the thread that a fork leaves.
         names[here] = threading.current_thread().name
     return names

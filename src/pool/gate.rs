@@ -4,6 +4,8 @@
 //! time; nobody sleeps, calls out or touches a Python object while holding it. Sleepers are woken after it
 //! has been let go.
 //!
+//! Long, because it is one idea: each verb of the ledger, behind the one lock.
+//!
 //! Forks: every verb compares the gate's generation with the process's *before* it takes the lock, which a thread
 //! of the parent may have held at the fork. A gate of an older generation answers [`Stale`] for ever.
 
@@ -11,11 +13,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ledger::{Grant, Holder, Ledger, Release, Slot, Snapshot};
+use super::ledger::{Grant, Holder, Ledger, Nested, RanOut, Release, Slot, Snapshot};
 use super::limits::Limits;
 use super::parker::{Parked, Parker, remaining};
 use super::sync::{Mutex, lock};
-use super::waiters::WaiterId;
+use super::waiters::{Caller, WaiterId};
 use crate::process;
 
 /// The gate was made in a parent process: it is of no use here.
@@ -54,6 +56,8 @@ pub enum Outcome {
     Granted(Grant),
     /// The time is over and the queue has been left.
     TimedOut,
+    /// The same, while every slot was held by a caller who waited here too.
+    Nested(Nested),
     /// A signal may have arrived; the caller is still in the queue.
     Interrupted,
 }
@@ -166,20 +170,28 @@ impl Gate {
         Ok(lock(&self.inner).ledger.lacks(least))
     }
 
-    /// Lends a slot at once, or joins the queue. With `sleeps` the caller sleeps in [`Waiter::sleep`];
-    /// without, it has its own way to wait, and is named by what [`Gate::release`] and others return.
+    /// Lends a slot at once, or joins the queue for at most `limit`; `None` is without bound. With `sleeps` the
+    /// caller sleeps in [`Waiter::sleep`]; without, it has its own way to wait, is named by what
+    /// [`Gate::release`] and others return, and says [`Waiter::run_out`] when its time is over.
     ///
     /// # Errors
     ///
     /// [`Stale`] after a fork.
-    pub fn join(self: &Arc<Self>, thread: u64, sleeps: bool) -> Result<Admission, Stale> {
+    pub fn join(
+        self: &Arc<Self>,
+        caller: Caller,
+        limit: Option<Duration>,
+        sleeps: bool,
+    ) -> Result<Admission, Stale> {
         self.check()?;
         let now = now();
         let mut inner = lock(&self.inner);
-        if let Some(grant) = inner.ledger.acquire(thread, now) {
+        if let Some(grant) = inner.ledger.acquire(caller.thread, now) {
+            inner.ledger.name_strand(grant.slot, caller.strand);
             return Ok(Admission::Granted(grant));
         }
-        let id = inner.ledger.wait(thread);
+        let id = inner.ledger.wait(caller, limit, now);
+        let nested = inner.ledger.nested(caller);
         let parker = Arc::new(Parker::default());
         if sleeps {
             inner.sleepers.insert(id, Arc::clone(&parker));
@@ -188,8 +200,17 @@ impl Gate {
         Ok(Admission::Waiting(Waiter {
             gate: Arc::clone(self),
             id,
+            caller,
+            nested,
             parker,
         }))
+    }
+
+    /// Names who holds a slot, where its thread runs more than one caller.
+    pub fn name_strand(&self, slot: Slot, strand: u64) {
+        if !self.is_stale() {
+            lock(&self.inner).ledger.name_strand(slot, strand);
+        }
     }
 
     /// Takes a slot back, with its connection.
@@ -254,7 +275,8 @@ impl Gate {
     /// [`Stale`] after a fork.
     pub fn snapshot(&self) -> Result<Snapshot, Stale> {
         self.check()?;
-        Ok(lock(&self.inner).ledger.snapshot())
+        let now = now();
+        Ok(lock(&self.inner).ledger.snapshot(now))
     }
 
     /// Who holds which slot and for how long, longest first.
@@ -296,6 +318,8 @@ impl Gate {
 pub struct Waiter {
     gate: Arc<Gate>,
     id: WaiterId,
+    caller: Caller,
+    nested: Option<Nested>,
     parker: Arc<Parker>,
 }
 
@@ -303,6 +327,11 @@ impl Waiter {
     /// The name of this wait.
     pub fn id(&self) -> WaiterId {
         self.id
+    }
+
+    /// What this wait completed: every slot is held by a caller who waits here.
+    pub fn nested(&self) -> Option<Nested> {
+        self.nested
     }
 
     /// Sleeps until a slot is offered, for at most `limit`; `None` is without bound.
@@ -319,9 +348,7 @@ impl Waiter {
             let left = remaining(limit, started.elapsed());
             match self.parker.park(left) {
                 Parked::Interrupted => return Ok(Outcome::Interrupted),
-                Parked::TimedOut => {
-                    return Ok(self.leave().map_or(Outcome::TimedOut, Outcome::Granted));
-                }
+                Parked::TimedOut => return self.run_out(),
                 Parked::Woken => {
                     if let Some(grant) = self.take()? {
                         return Ok(Outcome::Granted(grant));
@@ -342,7 +369,25 @@ impl Waiter {
         Ok(lock(&self.gate.inner).ledger.accept(self.id, now))
     }
 
-    /// Leaves the queue. A slot that was offered in the last instant is the caller's to use or give back.
+    /// Leaves the queue because the time is over, which is a sign of overload unless a slot was offered in the
+    /// last instant.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn run_out(&self) -> Result<Outcome, Stale> {
+        self.gate.check()?;
+        let now = now();
+        let mut inner = lock(&self.gate.inner);
+        inner.sleepers.remove(&self.id);
+        Ok(match inner.ledger.run_out(self.id, self.caller, now) {
+            RanOut::Granted(grant) => Outcome::Granted(grant),
+            RanOut::Nothing => Outcome::TimedOut,
+            RanOut::Nested(nested) => Outcome::Nested(nested),
+        })
+    }
+
+    /// Leaves the queue for another reason. A slot that was offered in the last instant is the caller's to use or give back.
     #[must_use]
     pub fn leave(&self) -> Option<Grant> {
         if self.gate.is_stale() {

@@ -5,14 +5,18 @@
 //! - `idle + lent ≤ total`, and a slot is either idle or lent, never both, never twice;
 //! - when somebody waits, no slot is idle and none could be opened (else the waiter would have been served).
 //!
+//! Whose turn it is among those who wait is said in [`super::overload`].
+//!
+//! Long, because it is one idea: every way in which a slot can change hands.
+//!
 //! Slot numbers only grow. Expiring moves the mark below which every slot is stale, so a ticket from before can
 //! do no harm however late it comes back.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use super::limits::Limits;
-use super::waiters::{WaiterId, Waiters};
+use super::waiters::{Caller, WaiterId, Waiters};
 
 /// A numbered place in the pool.
 pub type Slot = u64;
@@ -51,18 +55,41 @@ pub struct Holder {
     pub since: Instant,
 }
 
+/// Every slot is held by a caller who waits here for one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nested {
+    /// Callers who hold a slot, wait for one, or both.
+    pub callers: usize,
+    /// Slots of the caller who holds most.
+    pub most: usize,
+    /// Slots of the caller who asks.
+    pub held: usize,
+}
+
+/// How a wait ended whose time was over.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RanOut {
+    /// A slot had been offered in the last instant: it is to be used, or given back.
+    Granted(Grant),
+    /// Nothing came.
+    Nothing,
+    /// Nothing could come from any other caller who holds a slot.
+    Nested(Nested),
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Loan {
-    thread: u64,
+    caller: Caller,
     since: Instant,
     /// Taken by the pool itself, to open or to close a connection: no caller has it.
     upkeep: bool,
 }
 
 impl Loan {
-    fn to_caller(thread: u64, since: Instant) -> Self {
+    fn to_caller(caller: Caller, since: Instant) -> Self {
         Self {
-            thread,
+            caller,
             since,
             upkeep: false,
         }
@@ -70,7 +97,7 @@ impl Loan {
 
     fn for_upkeep(thread: u64, since: Instant) -> Self {
         Self {
-            thread,
+            caller: Caller::thread(thread),
             since,
             upkeep: true,
         }
@@ -98,6 +125,8 @@ pub struct Snapshot {
     pub upkeep: usize,
     /// Callers waiting for a slot.
     pub waiting: usize,
+    /// The newest of them are served first, because somebody's time ran out.
+    pub newest_first: bool,
     /// Times a slot was lent, ever.
     pub lent_total: u64,
     /// Times a slot was lent to somebody who had to wait for it, ever.
@@ -114,6 +143,8 @@ pub struct Ledger {
     idle: VecDeque<Slot>,
     lent: BTreeMap<Slot, Loan>,
     waiters: Waiters,
+    /// Every slot was held by callers who wait, when the last of them joined, and none has moved since.
+    nested: bool,
     lent_total: u64,
     waited_total: u64,
 }
@@ -128,6 +159,7 @@ impl Ledger {
             idle: VecDeque::new(),
             lent: BTreeMap::new(),
             waiters: Waiters::default(),
+            nested: false,
             lent_total: 0,
             waited_total: 0,
         }
@@ -153,7 +185,7 @@ impl Ledger {
                 must_open: true,
             },
         };
-        self.lend(grant.slot, thread, now);
+        self.lend(grant.slot, Caller::thread(thread), now);
         Some(grant)
     }
 
@@ -195,9 +227,54 @@ impl Ledger {
             && self.limits.has_room(used)
     }
 
-    /// Joins the queue, after `acquire` found nothing.
-    pub fn wait(&mut self, thread: u64) -> WaiterId {
-        self.waiters.join(thread)
+    /// Joins the queue, after `acquire` found nothing, for at most `limit`; `None` is without bound.
+    pub fn wait(&mut self, caller: Caller, limit: Option<Duration>, now: Instant) -> WaiterId {
+        let waiter = self.waiters.join(caller, limit, now);
+        // Only the wait of a holder can be the last that was wanting.
+        if self.held_by(caller) > 0 {
+            self.nested = self.every_holder_waits();
+        }
+        waiter
+    }
+
+    /// What a caller who waits for what it holds itself is told; `None` where a slot may come back.
+    ///
+    /// "May" is meant of callers: a slot can also be returned by another thread than the one it was lent to.
+    pub fn nested(&self, caller: Caller) -> Option<Nested> {
+        let held = self.held_by(caller);
+        (self.nested && held > 0).then(|| {
+            let mut by_strand = BTreeMap::new();
+            for loan in self.lent.values() {
+                *by_strand.entry(loan.caller.strand).or_insert(0) += 1;
+            }
+            let most = by_strand.values().copied().max().unwrap_or(held);
+            for waiting in self.waiters.iter() {
+                by_strand.entry(waiting.caller.strand).or_insert(0);
+            }
+            Nested {
+                callers: by_strand.len(),
+                most,
+                held,
+            }
+        })
+    }
+
+    /// Names who holds a slot, where its thread runs more than one caller.
+    pub fn name_strand(&mut self, slot: Slot, strand: u64) {
+        if let Some(loan) = self.lent.get_mut(&slot) {
+            loan.caller.strand = strand;
+        }
+    }
+
+    fn held_by(&self, caller: Caller) -> usize {
+        let held = |loan: &&Loan| loan.caller.strand == caller.strand && !loan.upkeep;
+        self.lent.values().filter(held).count()
+    }
+
+    fn every_holder_waits(&self) -> bool {
+        let waiting: BTreeSet<_> = self.waiters.iter().map(|one| one.caller.strand).collect();
+        let waits = |loan: &Loan| !loan.upkeep && waiting.contains(&loan.caller.strand);
+        !self.waiters.have_offers() && self.lent.values().all(waits)
     }
 
     /// Takes what the waiter has been offered, if anything; the loan counts from `now`.
@@ -212,6 +289,19 @@ impl Ledger {
         let grant = self.waiters.leave(waiter)?;
         self.restart(grant, now);
         Some(grant)
+    }
+
+    /// Ends a wait whose time is over: a sign of overload, unless an offer was made already.
+    pub fn run_out(&mut self, waiter: WaiterId, caller: Caller, now: Instant) -> RanOut {
+        let nested = self.nested(caller);
+        match (self.waiters.run_out(waiter, now), nested) {
+            (Some(grant), _) => {
+                self.restart(grant, now);
+                RanOut::Granted(grant)
+            }
+            (None, Some(nested)) => RanOut::Nested(nested),
+            (None, None) => RanOut::Nothing,
+        }
     }
 
     /// True when somebody waits: only then is a slot that comes back offered on.
@@ -274,6 +364,7 @@ impl Ledger {
     /// Makes every slot stale. Loans that are out no longer count, idle connections are to be closed, those
     /// who wait are offered empty slots.
     pub fn expire_all(&mut self, now: Instant) -> Expired {
+        self.nested = false;
         self.oldest = self.next;
         self.lent.clear();
         let mut expired = Expired {
@@ -291,7 +382,7 @@ impl Ledger {
             };
             self.next += 1;
             self.lent
-                .insert(offer.grant.slot, Loan::to_caller(offer.thread, now));
+                .insert(offer.grant.slot, Loan::to_caller(offer.caller, now));
         }
         while let Some(waiter) = self.serve(now) {
             expired.offered.push(waiter);
@@ -300,13 +391,14 @@ impl Ledger {
     }
 
     /// The numbers now.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
         let upkeep = self.lent.values().filter(|loan| loan.upkeep).count();
         Snapshot {
             idle: self.idle.len(),
             lent: self.lent.len() - upkeep,
             upkeep,
             waiting: self.waiters.len(),
+            newest_first: self.waiters.are_overloaded(now),
             lent_total: self.lent_total,
             waited_total: self.waited_total,
         }
@@ -319,7 +411,7 @@ impl Ledger {
             .iter()
             .map(|(&slot, loan)| Holder {
                 slot,
-                thread: loan.thread,
+                thread: loan.caller.thread,
                 since: loan.since,
             })
             .collect();
@@ -336,12 +428,12 @@ impl Ledger {
         Some(slot)
     }
 
-    fn lend(&mut self, slot: Slot, thread: u64, now: Instant) {
+    fn lend(&mut self, slot: Slot, caller: Caller, now: Instant) {
         self.lent_total += 1;
-        self.lent.insert(slot, Loan::to_caller(thread, now));
+        self.lent.insert(slot, Loan::to_caller(caller, now));
     }
 
-    /// Offers an empty slot to the first waiter, if there is one and there is room.
+    /// Offers an empty slot to the waiter whose turn it is, if there is one and there is room.
     fn serve(&mut self, now: Instant) -> Option<WaiterId> {
         if self.waiters.is_empty() {
             return None;
@@ -357,11 +449,12 @@ impl Ledger {
     }
 
     fn hand_over(&mut self, grant: Grant, now: Instant) -> Option<WaiterId> {
-        let first = self.waiters.first()?;
+        let next = self.waiters.take_next(now)?;
+        self.nested = false;
         self.waited_total += 1;
-        self.lend(grant.slot, first.thread, now);
-        self.waiters.offer(first, grant);
-        Some(first.id)
+        self.lend(grant.slot, next.caller, now);
+        self.waiters.offer(next, grant);
+        Some(next.id)
     }
 
     /// The loan of an offer counts from the moment that it is taken.

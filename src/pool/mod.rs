@@ -5,10 +5,12 @@
 pub mod gate;
 pub mod ledger;
 pub mod limits;
+pub mod overload;
 pub mod parker;
 mod sync;
 pub mod waiters;
 
 pub use gate::{Admission, Gate, Outcome, Released, Stale, Waiter};
-pub use ledger::{Grant, Holder, Ledger, Snapshot};
+pub use ledger::{Grant, Holder, Ledger, Nested, Snapshot};
 pub use limits::Limits;
+pub use waiters::Caller;

@@ -1,22 +1,56 @@
 //! The queue of those who wait for a slot, and the offers made to them.
 //!
-//! A slot is *offered* to the first waiter, never to someone who comes later. An offer is a slot that nobody
-//! else can take; the waiter accepts it, or gives up and gets it all the same, to pass on.
+//! A slot is *offered* to one waiter, the first in the queue unless [`Overload`] says otherwise, and never to
+//! someone who comes later. An offer is a slot that nobody else can take; the waiter accepts it, or gives up and
+//! gets it all the same, to pass on.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use super::ledger::Grant;
+use super::overload::Overload;
 
-/// Names one wait. Never used twice by one ledger.
+/// Names one wait. Never used twice by one ledger, and only grows.
 pub type WaiterId = u64;
+
+/// Who asks for a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The thread, as `threading.get_native_id` numbers it.
+    pub thread: u64,
+    /// What runs and blocks as one: the thread's number again, or a greenlet's.
+    pub strand: u64,
+}
+
+impl Caller {
+    /// A caller whose thread runs nothing else meanwhile.
+    pub fn thread(thread: u64) -> Self {
+        Self {
+            thread,
+            strand: thread,
+        }
+    }
+}
 
 /// One who waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The name of this wait.
     pub id: WaiterId,
-    /// The thread that waits, as `threading.get_native_id` numbers it.
-    pub thread: u64,
+    /// Who waits.
+    pub caller: Caller,
+    /// Since when.
+    pub since: Instant,
+    /// How long at most; `None` is without bound.
+    pub limit: Option<Duration>,
+}
+
+impl Waiting {
+    /// True while half of the time that the caller has is left.
+    pub fn has_half_left(&self, now: Instant) -> bool {
+        let waited = now.saturating_duration_since(self.since);
+        self.limit.is_none_or(|limit| waited <= limit / 2)
+    }
 }
 
 /// A slot set aside for one who waited.
@@ -24,16 +58,18 @@ pub struct Waiting {
 pub struct Offer {
     /// What is offered.
     pub grant: Grant,
-    /// The thread that waits.
-    pub thread: u64,
+    /// Who waits.
+    pub caller: Caller,
 }
 
 /// Who waits, in order of arrival, and who has been offered what.
 #[derive(Debug, Default)]
 pub struct Waiters {
     next: WaiterId,
+    /// By growing `id`.
     queue: VecDeque<Waiting>,
     offers: BTreeMap<WaiterId, Offer>,
+    overload: Overload,
 }
 
 impl Waiters {
@@ -47,17 +83,36 @@ impl Waiters {
         self.queue.len()
     }
 
+    /// True while the newest are served first.
+    pub fn are_overloaded(&self, now: Instant) -> bool {
+        self.overload.holds(now)
+    }
+
+    /// Who waits, in order of arrival.
+    pub fn iter(&self) -> impl Iterator<Item = &Waiting> {
+        self.queue.iter()
+    }
+
     /// Puts one more at the end of the queue.
-    pub fn join(&mut self, thread: u64) -> WaiterId {
+    pub fn join(&mut self, caller: Caller, limit: Option<Duration>, now: Instant) -> WaiterId {
         let id = self.next;
         self.next += 1;
-        self.queue.push_back(Waiting { id, thread });
+        self.queue.push_back(Waiting {
+            id,
+            caller,
+            since: now,
+            limit,
+        });
         id
     }
 
-    /// Takes the one who has waited longest out of the queue.
-    pub fn first(&mut self) -> Option<Waiting> {
-        self.queue.pop_front()
+    /// Takes the one whose turn it is out of the queue.
+    pub fn take_next(&mut self, now: Instant) -> Option<Waiting> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        let at = self.overload.next(&self.queue, now);
+        self.remove(at)
     }
 
     /// Records what `waiting`, who has left the queue, is offered.
@@ -66,7 +121,7 @@ impl Waiters {
             waiting.id,
             Offer {
                 grant,
-                thread: waiting.thread,
+                caller: waiting.caller,
             },
         );
     }
@@ -78,15 +133,46 @@ impl Waiters {
 
     /// Ends the wait of `id`: out of the queue, or with the offer that came in the last instant.
     pub fn leave(&mut self, id: WaiterId) -> Option<Grant> {
-        if let Some(at) = self.queue.iter().position(|waiting| waiting.id == id) {
-            self.queue.remove(at);
-            return None;
+        match self.position(id) {
+            Some(at) => {
+                self.remove(at);
+                None
+            }
+            None => self.accept(id),
         }
-        self.accept(id)
+    }
+
+    /// Ends the wait of `id` because its time is over: as [`Waiters::leave`], and a sign of overload when there
+    /// is no offer.
+    pub fn run_out(&mut self, id: WaiterId, now: Instant) -> Option<Grant> {
+        if let Some(waiting) = self.position(id).and_then(|at| self.queue.get(at)) {
+            let waited = now.saturating_duration_since(waiting.since);
+            self.overload.ran_out(waited, now);
+        }
+        self.leave(id)
     }
 
     /// The offers that have not been accepted yet.
     pub fn offers_mut(&mut self) -> impl Iterator<Item = &mut Offer> {
         self.offers.values_mut()
+    }
+
+    /// True when somebody has been offered a slot and has not taken it yet.
+    pub fn have_offers(&self) -> bool {
+        !self.offers.is_empty()
+    }
+
+    fn position(&self, id: WaiterId) -> Option<usize> {
+        self.queue
+            .binary_search_by_key(&id, |waiting| waiting.id)
+            .ok()
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Waiting> {
+        let waiting = self.queue.remove(at);
+        if self.queue.is_empty() {
+            self.overload.drained();
+        }
+        waiting
     }
 }

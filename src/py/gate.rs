@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyList};
 
 use super::errors::from_stale;
 use crate::pool;
-use crate::pool::{Admission, Grant, Limits, Outcome, Released};
+use crate::pool::{Admission, Caller, Grant, Limits, Outcome, Released};
 use crate::process::thread_id;
 
 create_exception!(
@@ -63,38 +63,36 @@ impl Gate {
     }
 
     /// A ticket within `timeout_s` seconds (None: without bound), or None. Sleeps detached.
-    #[pyo3(signature = (timeout_s))]
-    fn wait(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<Option<Ticket>> {
+    ///
+    /// With `tells`, a `Nested` where nothing came because nothing could; and a wait that has just made every
+    /// holder wait does not begin: its place is returned, to sleep in.
+    #[pyo3(signature = (timeout_s, *, tells = false))]
+    fn wait(&self, py: Python<'_>, timeout_s: Option<f64>, tells: bool) -> PyResult<Py<PyAny>> {
+        let caller = Caller::thread(thread_id());
         let limit = timeout_s.map(duration).transpose()?.flatten();
-        let waiter = match self.gate.join(thread_id(), true).map_err(from_stale)? {
-            Admission::Granted(grant) => return Ok(Some(self.ticket(grant))),
+        let waiter = match self.gate.join(caller, limit, true).map_err(from_stale)? {
+            Admission::Granted(grant) => return Ok(Py::new(py, self.ticket(grant))?.into_any()),
             Admission::Waiting(waiter) => waiter,
         };
-        let mut spent = Duration::ZERO;
-        loop {
-            let left = limit.map(|limit| limit.saturating_sub(spent));
-            let (outcome, slept) = py.detach(|| timed(|| waiter.sleep(left)));
-            spent += slept;
-            match outcome.map_err(from_stale)? {
-                Outcome::Granted(grant) => return Ok(Some(self.ticket(grant))),
-                Outcome::TimedOut => return Ok(None),
-                // A Ctrl-C raises here, and dropping the waiter leaves the queue.
-                Outcome::Interrupted => py.check_signals()?,
-            }
+        if tells && waiter.nested().is_some() {
+            return Ok(Py::new(py, self.place(waiter))?.into_any());
+        }
+        match sleep(py, &waiter, limit)? {
+            Outcome::Nested(_) if !tells => Ok(py.None()),
+            ended => answer(py, &self.gate, ended),
         }
     }
 
-    /// A ticket at once, or a place in the queue for a caller that waits in its own way.
-    fn join(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self.gate.join(thread_id(), false).map_err(from_stale)? {
+    /// A ticket at once, or a place in the queue for a caller that waits in its own way, `timeout_s` seconds at
+    /// most; `strand` tells it from the other callers that its thread runs.
+    #[pyo3(signature = (strand, timeout_s))]
+    fn join(&self, py: Python<'_>, strand: u64, timeout_s: Option<f64>) -> PyResult<Py<PyAny>> {
+        let thread = thread_id();
+        let limit = timeout_s.map(duration).transpose()?.flatten();
+        let caller = Caller { thread, strand };
+        match self.gate.join(caller, limit, false).map_err(from_stale)? {
             Admission::Granted(grant) => Ok(Py::new(py, self.ticket(grant))?.into_any()),
-            Admission::Waiting(waiter) => {
-                let waiter = Waiter {
-                    gate: Arc::clone(&self.gate),
-                    waiter,
-                };
-                Ok(Py::new(py, waiter)?.into_any())
-            }
+            Admission::Waiting(waiter) => Ok(Py::new(py, self.place(waiter))?.into_any()),
         }
     }
 
@@ -114,8 +112,8 @@ impl Gate {
         Ok((entries, waiters))
     }
 
-    /// `(idle, lent, waiting, lent_total, waited_total, upkeep)`.
-    fn snapshot(&self) -> PyResult<(usize, usize, usize, u64, u64, usize)> {
+    /// `(idle, lent, waiting, lent_total, waited_total, upkeep, newest_first)`.
+    fn snapshot(&self) -> PyResult<(usize, usize, usize, u64, u64, usize, bool)> {
         let now = self.gate.snapshot().map_err(from_stale)?;
         Ok((
             now.idle,
@@ -124,6 +122,7 @@ impl Gate {
             now.lent_total,
             now.waited_total,
             now.upkeep,
+            now.newest_first,
         ))
     }
 
@@ -140,6 +139,67 @@ impl Gate {
 impl Gate {
     fn ticket(&self, grant: Grant) -> Ticket {
         Ticket::new(Arc::clone(&self.gate), grant)
+    }
+
+    fn place(&self, waiter: pool::Waiter) -> Waiter {
+        Waiter {
+            gate: Arc::clone(&self.gate),
+            waiter,
+        }
+    }
+}
+
+/// Sleeps in a place in the queue until the wait has ended.
+fn sleep(py: Python<'_>, waiter: &pool::Waiter, limit: Option<Duration>) -> PyResult<Outcome> {
+    let mut spent = Duration::ZERO;
+    loop {
+        let left = limit.map(|limit| limit.saturating_sub(spent));
+        let (outcome, slept) = py.detach(|| timed(|| waiter.sleep(left)));
+        spent += slept;
+        match outcome.map_err(from_stale)? {
+            // A Ctrl-C raises here, and dropping the waiter leaves the queue.
+            Outcome::Interrupted => py.check_signals()?,
+            ended => return Ok(ended),
+        }
+    }
+}
+
+/// What a wait that has ended is for Python.
+fn answer(py: Python<'_>, gate: &Arc<pool::Gate>, ended: Outcome) -> PyResult<Py<PyAny>> {
+    Ok(match ended {
+        Outcome::Granted(grant) => Py::new(py, Ticket::new(Arc::clone(gate), grant))?.into_any(),
+        Outcome::Nested(nested) => Py::new(py, Nested::from(nested))?.into_any(),
+        Outcome::TimedOut | Outcome::Interrupted => py.None(),
+    })
+}
+
+/// Every slot was held by a caller who waited here for one more.
+#[pyclass(frozen, module = "poolproof._native")]
+#[derive(Debug)]
+pub(crate) struct Nested {
+    /// Callers who hold a slot, wait for one, or both.
+    #[pyo3(get)]
+    callers: usize,
+    /// Slots of the caller who holds most.
+    #[pyo3(get)]
+    most: usize,
+    /// Slots of the caller who asks.
+    #[pyo3(get)]
+    held: usize,
+}
+
+impl From<pool::Nested> for Nested {
+    fn from(nested: pool::Nested) -> Self {
+        let pool::Nested {
+            callers,
+            most,
+            held,
+        } = nested;
+        Self {
+            callers,
+            most,
+            held,
+        }
     }
 }
 
@@ -159,6 +219,11 @@ impl Ticket {
     #[getter]
     fn slot(&self) -> u64 {
         self.grant.slot
+    }
+
+    /// Says which of the callers that its thread runs has the slot.
+    fn name_strand(&self, strand: u64) {
+        self.gate.name_strand(self.grant.slot, strand);
     }
 
     /// Takes the slot's entry out of `idle`; None when the slot is empty.
@@ -274,13 +339,33 @@ impl Waiter {
         self.waiter.id()
     }
 
+    /// What this wait has completed, if every holder waits now.
+    #[getter]
+    fn nested(&self) -> Option<Nested> {
+        self.waiter.nested().map(Nested::from)
+    }
+
+    /// A ticket within `timeout_s` seconds, None or a `Nested`. Sleeps detached.
+    #[pyo3(signature = (timeout_s))]
+    fn sleep(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<Py<PyAny>> {
+        let limit = timeout_s.map(duration).transpose()?.flatten();
+        let ended = sleep(py, &self.waiter, limit)?;
+        answer(py, &self.gate, ended)
+    }
+
+    /// Leaves the queue because the time is over: a ticket, None or a `Nested`.
+    fn run_out(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let ended = self.waiter.run_out().map_err(from_stale)?;
+        answer(py, &self.gate, ended)
+    }
+
     /// The ticket, if a slot has been offered.
     fn take(&self) -> PyResult<Option<Ticket>> {
         let grant = self.waiter.take().map_err(from_stale)?;
         Ok(grant.map(|grant| Ticket::new(Arc::clone(&self.gate), grant)))
     }
 
-    /// Leaves the queue; returns the ticket that was offered in the last instant, if one was.
+    /// Leaves the queue for another reason; returns the ticket that was offered in the last instant, if one was.
     fn leave(&self) -> Option<Ticket> {
         let grant = self.waiter.leave();
         grant.map(|grant| Ticket::new(Arc::clone(&self.gate), grant))

@@ -54,6 +54,7 @@ def test_every_name_for_create_engine_is_accepted() -> None:
         "pool_events": [],
         "checkout_timeout": 1,
         "hold_warning": 1,
+        "nested_timeout": 0.5,
         "hold_timeout": 2,
         "keep_alive": (1, 1, 1),
         "control_dsn": "postgresql://app@db/app",

@@ -1,6 +1,7 @@
 """Under gevent a waiting greenlet lets the others run.
 
-The tests run in other processes, patched before anything else is imported.
+The tests run in other processes, patched before anything else is imported. Long,
+because it is one idea, and one kind of process.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 PRELUDE = """
 from gevent import monkey
 monkey.patch_all()
-import sys, threading, time
+import logging, sys, threading, time
 import gevent
 from sqlalchemy import exc
 from sqlalchemy.pool import QueuePool
@@ -36,6 +37,8 @@ def tick():
 ticks = 0
 ticker = gevent.spawn(tick)
 dbapi = SocketDBAPI()
+# A greenlet that waits beside what it holds itself is warned of.
+logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 
 def whole(pool, capacity):
     assert pool.checkedout() == 0, pool.status()
@@ -338,3 +341,119 @@ whole(pool, 1)
     assert (done.returncode, done.stderr) == (0, "")
     if pool_class.__name__ != "QueuePool":  # which took the locks it found at import
         assert int(done.stdout) > 5
+
+
+@pytest.mark.difference
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_difference_newest_greenlet_is_served_first_once_time_has_run_out(run):
+    run(
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20)
+
+def work(name):
+    with pool.connect():
+        served.append(name)
+
+for _ in range(20):
+    held = pool.connect()
+    served = []
+    greenlets = [gevent.spawn(work, name) for name in range(4)]
+    while pool.stats().waiting < 4:
+        gevent.sleep(0.001)
+    try:
+        with poolproof.deadline(0.2):
+            pool.connect()
+    except exc.TimeoutError:
+        ran_out_at = time.monotonic()
+    held.close()
+    gevent.joinall(greenlets, timeout=10, raise_error=True)
+    if time.monotonic() - ran_out_at < 0.3:  # else the machine has paused
+        break
+assert served == [3, 2, 1, 0], served
+assert not pool.stats().newest_first
+whole(pool, 1)
+""",
+    )
+
+
+@pytest.mark.difference
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_difference_greenlets_that_wait_for_what_they_hold_are_told(run):
+    """All of them are one thread to the gate; each is told from the others."""
+    run(
+        """
+import logging
+
+said = []
+
+class Listen(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+
+pool = cls(dbapi.connect, pool_size=2, max_overflow=0, timeout=0.3)
+listen = Listen(level=logging.WARNING)
+pool.logger.addHandler(listen)
+
+# One holder waits, the other is at work: nothing is said.
+held = pool.connect()
+def nested():
+    with pool.connect():
+        pool.connect().close()
+waiter = gevent.spawn(nested)
+while pool.stats().waiting < 1:
+    gevent.sleep(0.001)
+held.close()
+waiter.get(timeout=10)
+assert said == [], said
+
+# A crowd of which none holds anything: nothing is said.
+held = [pool.connect(), pool.connect()]
+crowd = [gevent.spawn(lambda: pool.connect().close()) for _ in range(3)]
+while pool.stats().waiting < 3:
+    gevent.sleep(0.001)
+for one in held:
+    one.close()
+gevent.joinall(crowd, timeout=10, raise_error=True)
+assert said == [], said
+
+# Both hold one and want one more.
+errors = []
+inside = []
+def ring():
+    with pool.connect():
+        inside.append(1)
+        while len(inside) < 2:
+            gevent.sleep(0.001)
+        try:
+            pool.connect().close()
+        except exc.TimeoutError as error:
+            errors.append(error)
+
+gevent.joinall([gevent.spawn(ring) for _ in range(2)], timeout=20, raise_error=True)
+pool.logger.removeHandler(listen)
+assert type(errors[0]) is poolproof.NestedCheckout, errors
+assert (errors[0].callers, errors[0].held, errors[0].enough) == (2, 1, 4)
+(text,) = said
+assert "waits here for one more" in text and "in ring" in text, text
+errors.clear()
+whole(pool, 2)
+""",
+    )
+
+
+@pytest.mark.difference
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_difference_greenlet_that_completes_a_ring_is_refused_early_on_demand(run):
+    run(
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20, nested_timeout=0)
+began = time.monotonic()
+with pool.connect():
+    try:
+        pool.connect()
+    except poolproof.NestedCheckout as error:
+        assert error.enough == 2
+assert time.monotonic() - began < 15
+whole(pool, 1)
+""",
+    )

@@ -10,13 +10,15 @@ import pytest
 from plugins.processes import ScriptHost, run_script
 
 PRELUDE = """
-import os, signal, sys, threading, time
+import logging, os, signal, sys, threading, time
 from sqlalchemy import exc
 from sqlalchemy.pool import QueuePool
 import poolproof
 from plugins.dbapi import SocketDBAPI
 from plugins.threads import Task, assert_whole, wait_for_waiters
 
+# A thread that waits beside what it holds itself is warned of.
+logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 dbapi = SocketDBAPI()
 cls = {"queue": QueuePool, "poolproof": poolproof.Pool}[sys.argv[1]]
 """

@@ -42,8 +42,10 @@ class TestText:
         pool = make_pool(
             pool_size=2, max_overflow=1, timeout=0.05, logging_name="orders"
         )
-        with pool.connect(), pool.connect(), pool.connect():
-            error = time_out(pool)
+        taken = [Task(pool.connect).result() for _ in range(3)]
+        error = time_out(pool)
+        for one in taken:
+            one.close()
         text = str(error)
         assert "orders" in text
         assert "size 2" in text

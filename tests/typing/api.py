@@ -149,6 +149,7 @@ def statistics(stats: poolproof.PoolStats) -> tuple[int, ...]:
         stats.in_use,
         stats.upkeep,
         stats.waiting,
+        stats.newest_first,
         stats.checkouts_total,
         stats.waited_total,
         stats.connect_failures,
@@ -243,6 +244,15 @@ def exhausted(error: poolproof.PoolTimeout) -> str:
     assert_type(error.holders, tuple[poolproof.Holder, ...])
     assert_type(error.reason, str)
     return str(timeout)
+
+
+def nested(error: poolproof.NestedCheckout) -> int:
+    timeout: poolproof.PoolTimeout = error
+    assert_type(timeout.in_use, int)
+    assert_type(error.callers, int)
+    assert_type(error.held, int)
+    assert_type(error.most, int)
+    return error.enough
 
 
 def in_a_child() -> None:
