@@ -3,21 +3,25 @@
 That takes some tenths of a second, in which Python would answer with a traceback out
 of the middle of an import. Nothing has begun yet, so nothing is left behind. A program
 that imports the package as a library keeps its own handlers.
+
+It imports nothing that the interpreter has not imported already, `signal` included:
+each import is time in which the signal may come. Before this module Python itself
+starts, and there nobody can be asked.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # no stub has it
 import os
-import signal
 import sys
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import NoReturn
 
-_NAME: Final = "poolproof"
+_NAME = "poolproof"
 
 
 def is_command(argv: list[str], words: list[str]) -> bool:
@@ -31,7 +35,7 @@ def is_command(argv: list[str], words: list[str]) -> bool:
         return False
     if argv[0] == "-m":
         return ("-m", _NAME) in pairwise(words)
-    return Path(argv[0]).name == _NAME
+    return argv[0].rpartition("/")[2] == _NAME
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
@@ -42,6 +46,6 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 
 if (
     is_command(getattr(sys, "argv", []), sys.orig_argv)
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
 ):
-    signal.signal(signal.SIGINT, _end)
+    _signal.signal(_signal.SIGINT, _end)

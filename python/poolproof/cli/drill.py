@@ -177,7 +177,7 @@ def _announce(display: Display, plan: Plan, target: Target, version: str) -> Non
         f" {sqlalchemy.__version__}, {', '.join(plan.drivers)}, seed {plan.seed}"
     )
     if plan.trials is None:
-        how = "in their quick form; --full for every driver and many trials"
+        how = "quick form; --full for every driver and many trials"
     else:
         how = f"up to {counted(plan.trials, 'trial')} each"
     display.note(f"{counted(len(plan.incidents), 'incident')}, {how}")
