@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["PATIENCE_S", "Bound", "protect"]
+__all__ = ["PATIENCE_S", "Bound", "protect", "unreadable", "unwatched"]
 
 # libpq counts whole seconds and, before its version 17, takes 1 for 2.
 _LIBPQ_LEAST_S = 2
@@ -302,3 +302,43 @@ _PLANS = {
     "psycopg": _psycopg_plan,
     "pg8000": _pg8000_plan,
 }
+
+
+def unreadable(kind: str, dialect: Any) -> Exception:
+    """Make the error of a parameter of connecting that is not text as it must be.
+
+    What the driver raises holds the whole of it: a password, or a file of passwords.
+
+    Args:
+        kind: The class of the driver's error.
+        dialect: The dialect.
+    """
+    return _as_the_driver(
+        f"a parameter of connecting cannot be encoded or decoded ({kind}); it is not "
+        "shown, since it may be a secret: look for a character that is not UTF-8 in "
+        "the password, the user, the URL, PGPASSWORD or the password file",
+        dialect,
+    )
+
+
+def unwatched(error: OSError, dialect: Any) -> Exception:
+    """Make the error of a new connection that nothing can watch over.
+
+    Args:
+        error: What the system says when it has no thread or descriptor to give.
+        dialect: The dialect.
+    """
+    return _as_the_driver(
+        "the connection was opened and closed again, since its deadlines need a thread "
+        f"and a descriptor, and the system gives none now ({error}): raise the limits "
+        "of processes and of open files (ulimit -u, ulimit -n, a container's pids), or "
+        "run fewer",
+        dialect,
+    )
+
+
+def _as_the_driver(text: str, dialect: Any) -> Exception:
+    """Have SQLAlchemy wrap an error as those of the driver."""
+    dbapi: Any = getattr(dialect, "dbapi", None)
+    made: Exception = getattr(dbapi, "OperationalError", ConnectionError)(text)
+    return made

@@ -13,7 +13,15 @@ from sqlalchemy import exc, pool
 
 from poolproof._sqlalchemy import arguments_of
 
-__all__ = ["boolean", "check_base", "choice", "integer", "refuse_strays", "seconds"]
+__all__ = [
+    "boolean",
+    "check_base",
+    "choice",
+    "has_second_at",
+    "integer",
+    "refuse_strays",
+    "seconds",
+]
 
 _RESETS = (pool.reset_rollback, pool.reset_commit, pool.reset_none)
 
@@ -199,3 +207,17 @@ def refuse_strays(of: pool.Pool) -> None:
             f"{strays[0]}=...), or give {name}=... to create_engine"
         )
         raise exc.ArgumentError(msg)
+
+
+def has_second_at(url: str) -> bool:
+    """Tell whether a URL has an @ that is not written as %40, in a password say.
+
+    What follows the first one is then taken for the host, and must not be shown.
+
+    Args:
+        url: A URL as somebody wrote it.
+    """
+    before, _, query = url.partition("://")[2].partition("?")
+    if before.count("@") != 1:
+        return before.count("@") > 1
+    return any("@" in pair.partition("=")[0] for pair in query.split("&"))

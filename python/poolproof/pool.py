@@ -624,10 +624,16 @@ class Pool(sqlalchemy.pool.Pool):
         create = super()._should_wrap_creator(creator)
 
         def watched(entry: Entry) -> Any:
-            if not locks_are_replaced():
-                return create(entry)
-            with Opening(self):
-                return create(entry)
+            opening: Any = contextlib.nullcontext()
+            if locks_are_replaced():
+                opening = Opening(self)
+            try:
+                with opening:
+                    return create(entry)
+            except UnicodeError as error:
+                kind = type(error).__name__
+            # Out here it is no other error's context: that one holds the password.
+            raise connect_bounds.unreadable(kind, self._dialect)
 
         def open_and_watch(entry: Entry) -> DBAPIConnection:
             return self._open(watched, entry)
@@ -697,9 +703,9 @@ class Pool(sqlalchemy.pool.Pool):
                 off_is_chosen=driver.keeps_alive,
                 user_timeout_lent=user_timeout_lent,
             )
-        except OSError:
+        except OSError as error:
             super()._close_connection(connection)
-            raise
+            raise connect_bounds.unwatched(error, self._dialect) from error
         if self.settings.end_stranded_backends:
             self.stranded.meet(entry, connection)
         entry.bound_checkout()

@@ -214,6 +214,16 @@ def test_the_doctor_names_who_holds(app):
     assert "held by MainThread (process " in done.output
 
 
+def test_the_doctor_shows_no_tail_of_a_password(app):
+    url = "postgresql+psycopg2://u:p@s3cr3t@h.invalid/d"
+    app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_BINDS={})
+    installed(app)
+    done = app.test_cli_runner().invoke(args=["poolproof", "doctor"])
+    assert done.exit_code == 1
+    assert "s3cr3t" not in done.output
+    assert "%40" in done.output
+
+
 def test_the_doctor_fails_where_no_connection_is_to_be_had(app, refusing):
     app.config["SQLALCHEMY_BINDS"] = {"away": refusing.url("psycopg2")}
     installed(app, pool_timeout=0.2, checkout_timeout=0.5)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -138,3 +141,43 @@ def test_a_wrong_url_is_one_sentence_without_its_password(url, says, capsys):
     assert says in error
     assert "s3cret" not in error
     assert error.count("\n") == 1
+
+
+def test_release_that_fails_is_not_taken_for_a_free_lease(
+    name, url, capsys, monkeypatch
+):
+    def fail(*_):
+        raise RuntimeError("can't start new thread: s3cr3t")
+
+    monkeypatch.setattr("poolproof.lease_table.LeaseTable.free", fail)
+    assert main(["lease", "release", name, "--url", url]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "RuntimeError" in err
+    assert "s3cr3t" not in err
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_full_disk_is_one_sentence(url, options):
+    command = [sys.executable, "-m", "poolproof", "lease", "list", "--url", url]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, *options],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == ["poolproof: No space left on device"]
+
+
+@pytest.mark.parametrize("tail", ["@s3cr3t@h/d", "@s3cr3t/s3cr3t@h/d", "@s3cr3t?x@h"])
+@pytest.mark.parametrize(
+    "command", [("lease", "list"), ("drill", "--incident=terminate")]
+)
+def test_tail_of_a_password_is_not_shown_as_a_host(command, tail, capsys):
+    assert main([*command, "--url", f"postgresql://u:p{tail}"]) == 2
+    out, err = capsys.readouterr()
+    assert "s3cr3t" not in out + err
+    assert "%40" in err or "has no =" in err

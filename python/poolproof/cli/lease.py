@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from math import isinf
 from typing import IO, TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 EXIT_FREE = 1
 _HEADS = ("name", "state", "holder", "fence", "age", "time left")
 _OF_HOLDER = ("host", "pid", "thread", "application", "age_s", "silence_s", "left_s")
+_SCHEME = re.compile(r"^[a-z0-9]+(\+\w+)?(?=://)", re.IGNORECASE)
 # libpq takes both.
 _POSTGRESQL = ("postgresql", "postgres")
 
@@ -105,7 +107,7 @@ def init(*, url: str | None, table: str) -> None:
 def release(*, name: str, url: str | None, table: str) -> int:
     """Take the lease NAME away from its holder, who is told at its next renewal.
 
-    The exit status is 1 when nobody held it.
+    The exit status is 1 when nobody held it, and 2 when it could not be done.
     """
     freed = _do(url, table, lambda leases: leases.free(name))
     if freed is None:
@@ -124,15 +126,21 @@ def _do(url: str | None, table: str, what: Callable[[LeaseTable], Any]) -> Any:
     except (exc.ArgumentError, ValueError):
         # Not quoted: it may hold a password.
         raise LeaseFailed("--url is no database URL") from None
+    if parsed.get_backend_name() not in _POSTGRESQL:
+        raise LeaseFailed("--url: leases need PostgreSQL: postgresql://...")
     try:
-        if parsed.get_backend_name() not in _POSTGRESQL:
-            raise LeaseFailed("--url: leases need PostgreSQL: postgresql://...")
-        plain = parsed.set(drivername="postgresql").render_as_string(
-            hide_password=False
-        )
+        # As it was written: what SQLAlchemy took for the host may be a password's end.
+        plain = _SCHEME.sub("postgresql", url.strip(), count=1)
         return what(lease_table.LeaseTable(plain, table))
     except (ControlError, exc.ArgumentError) as error:
         raise LeaseFailed(str(error)) from None
+    except Exception as error:  # noqa: BLE001 - status 1 would say that it is free
+        # Only its class: the text of an error that nobody has foreseen may hold a
+        # password.
+        raise LeaseFailed(
+            f"it could not be done, because of a {type(error).__name__} that is not "
+            "foreseen; look for a limit of the system's (memory, threads, files)"
+        ) from None
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:

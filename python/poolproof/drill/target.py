@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from poolproof.drill.errors import UsageError
+from poolproof.parameters import has_second_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,6 +65,11 @@ class Target:
             UsageError: The text is no URL, or not one of PostgreSQL. The message
                 does not quote it, because it may hold a password.
         """
+        if has_second_at(text):
+            raise UsageError(
+                "--url: a second @ (what it has is not shown: it may be a piece of the "
+                "password); write %40 for an @ in a name or password"
+            )
         try:
             url = make_url(re.sub(r"^postgres(?=://)", "postgresql", text.strip()))
             backend = url.get_backend_name()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 import sqlalchemy.pool
 
+from poolproof.integrations.engines import is_misread
 from poolproof.knobs import KNOBS
 from poolproof.pool import Pool
 
@@ -108,6 +109,8 @@ def ask(engine: Engine) -> tuple[str, bool]:
             )
     except Exception as error:  # noqa: BLE001 - of a driver, of any class
         words = str(error).partition("\n(Background on this error")[0].rstrip()
+        if is_misread(engine):
+            words = ""  # a driver quotes the host
         return f"NO CONNECTION: {words or type(error).__name__}", False
     number = ".".join(map(str, version or ()))
     session = "" if pid is None else f", backend pid {pid}"

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["adopt", "engine_of", "is_engine", "shown", "sync_engine"]
+__all__ = [
+    "adopt",
+    "engine_of",
+    "is_engine",
+    "is_misread",
+    "shown",
+    "sync_engine",
+]
 
 
 def sync_engine(engine: Engine | AsyncEngine) -> Engine:
@@ -75,8 +82,23 @@ def shown(engine: Engine) -> str:
     Args:
         engine: A sync engine.
     """
+    if is_misread(engine):
+        return (
+            f"a {engine.url.drivername} URL with a second @ (not shown: it may be a "
+            "piece of the password; write %40 for an @ in a name or password)"
+        )
     # Its options may hold a secret as well.
     return engine.url.set(query={}).render_as_string(hide_password=True)
+
+
+def is_misread(engine: Engine) -> bool:
+    """Tell whether a piece of the password may be taken for the host or the database.
+
+    Args:
+        engine: A sync engine.
+    """
+    url = engine.url
+    return any("@" in part for part in (url.host or "", url.database or ""))
 
 
 def adopt(
