@@ -28,27 +28,31 @@ def test_outages_and_mistakes_are_told_as_what_they_are(url):
     _, report, err = play(url, "--driver=psycopg2", "--jobs=6", *chosen)
     assert report["faults"]["queue"] == 0, err
 
-    queue = by_pool(report, "refused")["queue"]
+    pools = by_pool(report, "refused")
+    queue, ours = pools["queue"], pools["poolproof"]
     assert queue["answers"] > 20
     assert queue["knocks"] > 20
+    assert ours["kept"] == ours["hangs"] == 0, err
+    assert ours["knocks"] < queue["knocks"] / 2
 
     queue = by_pool(report, "read-only")["queue"]
     mistakes = read_only.CLIENTS * read_only.REQUESTS / read_only.MISTAKE_EVERY
     assert queue["mistakes"] == mistakes
     assert queue["sessions"] == read_only.CLIENTS
 
-    queue = by_pool(report, "cold-start")["queue"]
-    assert queue["served"] == 8
-    assert queue["last_ms"] > 7000
+    for pool, totals in by_pool(report, "cold-start").items():
+        assert totals["served"] == 8, (pool, err)
+        assert totals["last_ms"] > 7000
 
 
 @pytest.mark.timing
 def test_a_crowd_is_held_against_what_can_be_served_meanwhile(url):
     _, report, err = play(url, "--driver=psycopg2", "--incident=overload")
     assert report["faults"]["queue"] == 0, err
-    queue = by_pool(report, "overload")["queue"]
-    assert 0 < queue["in_time"] <= 1.2 * queue["capacity"]
-    assert queue["refused"] > 0
+    assert report["faults"]["poolproof"] == 0, err
+    for totals in by_pool(report, "overload").values():
+        assert 0 < totals["in_time"] <= 1.2 * totals["capacity"]
+        assert totals["refused"] > 0
 
 
 def test_a_door_that_nobody_opens_refuses_and_then_lets_in():

@@ -29,7 +29,7 @@ HOLD_S: Final = 0.05
 PATIENCE_S: Final = 0.4
 """How long a caller waits for its answer; it is also the pool's ``pool_timeout``."""
 
-ENOUGH: Final = 0.7
+ENOUGH: Final = 0.85
 """Of what the slots could serve, as measured in the same window."""
 
 _RUSH_S: Final = 0.8  # not counted: the first callers all come at once
@@ -127,7 +127,7 @@ INCIDENT: Final = Incident(
     headline=f"{CALLERS} callers want {SLOTS} connections, and give up after 0.4 s",
     play=play,
     measures=(
-        Measure("missing", "answers missing to 70 % of capacity", is_fault=True),
+        Measure("missing", "answers missing to 85 % of capacity", is_fault=True),
         Measure("hangs", "hangs", is_fault=True),
         Measure("in_time", "answers in time", more_is_right=True),
         Measure("capacity", "capacity, as measured meanwhile"),
