@@ -158,7 +158,8 @@ def test_release_that_fails_is_not_taken_for_a_free_lease(
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_full_disk_is_one_sentence(url, options):
+def test_full_disk_is_one_sentence(url, options, capsys):
+    assert main(["lease", "init", "--url", url]) == 0
     command = [sys.executable, "-m", "poolproof", "lease", "list", "--url", url]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
