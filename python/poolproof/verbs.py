@@ -83,15 +83,41 @@ def _commit(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]:
             _cover(connection)
         # SQLAlchemy's own verbs only call the driver's method. The fairy would pass
         # that on from its __getattr__; what others write gets the fairy.
+        entry = None
         if own and type(connection) is ConnectionFairy:
+            entry = connection._connection_record
             connection = connection.dbapi_connection
         try:
             verb(connection)
+            if type(entry) is Entry:
+                driver = entry.driver
+                if driver.tells and driver.status(connection) != driver.idle:
+                    _see_answer(entry, connection)
         except BaseException as error:
             mark(error, step)
             raise
 
     return protected
+
+
+def _see_answer(entry: Entry, connection: Any) -> None:
+    """Refuse a commit after which the session is in a transaction all the same.
+
+    What came was the answer to something else, and COMMIT's is still on its way. Where
+    a connection commits each statement, a BEGIN of the application's own stands.
+
+    Raises:
+        OperationalError: The driver's; the outcome is not known.
+    """
+    if getattr(connection, "autocommit", False) or getattr(
+        connection, "_pipeline", None
+    ):
+        return
+    dbapi: Any = entry.owner._dialect.dbapi  # type: ignore[union-attr]
+    raise dbapi.OperationalError(
+        "lost synchronization with server: COMMIT was answered, and the session is "
+        "still in a transaction; that was the answer to something else"
+    )
 
 
 def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]:
