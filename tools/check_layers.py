@@ -52,6 +52,7 @@ PYTHON_LAYERS = (
         "libpq_params",
         "listeners",
         "observe",
+        "opened",
         "opening",
         "parameters",
         "pool_name",

@@ -29,13 +29,14 @@ __all__ = [
     "phase_of",
     "read",
     "read_only_of",
+    "server_read_only",
     "unwrap",
 ]
 
 Phase = Literal[
     "connect", "ping", "begin", "statement", "commit", "rollback", "unknown"
 ]
-ReadOnly = Literal["imposed", "chosen", "unknown"]
+ReadOnly = Literal["imposed", "chosen", "always", "lately", "unknown"]
 
 # Top-level packages of the drivers, with the name that the table uses for each.
 _DRIVERS = {
@@ -242,13 +243,29 @@ def read_only_of(connection: object) -> ReadOnly:
     for name in ("readonly", "read_only"):
         if getattr(connection, name, None) is True:
             return "chosen"
+    imposed = server_read_only(connection)
+    if imposed is None:
+        return "unknown"
+    return "imposed" if imposed else "chosen"
+
+
+def server_read_only(connection: object) -> bool | None:
+    """Say whether a session's transactions are read-only by themselves.
+
+    Args:
+        connection: The driver's own connection.
+
+    Returns:
+        None where the server does not report it (before PostgreSQL 14), or the driver
+        does not keep it.
+    """
     values = [
         _server_setting(connection, name)
         for name in ("in_hot_standby", "default_transaction_read_only")
     ]
     if "on" in values:
-        return "imposed"
-    return "chosen" if values == ["off", "off"] else "unknown"
+        return True
+    return False if values == ["off", "off"] else None
 
 
 def _server_setting(connection: object, name: str) -> str | None:

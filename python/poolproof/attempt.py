@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import exc, text
 
 from poolproof import commits, drivers
-from poolproof._signal import read_only_of
 from poolproof.entry import Entry
+from poolproof.opened import who_made_read_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +113,8 @@ class Attempt:
         if not (connection.closed or connection.invalidated):
             self.ended_itself |= _commits_each(connection)
             driver = connection.connection.driver_connection
-            self.read_only = read_only_of(driver)
+            record = connection.connection._connection_record
+            self.read_only = who_made_read_only(record, driver)
 
     def ready(self, connection: Connection, *, verify: bool) -> None:
         """See before the commit that the server will not answer it with a rollback.

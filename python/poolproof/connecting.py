@@ -202,11 +202,12 @@ class Connecting:
             # Of attempts that ran side by side the first failure is for all.
             self._failing_since = self._began_at = began
             self._rounds = 0
-        self._next_at = self._began_at + _pause(self._rounds)
         self._last = last
         self._failed_ever += 1
         # The interpreter changes threads at calls and jumps, and here is none.
         self.failures += 1
+        pause = _LONGEST_S if self.breaker_open else _pause(self._rounds)
+        self._next_at = self._began_at + pause
 
     def _recovered(self) -> None:
         self._recovered_at = monotonic()

@@ -7,7 +7,9 @@ as a disconnect; `explain` gives that error its reason.
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import time
 import weakref
 from contextvars import ContextVar
@@ -33,6 +35,11 @@ __all__ = [
     "exceeded",
     "explain",
 ]
+
+
+# The system's words for a peer that does not answer, which libpq passes on.
+_TIMED_OUT = os.strerror(errno.ETIMEDOUT)
+_KEEP_ALIVES = "TCP keep-alives"
 
 
 class deadline:  # noqa: N801 - used like a function
@@ -254,7 +261,10 @@ def exceeded(entry: Entry) -> DeadlineExceeded | None:
 
 
 def explain(entry: Entry, error: BaseException) -> None:
-    """Make the deadline that has passed the cause of the error that it led to.
+    """Make what has ended a connection the cause of the error that it led to.
+
+    That is the deadline that has passed, or a network whose silence the kernel has
+    noticed, for which libpq and pg8000 have no more than the system's word.
 
     Args:
         entry: The entry of the connection that the error came from.
@@ -262,7 +272,39 @@ def explain(entry: Entry, error: BaseException) -> None:
     """
     if isinstance(error.__cause__, DeadlineExceeded):
         return
-    reason = exceeded(entry)
+    reason = exceeded(entry) or _silence(entry, error)
     if reason is not None:
         reason.__cause__ = error.__cause__
         error.__cause__ = reason
+
+
+def _silence(entry: Entry, error: BaseException) -> TimeoutError | None:
+    """Name the keep-alives, where they have ended a connection.
+
+    The kernel gives up what it has sent only after a quarter of an hour.
+    """
+    socket = entry.socket
+    if socket is None or not _is_silence(error):
+        return None
+    kept = socket.kept_alive
+    if kept is None:
+        return None
+    idle, interval, count = kept
+    also = entry.owner.settings.tcp_user_timeout
+    or_also = "" if also is None else f" or tcp_user_timeout ({also:g} s)"
+    return TimeoutError(
+        f"the network was silent for about {idle + interval * count} s: {_KEEP_ALIVES} "
+        f"({idle} s, then {count} questions {interval} s apart) had no answer, and the "
+        f"system ended the connection; keep_alive{or_also} sets how long that takes"
+    )
+
+
+def _is_silence(error: BaseException) -> bool:
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, TimeoutError) and _KEEP_ALIVES in str(inner):
+            return False  # it has been said
+        if isinstance(inner, OSError) and inner.errno == errno.ETIMEDOUT:
+            return True
+        inner = inner.__cause__
+    return isinstance(error, Exception) and _TIMED_OUT in str(error)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, Engine
 
-from poolproof import backend, deadlines, drivers, farewells, fork, parameters
+from poolproof import (
+    backend,
+    deadlines,
+    drivers,
+    farewells,
+    fork,
+    opened,
+    parameters,
+)
 from poolproof._log import Log
-from poolproof._signal import Phase, ReadOnly, Signal, phase_of, read, read_only_of
+from poolproof._signal import Phase, ReadOnly, Signal, phase_of, read
 from poolproof.entry import Entry
 from poolproof.faults import Fault, Verdict, judge
 from poolproof.observe import report
@@ -78,6 +87,7 @@ def protect(dialect: object, *, own_pool: bool, pool: Pool | None = None) -> Non
     """
     if pool is not None and _remember not in list(pool.dispatch.connect):
         event.listen(pool, "connect", _remember)
+        opened.remember(pool)
     if not isinstance(dialect, Dialect):
         return
     # setdefault on an instance's dict is one step: no lock, which a fork could leave
@@ -129,16 +139,20 @@ class _Hook:
         driver = _driver_connection(connection)
         farewells.explain(driver, error)
         signal = read(error, driver_name)
+        read_only = _read_only(ctx, raw, driver, signal.sqlstate)
         verdict = judge(
             signal,
             phase=_phase(ctx, raw),
-            read_only=_read_only(ctx, raw, driver, signal.sqlstate),
+            read_only=read_only,
             closed=_closed(driver),
             busy=_busy(driver),
             disconnect=ctx.is_disconnect,
             # SQLAlchemy's own ping replaces every connection when it finds one dead.
             sees_sockets=self.sees_sockets and not ctx.is_pre_ping,
         )
+        if read_only == "lately" and verdict.fault is Fault.READ_ONLY:
+            # The address led to the same server a moment ago: it would again.
+            verdict = replace(verdict, cost="nothing")
         final = verdict
         if verdict.fault is not Fault.NONE:
             final = report(
@@ -248,7 +262,8 @@ def _read_only(
         getattr(raw, "readonly", None) is True
     ):
         return "chosen"
-    return read_only_of(driver)
+    record = getattr(_usable(ctx.connection), "_connection_record", None)
+    return opened.who_made_read_only(record, driver)
 
 
 def _remember(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:

@@ -23,7 +23,9 @@ class _Unchosen(float):
 
 
 PING_TIMEOUT = _Unchosen(2.0)
-KEEP_ALIVE: KeepAlive = (5, 2, 3)
+# A minute and a half. They bound the application's own statements as well: a network
+# that is silent for a quarter of a minute is to end none. What rests is asked instead.
+KEEP_ALIVE: KeepAlive = (30, 10, 6)
 # More the system refuses, at each connecting; see tcp(7).
 _KEEP_ALIVE_MOST: KeepAlive = (32767, 32767, 127)
 

@@ -87,6 +87,8 @@ pub enum Test<'a> {
     AnotherStatement,
     /// The application asked for read-only transactions itself.
     ReadOnlyChosen,
+    /// The session was read-only when it was opened, as all of its pool were.
+    ReadOnlyAlways,
 }
 
 impl fmt::Display for Test<'_> {
@@ -117,6 +119,7 @@ impl fmt::Display for Test<'_> {
             Self::Foreign => write!(f, "no DBAPI error"),
             Self::AnotherStatement => write!(f, "the named token is not in the quoted line"),
             Self::ReadOnlyChosen => write!(f, "the application asked for it"),
+            Self::ReadOnlyAlways => write!(f, "all sessions of the pool were so from their start"),
         }
     }
 }
@@ -198,7 +201,8 @@ pub const PRICES: &[Price] = &[
 
 use Test::{
     AnotherStatement, Busy, Class, Code, Connecting, Deadline, Driver, Exception, Foreign, Has,
-    Interruption, Interrupts, Is, Raw, ReadOnlyChosen, Refusal, Starts, Survived, Through,
+    Interruption, Interrupts, Is, Raw, ReadOnlyAlways, ReadOnlyChosen, Refusal, Starts, Survived,
+    Through,
 };
 
 const PSYCOPG: Test<'_> = Driver("psycopg");
@@ -371,6 +375,8 @@ pub const ROWS: &[Row<'_>] = &[
     // ---- A failover, or the application's own read-only transaction.
     row(Fault::None, &[Code("25006"), ReadOnlyChosen],
         "a write in a transaction that the application made read-only"),
+    row(Fault::None, &[Code("25006"), ReadOnlyAlways],
+        "a write in a session that was opened read-only: by the server, its role or its database"),
     row(Fault::ReadOnly, &[Code("25006")],
         "a write on a server that refuses all writes"),
 

@@ -53,6 +53,10 @@ pub enum ReadOnly {
     Imposed,
     /// The application asked for it.
     Chosen,
+    /// The session was so from its start, and so were all others of its pool.
+    Always,
+    /// The session was so from its start, a moment ago, and others of its pool were not.
+    Lately,
     /// The driver or the server does not say.
     #[default]
     Unknown,
@@ -64,6 +68,8 @@ impl ReadOnly {
         match name {
             "imposed" => Self::Imposed,
             "chosen" => Self::Chosen,
+            "always" => Self::Always,
+            "lately" => Self::Lately,
             _ => Self::Unknown,
         }
     }

@@ -236,5 +236,6 @@ fn holds(row: &Row<'_>, signal: &Signal<'_>, text: &Text) -> bool {
         Test::Foreign => !signal.dbapi,
         Test::AnotherStatement => speaks_of_another(signal.message),
         Test::ReadOnlyChosen => signal.read_only == ReadOnly::Chosen,
+        Test::ReadOnlyAlways => signal.read_only == ReadOnly::Always,
     })
 }

@@ -118,6 +118,13 @@ impl Socket {
         self.watch.expired().map(|step| step as u8)
     }
 
+    /// The keep-alives that are on, also after the driver has closed its number: seconds, seconds, questions.
+    #[getter]
+    fn kept_alive(&self) -> Option<(u64, u64, u32)> {
+        let found = options::kept_alive(self.watch.descriptor()?)?;
+        Some((found.idle.as_secs(), found.interval.as_secs(), found.count))
+    }
+
     /// Turns keep-alives on: seconds, seconds, questions. Does nothing unless it is a TCP connection.
     fn keep_alive(
         &self,

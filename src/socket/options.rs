@@ -84,6 +84,19 @@ pub fn keep_alive(fd: RawFd, wanted: KeepAlive, off_is_chosen: bool) -> io::Resu
     Ok(())
 }
 
+/// The keep-alives that are on: none where they are off, or the socket has none.
+pub fn kept_alive(fd: RawFd) -> Option<KeepAlive> {
+    if get(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE).ok()? == 0 {
+        return None;
+    }
+    let ask = |option| u32::try_from(get(fd, libc::IPPROTO_TCP, option).ok()?).ok();
+    Some(KeepAlive {
+        idle: Duration::from_secs(ask(KEEP_IDLE)?.into()),
+        interval: Duration::from_secs(ask(libc::TCP_KEEPINTVL)?.into()),
+        count: ask(libc::TCP_KEEPCNT)?,
+    })
+}
+
 /// Says whether somebody has set `TCP_USER_TIMEOUT` on the socket. False where the system has no such option.
 #[cfg(target_os = "linux")]
 pub fn has_user_timeout(fd: RawFd) -> bool {
@@ -235,8 +248,10 @@ mod tests {
     #[test]
     fn an_untouched_socket_gets_all_three() {
         let (stream, _listener) = tcp();
+        assert_eq!(kept_alive(stream.as_raw_fd()), None);
         keep_alive(stream.as_raw_fd(), WANTED, false).unwrap();
         assert!(is_on(&stream));
+        assert_eq!(kept_alive(stream.as_raw_fd()), Some(WANTED));
         assert_eq!(tcp_option(&stream, KEEP_IDLE), 5);
         assert_eq!(tcp_option(&stream, libc::TCP_KEEPINTVL), 2);
         assert_eq!(tcp_option(&stream, libc::TCP_KEEPCNT), 3);

@@ -106,6 +106,8 @@ def test_an_error_of_the_transaction_leaves_the_connection(
     if expected is None:
         expected = row("SQLSTATE `25006`", "asked for it")
         assert decided_by(error, read_only="chosen") == expected
+        always = row("SQLSTATE `25006`", "so from their start")
+        assert decided_by(error, read_only="always") == always
     assert decided_by(error, read_only="chosen") == expected
 
 

@@ -314,12 +314,23 @@ def test_our_pool_sees_a_dead_connection_and_hands_out_another(
 
 
 @pytest.fixture
-def read_only_role(observer):
-    """Name a role whose sessions the server makes read-only, as on a standby."""
+def writing_role(observer):
+    """Name a role whose sessions may write, so far."""
     observer.rows("drop role if exists reader")
     observer.rows("create role reader login superuser")
-    observer.rows("alter role reader set default_transaction_read_only = on")
     return "reader"
+
+
+def make_read_only(observer, role):
+    """Have the server make a role's next sessions read-only, as on a standby."""
+    observer.rows(f"alter role {role} set default_transaction_read_only = on")
+
+
+@pytest.fixture
+def read_only_role(observer, writing_role):
+    """Name a role whose sessions the server makes read-only."""
+    make_read_only(observer, writing_role)
+    return writing_role
 
 
 def write(connection, table):
@@ -330,10 +341,14 @@ def write(connection, table):
 
 @pytest.mark.parametrize("pool", [sa.QueuePool, poolproof.Pool], ids=["queue", "ours"])
 def test_a_server_that_became_read_only_costs_the_generation(
-    make_engine, driver, read_only_role, table, events, pool
+    make_engine, driver, writing_role, observer, table, events, pool, monkeypatch
 ):
-    engine = make_engine(driver, pool_size=3, user=read_only_role, poolclass=pool)
+    engine = make_engine(driver, pool_size=3, user=writing_role, poolclass=pool)
     poolproof.guard(engine)
+    driver_connections(engine, 3)
+    make_read_only(observer, writing_role)
+    engine.dispose()  # as when the old server ended them
+    monkeypatch.setattr("poolproof.opened._AGAIN_S", 0.0)
     before = driver_connections(engine, 3)
     with engine.connect() as connection:
         error = write(connection, table)

@@ -61,7 +61,7 @@ def fresh() -> tuple[int, ...]:
 
 def test_every_connection_has_keep_alives(make_engine, pg_url, driver):
     raw = make_engine(pg_url(driver)).raw_connection()
-    assert keep_alives(raw) == (1, 5, 2, 3)
+    assert keep_alives(raw) == (1, 30, 10, 6)
     raw.close()
 
 
@@ -81,7 +81,7 @@ def test_keep_alives_can_be_left_to_the_system(make_engine, pg_url, driver, fres
 def test_keep_alives_of_the_driver_win(make_engine, pg_url, driver):
     chosen = {"keepalives_idle": 77, "keepalives_count": 4}
     raw = make_engine(pg_url(driver), connect_args=chosen).raw_connection()
-    assert keep_alives(raw) == (1, 77, 2, 4)
+    assert keep_alives(raw) == (1, 77, 10, 4)
     raw.close()
 
 
