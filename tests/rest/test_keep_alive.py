@@ -52,9 +52,7 @@ def sleep_through(engine, wire, silent_s):
     """Lose every packet while a statement runs; return what it answers."""
     with engine.connect() as connection:
         connection.execute(sa.text("select 1"))
-        running = Task(
-            connection.scalar, sa.text("select 42 from pg_sleep(1)")
-        )
+        running = Task(connection.scalar, sa.text("select 42 from pg_sleep(1)"))
         time.sleep(0.2)
         wire.drop()
         try:
