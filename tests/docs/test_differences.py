@@ -27,6 +27,8 @@ ABOUT = {
     "pool/test_lifetimes": "Connections are closed after ten minutes of rest",
     "pool/test_min_idle": "a keeper where there is something to look after",
     "pool/test_misuse": "A record that is returned twice",
+    "pool/test_nested": "When every connection is held by a caller that waits",
+    "pool/test_overload": "[newest are served first]",
     "pool/test_pre_ping": "`pool_pre_ping=True` asks only where",
     "pool/test_timeout_error": "says in its own words who holds",
     "pool/test_waiting": "Callers are served in order of arrival",
