@@ -12,8 +12,9 @@ pub mod process;
 mod py;
 pub mod socket;
 
+// With the interpreter's lock: `connecting` and `stats` rest on it, and nobody has shown that they could do without.
 #[cfg(feature = "python")]
-#[pyo3::pymodule]
+#[pyo3::pymodule(gil_used = true)]
 mod _native {
     #[pymodule_export]
     use crate::py::backend::{Backend, Backends};
@@ -27,7 +28,7 @@ mod _native {
     use crate::py::gate::{Forked, Gate, Nested, Ticket, Waiter};
     #[pymodule_export]
     use crate::py::lease::{
-        Heartbeat, Lease, durable_commit, leave_all, news, wait_all_over, wake_news,
+        Heartbeat, Lease, durable_commit, leave_all, news, start_control, wait_all_over, wake_news,
     };
     #[pymodule_export]
     use crate::py::process::{forget, forked, generation, sever, severed};

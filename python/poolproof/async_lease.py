@@ -73,6 +73,8 @@ class AsyncLease(AsyncBlock, LeaseBase):
             ArgumentError: It cannot be worked out how to reach the server.
         """
         loop = asyncio.get_running_loop()
+        for pause in self._readying():
+            await asyncio.sleep(pause)
         with self._asking() as native:
             self._loop = loop
             await answered(native.announce, native.wait)

@@ -164,4 +164,6 @@ def refused(error: _native.Refused) -> ControlError:
         error: What the extension has raised.
     """
     kind, text, sqlstate = error.args
+    if kind == "start":  # no thread is to be had: as good as no server
+        kind = "server"
     return ControlError(text, kind=kind, sqlstate=sqlstate)

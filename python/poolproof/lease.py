@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from poolproof.control import finish
@@ -69,6 +70,8 @@ class Lease(PlainBlock, LeaseBase):
                 be.
             ArgumentError: It cannot be worked out how to reach the server.
         """
+        for pause in self._readying():
+            time.sleep(pause)
         with self._asking() as native:
             finish(native.wait)
         return self

@@ -13,11 +13,11 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::time::sleep;
 use tokio_postgres::types::Type;
 
 use super::error::ControlError;
 use super::server::{Parameter, Server, User};
+use super::timer::sleep;
 use super::{clock, news, plane};
 use crate::process::generation;
 use crate::socket::place::Place;
@@ -111,10 +111,12 @@ impl Backends {
         };
         if is_first {
             let (backends, user) = (Arc::clone(self), self.server.join());
-            let started = plane::spawn(async move {
+            let work = async move {
                 sleep(GATHER).await;
                 backends.recognise(&user).await;
-            });
+            };
+            // Those that were to be asked about are not recognised, and left alone.
+            let started = plane::spawn(work, |_why| {});
             if started.is_err() {
                 lock(&self.new).clear();
             }
@@ -230,16 +232,24 @@ impl Backend {
         self.server.check()?;
         let number = news::number();
         let (backend, user) = (Arc::clone(self), self.server.join());
-        plane::spawn(async move {
+        let work = async move {
             let fate = match backend.known_start().await {
                 Ok(start) => backend.end_it(start).await,
                 Err(fate) => fate,
             };
-            *lock(&backend.fate) = Some(fate);
             drop(user);
-            news::tell(number);
+            backend.meet_fate(fate, number);
+        };
+        let failing = Arc::clone(self);
+        plane::spawn(work, move |why| {
+            failing.meet_fate(Fate::Failed(why), number);
         })?;
         Ok(number)
+    }
+
+    fn meet_fate(&self, fate: Fate, number: u64) {
+        *lock(&self.fate) = Some(fate);
+        news::tell(number);
     }
 
     /// What became of it; none while that is open, and in a child of a fork.

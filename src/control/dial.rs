@@ -6,22 +6,22 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, UnixStream};
 use tokio_openssl::SslStream;
 use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::{Client, Config, Connection};
 
 use super::error::ControlError;
-use super::tls;
-use super::wire::{AsItIs, Encrypted, Progress, Socket, Way, Wire};
+use super::stream::{Meter, Stream};
+use super::wire::{AsItIs, Encrypted, Progress, Way, Wire};
+use super::{plane, tls};
 use crate::conninfo::auth::Binding;
 use crate::conninfo::target::{Endpoint, Target, TlsMode};
-use crate::process::Registration;
 use crate::process::hold::hold;
+use crate::socket::owned::OwnedSocket;
 
 /// An endpoint, and one of its addresses; none for a unix socket.
 #[derive(Debug)]
@@ -34,7 +34,8 @@ pub(crate) struct Place<'a> {
 pub(crate) struct Opened {
     pub(crate) client: Client,
     pub(crate) connection: Connection<Wire, Wire>,
-    pub(crate) registration: Registration,
+    pub(crate) socket: Arc<OwnedSocket>,
+    pub(crate) meter: Arc<Meter>,
     /// The path at which its server listens, where that is a unix socket.
     pub(crate) path: Option<PathBuf>,
 }
@@ -96,11 +97,12 @@ pub(crate) async fn dial(target: &Target, place: &Place<'_>) -> Result<Opened, F
 }
 
 async fn attempt(target: &Target, place: &Place<'_>, with_tls: bool) -> Result<Opened, Failure> {
-    let (socket, registration, path) = connected(place).await?;
+    let stream = connected(place).await?;
+    let (socket, meter) = (Arc::clone(stream.socket()), stream.meter());
     let way = if with_tls {
-        encrypted(target, place, socket).await?
+        encrypted(target, place, stream).await?
     } else {
-        Way::Clear(socket)
+        Way::Clear(stream)
     };
     let is_tls = matches!(way, Way::Tls(..));
     let progress = Progress::default();
@@ -116,8 +118,9 @@ async fn attempt(target: &Target, place: &Place<'_>, with_tls: bool) -> Result<O
         Ok((client, connection)) => Ok(Opened {
             client,
             connection,
-            registration,
-            path,
+            path: socket.peer_path(),
+            socket,
+            meter,
         }),
         Err(error) => {
             let mut failed = ControlError::connecting(&place.endpoint.shown(), &error);
@@ -137,46 +140,20 @@ async fn attempt(target: &Target, place: &Place<'_>, with_tls: bool) -> Result<O
     }
 }
 
-async fn connected(place: &Place<'_>) -> Result<(Socket, Registration, Option<PathBuf>), Failure> {
-    let io = |error: io::Error| Failure::io(place, error);
-    let registered = |fd| {
-        Registration::new(fd).map_err(|error| Failure {
-            error: error.into(),
-            asks_on: false,
-            may_change: false,
-        })
+async fn connected(place: &Place<'_>) -> Result<Stream, Failure> {
+    let reactor = plane::reactor().map_err(|error| Failure {
+        error,
+        asks_on: false,
+        may_change: false,
+    })?;
+    let stream = match place.address {
+        None => Stream::connect_unix(reactor, &place.endpoint.path()).await,
+        Some(address) => Stream::connect(reactor, address).await,
     };
-    match place.address {
-        None => {
-            let stream = unix(&place.endpoint.path()).await.map_err(io)?;
-            let registration = registered(stream.as_raw_fd())?;
-            let peer = stream.peer_addr().map_err(io)?;
-            let path = peer.as_pathname().map(PathBuf::from);
-            Ok((Socket::Unix(stream), registration, path))
-        }
-        Some(address) => {
-            let socket = match address {
-                SocketAddr::V4(_) => TcpSocket::new_v4(),
-                SocketAddr::V6(_) => TcpSocket::new_v6(),
-            };
-            let socket = socket.map_err(io)?;
-            let registration = registered(socket.as_raw_fd())?;
-            socket.set_nodelay(true).map_err(io)?;
-            let stream = socket.connect(address).await.map_err(io)?;
-            Ok((Socket::Tcp(stream), registration, None))
-        }
-    }
+    stream.map_err(|error| Failure::io(place, error))
 }
 
-/// Connects to a unix socket; one whose name begins with `@` has no file.
-async fn unix(path: &str) -> io::Result<UnixStream> {
-    match path.strip_prefix('@') {
-        Some(name) => UnixStream::connect(format!("\0{name}")).await,
-        None => UnixStream::connect(path).await,
-    }
-}
-
-async fn encrypted(target: &Target, place: &Place<'_>, mut socket: Socket) -> Result<Way, Failure> {
+async fn encrypted(target: &Target, place: &Place<'_>, mut socket: Stream) -> Result<Way, Failure> {
     let io = |error: io::Error| Failure::io(place, error);
     if !target.tls.is_direct {
         socket.write_all(&SSL_REQUEST).await.map_err(io)?;

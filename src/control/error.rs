@@ -21,6 +21,12 @@ pub enum ControlError {
         /// What the system said.
         source: io::Error,
     },
+    /// Nobody works on it any more.
+    #[error("{what}")]
+    Gone {
+        /// Why.
+        what: String,
+    },
     /// What was asked is of a parent process.
     #[error("it belongs to the process that this one was forked from")]
     Forked,
@@ -118,12 +124,13 @@ impl ControlError {
     /// Whether trying again cannot help: who asks, or what is asked, must change first.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Start { .. }
+            Self::Gone { .. }
             | Self::Forked
             | Self::Parameters { .. }
             | Self::Table { .. }
             | Self::Connect { tls: true, .. } => true,
-            Self::Lost { .. } | Self::Timeout { .. } => false,
+            // A thread, a descriptor: there may be one the next time.
+            Self::Start { .. } | Self::Lost { .. } | Self::Timeout { .. } => false,
             Self::Connect { .. } | Self::Server { .. } => self.sqlstate().is_some_and(|state| {
                 let class = state.get(..2).unwrap_or_default();
                 ["0A", "22", "28", "3D", "3F", "42"].contains(&class)
@@ -153,7 +160,7 @@ impl From<RegisterError> for ControlError {
 }
 
 /// An error with what it came from, in one line.
-fn chain(error: &tokio_postgres::Error) -> String {
+pub(crate) fn chain(error: &tokio_postgres::Error) -> String {
     let mut text = error.to_string();
     let mut inner = error.source();
     while let Some(cause) = inner {

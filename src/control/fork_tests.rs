@@ -133,8 +133,29 @@ fn news_roll_and_plane_are_made_anew() {
         let number = news::number();
         news::tell(number);
         roll::leave_all();
-        news::wait(LONG) == [number] && roll::wait_over(SOON) && plane::spawn(async {}).is_ok()
+        news::wait(LONG) == [number]
+            && roll::wait_over(SOON)
+            && plane::spawn(async {}, |_| {}).is_ok()
     }));
     drop(held);
     lease.leave();
+}
+
+#[test]
+fn a_lease_whose_control_plane_has_gone_says_so_and_the_next_is_asked_for() {
+    // In a process of its own: other tests use theirs.
+    assert!(in_child(|| {
+        // It would be long about it.
+        std::panic::set_hook(Box::new(|_panic| {}));
+        let one = lease(&server());
+        plane::break_down();
+        let mut phase = one.phase();
+        while phase == Phase::Waiting {
+            std::thread::sleep(SOON);
+            phase = one.phase();
+        }
+        let other = lease(&server());
+        matches!(phase, Phase::Lost(why) if why.contains("has gone: broken down by a test"))
+            && other.phase() == Phase::Waiting
+    }));
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::Notify;
-use tokio::time::sleep;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 
@@ -13,6 +12,7 @@ use super::error::ControlError;
 use super::pending::{Pending, pending};
 use super::server::{Parameter, Server};
 use super::term::Term;
+use super::timer::sleep;
 use super::{clock, news, plane};
 use crate::process::generation;
 
@@ -141,7 +141,7 @@ impl Heartbeat {
         let (first, promise) = pending();
         let (over, end) = pending();
         let (task, user) = (Arc::clone(&heartbeat), server.join());
-        plane::spawn(async move {
+        let work = async move {
             let beaten = task.beat().await;
             let goes_on = !beaten.as_ref().is_err_and(is_hopeless);
             promise.answer(beaten);
@@ -152,6 +152,12 @@ impl Heartbeat {
             // The sessions may go, although somebody still has the object.
             drop(user);
             end.answer(());
+        };
+        let failing = Arc::downgrade(&heartbeat);
+        plane::spawn(work, move |why| {
+            if let Some(heartbeat) = failing.upgrade() {
+                heartbeat.fail(why);
+            }
         })?;
         Ok((heartbeat, first, over))
     }
@@ -175,6 +181,7 @@ impl Heartbeat {
         // One that rests goes on at once.
         if self.lock().beats.is_stale {
             self.leave.notify_one();
+            plane::wake();
         }
     }
 
@@ -193,10 +200,20 @@ impl Heartbeat {
         }
         self.lock().is_leaving = true;
         self.leave.notify_one();
+        plane::wake();
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that nobody works for it any more.
+    fn fail(&self, why: String) {
+        let mut state = self.lock();
+        state.beats.failures += 1;
+        state.beats.last_error = Some(why);
+        drop(state);
+        news::tell(self.number);
     }
 
     async fn go_on(&self) {

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::net::UnixStream;
-use tokio::time::{sleep, timeout};
-
 use super::lease::Lease;
 use super::plane;
+use super::stream::Stream;
+use super::timer::{sleep, timeout};
 use crate::process::own::PerProcess;
 use crate::process::terminate::{self, Held};
+use crate::socket::owned::OwnedSocket;
 
 /// How long a process that is told to end goes on for the sake of those who wait for its leases.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -99,24 +100,30 @@ pub fn wait_over(at_most: Duration) -> bool {
     leases.is_empty()
 }
 
-fn listen(bell: std::os::unix::net::UnixStream) -> io::Result<()> {
+fn listen(bell: UnixStream) -> io::Result<()> {
+    let reactor = plane::reactor().map_err(io::Error::other)?;
+    let bell = Stream::new(reactor, OwnedSocket::new(bell)?);
     let heard = async move {
-        let Ok(bell) = UnixStream::from_std(bell) else {
-            return;
-        };
-        if bell.readable().await.is_ok() {
-            for lease in roll().leases() {
-                lease.surrender();
-            }
-            let all_back = async {
-                while !roll().lock().is_empty() {
-                    sleep(Duration::from_millis(5)).await;
-                }
-            };
-            // Those that the server did not hear of in time expire.
-            let _in_time = timeout(FAREWELL, all_back).await;
-            terminate::finish();
+        match bell.receive(&mut [0]).await {
+            Ok(1) => surrender_all().await,
+            // Its descriptors were closed. Without a new bell the leases of a process that is ended expire.
+            _gone => drop(terminate::renew(listen)),
         }
     };
-    plane::spawn(heard).map_err(io::Error::other)
+    // As without a bell.
+    plane::spawn(heard, |_why| {}).map_err(io::Error::other)
+}
+
+async fn surrender_all() {
+    for lease in roll().leases() {
+        lease.surrender();
+    }
+    let all_back = async {
+        while !roll().lock().is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Those that the server did not hear of in time expire.
+    let _in_time = timeout(FAREWELL, all_back).await;
+    terminate::finish();
 }

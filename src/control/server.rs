@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool::managed::{Object, Pool, PoolError};
-use tokio::time::{sleep, timeout};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
 
@@ -16,6 +15,7 @@ use super::error::ControlError;
 use super::plane;
 use super::session::{Opener, Session};
 use super::table::Table;
+use super::timer::{sleep, timeout};
 use crate::conninfo::Conninfo;
 use crate::process::generation;
 
@@ -126,7 +126,7 @@ impl Server {
     /// [`ControlError`]; after `within` at the latest.
     pub async fn tells_pids_at(&self, within: Duration, path: &Path) -> Result<bool, ControlError> {
         self.lent(within, async |loan| {
-            if loan.path.as_deref() != Some(path) {
+            if loan.path() != Some(path) {
                 return loan.settle(Ok(false));
             }
             let told = loan.told_pid().await;
@@ -218,8 +218,7 @@ impl Drop for User {
             return;
         }
         let server = Arc::clone(&self.0);
-        // Without a control plane there are no sessions to close either.
-        let _started = plane::spawn(async move {
+        let work = async move {
             let seen = server.operations.load(Ordering::Relaxed);
             sleep(LINGER).await;
             let is_needed = server.users.load(Ordering::Relaxed) > 0
@@ -227,7 +226,9 @@ impl Drop for User {
             if !is_needed {
                 server.pool.retain(|_session, _metrics| false);
             }
-        });
+        };
+        // Without a control plane there are no sessions to close either.
+        let _started = plane::spawn(work, |_why| {});
     }
 }
 
@@ -264,7 +265,10 @@ impl Loan {
     }
 
     fn settle<T>(&mut self, answer: Result<T, tokio_postgres::Error>) -> Result<T, ControlError> {
-        let answer = answer.map_err(|error| ControlError::from_driver(&error));
+        let answer = answer.map_err(|error| match self.session.ended() {
+            Some(why) if error.is_closed() => ControlError::Lost { what: why.into() },
+            _ => ControlError::from_driver(&error),
+        });
         self.is_settled = !answer.as_ref().is_err_and(ControlError::ends_session);
         answer
     }

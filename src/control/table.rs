@@ -11,32 +11,12 @@ use tokio_postgres::types::Type;
 
 use super::definition::{DEFINITION, Found, LOOK};
 use super::error::ControlError;
+use super::row::{self, Row};
 use super::server::{Loan, Parameter, Server};
+use super::stream::ANSWER;
 
-/// Who holds a lease, or held it, as the table says.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    /// The lease's name.
-    pub name: String,
-    /// The number of its last acquisition.
-    pub fence: i64,
-    /// Whether somebody holds it, expired or not.
-    pub is_held: bool,
-    /// The holder's machine.
-    pub host: String,
-    /// The holder's process.
-    pub pid: i64,
-    /// The holder's thread.
-    pub thread: String,
-    /// The holder's application.
-    pub application: String,
-    /// Seconds since it was acquired.
-    pub age: f64,
-    /// Seconds since it was renewed.
-    pub silence: f64,
-    /// Seconds until it expires; below zero since it has.
-    pub left: f64,
-}
+/// How long a whole table may be, in bytes: some 300,000 leases.
+const LIST: usize = 64 << 20;
 
 /// A table of leases, by its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +70,18 @@ impl Table {
         statement: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<tokio_postgres::Row>, ControlError> {
+        self.query_up_to(ANSWER, server, within, statement, parameters)
+            .await
+    }
+
+    async fn query_up_to(
+        &self,
+        bytes: usize,
+        server: &Server,
+        within: Duration,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<tokio_postgres::Row>, ControlError> {
         let answer = server
             .lent(within, async |loan| {
                 let Some(table) = self.seen(loan).await? else {
@@ -99,6 +91,7 @@ impl Table {
                         is_fatal: false,
                     });
                 };
+                loan.allow(bytes);
                 let answer = loan.query(&table.sql(statement), parameters).await;
                 if answer.is_err() {
                     // It may have been dropped, and be another the next time.
@@ -245,8 +238,9 @@ impl Table {
         within: Duration,
         name: Option<&str>,
     ) -> Result<Vec<Row>, ControlError> {
+        let most = if name.is_some() { ANSWER } else { LIST };
         let found = self
-            .query(server, within, &rows(), &[(&name, Type::TEXT)])
+            .query_up_to(most, server, within, &row::query(), &[(&name, Type::TEXT)])
             .await?;
         let read = found.iter().map(Row::read).collect::<Result<_, _>>();
         read.map_err(|error| ControlError::from_driver(&error))
@@ -332,41 +326,6 @@ UPDATE {t} SET token = NULL, expires_at = clock_timestamp() WHERE name = $1 AND 
 
 const FREE: &str = "\
 UPDATE {t} SET token = NULL, expires_at = clock_timestamp() WHERE name = $1 AND token IS NOT NULL RETURNING {durable}";
-
-/// `$1` a name, or null for all. Whatever a person has written into the table can be read.
-fn rows() -> String {
-    // Before PostgreSQL 17 there is no difference to an infinite instant.
-    let until = |instant: &str| {
-        format!(
-            "CASE WHEN {instant} = 'infinity' THEN 'Infinity' WHEN {instant} = '-infinity' THEN '-Infinity' \
-             ELSE extract(epoch FROM {instant} - clock_timestamp()) END::float8"
-        )
-    };
-    format!(
-        "SELECT name, fence, token IS NOT NULL, coalesce(host, ''), coalesce(pid, 0), coalesce(thread, ''), \
-         coalesce(application, ''), {}, {}, {} FROM {{t}} WHERE $1 IS NULL OR name = $1 ORDER BY name",
-        until("acquired_at"),
-        until("renewed_at"),
-        until("expires_at"),
-    )
-}
-
-impl Row {
-    fn read(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
-        Ok(Self {
-            name: row.try_get(0)?,
-            fence: row.try_get(1)?,
-            is_held: row.try_get(2)?,
-            host: row.try_get(3)?,
-            pid: row.try_get(4)?,
-            thread: row.try_get(5)?,
-            application: row.try_get(6)?,
-            age: -row.try_get::<_, f64>(7)?,
-            silence: -row.try_get::<_, f64>(8)?,
-            left: row.try_get(9)?,
-        })
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -11,64 +11,20 @@ use std::task::{Context, Poll};
 
 use openssl::ssl::SslRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_openssl::SslStream;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::gatekeeper::{Gatekeeper, Security};
+use super::stream::Stream;
 use crate::conninfo::auth::Auth;
 use crate::process::hold::hold;
 
-/// A connected socket.
-#[derive(Debug)]
-pub(crate) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-macro_rules! each {
-    ($socket:expr, $stream:ident => $what:expr) => {
-        match $socket {
-            Socket::Tcp($stream) => $what,
-            Socket::Unix($stream) => $what,
-        }
-    };
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, into))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
-
 /// A socket under TLS. It is worked on, and freed, where no fork can happen.
 #[derive(Debug)]
-pub(crate) struct Encrypted(Option<Box<SslStream<Socket>>>);
+pub(crate) struct Encrypted(Option<Box<SslStream<Stream>>>);
 
 impl Encrypted {
-    pub(crate) fn new(stream: SslStream<Socket>) -> Self {
+    pub(crate) fn new(stream: SslStream<Stream>) -> Self {
         Self(Some(Box::new(stream)))
     }
 
@@ -82,7 +38,7 @@ impl Encrypted {
         self.0.as_ref().map(|stream| stream.ssl())
     }
 
-    fn work<T>(&mut self, otherwise: T, what: impl FnOnce(Pin<&mut SslStream<Socket>>) -> T) -> T {
+    fn work<T>(&mut self, otherwise: T, what: impl FnOnce(Pin<&mut SslStream<Stream>>) -> T) -> T {
         let _hold = hold();
         match &mut self.0 {
             Some(stream) => what(Pin::new(&mut **stream)),
@@ -101,7 +57,7 @@ impl Drop for Encrypted {
 /// How the bytes travel.
 #[derive(Debug)]
 pub(crate) enum Way {
-    Clear(Socket),
+    Clear(Stream),
     /// With what binds a password to the session, if there is something.
     Tls(Encrypted, Option<Vec<u8>>),
 }

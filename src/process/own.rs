@@ -49,27 +49,43 @@ impl<T: Send + Sync + 'static> PerProcess<T> {
     ///
     /// What `make` says.
     pub fn get_or_make<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&'static T, E> {
-        let mut found = self.current.load(Ordering::Acquire);
-        let is_ours = |found| Self::seen(found).is_some_and(|made| made.generation == generation());
-        if !is_ours(found) {
-            let ours = Box::into_raw(Box::new(Made {
-                generation: generation(),
-                value: make()?,
-            }));
-            let swapped =
-                self.current
-                    .compare_exchange(found, ours, Ordering::AcqRel, Ordering::Acquire);
-            found = match swapped {
-                Ok(_older) => ours,
-                Err(winner) => {
-                    // SAFETY: made above by Box, and seen by nobody else.
-                    drop(unsafe { Box::from_raw(ours) });
-                    winner
-                }
-            };
+        self.get_or_remake(|_| true, |_| make())
+    }
+
+    /// The same, but one that will not do any more is replaced, and forgotten as a parent's is. `make` is given it.
+    ///
+    /// # Errors
+    ///
+    /// What `make` says.
+    pub fn get_or_remake<E>(
+        &self,
+        will_do: impl Fn(&T) -> bool,
+        make: impl FnOnce(Option<&'static T>) -> Result<T, E>,
+    ) -> Result<&'static T, E> {
+        let found = self.current.load(Ordering::Acquire);
+        let ours = Self::seen(found)
+            .filter(|made| made.generation == generation())
+            .map(|made| &made.value);
+        if let Some(value) = ours.filter(|value| will_do(value)) {
+            return Ok(value);
         }
+        let new = Box::into_raw(Box::new(Made {
+            generation: generation(),
+            value: make(ours)?,
+        }));
+        let swapped =
+            self.current
+                .compare_exchange(found, new, Ordering::AcqRel, Ordering::Acquire);
+        let current = match swapped {
+            Ok(_older) => new,
+            Err(winner) => {
+                // SAFETY: made above by Box, and seen by nobody else.
+                drop(unsafe { Box::from_raw(new) });
+                winner
+            }
+        };
         // SAFETY: not null here; what was published is never freed.
-        Ok(unsafe { &(*found).value })
+        Ok(unsafe { &(*current).value })
     }
 
     fn seen(found: *mut Made<T>) -> Option<&'static Made<T>> {
@@ -89,6 +105,16 @@ mod tests {
         assert_eq!(OWN.get_or_make(|| Ok::<_, ()>(1)), Ok(&1));
         assert_eq!(OWN.get_or_make(|| Ok::<_, ()>(2)), Ok(&1));
         assert_eq!(OWN.get(), Some(&1));
+    }
+
+    #[test]
+    fn a_value_that_will_not_do_is_made_anew() {
+        static OWN: PerProcess<u32> = PerProcess::new();
+        let make = |older: Option<&u32>| Ok::<_, ()>(older.map_or(1, |older| older + 1));
+        assert_eq!(OWN.get_or_remake(|_| false, make), Ok(&1));
+        assert_eq!(OWN.get_or_remake(|_| false, make), Ok(&2));
+        assert_eq!(OWN.get_or_remake(|_| true, make), Ok(&2));
+        assert_eq!(OWN.get(), Some(&2));
     }
 
     #[test]

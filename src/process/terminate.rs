@@ -21,7 +21,8 @@ struct Bell {
     rope: UnixStream,
     /// Knows the rope from another descriptor with its number: a daemoniser closes every one.
     registration: Registration,
-    held: AtomicUsize,
+    /// One and the same for every bell of a process.
+    held: &'static AtomicUsize,
     rang: AtomicBool,
 }
 
@@ -40,30 +41,44 @@ pub struct Held(());
 ///
 /// What the system says when it has no descriptors to give.
 pub fn hold(hear: impl FnOnce(UnixStream) -> io::Result<()>) -> io::Result<Held> {
-    let mut other_end = None;
-    let bell = BELL.get_or_make(|| {
-        let (rope, other) = UnixStream::pair()?;
-        rope.set_nonblocking(true)?;
-        other.set_nonblocking(true)?;
-        let registration = Registration::new(rope.as_raw_fd()).map_err(io::Error::other)?;
-        other_end = Some(other);
-        Ok::<_, io::Error>(Bell {
-            pid: pid(),
-            rope,
-            registration,
-            held: AtomicUsize::new(0),
-            rang: AtomicBool::new(false),
-        })
-    })?;
-    if let Some(other) = other_end {
-        hear(other)?;
-    }
+    let bell = hang(hear)?;
     bell.held.fetch_add(1, Ordering::AcqRel);
     // The first process of a container ignores what it has no handler for: it is not ours to end it.
     if pid() != 1 && disposition() == Some(libc::SIG_DFL) {
         dispose(on_terminate as *const () as libc::sighandler_t);
     }
     Ok(Held(()))
+}
+
+/// Makes the bell anew, should its descriptors have been closed: a daemoniser closes every number.
+///
+/// # Errors
+///
+/// What the system says when it has no descriptors to give.
+pub fn renew(hear: impl FnOnce(UnixStream) -> io::Result<()>) -> io::Result<()> {
+    hang(hear).map(drop)
+}
+
+fn hang(hear: impl FnOnce(UnixStream) -> io::Result<()>) -> io::Result<&'static Bell> {
+    let mut other_end = None;
+    let is_intact = |bell: &Bell| bell.registration.is_intact();
+    let bell = BELL.get_or_remake(is_intact, |older| {
+        let (rope, other) = UnixStream::pair()?;
+        rope.set_nonblocking(true)?;
+        let registration = Registration::new(rope.as_raw_fd()).map_err(io::Error::other)?;
+        other_end = Some(other);
+        Ok::<_, io::Error>(Bell {
+            pid: pid(),
+            rope,
+            registration,
+            held: older.map_or_else(|| &*Box::leak(Box::default()), |older| older.held),
+            rang: AtomicBool::new(false),
+        })
+    })?;
+    if let Some(other) = other_end {
+        hear(other)?;
+    }
+    Ok(bell)
 }
 
 impl Drop for Held {

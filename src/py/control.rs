@@ -1,6 +1,6 @@
 //! The control plane for Python: a server, and operations whose end is waited for in slices.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -10,8 +10,9 @@ use super::errors::from_control;
 use crate::control::error::ControlError;
 use crate::control::pending::{Pending, pending};
 use crate::control::plane;
+use crate::control::row::Row;
 use crate::control::server;
-use crate::control::table::{Row, Table};
+use crate::control::table::Table;
 
 pyo3::create_exception!(poolproof._native, Refused, pyo3::exceptions::PyException);
 
@@ -107,13 +108,19 @@ impl Server {
         let (pending, promise) = pending();
         let user = self.0.join();
         let work = work(Arc::clone(&self.0));
-        plane::spawn(async move {
+        let why = Arc::new(OnceLock::new());
+        let failed = Arc::clone(&why);
+        let work = async move {
             let answer = work.await;
             drop(user);
             promise.answer(answer);
+        };
+        plane::spawn(work, move |why| {
+            // Told once.
+            let _set = failed.set(why);
         })
         .map_err(|error| from_control(&error))?;
-        Ok(Operation(pending))
+        Ok(Operation { pending, why })
     }
 }
 
@@ -132,21 +139,28 @@ type Told = (
 
 /// Something that the control plane works on.
 #[pyclass(frozen, module = "poolproof._native")]
-pub(crate) struct Operation(Pending<Result<Vec<Row>, ControlError>>);
+pub(crate) struct Operation {
+    pending: Pending<Result<Vec<Row>, ControlError>>,
+    /// Why there will be no answer.
+    why: Arc<OnceLock<String>>,
+}
 
 #[pymethods]
 impl Operation {
     /// Waits for so many seconds at most. True when it is done.
     fn wait(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
-        wait(py, &self.0, seconds)
+        wait(py, &self.pending, seconds)
     }
 
     /// What came of it, once: rows `(name, fence, held, host, pid, thread, application, age_s, silence_s, left_s)`.
     fn take(&self) -> PyResult<Vec<Told>> {
-        let rows = match self.0.take() {
-            None => Vec::new(),
-            Some(answer) => answer.map_err(|error| from_control(&error))?,
+        let rows = match self.pending.take() {
+            None => Err(ControlError::Gone {
+                what: self.why.get().cloned().unwrap_or_default(),
+            }),
+            Some(answer) => answer,
         };
+        let rows = rows.map_err(|error| from_control(&error))?;
         Ok(rows
             .into_iter()
             .map(|row| {

@@ -45,6 +45,7 @@ pub(crate) fn from_control(error: &ControlError) -> PyErr {
     let kind = match error {
         ControlError::Parameters { .. } => "parameters",
         ControlError::Table { .. } => "table",
+        ControlError::Start { .. } => "start",
         _ => "server",
     };
     let sqlstate = error.sqlstate().map(str::to_owned);

@@ -90,7 +90,10 @@ impl Lease {
     /// The fence, once it was granted.
     fn take(&self) -> PyResult<Option<i64>> {
         match self.acquired.take() {
-            None => Ok(None),
+            None => match self.inner.phase() {
+                Phase::Lost(what) => Err(from_control(&ControlError::Gone { what })),
+                _ => Ok(None),
+            },
             Some(Ok(fence)) => Ok(Some(fence)),
             Some(Err(Refusal::Left)) => Err(refused("left", "the wait was given up")),
             Some(Err(Refusal::Failed(error))) => Err(from_control(&error)),
@@ -199,6 +202,12 @@ impl Drop for Lease {
 
 fn refused(kind: &'static str, text: &str) -> PyErr {
     Refused::new_err((kind, text.to_owned(), None::<String>))
+}
+
+/// Starts the control plane, unless it runs.
+#[pyfunction]
+pub(crate) fn start_control() -> PyResult<()> {
+    control::plane::start().map_err(|error| from_control(&error))
 }
 
 /// An expression that makes the transaction which evaluates it commit to disk at least.

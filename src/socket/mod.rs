@@ -2,5 +2,7 @@
 
 pub mod deadline;
 pub mod options;
+pub mod owned;
 pub mod place;
 pub mod probe;
+pub mod readiness;

@@ -44,7 +44,7 @@ def test_many_use_one_pooled_session_without_prepared_statements(
 ):
     pooler = pooler(default_pool_size=1)
     engine = make_engine(pooler.url.set(drivername="postgresql+psycopg2"))
-    leases = [Lease(engine, f"{name} {n}", ttl=3).acquire() for n in range(10)]
+    leases = [Lease(engine, f"{name} {n}", ttl=6).acquire() for n in range(10)]
     end = time.monotonic() + 4
     while time.monotonic() < end:
         for lease in leases:

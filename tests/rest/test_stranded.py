@@ -22,6 +22,7 @@ from plugins.cluster import APPLICATION_NAME
 from plugins.processes import run_in_fork, run_script
 from plugins.threads import eventually
 from plugins.wire import backend
+from poolproof import _native
 
 SLEEP = text("select pg_sleep(60)")
 # Cancelled, it sleeps on.
@@ -30,6 +31,12 @@ STUBBORN = text(
     " null; end; end loop; end $$"
 )
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _control_plane_runs():
+    """Start it before the first look at what is open: it stays."""
+    _native.start_control()
 
 
 @pytest.fixture

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use tokio::select;
-use tokio::time::sleep;
 use tokio_postgres::types::Type;
 
 use super::{ATTEMPT, Lease, Phase, Refusal};
 use crate::control::clock;
 use crate::control::error::ControlError;
+use crate::control::row::Row;
 use crate::control::server::Parameter;
-use crate::control::table::{INSERT, Row, TAKE_OVER};
+use crate::control::table::{INSERT, TAKE_OVER};
 use crate::control::term::Term;
+use crate::control::timer::sleep;
 
 /// How often somebody who waits looks, at least and at most.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -50,7 +51,10 @@ impl Lease {
                     if error.is_unknown() {
                         tokens.push(token);
                     }
-                    if error.is_final() {
+                    // Another server may have answered, which has no such table yet.
+                    let is_missing = is_prepared && error.sqlstate() == Some("42P01");
+                    is_prepared = false;
+                    if error.is_final() && !is_missing {
                         return Err(Refusal::Failed(error));
                     }
                     Some(error)

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::select;
-use tokio::time::sleep;
 use tokio_postgres::types::Type;
 
 use super::{Lease, Phase};
@@ -13,6 +12,7 @@ use crate::control::news;
 use crate::control::server::Parameter;
 use crate::control::table::RENEW;
 use crate::control::term::Term;
+use crate::control::timer::sleep;
 
 /// How often a silent holder is looked at.
 const LOOK: Duration = Duration::from_millis(50);

@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
 use tokio_postgres::types::Type;
 
 use super::error::ControlError;
 use super::pending::{Pending, Promise, pending};
+use super::row::Row;
 use super::server::{Parameter, Server};
-use super::table::{RELEASE, Row, Table};
+use super::table::{RELEASE, Table};
 use super::term::Term;
+use super::timer::sleep;
 use super::{clock, news, plane, roll};
 use crate::process::generation;
 
@@ -159,7 +160,7 @@ impl Lease {
         let (over, end) = pending();
         let (task, user) = (Arc::clone(&lease), server.join());
         let mut enrolled = roll::enroll(&lease);
-        plane::spawn(async move {
+        let work = async move {
             enrolled.listen();
             task.live(promise).await;
             drop(enrolled);
@@ -167,6 +168,12 @@ impl Lease {
             // The sessions may go before whoever waits for the end looks, and although somebody still has the object.
             drop(user);
             end.answer(());
+        };
+        let failing = Arc::downgrade(&lease);
+        plane::spawn(work, move |why| {
+            if let Some(lease) = failing.upgrade() {
+                lease.fail(why);
+            }
         })?;
         Ok((lease, acquired, over))
     }
@@ -265,6 +272,7 @@ impl Lease {
         }
         self.lock().is_leaving = true;
         self.leave.notify_one();
+        plane::wake();
     }
 
     /// Gives it back although its holder is at work: the process is told to end. The holder learns that it is lost.
@@ -309,6 +317,16 @@ impl Lease {
         let mut state = self.lock();
         if state.phase == Phase::Held {
             state.phase = Phase::Over;
+        }
+    }
+
+    /// Loses it, or the hope of it, for nobody works for it any more.
+    fn fail(&self, why: String) {
+        let mut state = self.lock();
+        if state.phase == Phase::Waiting {
+            state.phase = Phase::Lost(why);
+        } else {
+            self.lose(&mut state, why);
         }
     }
 

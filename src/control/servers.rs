@@ -1,0 +1,200 @@
+//! The servers that a session may be with: which places there are, in which order they are asked, and which will do.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::dial::{Failure, Place, dial};
+use super::error::ControlError;
+use super::link::{Link, drive};
+use super::names;
+use super::timer::timeout;
+use crate::conninfo::Conninfo;
+use crate::conninfo::target::{Endpoint, Sessions, Target};
+
+/// The servers that a session may be with. Their parameters are read anew for each: files and passwords change.
+pub(crate) struct Servers {
+    conninfo: Conninfo,
+    /// Which place to begin with: the one that worked last, and the next after one that did not.
+    first: AtomicUsize,
+}
+
+/// The longest that one place may take, unless `connect_timeout` says.
+const CONNECT: Duration = Duration::from_secs(10);
+
+impl Servers {
+    pub(crate) fn new(conninfo: Conninfo) -> Self {
+        Self {
+            conninfo,
+            first: AtomicUsize::new(0),
+        }
+    }
+
+    /// Opens a connection to the first that will do, and drives it.
+    pub(crate) async fn open(&self) -> Result<(Client, Link), ControlError> {
+        let target = self.target()?;
+        let places = self.places(&target).await?;
+        let wanted: &[Sessions] = match target.sessions {
+            Sessions::PreferStandby => &[Sessions::Standby, Sessions::Any],
+            // What is leased is written: of several servers, only one that takes writes will do.
+            Sessions::Any if target.endpoints.len() > 1 => &[Sessions::ReadWrite],
+            ref sessions => std::slice::from_ref(sessions),
+        };
+        let within = target.connect_timeout.unwrap_or(CONNECT);
+        let mut failure = None;
+        for turn in 0..places.len() * wanted.len() {
+            let sessions = wanted[turn / places.len()];
+            // Moved on before the attempt: whoever runs out of time there begins elsewhere the next time.
+            let turn = self.first.fetch_add(1, Ordering::Relaxed);
+            let place = &places[turn % places.len()];
+            match timeout(within, Box::pin(open(&target, place, sessions))).await {
+                Ok(Ok(session)) => {
+                    self.first.store(turn, Ordering::Relaxed);
+                    return Ok(session);
+                }
+                Ok(Err(failed)) if failed.asks_on => failure = Some(failed.error),
+                Ok(Err(failed)) => return Err(failed.error),
+                Err(_elapsed) => {
+                    let seconds = within.as_secs_f64();
+                    let what = format!("no answer within {seconds:.2} s");
+                    failure = Some(ControlError::unreachable(&place.endpoint.shown(), what));
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| ControlError::Parameters {
+            what: "there is no host to connect to".into(),
+        }))
+    }
+
+    fn target(&self) -> Result<Target, ControlError> {
+        let mut target = self
+            .conninfo
+            .resolve()
+            .map_err(|error| ControlError::Parameters {
+                what: error.to_string(),
+            })?;
+        target.application = named(&target.application);
+        Ok(target)
+    }
+
+    async fn places<'a>(&self, target: &'a Target) -> Result<Vec<Place<'a>>, ControlError> {
+        let mut places = Vec::new();
+        let mut failure = None;
+        for endpoint in &target.endpoints {
+            if endpoint.is_local() {
+                places.push(Place {
+                    endpoint,
+                    address: None,
+                });
+                continue;
+            }
+            match addresses(endpoint).await {
+                Ok(found) => places.extend(found.into_iter().map(|address| Place {
+                    endpoint,
+                    address: Some(address),
+                })),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if target.is_shuffled {
+            shuffle(&mut places);
+        }
+        match failure {
+            Some(error) if places.is_empty() => Err(error),
+            _ => Ok(places),
+        }
+    }
+}
+
+/// What `pg_stat_activity` shows of us: the application's name, and that it is not the application.
+fn named(application: &str) -> String {
+    const SUFFIX: &str = "poolproof-control";
+    const MOST: usize = 63;
+    let mut end = application.len().min(MOST - SUFFIX.len() - 1);
+    while !application.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{} {SUFFIX}", &application[..end])
+        .trim_start()
+        .to_owned()
+}
+
+/// Draws an order by lot.
+fn shuffle<T>(places: &mut [T]) {
+    // Each of these is made with keys of its own.
+    for n in (1..places.len()).rev() {
+        let drawn = RandomState::new().hash_one(n);
+        let below = u64::try_from(n + 1).unwrap_or(1);
+        places.swap(n, usize::try_from(drawn % below).unwrap_or(0));
+    }
+}
+
+async fn open(
+    target: &Target,
+    place: &Place<'_>,
+    sessions: Sessions,
+) -> Result<(Client, Link), Failure> {
+    let opened = dial(target, place).await?;
+    let (cut, ended) = drive(opened.connection, opened.socket);
+    let link = Link {
+        path: opened.path,
+        cut,
+        ended,
+        meter: opened.meter,
+    };
+    check(&opened.client, place, sessions)
+        .await
+        .map_err(|error| Failure {
+            error,
+            asks_on: true,
+            may_change: false,
+        })?;
+    Ok((opened.client, link))
+}
+
+async fn addresses(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ControlError> {
+    let name = endpoint.hostaddr.as_deref().unwrap_or(&endpoint.host);
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, endpoint.port)]);
+    }
+    if endpoint.hostaddr.is_some() {
+        return Err(ControlError::Parameters {
+            what: "hostaddr is no address".into(),
+        });
+    }
+    let found = names::addresses(name)
+        .await
+        .map_err(|error| ControlError::unreachable(&endpoint.shown(), error))?;
+    let place = |address| SocketAddr::new(address, endpoint.port);
+    Ok(found.into_iter().map(place).collect())
+}
+
+/// Checks that a server will do.
+async fn check(client: &Client, place: &Place<'_>, wanted: Sessions) -> Result<(), ControlError> {
+    if wanted == Sessions::Any {
+        return Ok(());
+    }
+    let shown = place.endpoint.shown();
+    let query = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'";
+    let row = client.query_typed_one(query, &[]).await;
+    let row = row.map_err(|error| ControlError::connecting(&shown, &error))?;
+    let told = row
+        .try_get(0)
+        .and_then(|standby| Ok((standby, row.try_get(1)?)));
+    let (is_standby, is_read_only) =
+        told.map_err(|error| ControlError::connecting(&shown, &error))?;
+    if wanted.take(is_standby, is_read_only) {
+        return Ok(());
+    }
+    let what = match (is_standby, is_read_only) {
+        (true, _) => {
+            "this server is a standby, which target_session_attrs, or a lease, does not take"
+        }
+        (false, true) => "this server is read-only",
+        (false, false) => "this server takes writes, which target_session_attrs does not take",
+    };
+    Err(ControlError::unreachable(&shown, what))
+}

@@ -1,0 +1,230 @@
+//! A socket of our own that never blocks, and is never touched once its number is somebody else's.
+//!
+//! A daemoniser closes every descriptor of its process, and what the application opens next gets our numbers. So each
+//! call compares device and inode first. A socket that has gone is an error to whoever works with it, and nothing is
+//! sent, received or closed under its number any more.
+
+#![cfg_attr(
+    test,
+    allow(unsafe_code, reason = "a test closes descriptors as a daemoniser does")
+)]
+
+use std::fmt;
+use std::io::{self, Read};
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::place::{Place, place};
+use crate::process::Registration;
+
+/// One of them. A fork severs it in the child, as every registered socket.
+pub struct OwnedSocket {
+    /// There, until it is dropped.
+    socket: Option<Socket>,
+    registration: Registration,
+}
+
+impl fmt::Debug for OwnedSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedSocket")
+            .field("registration", &self.registration)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(target_os = "linux")]
+const NO_SIGNAL: i32 = libc::MSG_NOSIGNAL;
+#[cfg(not(target_os = "linux"))]
+const NO_SIGNAL: i32 = 0;
+
+impl OwnedSocket {
+    /// Takes a connected socket over.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; then it is closed.
+    pub fn new(socket: impl Into<OwnedFd>) -> io::Result<Self> {
+        Self::from(Socket::from(socket.into()))
+    }
+
+    fn from(socket: Socket) -> io::Result<Self> {
+        let registration = Registration::new(socket.as_raw_fd()).map_err(io::Error::other)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket: Some(socket),
+            registration,
+        })
+    }
+
+    /// Two that are connected with each other.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptors to give.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = UnixStream::pair()?;
+        Ok((Self::new(one)?, Self::new(other)?))
+    }
+
+    /// Begins to connect. It can be written to when that is done; [`OwnedSocket::connected`] says how it went.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        let socket = Self::from(socket)?;
+        socket.ours()?.set_tcp_nodelay(true)?;
+        socket.begin(&address.into())
+    }
+
+    /// Connects to a unix socket; one whose name begins with `@` has no file.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn connect_unix(path: &str) -> io::Result<Self> {
+        let address = match path.strip_prefix('@') {
+            Some(name) => SockAddr::unix(format!("\0{name}"))?,
+            None => SockAddr::unix(path)?,
+        };
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        Self::from(socket)?.begin(&address)
+    }
+
+    fn begin(self, address: &SockAddr) -> io::Result<Self> {
+        match self.ours()?.connect(address) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+            _begun => Ok(self),
+        }
+    }
+
+    /// Whether connecting has come to its end.
+    ///
+    /// # Errors
+    ///
+    /// It failed, or the descriptor has gone.
+    pub fn connected(&self) -> io::Result<bool> {
+        let socket = self.ours()?;
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        match socket.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Receives what is there; none is an end of file.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there; what the system says; that the descriptor has gone.
+    pub fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
+        let mut socket = self.ours()?;
+        socket.read(into)
+    }
+
+    /// Sends as much as the system takes.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when it takes nothing; what the system says; that the descriptor has gone.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.ours()?.send_with_flags(bytes, NO_SIGNAL)
+    }
+
+    /// Says to the peer that nothing more will come.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; that the descriptor has gone.
+    pub fn end_sending(&self) -> io::Result<()> {
+        self.ours()?.shutdown(std::net::Shutdown::Write)
+    }
+
+    /// The descriptor, as long as it is this socket.
+    pub fn fd(&self) -> Option<RawFd> {
+        self.registration
+            .fd()
+            .filter(|_| self.registration.is_intact())
+    }
+
+    /// The path at which its peer listens, where that is a unix socket.
+    pub fn peer_path(&self) -> Option<PathBuf> {
+        match place(self.fd()?)? {
+            Place::Unix(path) => Some(path),
+            Place::Tcp(_) => None,
+        }
+    }
+
+    fn ours(&self) -> io::Result<&Socket> {
+        self.fd().and(self.socket.as_ref()).ok_or_else(|| {
+            io::Error::other(
+                "its descriptor was closed by another part of this process (a daemoniser closes all)",
+            )
+        })
+    }
+}
+
+impl Drop for OwnedSocket {
+    fn drop(&mut self) {
+        let is_ours = self.fd().is_some();
+        // Before the number is free: whoever gets it next is not to be severed in a child.
+        self.registration.end();
+        let socket = self.socket.take();
+        if !is_ours {
+            mem::forget(socket);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::process::in_child;
+
+    #[test]
+    fn what_is_under_its_number_by_now_is_left_alone() {
+        // In a process of its own: other tests would get the number.
+        assert!(in_child(|| {
+            let (here, there) = OwnedSocket::pair().unwrap();
+            let fd = here.fd().unwrap();
+            // SAFETY: as a daemoniser does; what is opened next gets the number.
+            unsafe { libc::close(fd) };
+            let file = File::open("/dev/zero").unwrap();
+            let why = here.send(b"x").unwrap_err().to_string();
+            let is_left = file.as_raw_fd() == fd
+                && why.contains("closed by another part")
+                && here.receive(&mut [0]).is_err()
+                && here.fd().is_none();
+            drop(here);
+            is_left && file.metadata().is_ok() && there.receive(&mut [0]).unwrap() == 0
+        }));
+    }
+
+    #[test]
+    fn it_connects_without_blocking_and_ends_with_its_object() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = OwnedSocket::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        assert!(socket.connected().unwrap());
+        let nothing = socket.receive(&mut [0]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        drop(socket);
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+    }
+}

@@ -1,0 +1,78 @@
+//! Waiting for several sockets at once: poll(2).
+//!
+//! Not epoll: its descriptor could not be told from another of its kind by device and inode, and it is asked by number.
+#![allow(unsafe_code, reason = "poll is a raw system call")]
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+const FAILED: i16 = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
+
+/// A descriptor, and what is waited for there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The descriptor.
+    pub fd: RawFd,
+    /// Until something can be received.
+    pub reading: bool,
+    /// Until something can be sent.
+    pub writing: bool,
+}
+
+/// Waits until something has come to one of them, for so long at most. Says of each whether it can be read and whether
+/// it can be written; one that has failed, or was closed, can be both.
+///
+/// # Errors
+///
+/// What the system says; an interruption by a signal is one.
+pub fn wait(wanted: &[Wanted], at_most: Duration) -> io::Result<Vec<(bool, bool)>> {
+    let mut polled: Vec<libc::pollfd> = wanted
+        .iter()
+        .map(|one| libc::pollfd {
+            fd: one.fd,
+            events: if one.reading { libc::POLLIN } else { 0 }
+                | if one.writing { libc::POLLOUT } else { 0 },
+            revents: 0,
+        })
+        .collect();
+    let count = libc::nfds_t::try_from(polled.len()).map_err(io::Error::other)?;
+    let milliseconds = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: `polled` is valid for reads and writes of `count` of them while poll runs.
+    if unsafe { libc::poll(polled.as_mut_ptr(), count, milliseconds) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(polled
+        .iter()
+        .map(|one| {
+            (
+                one.revents & (libc::POLLIN | FAILED) != 0,
+                one.revents & (libc::POLLOUT | FAILED) != 0,
+            )
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn it_says_which_is_ready_and_that_a_closed_one_is() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let both = |fd| Wanted {
+            fd,
+            reading: true,
+            writing: true,
+        };
+        let asked = [both(here.as_raw_fd()), both(1_000_000)];
+        let none = Duration::ZERO;
+        assert_eq!(wait(&asked, none).unwrap(), [(false, true), (true, true)]);
+        there.write_all(b"x").unwrap();
+        assert_eq!(wait(&asked, none).unwrap(), [(true, true), (true, true)]);
+    }
+}
