@@ -20,6 +20,9 @@ use _native::pool::limits::Limits;
 use _native::pool::overload::SHARE;
 use proptest::prelude::*;
 
+/// The pool's own thread, which as a caller's is one of the few that come.
+const KEEPER: u64 = 3;
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// One of a few threads comes, and waits for so many ms (or for ever) if there is nothing.
@@ -488,7 +491,7 @@ impl World {
     /// Claims a slot; it was idle, or nothing happens.
     fn claim(&mut self, slot: u64) -> bool {
         let before = self.ledger.snapshot(self.now);
-        let grant = self.ledger.claim(slot, 9, self.now);
+        let grant = self.ledger.claim(slot, KEEPER, self.now);
         let at = self.model.idle.iter().position(|&idle| idle == slot);
         let must_open = false;
         assert_eq!(
@@ -501,7 +504,7 @@ impl World {
             self.model.idle.remove(at);
             assert!(self.model.lent.insert(slot), "a slot claimed twice");
             self.model.upkeep.insert(slot);
-            self.model.owner.insert(slot, 9);
+            self.model.owner.insert(slot, KEEPER);
         }
         let after = self.ledger.snapshot(self.now);
         assert_eq!(before.lent_total, after.lent_total, "counted as a checkout");
@@ -515,13 +518,13 @@ impl World {
             && self.limits.kept.is_none_or(|kept| self.model.used() < kept);
         assert_eq!(self.ledger.lacks(least), expected);
         let before = self.ledger.snapshot(self.now);
-        let grant = self.ledger.spare(least, 9, self.now);
+        let grant = self.ledger.spare(least, KEEPER, self.now);
         assert_eq!(grant.is_some(), expected);
         if let Some(grant) = grant {
             assert!(grant.must_open, "an idle slot was taken for a new one");
             assert!(self.model.lent.insert(grant.slot), "a slot lent twice");
             self.model.upkeep.insert(grant.slot);
-            self.model.owner.insert(grant.slot, 9);
+            self.model.owner.insert(grant.slot, KEEPER);
         }
         let after = self.ledger.snapshot(self.now);
         assert_eq!(before.lent_total, after.lent_total, "counted as a checkout");
@@ -575,7 +578,7 @@ impl World {
             Step::Expire => self.expire(),
             Step::ReturnStale(n) => {
                 if let Some(slot) = nth(self.model.stale.iter().copied(), n) {
-                    assert_eq!(self.ledger.claim(slot, 9, self.now), None);
+                    assert_eq!(self.ledger.claim(slot, KEEPER, self.now), None);
                     assert_eq!(self.ledger.release(slot, self.now), Release::Stale);
                     assert_eq!(self.ledger.vacate(slot, self.now), None);
                     assert_eq!(self.ledger.put_back(slot, self.now), None);
@@ -808,10 +811,12 @@ fn a_slot_that_the_pool_or_a_thread_at_work_has_is_no_deadlock() {
             ledger.acquire(9, start).unwrap();
         }
         ledger.acquire(1, start).unwrap();
-        ledger.wait(Caller::thread(1), None, start);
+        let first = ledger.wait(Caller::thread(1), None, start);
         assert_eq!(ledger.nested(Caller::thread(1)), None);
+        assert_eq!(ledger.leave(first, start), None);
         // Not even when a thread of the same number waits as the pool's own.
         ledger.wait(Caller::thread(9), None, start);
+        ledger.wait(Caller::thread(1), None, start);
         assert_eq!(ledger.nested(Caller::thread(1)).is_some(), !upkeep);
     }
 }
