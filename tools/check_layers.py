@@ -74,6 +74,7 @@ PYTHON_LAYERS = (
         "control",
         "course",
         "deadlines",
+        "discard_all",
         "dialect",
         "driver",
         "entry",
@@ -103,7 +104,6 @@ PYTHON_LAYERS = (
 # These wrap the extension; everybody else imports them.
 NATIVE_USERS = (
     "__init__",
-    "connect_failure",
     "connecting",
     "control",
     "deadlines",

@@ -272,6 +272,27 @@ def abandon(connection: Any) -> None:
     connection.close()
 
 
+def listens(connection: Any) -> bool:
+    """Tell whether a session is known to listen, without asking it.
+
+    Args:
+        connection: A DBAPI connection.
+
+    Returns:
+        Whether a notification has come that nobody has read, or somebody is to be
+        called at one. A LISTEN that nothing came of is not seen.
+    """
+    return any(
+        bool(getattr(connection, name, None))
+        for name in (
+            "notifies",  # psycopg2; psycopg has a method of this name
+            *("_notify_handlers", "_notifies_backlog"),  # psycopg
+            "notifications",  # pg8000
+        )
+        if not callable(getattr(connection, name, None))
+    )
+
+
 def unsent(connection: Any) -> Any:
     """Return the file through which a driver writes, if it leaves that open.
 

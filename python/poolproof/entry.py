@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "begin_reset", "refuse_foreign"]
 
 
+_LISTENS = (
+    "Connection %r listens, and is closed by the pool (%s): what a session holds "
+    "(LISTEN, advisory locks, temporary tables, SET) goes with it. Listen on a "
+    "connection that stays held, or was detached. This is said once"
+)
+
+
 class Entry(ConnectionRecord):
     """A place in the pool that a connection is in, or was, or will be.
 
@@ -166,6 +173,9 @@ class Entry(ConnectionRecord):
         Args:
             reason: Why, as `PoolStats.discarded` counts it.
         """
+        if not self.owner.warned_of_state and drivers.listens(self.dbapi_connection):
+            self.owner.warned_of_state = True
+            self.owner.logger.warning(_LISTENS, self.dbapi_connection, reason)
         self.owner.logger.debug(
             "Retiring connection %r (%s)", self.dbapi_connection, reason
         )

@@ -183,8 +183,11 @@ def check_base(kw: dict[str, Any]) -> None:
             "reset_on_return",
             kw["reset_on_return"],
             # The words that SQLAlchemy takes, and what recreate() hands on.
-            allowed=("rollback", "commit", None, True, False, "none", *_RESETS),
-            meaning='"rollback" (or True), "commit" or None (or False)',
+            allowed=(
+                *("rollback", "commit", "discard_all"),
+                *(None, True, False, "none", *_RESETS),
+            ),
+            meaning='"rollback" (or True), "commit", "discard_all" or None (or False)',
         )
 
 

@@ -27,6 +27,7 @@ from poolproof import (
     _native,
     connect_bounds,
     deadlines,
+    discard_all,
     drivers,
     fork,
     keeper,
@@ -222,11 +223,17 @@ class Pool(sqlalchemy.pool.Pool):
         self._is_minded = min_idle > 0 or hold_warning is not None or self.has_strands
         # Since it was made or disposed of.
         self.is_used = False
+        self.warned_of_state = False
         self.own_name: str | None = None
         # Where parameters are from that nobody has written in the code, by their names
         # for create_engine.
         self.origins: dict[str, str] = {}
+        self._discards = kw.get("reset_on_return") == discard_all.NAME
+        if self._discards:
+            kw["reset_on_return"] = "rollback"
         super().__init__(creator, **kw)
+        if self._discards:
+            discard_all.begin(self)
         parameters.refuse_strays(self)
         if "_dialect" not in self.__dict__:
             # SQLAlchemy's stand-in is one for all pools; verbs.protect changes it.
@@ -842,7 +849,9 @@ class Pool(sqlalchemy.pool.Pool):
             "recycle": self._recycle,
             "echo": self.echo,
             "logging_name": self._orig_logging_name,
-            "reset_on_return": self._reset_on_return,
+            "reset_on_return": (
+                discard_all.NAME if self._discards else self._reset_on_return
+            ),
             # Not asdict: that copies each value, for a tenth of a dispose().
             **{name: getattr(self.settings, name) for name in _SETTINGS},
         }

@@ -56,7 +56,9 @@ ALLOWED = {
     "recycle": "-1",
     "use_lifo": "True or False",
     "pre_ping": 'True, False or "always"',
-    "reset_on_return": '"rollback" (or True), "commit" or None (or False)',
+    "reset_on_return": (
+        '"rollback" (or True), "commit", "discard_all" or None (or False)'
+    ),
     "echo": "debug",
     "ping_idle_after": "seconds, 0",
     "ping_timeout": "seconds, more than 0",
