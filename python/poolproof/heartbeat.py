@@ -89,7 +89,8 @@ class HeartbeatBase:
         given: Any = values
         if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
             raise exc.ArgumentError(
-                f"a heartbeat's values must be a list or a tuple, not {type(values)}"
+                f"a heartbeat's values must be a list or a tuple, not "
+                f"{parameters.a_kind(values)}"
             )
         if control_dsn is not None:
             check_text("control_dsn", control_dsn)
@@ -262,6 +263,6 @@ def _written(number: int, value: Any) -> str | None:
     if isinstance(value, _WRITTEN_IN_ISO):
         return value.isoformat()
     raise exc.ArgumentError(
-        f"value {number} of the heartbeat is a {type(value).__name__}: pass text, and "
-        "cast it in the statement"
+        f"value {number} of the heartbeat is {parameters.a_kind(value)}: pass text, "
+        "and cast it in the statement"
     )

@@ -13,6 +13,7 @@ from poolproof._log import Log
 from poolproof.errors import DeadlineExceeded
 from poolproof.faults import Fault, Verdict
 from poolproof.listeners import Listeners
+from poolproof.parameters import a_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,9 +180,9 @@ def _emit(event: FaultEvent) -> Verdict:
                 event = replace(event, fault=answer.fault, verdict=answer)
             elif answer is not None:
                 _log.error(
-                    "a listener of poolproof.on_fault returned a %s, which is neither "
+                    "a listener of poolproof.on_fault returned %s, which is neither "
                     "a Verdict nor None; it is ignored",
-                    type(answer).__name__,
+                    a_kind(answer),
                 )
     finally:
         _emitting.set(False)

@@ -14,6 +14,7 @@ from sqlalchemy import exc, pool
 from poolproof._sqlalchemy import arguments_of
 
 __all__ = [
+    "a_kind",
     "boolean",
     "check_base",
     "choice",
@@ -57,6 +58,16 @@ def _wrong(
 
 def _hint(name: str) -> str:
     return _NUMBER_HINT if name in _CONVERTED else _SWITCH_HINT
+
+
+def a_kind(value: object) -> str:
+    """Name what a value is: ``a str``, ``an int``.
+
+    Args:
+        value: Anything.
+    """
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
 def integer(name: str, value: Any, *, minimum: int | None, meaning: str) -> int:

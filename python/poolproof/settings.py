@@ -234,7 +234,7 @@ def _check_dsn(value: Any) -> None:
         return
     if not isinstance(value, str):
         # Not quoted: it may hold a password.
-        msg = f"control_dsn is a {type(value).__name__}, but must be text, or None"
+        msg = f"control_dsn is {parameters.a_kind(value)}, but must be text, or None"
         raise exc.ArgumentError(msg)
     from_dsn(value)
 

@@ -23,6 +23,7 @@ from poolproof.attempt import ConnectionAttempt
 from poolproof.course import Backoff, Course, name_of
 from poolproof.errors import CommitOutcomeUnknown
 from poolproof.faults import Fault, Verdict
+from poolproof.parameters import a_kind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -361,7 +362,7 @@ def _wrong_bind(function: str, bind: object, wanted: str) -> str:
         why = "; for those there is run_transaction_async"
     elif isinstance(bind, Engine) or orm.begin_on(bind, None) is not None:
         why = "; for those there is run_transaction"
-    return f"{function} needs {wanted}, not a {type(bind).__name__}{why}"
+    return f"{function} needs {wanted}, not {a_kind(bind)}{why}"
 
 
 def _refuse_autocommit(isolation_level: str | None) -> None:

@@ -14,7 +14,7 @@ use tokio_openssl::SslStream;
 use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::{Client, Config, Connection};
 
-use super::error::ControlError;
+use super::error::{ControlError, in_words};
 use super::stream::{Meter, Stream};
 use super::wire::{AsItIs, Encrypted, Progress, Way, Wire};
 use super::{plane, tls};
@@ -62,7 +62,7 @@ impl Failure {
         Self {
             error: ControlError::Connect {
                 place: place.endpoint.shown(),
-                what: format!("TLS: {what}"),
+                what: in_words(&format!("TLS: {what}")),
                 sqlstate: None,
                 tls: true,
             },

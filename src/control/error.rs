@@ -16,7 +16,7 @@ const READ_ONLY: &str = "25006";
 #[derive(Debug, Error)]
 pub enum ControlError {
     /// The thread of the control plane cannot be started, or has gone.
-    #[error("the control plane cannot start: {source}")]
+    #[error("the control plane cannot start: {}", in_words(&source.to_string()))]
     Start {
         /// What the system said.
         source: io::Error,
@@ -106,7 +106,7 @@ impl ControlError {
     pub(crate) fn unreachable(place: &str, what: impl ToString) -> Self {
         Self::Connect {
             place: place.to_owned(),
-            what: what.to_string(),
+            what: in_words(&what.to_string()),
             sqlstate: None,
             tls: false,
         }
@@ -167,5 +167,50 @@ pub(crate) fn chain(error: &tokio_postgres::Error) -> String {
         text = format!("{text}: {cause}");
         inner = cause.source();
     }
-    text
+    in_words(&text)
+}
+
+/// A text without the numbers that Rust puts behind the system's words: ` (os error 111)`.
+pub(crate) fn in_words(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut words = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                words.push_str(rest);
+            }
+            _ => {
+                words.push_str(" (os error ");
+                words.push_str(part);
+            }
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_words_have_no_number_behind_them() {
+        let refused = io::Error::from_raw_os_error(111).to_string();
+        assert!(refused.ends_with("(os error 111)"), "{refused}");
+        assert_eq!(in_words(&refused), "Connection refused");
+        assert_eq!(in_words("a: b (os error 2): c (os error 13)"), "a: b: c");
+        for text in ["a (os error x) b", "a (os error 5", "", "(os error 5)"] {
+            assert_eq!(in_words(text), text);
+        }
+    }
+
+    #[test]
+    fn no_error_of_the_system_is_told_with_its_number() {
+        let source = || io::Error::from_raw_os_error(11);
+        for error in [
+            ControlError::unreachable("db:5432", source()),
+            ControlError::Start { source: source() },
+        ] {
+            assert!(!error.to_string().contains("os error"), "{error}");
+        }
+    }
 }

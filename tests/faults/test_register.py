@@ -14,6 +14,7 @@ import poolproof
 from plugins.harm import driver_connections, first_error
 from poolproof import Fault, Verdict, classify
 from poolproof.faults import register
+from poolproof.parameters import a_kind
 
 SELECT = sa.text("select 42")
 
@@ -323,7 +324,7 @@ def test_what_is_no_verdict_is_logged_and_ignored(
     before = driver_connections(engine, 1)
     decide(lambda _: answer)
     cancel(engine)
-    assert f"returned a {type(answer).__name__}, which is neither" in caplog.text
+    assert f"returned {a_kind(answer)}, which is neither" in caplog.text
     assert driver_connections(engine, 1) == before
 
 

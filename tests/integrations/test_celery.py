@@ -142,6 +142,22 @@ def test_what_tasks_leave_behind_is_cleared_away(celery, kind):
         assert f"left {words}" in worker.log
 
 
+def test_what_nobody_named_is_found_where_it_is_on_our_pool(celery):
+    with celery(*SOLO, TEST_SESSION="none") as worker:
+        worker.call("leak")
+        seen = worker.call("look")
+        assert seen["out"] == 0
+        assert seen["is_new"]
+        assert "nothing is watched" not in worker.log
+        assert worker.stop() == 0
+
+
+def test_where_nothing_is_found_a_warning_says_that_nothing_is_watched(celery):
+    with celery(*SOLO, TEST_SESSION="none", TEST_POOL="queue") as worker:
+        assert worker.log.count("nothing is watched between tasks") == 1
+        assert worker.stop() == 0
+
+
 # --- in this process, which is no worker ----------------------------------------------
 
 

@@ -11,6 +11,7 @@ from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import create_engine, exc, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.pool import QueuePool
 
 import poolproof
 
@@ -42,7 +43,7 @@ if KIND == "flask":
 else:
     engine = create_engine(
         os.environ["TEST_URL"],
-        poolclass=poolproof.Pool,
+        poolclass=QueuePool if os.environ.get("TEST_POOL") else poolproof.Pool,
         pool_size=2,
         max_overflow=1,
         pool_timeout=10,

@@ -87,6 +87,29 @@ def test_a_table_that_is_not_of_leases_is_explained(url, capsys):
         assert "exists with other columns: it lacks" in capsys.readouterr().err
 
 
+def test_an_applications_table_is_told_apart_and_nobody_is_told_to_drop_it(
+    url, table, observer, capsys
+):
+    observer.rows(f"alter table {table} add column name text, add column paid boolean")
+    for command in (["list"], ["release", "x"], ["init"]):
+        arguments = ["lease", *command, "--url", url, "--table", table]
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert f"the table {table} is no table of leases" in said
+        assert "it lacks acquired_at timestamp with time zone, application text" in said
+        assert "has n integer, paid boolean besides" in said
+        assert "drop" not in said.lower()
+    assert observer.rows(f"select * from {table}") == []
+
+
+def test_a_refused_connection_is_told_without_the_systems_number(capsys):
+    url = "postgresql://u@127.0.0.1:1/d"
+    assert main(["lease", "list", "--url", url]) == 2
+    said = capsys.readouterr().err
+    assert "Connection refused" in said
+    assert "os error" not in said
+
+
 def test_a_name_cannot_break_the_table_s_lines(engine, name, url, capsys):
     with Lease(engine, f"{name}\n\x1b[2J", application="a\tb"):
         assert main(["lease", "list", "--url", url]) == 0

@@ -32,6 +32,8 @@ except ImportError as error:
     ) from error
 
 from poolproof._log import Log
+from poolproof.integrations.engines import shown
+from poolproof.integrations.found import on_our_pool
 from poolproof.integrations.jobs import Jobs, StartError
 
 __all__ = ["install"]
@@ -57,7 +59,9 @@ def install(
     Args:
         app: The application.
         session: What tasks use: a `scoped_session`, a `sessionmaker`, a
-            Flask-SQLAlchemy extension, or a list of those.
+            Flask-SQLAlchemy extension, or a list of those. Where neither this nor an
+            engine is given, what uses a `poolproof.Pool` when the worker starts is
+            found; where nothing does, a warning says so.
         engine: An engine, or a list; those that sessions are bound to are known. An
             engine for which no pool was chosen gets `poolproof.Pool`.
         naming: What stands in ``application_name`` behind what the engine was given:
@@ -116,6 +120,8 @@ class _Installed:
         if sender.app is not self._app():
             return
         self._host = sender.hostname
+        if not self.jobs.has_any():
+            self._find()
         try:
             self.jobs.check()
             if not issubclass(concurrency.get_implementation(sender.pool_cls), Prefork):
@@ -123,6 +129,24 @@ class _Installed:
                 self.jobs.connect()
         except StartError as error:
             sys.exit(f"poolproof: the worker does not start: {error}")
+
+    def _find(self) -> None:
+        """Take what is on this pool where nothing was named; say what that is."""
+        sessions, engines = on_our_pool()
+        self.jobs.add(sessions, engines)
+        if engines:
+            _log.info(
+                "install was given no session and no engine; found and watched: "
+                "sessions %d, on %s",
+                len(sessions),
+                ", ".join(map(shown, engines)),
+            )
+        else:
+            _log.warning(
+                "install was given no session and no engine, and this worker has none "
+                "with poolproof.Pool yet: nothing is watched between tasks. Name them: "
+                "install(app, session=Session)"
+            )
 
     def _on_process(self, **_more: object) -> None:
         """Start afresh in a process that runs tasks, with a first connection."""

@@ -112,9 +112,13 @@ class Jobs:
                 self._add_engine(each)
         for one in _listed(engine):
             if not is_engine(one):
-                msg = f"engine must be an engine, or several, not {_kind(one)}"
+                msg = f"engine must be an engine, or several, not {type(one).__name__}"
                 raise TypeError(msg)
             self._add_engine(one)
+
+    def has_any(self) -> bool:
+        """Tell whether anything was named."""
+        return any((self._scoped, self._makers, self._databases, self._engines))
 
     def _place(self, one: Any) -> tuple[list[Any], list[Engine]]:
         if isinstance(one, scoped_session):
@@ -125,7 +129,7 @@ class Jobs:
             return self._databases, []
         msg = (
             "session must be a scoped_session, a sessionmaker, a Flask-SQLAlchemy "
-            f"extension, or a list of those, not {_kind(one)}"
+            f"extension, or a list of those, not {type(one).__name__}"
         )
         raise TypeError(msg)
 
@@ -389,10 +393,6 @@ def _listed(given: Any) -> list[Any]:
     if given is None:
         return []
     return list(given) if isinstance(given, (list, tuple, set, frozenset)) else [given]
-
-
-def _kind(one: object) -> str:
-    return type(one).__name__
 
 
 def _no_entry(engine: Engine, error: BaseException) -> str:
