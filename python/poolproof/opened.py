@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from poolproof import drivers
 from poolproof._log import Log
 from poolproof._signal import read_only_of, server_read_only
 
@@ -58,6 +59,8 @@ class _Sessions:
         self, connection: DBAPIConnection, record: ConnectionPoolEntry
     ) -> None:
         """Remember a session that was just opened."""
+        if drivers.is_mock(record.driver_connection):
+            return
         try:
             read_only = server_read_only(record.driver_connection)
             if read_only is None and self.asks:
