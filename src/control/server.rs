@@ -113,6 +113,7 @@ impl Server {
         sql: &str,
     ) -> Result<Vec<SimpleQueryMessage>, ControlError> {
         self.lent(within, async |loan| {
+            loan.is_settled = false;
             let answer = loan.client.simple_query(sql).await;
             loan.settle(answer)
         })
@@ -177,7 +178,7 @@ impl Server {
         match self.pool.get().await {
             Ok(session) => Ok(Loan {
                 session,
-                is_settled: false,
+                is_settled: true,
             }),
             Err(PoolError::Backend(error)) => Err(error),
             Err(error) => Err(ControlError::Parameters {
@@ -232,7 +233,7 @@ impl Drop for User {
     }
 }
 
-/// A session that is lent for one statement. Unless that was answered, it is cut off as it goes back, and the pool
+/// A session that is lent. Unless all that was asked on it was answered, it is cut off as it goes back, and the pool
 /// lends it to nobody.
 pub(crate) struct Loan {
     session: Object<Opener>,

@@ -276,3 +276,15 @@ def test_many_leases_need_two_connections_and_no_threads(
             lease._native.leave()
         for lease in leases:
             lease.release()
+
+
+def test_leases_that_follow_each_other_share_a_session(
+    pg_url, make_engine, observer, name
+):
+    """Also when nothing is asked on it: the table was looked at before."""
+    engine = make_engine(pg_url("psycopg2", application_name="followed"))
+    seen = set()
+    for n in range(8):
+        with Lease(engine, f"{name} {n}"):
+            seen.update(observer.backends("followed poolproof-control"))
+    assert len(seen) <= 2
