@@ -1,7 +1,7 @@
 //! The thread of the control plane: one a process, started at first use.
 //!
-//! Its runtime has neither descriptors nor a clock: when no task can go on, the thread waits in the [`Reactor`], which
-//! has both. Whoever wakes a task from another thread rings its bell ([`wake`]). Names are looked up by threads of
+//! Its runtime has neither descriptors nor a clock: when no task can go on, the thread waits in the `Reactor`, which
+//! has both. Whoever wakes a task from another thread rings its bell (`wake`). Names are looked up by threads of
 //! their own. A child of a fork has none of it and begins anew: the parent's runtime is forgotten, never dropped, because
 //! dropping it would wait for a thread that is not there.
 //!
