@@ -38,8 +38,8 @@ def _discard(connection: Any, record: object, state: PoolResetState) -> None:
     if state.terminate_only or not isinstance(record, Entry):
         return  # it is closed, or nobody's that the pool knows
     driver = record.driver
-    if driver.name == "other":
-        return  # of another database
+    if driver.name in {"other", "mock"}:
+        return  # of another database, or nobody's
     if not driver.tells or driver.status(connection) != driver.idle:
         connection.rollback()
     before = getattr(connection, "autocommit", True)
