@@ -50,7 +50,9 @@ def test_unit_is_asked_for_or_unknown(engine, table, observer, verify):
         assert not verify
     else:
         assert verify
-    assert observer.value(f"select count(*) from {table}") == 1
+    # Where it is unknown, the shut socket may have come before COMMIT was carried out.
+    done = observer.value(f"select count(*) from {table}")
+    assert done == 1 or (done == 0 and not verify)
 
 
 def test_transaction_of_the_applications_own_is_left_alone(
