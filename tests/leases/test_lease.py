@@ -263,9 +263,9 @@ def test_many_leases_need_two_connections_and_no_threads(
     pg_url, make_engine, name, observer
 ):
     engine = make_engine(pg_url("psycopg2", application_name="many"))
-    with Lease(engine, f"{name} first", ttl=6):
+    with Lease(engine, f"{name} first", ttl=15):
         before = threading.active_count()
-        leases = [Lease(engine, f"{name} {n}", ttl=6).acquire() for n in range(200)]
+        leases = [Lease(engine, f"{name} {n}", ttl=15).acquire() for n in range(200)]
         assert threading.active_count() == before
         while min(lease.stats().renewals for lease in leases) < 2:
             for lease in leases:
