@@ -58,7 +58,7 @@ def test_an_abort_reports_who_holds_which_connection(gunicorn, observer):
             time.sleep(0.05)
     assert "WORKER TIMEOUT" in served.log
     line = re.search(
-        r"poolproof: worker \d+: MainThread holds backend \d+ of pool '\w+' "
+        r"poolproof: worker \d+: MainThread holds backend \d+ of pool '[^']+' "
         r"for (\d+\.\d+) s; no statement is under way",
         served.log,
     )
