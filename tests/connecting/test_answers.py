@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 
+import pg8000
+import psycopg2
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
 import poolproof
 from plugins.dbapi import OperationalError
-from plugins.outages import fail_once, postpone, try_to_connect
+from plugins.outages import fail_once, postpone, queued, try_to_connect
 from plugins.threads import Task, eventually
+from poolproof.connect_failure import ConnectFailure
 
 
 def test_who_comes_in_between_is_told_the_last_answer_at_once(make_pool, server):
@@ -42,12 +46,35 @@ def test_failed_attempt_answers_all_who_wait_for_it(make_pool, server):
     tasks = [Task(try_to_connect, pool) for _ in range(12)]
     eventually(lambda: server.entered == 2 and pool.stats().waiting == 8)
     postpone(pool)
+    pool._connecting._began_at = time.monotonic() + 60  # nor when this one has failed
     server.hold.set()
     told = [task.result() for task in tasks]
     assert len(server.attempts) == 2
     assert all(type(one) is OperationalError for one in told)
     assert sum("not asked again" in str(one) for one in told) == 11
     assert pool.checkedout() == 0
+
+
+def test_failed_attempt_answers_the_others_although_the_next_begins(
+    make_pool, server, monkeypatch
+):
+    """Each attempt may take long: nobody waits for two of them."""
+    monkeypatch.setattr("poolproof.connecting._LONGEST_S", 60.0)
+    pool = make_pool()
+    fail_once(pool)
+    postpone(pool, 0)
+    first, second = threading.Event(), threading.Event()
+    server.hold = first
+    tasks = [Task(try_to_connect, pool) for _ in range(4)]
+    eventually(lambda: server.entered == 2 and queued(pool) == 3)
+    server.hold = second
+    pool._connecting._began_at -= 60  # the next is due as soon as this one has failed
+    first.set()
+    eventually(lambda: server.entered == 3)
+    eventually(lambda: sum(task.is_alive() for task in tasks) == 1)
+    second.set()
+    told = [task.result() for task in tasks]
+    assert sum("not asked again" in str(one) for one in told) == 2
 
 
 def test_error_of_the_applications_own_code_is_its_callers_alone(make_pool, dbapi):
@@ -57,6 +84,49 @@ def test_error_of_the_applications_own_code_is_its_callers_alone(make_pool, dbap
         with pytest.raises(LookupError, match=r"^no token$"):
             pool.connect()
         assert dbapi.count("connect") == count
+
+
+def in_words(words):
+    return psycopg2.OperationalError(f"connection failed: FATAL:  {words}")
+
+
+def in_a_code(sqlstate):
+    return pg8000.DatabaseError({"S": "FATAL", "C": sqlstate, "M": "no"})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        in_words('password authentication failed for user "x"'),
+        in_words('role "x" is not permitted to log in'),
+        in_words('role "x" does not exist'),
+        in_words('database "x" does not exist'),
+        in_words("fe_sendauth: no password supplied"),
+        in_words('no pg_hba.conf entry for host "127.0.0.1"'),
+        in_words('permission denied for database "x"'),
+        in_words("no such database: x"),
+        in_words("no such user: x"),
+        *map(in_a_code, ("28000", "28P01", "3D000", "42501")),
+    ],
+    ids=str,
+)
+def test_what_does_not_mend_itself_is_known_by_code_or_words(error):
+    assert not ConnectFailure(error, 0.0).may_change
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        in_words("sorry, too many clients already"),
+        in_words("the database system is starting up"),
+        in_words('too many connections for role "x"'),
+        *map(in_a_code, ("53300", "57P03")),
+        ConnectionRefusedError(111, "no such user: x"),
+    ],
+    ids=str,
+)
+def test_what_may_mend_itself_is_tried_again(error):
+    assert ConnectFailure(error, 0.0).may_change
 
 
 @pytest.mark.parametrize(
@@ -85,9 +155,13 @@ def test_who_is_at_the_limit_of_a_role_takes_what_comes_to_rest(
         connection.execute(sa.text("drop role if exists limited"))
         connection.execute(sa.text("create role limited login connection limit 1"))
     url = pg_url(driver).set(username="limited")
-    engine = engine_of(url, connect_retry_for=20)
+    engine = engine_of(url)
     held = engine.connect()
     raw = held.connection.dbapi_connection
+    with pytest.raises(exc.DBAPIError, match="too many connections for role"):
+        engine.connect()
+    engine.pool._connecting._retry_for = 20
+    postpone(engine.pool)
     with poolproof.deadline(0.2), pytest.raises(poolproof.PoolTimeout) as caught:
         engine.connect()
     assert "too many connections for role" in str(caught.value.__cause__)

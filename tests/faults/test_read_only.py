@@ -17,7 +17,7 @@ from sqlalchemy.pool import QueuePool
 import poolproof
 from plugins.cluster import Cluster
 from plugins.harm import driver_connections, first_error
-from poolproof import Fault
+from poolproof import Fault, opened
 
 INSERT = sa.text("create table mistaken (n integer)")
 
@@ -129,8 +129,11 @@ class _Info(psycopg2.extensions.ConnectionInfo):
 
 @pytest.mark.parametrize("kind", [QueuePool, poolproof.Pool])
 def test_where_the_driver_does_not_tell_a_session_is_asked_once(
-    engine_of, events, kind
+    engine_of, events, kind, monkeypatch
 ):
+    asked = []
+    ask = opened._ask
+    monkeypatch.setattr(opened, "_ask", lambda one: asked.append(1) or ask(one))
     engine = engine_of(
         "psycopg2", poolclass=kind, connect_args={"connection_factory": _Silent}
     )
@@ -140,6 +143,10 @@ def test_where_the_driver_does_not_tell_a_session_is_asked_once(
     # The first time it may have been a failover.
     assert [one.fault for one in events] == [Fault.READ_ONLY]
     events.clear()
+    engine.dispose()
+    use(engine)
+    assert len(sessions) == 3
+    assert len(asked) == 1
 
 
 # --- a change -------------------------------------------------------------------------

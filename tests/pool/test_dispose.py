@@ -8,7 +8,7 @@ import weakref
 import pytest
 from sqlalchemy import event, exc
 
-from plugins.threads import assert_whole
+from plugins.threads import assert_whole, eventually
 
 
 def test_idle_connections_are_closed(make_pool, dbapi):
@@ -207,8 +207,8 @@ def test_pool_that_nobody_holds_is_collected(pool_class, dbapi):
     pool.connect().close()
     there = weakref.ref(pool)
     del pool
-    gc.collect()
-    assert there() is None
+    # The keeper, which the first check-in starts, may just be looking at it.
+    eventually(lambda: gc.collect() is not None and there() is None)
 
 
 def test_record_keeps_its_pool_until_it_is_back(pool_class, dbapi):
@@ -221,5 +221,4 @@ def test_record_keeps_its_pool_until_it_is_back(pool_class, dbapi):
     fairy.close()
     assert dbapi.calls[-1] == "rollback 1"
     del fairy
-    gc.collect()
-    assert there() is None
+    eventually(lambda: gc.collect() is not None and there() is None)
