@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from poolproof.answers import answered
@@ -28,7 +29,8 @@ class AsyncHeartbeat(AsyncBlock, HeartbeatBase):
     async def start(self) -> Self:
         """Start it, and wait for its first beat.
 
-        A server that cannot be reached is tried again and again. Whoever is cancelled
+        A server that cannot be reached is tried again and again. While the system has
+        no thread to give, this waits for one, and the log says so. Whoever is cancelled
         meanwhile has not started it.
 
         Raises:
@@ -36,6 +38,8 @@ class AsyncHeartbeat(AsyncBlock, HeartbeatBase):
             ArgumentError: It cannot be worked out how to reach the server.
         """
         await self.stop()
+        for pause in self._readying():
+            await asyncio.sleep(pause)
         with self._starting() as native:
             await answered(native.announce, native.wait)
         return self

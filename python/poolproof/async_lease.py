@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import exc
 
 from poolproof.answers import answered, post
+from poolproof.control import readying
 from poolproof.lease_base import RELEASE_S, LeaseBase
 from poolproof.lease_blocks import AsyncBlock
 from poolproof.lease_log import log
@@ -73,7 +74,7 @@ class AsyncLease(AsyncBlock, LeaseBase):
             ArgumentError: It cannot be worked out how to reach the server.
         """
         loop = asyncio.get_running_loop()
-        for pause in self._readying():
+        for pause, _ in readying(self._timeout):
             await asyncio.sleep(pause)
         with self._asking() as native:
             self._loop = loop

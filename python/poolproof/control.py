@@ -19,7 +19,7 @@ from poolproof.errors import ControlError
 from poolproof.sleepers import locks_are_replaced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Dialect, Pool
 
@@ -28,6 +28,7 @@ __all__ = [
     "check_bind",
     "engine_of",
     "finish",
+    "readying",
     "refused",
     "server_at",
     "server_of",
@@ -35,6 +36,8 @@ __all__ = [
 
 SIZE = 2
 _POLL_S = 0.01
+# Between two attempts to start the control plane, where the system has no threads.
+_NO_THREAD_S = 0.05
 _MOST_S = 1_000_000.0
 
 # By the dialect, which an engine, its variants and its pools have in common.
@@ -133,6 +136,31 @@ def server_at(pool: Pool, dialect: Dialect, control_dsn: str | None) -> _native.
         raise refused(error) from None
     known[control_dsn] = server
     return server
+
+
+def readying(seconds: float | None) -> Iterator[tuple[float, ControlError]]:
+    """Start the control plane, which needs a thread, unless it runs.
+
+    Args:
+        seconds: How long it may take at most; None is without bound.
+
+    Yields:
+        How long to rest while it cannot be started, and why it cannot.
+
+    Raises:
+        ControlError: The system had no thread to give in that time.
+    """
+    begun = time.monotonic()
+    while True:
+        try:
+            _native.start_control()
+        except _native.Refused as error:
+            why = refused(error)
+        else:
+            return
+        if seconds is not None and time.monotonic() - begun >= seconds:
+            raise why
+        yield _NO_THREAD_S, why
 
 
 def finish(wait: Callable[[float], bool], seconds: float | None = None) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import os
+import time
 import uuid
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import exc
 
 from poolproof import _native, notifier, parameters
-from poolproof.control import check_bind, finish, refused, server_of
+from poolproof.control import check_bind, finish, readying, refused, server_of
 from poolproof.errors import LeaseForked
 from poolproof.lease_blocks import PlainBlock
 from poolproof.lease_checks import check_text
@@ -113,6 +114,7 @@ class HeartbeatBase:
         self._control_dsn = control_dsn
         self._native: _native.Heartbeat | None = None
         self._was_started = False
+        self._was_late = False
         self._ended = Beats(0, 0, None, is_stale=False)
         self._log = BeatLog()
         self._pid = os.getpid()
@@ -130,10 +132,25 @@ class HeartbeatBase:
             return "stopped" if self._was_started else "new"
         if not native.is_ours:
             return f"of process {self._pid}"
-        beats = Beats(*native.beats())
+        beats = self._done(native)
         if beats.is_stale:
             return "stale"
         return "beating" if beats.last_error is None else "failing"
+
+    def _readying(self) -> Iterator[float]:
+        """Start the control plane. Yields how long to rest while it cannot be."""
+        self._log = BeatLog()
+        self._was_late = False
+        for pause, why in readying(None):
+            self._was_late = True
+            self._ended = Beats(0, 1, str(why), is_stale=False)
+            self._log.look(1, str(why))
+            yield pause
+
+    def _done(self, native: _native.Heartbeat) -> Beats:
+        """Say what it has done; the wait for a thread was one attempt that failed."""
+        beats, failures, why, is_stale = native.beats()
+        return Beats(beats, failures + self._was_late, why, is_stale)
 
     @contextmanager
     def _starting(self) -> Iterator[_native.Heartbeat]:
@@ -155,7 +172,6 @@ class HeartbeatBase:
             yield native
             native.take()
             self._was_started = True
-            self._log = BeatLog()
             notifier.watch(native.number, self)
             # What happened before there was a watch was told to nobody.
             _native.wake_news(native.number)
@@ -179,7 +195,7 @@ class HeartbeatBase:
         try:
             yield native
         finally:
-            self._ended = Beats(*native.beats())
+            self._ended = self._done(native)
 
     def beat(self) -> None:
         """Say that the application works, for `stale_after`. Costs no round trip.
@@ -202,14 +218,14 @@ class HeartbeatBase:
         native = self._native
         if native is None or not native.is_ours:
             return self._ended
-        return Beats(*native.beats())
+        return self._done(native)
 
     def tell(self) -> None:
         """Say in the log that it fails, or beats again. For the notifier."""
         native = self._native
         if native is not None:
-            _, failures, why, _ = native.beats()
-            self._log.look(failures, why)
+            done = self._done(native)
+            self._log.look(done.failures, done.last_error)
 
 
 class Heartbeat(PlainBlock, HeartbeatBase):
@@ -224,13 +240,16 @@ class Heartbeat(PlainBlock, HeartbeatBase):
     def start(self) -> Self:
         """Start it, and wait for its first beat.
 
-        A server that cannot be reached is tried again and again.
+        A server that cannot be reached is tried again and again. While the system has
+        no thread to give, this waits for one, and the log says so.
 
         Raises:
             ControlError: The server refuses the statement, or the parameters.
             ArgumentError: It cannot be worked out how to reach the server.
         """
         self.stop()
+        for pause in self._readying():
+            time.sleep(pause)
         with self._starting() as native:
             finish(native.wait)
         return self

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from poolproof.control import finish
+from poolproof.control import finish, readying
 from poolproof.lease_base import RELEASE_S, LeaseBase
 from poolproof.lease_blocks import PlainBlock
 
@@ -70,7 +70,7 @@ class Lease(PlainBlock, LeaseBase):
                 be.
             ArgumentError: It cannot be worked out how to reach the server.
         """
-        for pause in self._readying():
+        for pause, _ in readying(self._timeout):
             time.sleep(pause)
         with self._asking() as native:
             finish(native.wait)

@@ -15,7 +15,6 @@ import secrets
 import socket
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -45,8 +44,6 @@ __all__ = ["RELEASE_S", "LeaseBase", "Renewals"]
 _LEAST_TTL_S = 1.0
 # How long whoever lets go waits for the server to hear of it.
 RELEASE_S = 2.0
-# Between two attempts to start the control plane, where the system has no threads.
-_NO_THREAD_S = 0.05
 
 
 class Renewals(NamedTuple):
@@ -167,24 +164,6 @@ class LeaseBase:
         return f"<{type(self).__name__} {self.name!r} {state}>"
 
     # --- getting and giving back ------------------------------------------------------
-
-    def _readying(self) -> Iterator[float]:
-        """Start the control plane. Yields how long to rest while it cannot be.
-
-        Raises:
-            ControlError: The system had no thread to give until the timeout.
-        """
-        begun = time.monotonic()
-        while True:
-            try:
-                _native.start_control()
-            except _native.Refused as error:
-                waited = time.monotonic() - begun
-                if self._timeout is not None and waited >= self._timeout:
-                    raise refused(error) from None
-            else:
-                return
-            yield _NO_THREAD_S
 
     @contextmanager
     def _asking(self) -> Iterator[_native.Lease]:

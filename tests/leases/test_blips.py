@@ -15,7 +15,7 @@ from plugins.server import running
 from plugins.threads import eventually
 from poolproof import ControlError, Lease
 
-BLIP_S = 1.5
+BLIP_S = 2.0
 
 
 # --- TLS ------------------------------------------------------------------------------
@@ -203,6 +203,69 @@ def test_a_moment_without_threads_is_waited_for(pg_url, program, name):
     started = program(WITHOUT_THREADS, url, name)
     assert "cannot start" in started.line()
     assert int(started.line()) > 0
+    assert started.wait() == 0
+
+
+BEATS_WITHOUT_THREADS = """
+    import asyncio, logging, os, resource, sys, threading, time
+    import psycopg2
+    from sqlalchemy import create_engine
+    import poolproof
+
+    if os.getuid() == 0:  # whom the limit does not concern
+        os.setuid(54321)
+    fails = threading.Event()
+    before = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    told = threading.Event()
+
+    def say(what):
+        sys.stdout.write(f"{what}\\n")  # whole, beside what other threads say
+
+    class Lines(logging.Handler):
+        def emit(self, record):
+            (told if fails.is_set() else fails).set()
+            say(record.getMessage())
+
+    def end():
+        fails.wait()
+        time.sleep(1)
+        say("threads again")
+        resource.setrlimit(resource.RLIMIT_NPROC, (before, before))
+
+    def said(beating):
+        say(beating.stats().beats)
+        told.wait()
+
+    async def beat():
+        async with poolproof.AsyncHeartbeat(engine, "select 1", every=0.1) as beating:
+            said(beating)
+
+    logger = logging.getLogger("poolproof.lease")
+    logger.addHandler(Lines())
+    logger.setLevel("INFO")
+    engine = create_engine(sys.argv[1])
+    ending = threading.Thread(target=end)
+    ending.start()
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, before))
+    if sys.argv[2] == "asyncio":
+        asyncio.run(beat())
+    else:
+        with poolproof.Heartbeat(engine, "select 1", every=0.1) as beating:
+            said(beating)
+    ending.join()
+"""
+
+
+@pytest.mark.parametrize("kind", ["plain", "asyncio"])
+def test_a_heartbeat_begins_when_there_are_threads_again(pg_url, program, kind):
+    """It raised at once, while a lease waited."""
+    url = pg_url("psycopg2").render_as_string(hide_password=False)
+    started = program(BEATS_WITHOUT_THREADS, url, kind)
+    assert "heartbeat fails, and is tried again: the control" in started.line()
+    assert started.line() == "threads again"
+    beats, again = sorted((started.line(), started.line()))
+    assert int(beats) > 0
+    assert again.endswith("A heartbeat beats again; failed attempts: 1")
     assert started.wait() == 0
 
 
