@@ -8,7 +8,9 @@ import os
 import pickle
 from urllib.parse import quote_from_bytes
 
+import flask
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL, create_engine, make_url
@@ -16,7 +18,9 @@ from sqlalchemy import URL, create_engine, make_url
 import poolproof
 from poolproof import auto
 from poolproof.cli import main
+from poolproof.cli.commands import commands
 from poolproof.control_params import from_dsn
+from poolproof.integrations import flask as poolproof_flask
 
 MARK = b"s3cr3t"
 WHERE = "127.0.0.1:1"  # nobody listens there
@@ -220,3 +224,43 @@ def test_no_command_shows_it(command, capfd, secret):
         assert MARK.decode() not in shown
         assert shown.startswith("poolproof: ")
         assert shown.count("\n") == 1
+
+
+def drill(url, driver):
+    run = CliRunner().invoke(commands, ["drill", "--url", url, "--driver", driver])
+    return run.exception, run.output
+
+
+def doctor(url, driver):
+    app = flask.Flask(__name__)
+    # What SQLAlchemy takes for the host and drops behind a ? cannot be told from one.
+    url = url.replace("?", "").replace("postgresql", f"postgresql+{driver}", 1)
+    try:
+        engine = create_engine(url)
+    except Exception:  # of SQLAlchemy alone, which quotes what it cannot read
+        return None, ""
+    try:
+        poolproof_flask.init_app(app, engine)
+        run = app.test_cli_runner().invoke(args=["poolproof", "doctor"])
+    finally:
+        engine.dispose()
+    return run.exception, run.output
+
+
+@pytest.mark.parametrize("command", [drill, doctor])
+@FUZZ
+@example(secret=MARK + b"\xe9" + MARK)
+@example(secret=MARK + b"@" + MARK)
+@example(secret=MARK + b"@" + MARK + b"/" + MARK)
+@example(secret=MARK + b"@" + MARK + b"?" + MARK)
+@example(secret=MARK + b"/" + MARK + b"@" + MARK)
+@given(secret=SECRETS)
+def test_no_command_that_asks_a_server_shows_it(command, driver, caplog, secret):
+    caplog.set_level(logging.INFO)
+    for url in (url_of(secret), f"postgresql://u:{text_of(secret)}@{WHERE}/d"):
+        error, shown = command(url, driver)
+        if error is not None:
+            check(error)
+        assert MARK.decode() not in shown
+        assert MARK.decode() not in caplog.text
+        caplog.clear()

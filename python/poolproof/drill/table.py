@@ -43,10 +43,9 @@ def ask_version(target: Target, driver: str) -> str:
         with reach(target, driver).connect() as connection:
             return str(connection.execute(text("SHOW server_version")).scalar_one())
     except (SQLAlchemyError, OSError) as error:
-        raise SetupError(
-            f"cannot connect to {target.shown()} with {driver}:"
-            f" {describe(error, target)}"
-        ) from None
+        words = describe(error, target)
+    # Outside of the block above: an error of a driver may quote what it was given.
+    raise SetupError(f"cannot connect to {target.shown()} with {driver}: {words}")
 
 
 def describe(error: BaseException, target: Target) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -70,13 +71,18 @@ class Target:
                 "--url: a second @ (what it has is not shown: it may be a piece of the "
                 "password); write %40 for an @ in a name or password"
             )
-        try:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError(
+                "--url: a byte that is not UTF-8 (not shown: it may be a piece of the "
+                "password); write it in UTF-8, or as % and two digits"
+            )
+        backend = ""
+        # What is raised in here quotes the URL, and is not kept as a context either.
+        with suppress(ArgumentError, ValueError):
             url = make_url(re.sub(r"^postgres(?=://)", "postgresql", text.strip()))
             backend = url.get_backend_name()
-        except (ArgumentError, ValueError):
-            raise UsageError(
-                f"--url: not a database URL; it should look like {_SHAPE}"
-            ) from None
+        if not backend:
+            raise UsageError(f"--url: not a database URL; it should look like {_SHAPE}")
         if backend != "postgresql":
             raise UsageError(
                 f"--url: a database of {backend}; the drill needs PostgreSQL: {_SHAPE}"
