@@ -102,6 +102,16 @@ def function_as_password(url):
     return create_engine(url, connect_args={"password": lambda: SECRET})
 
 
+def function_as_password_of_asyncpg(url):
+    url = url.replace("psycopg2", "asyncpg")
+    return create_async_engine(url, connect_args={"password": lambda: SECRET})
+
+
+def custom_async_creator(url):
+    url = url.replace("psycopg2", "asyncpg")
+    return create_async_engine(url, async_creator=lambda: None)
+
+
 def checked_context(url):
     url = url.replace("psycopg2", "pg8000")
     return create_engine(
@@ -110,12 +120,21 @@ def checked_context(url):
 
 
 @pytest.mark.parametrize(
-    "make", [custom_creator, listener, function_as_password, checked_context]
+    ("make", "cause"),
+    [
+        (custom_creator, "the engine has a creator of its own"),
+        (custom_async_creator, "the engine has a creator of its own"),
+        (listener, "a listener of do_connect may change them"),
+        (function_as_password, "the password is made by a function"),
+        (function_as_password_of_asyncpg, "the password is made by a function"),
+        (checked_context, "SSLContext"),
+    ],
 )
-def test_what_cannot_be_known_asks_for_a_dsn_of_its_own(make, pg_url, name):
+def test_what_cannot_be_known_asks_for_a_dsn_of_its_own(make, cause, pg_url, name):
     engine = make(pg_url("psycopg2").render_as_string(hide_password=False))
-    with pytest.raises(exc.ArgumentError, match="control_dsn=") as caught:
-        Lease(engine, name).acquire()
+    for _ in range(2):  # nor does the first refusal lead to a guess
+        with pytest.raises(exc.ArgumentError, match=f"{cause}.*control_dsn=") as caught:
+            Lease(engine, name).acquire()
     assert SECRET not in str(caught.value)
     url = pg_url("psycopg2").set(drivername="postgresql")
     with Lease(engine, name, control_dsn=str(url)) as lease:
