@@ -72,11 +72,19 @@ def test_what_the_driver_has_prepared_is_prepared_anew(make_engine, pg_url):
         connect_args={"prepare_threshold": 0},
     )
     for number in range(4):
-        with engine.connect() as connection:
+        with engine.begin() as connection:  # psycopg forgets all at a rollback
             asked = sa.text("select :n + 1").bindparams(n=number)
             assert connection.scalar(asked) == number + 1
             assert connection.scalar(asked) == number + 1
     assert engine.pool.stats().discarded == {}
+
+
+def test_next_caller_has_transactions_again(make_engine, pg_url, driver):
+    engine = make_engine(pg_url(driver), pool_reset_on_return="discard_all")
+    for _ in range(2):
+        raw = engine.raw_connection()
+        assert raw.dbapi_connection.autocommit is False
+        raw.close()
 
 
 def test_check_in_of_a_silent_server_ends_within_its_bound(proxied, link):

@@ -17,6 +17,7 @@ from plugins.threads import Task, eventually
 from poolproof.drill import namespace
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.target import Address
+from poolproof.settings import KEEP_ALIVE
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +67,11 @@ def test_statement_outlives_a_silence_that_keep_alives_allow(wire, driver, engin
     """Half of what they allow: the default allows 90 s."""
     engine = engine_of(driver, poolclass=poolproof.Pool, keep_alive=(1, 1, 5))
     assert sleep_through(engine, wire, 3) == 42
+
+
+def test_default_allows_more_than_a_minute_of_silence():
+    idle_s, interval_s, count = KEEP_ALIVE
+    assert idle_s + interval_s * count > 60
 
 
 @pytest.mark.soak

@@ -89,6 +89,18 @@ def test_raw_connection_that_is_collected_in_the_middle(
 
 
 @KINDS
+def test_checkin_that_commits_severs_as_well(make_engine, pg_url, driver, suspend):
+    engine = make_engine(pg_url(driver), pool_reset_on_return="commit")
+    raw = engine.raw_connection()
+    held = suspend(raw.cursor())
+    with Stopwatch() as watch:
+        raw.close()
+    assert watch.seconds < SOON / 2
+    assert backend(engine)
+    del held
+
+
+@KINDS
 @pytest.mark.parametrize("options", [{"reset_timeout": None}, {}])
 def test_no_bound_is_needed(make_engine, pg_url, driver, suspend, options, observer):
     engine = make_engine(
