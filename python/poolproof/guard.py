@@ -94,8 +94,9 @@ def protect(dialect: object, *, own_pool: bool, pool: Pool | None = None) -> Non
     # locked.
     hook = vars(dialect).get(_HOOK) or vars(dialect).setdefault(_HOOK, _Hook())
     hook.sees_sockets = own_pool
-    # SQLAlchemy knows a listener that it has already.
-    event.listen(dialect, "handle_error", hook.handle)
+    # SQLAlchemy would know it too, and take ten times as long at each dispose().
+    if hook.handle not in list(dialect.dispatch.handle_error):
+        event.listen(dialect, "handle_error", hook.handle)
 
 
 class _Hook:

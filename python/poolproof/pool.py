@@ -185,7 +185,8 @@ class Pool(sqlalchemy.pool.Pool):
         )
         self._lifo = parameters.boolean("use_lifo", use_lifo)
         parameters.check_base(kw)
-        self.settings = Settings(
+        self.settings = Settings.like(
+            kw.pop("_settings", None),  # what recreate() hands on was checked before
             pre_ping=pre_ping,
             ping_idle_after=ping_idle_after,
             ping_timeout=ping_timeout,
@@ -829,6 +830,7 @@ class Pool(sqlalchemy.pool.Pool):
             **self.given(),
             _dispatch=self.dispatch,
             dialect=self._dialect,
+            _settings=self.settings,
         )
         successor.own_name = self.own_name
         successor.origins = self.origins

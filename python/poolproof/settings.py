@@ -81,6 +81,28 @@ class Settings:
     end_stranded_backends: bool
     control_dsn: str | None = field(repr=False)  # it may hold a password
 
+    @classmethod
+    def like(cls, known: Settings | None, **values: Any) -> Settings:
+        """Check values, or take them for checked where they are the very same.
+
+        `Engine.dispose()` makes the pool again, which some services do for each task.
+
+        Args:
+            known: The settings of a pool that is made again, or None.
+            **values: One for each attribute.
+
+        Returns:
+            *known*, or new settings.
+
+        Raises:
+            ArgumentError: A value of the wrong type or outside its range.
+        """
+        if known is not None and all(
+            getattr(known, name) is value for name, value in values.items()
+        ):
+            return known
+        return cls(**values)
+
     def __post_init__(self) -> None:
         """Check each value by itself.
 

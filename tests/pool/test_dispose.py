@@ -123,6 +123,26 @@ def test_recreate_makes_a_pool_with_the_same_arguments(pool_class, dbapi):
     other.dispose()
 
 
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_recreate_takes_the_settings_as_they_were_checked(make_pool):
+    pool = make_pool(keep_alive=[9, 8, 7], max_idle=60)
+    assert pool.recreate().recreate().settings is pool.settings
+
+
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_recreate_checks_what_a_subclass_has_changed(pool_class, dbapi):
+    class Changed(pool_class):
+        def given(self):
+            return {**super().given(), "max_idle": self.wanted}
+
+    pool = Changed(dbapi.connect)
+    pool.wanted = 7.0
+    assert pool.recreate().settings.max_idle == 7.0
+    pool.wanted = "7"
+    with pytest.raises(exc.ArgumentError, match="max_idle"):
+        pool.recreate()
+
+
 @pytest.mark.parametrize(
     ("size", "overflow", "unlimited"), [(0, 10, True), (1, -1, True), (1, 0, False)]
 )
