@@ -79,8 +79,9 @@ def _pg8000_status(connection: Any) -> object:
     return _READY_IDLE if status is None else status
 
 
-# Where errors are from that drivers pass on beside their own.
-_PASSED_ON = frozenset({"builtins", "select", "socket", "ssl", "struct"})
+# Where errors are from that drivers pass on beside their own. greenlet's is that a
+# socket under gevent was opened in another thread, and cannot be waited for here.
+_PASSED_ON = frozenset({"builtins", "greenlet", "select", "socket", "ssl", "struct"})
 
 # Functions that are not of Python: they run at each checkout and check-in.
 _PSYCOPG2 = Driver(

@@ -1,0 +1,43 @@
+"""Under gevent a socket is of the thread that has opened it: another is given one."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from plugins.processes import run_script
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("gevent") is None, reason="gevent is not installed"
+)
+
+SCRIPT = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+from gevent.threadpool import ThreadPool
+from sqlalchemy import create_engine
+import poolproof
+
+engine = create_engine(sys.argv[1], poolclass=poolproof.Pool, pool_size=1)
+other = ThreadPool(1)
+
+def check_out():
+    engine.raw_connection().close()
+
+for _ in range(10):
+    check_out()
+    other.apply(check_out)
+print(sorted(engine.pool.stats().discarded))
+"""
+
+
+def test_connection_that_another_thread_has_opened_is_replaced(pg_url):
+    done = run_script(
+        SCRIPT,
+        pg_url("pg8000").render_as_string(hide_password=False),
+        warnings="ignore",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "['no_answer']\n"
