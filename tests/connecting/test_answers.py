@@ -36,6 +36,7 @@ def test_who_comes_in_between_is_told_the_last_answer_at_once(make_pool, server)
         assert re.search(r"due in (60\.00|[45]\d\.\d\d) s", age), age
         assert str(pickle.loads(pickle.dumps(one))) == str(one)
     assert pool.checkedout() == 0
+    assert pool.stats().checkouts_total == 0
 
 
 def test_failed_attempt_answers_all_who_wait_for_it(make_pool, server):

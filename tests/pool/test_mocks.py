@@ -10,6 +10,8 @@ from unittest.mock import Mock, call
 import pytest
 from sqlalchemy import exc, text
 
+import poolproof
+
 
 @pytest.fixture
 def driver():
@@ -35,6 +37,14 @@ def test_it_is_asked_nothing_and_lent_again(make_pool):
         with pool.connect() as fairy:
             assert fairy.dbapi_connection is connections[0]
     assert connections[0].mock_calls == [call.rollback()] * 3
+
+
+def test_nothing_is_discarded_on_it():
+    connection = Mock()
+    pool = poolproof.Pool(lambda: connection, reset_on_return="discard_all")
+    pool.connect().close()
+    assert connection.mock_calls == [call.rollback()]
+    pool.dispose()
 
 
 def test_its_error_costs_nothing(engine, driver):
