@@ -34,17 +34,20 @@ class ConnectFailure:
     """The error of one attempt.
 
     Attributes:
+        at: When the attempt ended, on the monotonic clock.
         error: A copy that keeps nothing alive; of another class where that is not
             possible.
         first_line: What it says, in one line.
         is_for_all: Whether it can be told to others: an error of a driver or of the
-            system. What an application's own code raises on the way to a connection is
-            that caller's alone, and the next one tries by itself.
+            system that may change. What an application's own code raises on the way to
+            a connection is that caller's alone, and so is what the server says of a
+            user, a password or a database, which may be that caller's own; the next one
+            tries by itself.
         may_change: Whether trying again may end otherwise. An unknown database, a wrong
             password or a missing role does not mend itself.
     """
 
-    __slots__ = ("_at", "error", "first_line", "is_for_all", "may_change")
+    __slots__ = ("at", "error", "first_line", "is_for_all", "may_change")
 
     def __init__(self, error: Exception, at: float) -> None:
         """Remember an error.
@@ -53,14 +56,16 @@ class ConnectFailure:
             error: What the attempt ended with.
             at: When it ended, on the monotonic clock.
         """
-        self._at = at
+        self.at = at
         self.first_line = _first_line(error)
         signal = read(error)
         copied = _copy(error)
-        self.is_for_all = copied is not None and (
-            signal.dbapi or isinstance(error, OSError)
-        )
         self.may_change = not (signal.dbapi and _lasts(signal))
+        self.is_for_all = (
+            copied is not None
+            and self.may_change
+            and (signal.dbapi or isinstance(error, OSError))
+        )
         if copied is None:
             copied = ConnectionError(f"{type(error).__name__}: {self.first_line}")
         self.error: Exception = copied
@@ -80,7 +85,7 @@ class ConnectFailure:
         _add(
             told,
             f"(the server was not asked again for this checkout: the last attempt "
-            f"failed {max(0.0, now - self._at):.2f} s ago, connecting has failed "
+            f"failed {max(0.0, now - self.at):.2f} s ago, connecting has failed "
             f"{times(failures)} in a row, and the next attempt is due in "
             f"{next_in:.2f} s)",
         )
@@ -113,6 +118,8 @@ def _copy(error: Exception) -> Exception | None:
         return None
     if type(copied) is not type(error) or copied is error:
         return None
+    # The list would be one for all.
+    getattr(copied, "__dict__", {}).pop("__notes__", None)
     if isinstance(error.__cause__, DeadlineExceeded):
         copied.__cause__ = copy.copy(error.__cause__)
     return copied

@@ -35,7 +35,9 @@ __all__ = ["Connecting", "Resting"]
 
 # From the beginning of one attempt to the next, after the first failure, the second,
 # and so on. One failure alone is no outage: the next caller may try at once. The
-# longest is what an attempt may take before another begins beside it.
+# longest is what an attempt may take before another begins beside it, and how long after
+# an attempt was due, and nobody made it, the last answer is news. Then everybody
+# connects, as while all is well, until an attempt fails again.
 _PAUSES_S = (0.0, 0.1, 0.25, 0.5)
 _LONGEST_S = _PAUSES_S[-1]
 # Who waits looks this often by itself: an interruption may have kept one from ringing.
@@ -252,7 +254,7 @@ class Connecting:
         last = self._last
         if not self.failures or last is None:
             return self._gate.acquire()
-        if not (last.is_for_all or self.breaker_open):
+        if not self.breaker_open and (not last.is_for_all or self._is_past(last, now)):
             return self._gate.acquire()
         if now < self._next_at:
             return None
@@ -300,6 +302,10 @@ class Connecting:
         if next_in > 0:
             left = min(left, next_in)
         return min(left, patience) if patience > 0 else left
+
+    def _is_past(self, last: ConnectFailure, now: float) -> bool:
+        """Tell whether a failure is too old to say anything of the server as it is."""
+        return now - max(last.at, self._next_at) > _LONGEST_S
 
     def _under_way(self) -> int:
         """Count the attempts that are under way."""

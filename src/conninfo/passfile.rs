@@ -48,9 +48,9 @@ fn fits<'a>(line: &'a [u8], value: &[u8]) -> Option<&'a [u8]> {
     let mut rest = line;
     for byte in value {
         let (first, after) = rest.split_first()?;
+        // A colon that is not escaped is taken where one is wanted, as libpq does: `::1` needs no escapes.
         let (found, after) = match first {
             b'\\' => after.split_first()?,
-            b':' => return None,
             first => (first, after),
         };
         if found != byte {
@@ -73,4 +73,18 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
         }
     }
     password
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find;
+
+    #[test]
+    fn a_colon_needs_no_escape_where_one_is_wanted() {
+        let wanted = [b"::1".as_slice(), b"5432", b"db", b"app"];
+        for line in ["::1:5432:db:app:pw", "\\:\\:1:5432:db:app:pw"] {
+            assert_eq!(find(line.as_bytes(), wanted), Some(b"pw".to_vec()));
+        }
+        assert_eq!(find(b":1:5432:db:app:pw", wanted), None);
+    }
 }

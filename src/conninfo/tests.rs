@@ -223,6 +223,15 @@ fn a_url_is_read_as_libpq_and_sqlalchemy_write_it() {
         target.endpoints[0].password.as_ref().unwrap().bytes(),
         b"p:/"
     );
+    let target = resolved("postgresql://u:1234?application_name=x@h/d", &[]).unwrap();
+    let [endpoint] = target.endpoints.as_slice() else {
+        unreachable!("one host")
+    };
+    assert_eq!(endpoint.shown(), "h:5432");
+    assert_eq!(
+        endpoint.password.as_ref().unwrap().bytes(),
+        b"1234?application_name=x"
+    );
 }
 
 #[test]

@@ -17,14 +17,15 @@ pub(super) fn body(text: &[u8]) -> Option<&[u8]> {
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Given, ConninfoError> {
+    // A password may hold a `?`: it ends at the first `@` or `/`.
+    let (person, body) = match body.iter().position(|byte| b"@/".contains(byte)) {
+        Some(n) if body[n] == b'@' => (Some(&body[..n]), &body[n + 1..]),
+        _ => (None, body),
+    };
     let (body, query) = cut(body, b'?');
-    let (authority, database) = match body.iter().position(|byte| *byte == b'/') {
+    let (hosts, database) = match body.iter().position(|byte| *byte == b'/') {
         Some(n) => (&body[..n], Some(&body[n + 1..])),
         None => (body, None),
-    };
-    let (person, hosts) = match authority.iter().position(|byte| *byte == b'@') {
-        Some(n) => (Some(&authority[..n]), &authority[n + 1..]),
-        None => (None, authority),
     };
     // libpq ends the password at the first `@` or `/`, SQLAlchemy at another: what either would take for a host or
     // a database may be the rest of a password.

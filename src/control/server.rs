@@ -114,6 +114,7 @@ impl Server {
     ) -> Result<Vec<SimpleQueryMessage>, ControlError> {
         self.lent(within, async |loan| {
             loan.is_settled = false;
+            loan.begin();
             let answer = loan.client.simple_query(sql).await;
             loan.settle(answer)
         })
@@ -256,6 +257,7 @@ impl Loan {
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, ControlError> {
         self.is_settled = false;
+        self.session.begin();
         let answer = self.session.client.query_typed(sql, parameters).await;
         self.settle(answer)
     }

@@ -51,6 +51,11 @@ impl Session {
         self.link.ended.get().map(String::as_str)
     }
 
+    /// Begins with a statement: the driver may ask on for it so and so often.
+    pub(crate) fn begin(&self) {
+        self.link.meter.begin();
+    }
+
     /// Lets so many bytes come in the answer to the next question.
     pub(crate) fn allow(&self, bytes: usize) {
         self.link.meter.allow(bytes);

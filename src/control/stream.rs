@@ -18,12 +18,16 @@ use crate::socket::owned::OwnedSocket;
 
 /// How much may come before a question is answered, unless its answer is known to be longer.
 pub(crate) const ANSWER: usize = 1 << 20;
+/// How often the driver may ask on for one statement. It asks for each type that it does not know, and for what that
+/// is made of, one inside the other: a server that always names another would have it go on until the stack is full.
+const QUESTIONS: usize = 128;
 
 /// Counts what has come since the last question.
 #[derive(Debug)]
 pub(crate) struct Meter {
     come: AtomicUsize,
     bound: AtomicUsize,
+    asked: AtomicUsize,
 }
 
 impl Meter {
@@ -31,6 +35,7 @@ impl Meter {
         Self {
             come: AtomicUsize::new(0),
             bound: AtomicUsize::new(ANSWER),
+            asked: AtomicUsize::new(0),
         }
     }
 
@@ -39,8 +44,21 @@ impl Meter {
         self.bound.store(bytes, Ordering::Relaxed);
     }
 
-    fn ask(&self) {
-        self.come.store(0, Ordering::Relaxed);
+    /// Begins with a statement of our own.
+    pub(crate) fn begin(&self) {
+        self.asked.store(0, Ordering::Relaxed);
+    }
+
+    fn ask(&self) -> io::Result<()> {
+        if self.come.swap(0, Ordering::Relaxed) == 0 {
+            return Ok(()); // more of the same question
+        }
+        if self.asked.fetch_add(1, Ordering::Relaxed) < QUESTIONS {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "one answer of the server has led to {QUESTIONS} questions about its types, and no more are asked"
+        )))
     }
 
     fn count(&self, bytes: usize) -> io::Result<()> {
@@ -157,16 +175,14 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.meter.ask()?;
         loop {
             match self.socket.send(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return self.wait(Direction::Writing, cx);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                sent => {
-                    self.meter.ask();
-                    return Poll::Ready(sent);
-                }
+                sent => return Poll::Ready(sent),
             }
         }
     }
@@ -189,10 +205,24 @@ mod tests {
         let meter = Meter::new();
         assert!(meter.count(ANSWER).is_ok());
         assert!(meter.count(1).is_err());
-        meter.ask();
+        meter.ask().unwrap();
         assert!(meter.count(ANSWER).is_ok());
         meter.allow(ANSWER * 2);
         assert!(meter.count(ANSWER).is_ok());
         assert!(meter.count(1).is_err());
+    }
+    #[test]
+    fn questions_for_one_statement_are_bounded() {
+        let meter = Meter::new();
+        for _ in 0..QUESTIONS {
+            meter.count(1).unwrap();
+            meter.ask().unwrap();
+            meter.ask().unwrap(); // nothing has come since: the same one
+        }
+        meter.count(1).unwrap();
+        assert!(meter.ask().is_err());
+        meter.begin();
+        meter.count(1).unwrap();
+        assert!(meter.ask().is_ok());
     }
 }

@@ -39,6 +39,10 @@ class Asked:
     sent: frozenset[tuple[str, bool]] = frozenset()
 
 
+# What the lying server says to a statement: who reads it was let in.
+REFUSED = "no statement is carried out here"
+
+
 def as_text(parameters: Mapping[str, object]) -> str:
     """Write parameters as libpq's pairs."""
     quoted = {
@@ -127,7 +131,7 @@ def disagreements(
             is_in, why = ask(text)
             met = server.take()
             if name == "psql":  # which says one thing for much
-                is_in = any(each.entered for each in met)
+                is_in = any(each.entered for each in met) or REFUSED in why
             answers[name] = Asked(is_in, why.strip(), _sent(met))
         ours = answers.pop("control plane")
         for name, theirs in answers.items():

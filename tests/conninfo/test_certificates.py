@@ -48,6 +48,8 @@ def test_a_certificate_is_judged_as_by_libpq(kind, serve, root, lists):
         {**BY_ADDRESS, "sslmode": "verify-full", **trusting},
         {**BY_NAME, "sslmode": "verify-full", **trusting, **crl},
         {**BY_NAME, "sslmode": "verify-ca", **trusting, "sslcrldir": lists},
+        # No list, but a certificate: libpq then asks for lists and finds none.
+        {**BY_NAME, "sslmode": "verify-full", **trusting, "sslcrl": root.path},
         {**BY_NAME, "sslrootcert": "system"},
     ]
     count, wrong = disagreements(server, cells)

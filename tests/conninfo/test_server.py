@@ -168,6 +168,7 @@ def test_a_passfile_is_read_as_by_libpq(where, home, monkeypatch):
         ("*:*:*:by_scram:x\u2028y\n".encode() + line, 0o600),
         (b"other:*:*:*:caf\xe9\r\n" + line + b"\r\n", 0o600),
         (b"*:*:*:*:caf\xe9", 0o600),
+        (b"127.0.0.1:*:*:by:scram:x\n" + line, 0o600),
     ):
         path.write_bytes(content)
         path.chmod(mode)
