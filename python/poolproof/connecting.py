@@ -35,9 +35,9 @@ __all__ = ["Connecting", "Resting"]
 
 # From the beginning of one attempt to the next, after the first failure, the second,
 # and so on. One failure alone is no outage: the next caller may try at once. The
-# longest is what an attempt may take before another begins beside it, and how long after
-# an attempt was due, and nobody made it, the last answer is news. Then everybody
-# connects, as while all is well, until an attempt fails again.
+# longest is what an attempt may take before another begins beside it. It is also how
+# long the last answer stays news after an attempt was due that nobody made; then
+# everybody connects, as while all is well, until an attempt fails again.
 _PAUSES_S = (0.0, 0.1, 0.25, 0.5)
 _LONGEST_S = _PAUSES_S[-1]
 # Who waits looks this often by itself: an interruption may have kept one from ringing.
