@@ -10,7 +10,7 @@ import pytest
 from plugins.processes import ScriptHost, run_script
 
 PRELUDE = """
-import logging, os, signal, sys, threading, time
+import linecache, logging, os, signal, sys, threading, time
 from sqlalchemy import exc
 from sqlalchemy.pool import QueuePool
 import poolproof
@@ -19,6 +19,10 @@ from plugins.threads import Task, assert_whole, wait_for_waiters
 
 # A thread that waits beside what it holds itself is warned of.
 logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
+# The warning shows lines of these, read once: an interrupt in there leaves a file open.
+for name, module in list(sys.modules.items()):
+    if name.startswith(("poolproof", "sqlalchemy.pool")):
+        linecache.getlines(module.__file__)
 dbapi = SocketDBAPI()
 cls = {"queue": QueuePool, "poolproof": poolproof.Pool}[sys.argv[1]]
 """
