@@ -214,11 +214,11 @@ def tests(session: nox.Session) -> None:
         return
     # A third of the bytecodes, from a random start; `make matrix` has them all.
     env = {"POOLPROOF_TEST_STEP": "3"} | os.environ
-    chosen = ("-m", "not timing and not soak")
+    chosen = ("-m", "not alone and not soak")
     with Steps(session) as steps:
         steps.run("pytest", *SIDE_BY_SIDE, *chosen, env=env)
-        # What measures time runs alone.
-        steps.run("pytest", "-m", "timing and not soak")
+        # What measures time, and what disturbs others, runs alone.
+        steps.run("pytest", "-m", "alone and not soak")
 
 
 @nox.session
@@ -229,7 +229,7 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
     if absent:
         session.log(f"not on this machine, left out: Python {', '.join(absent)}")
     install(session, "--group=test", SQLALCHEMY[sqlalchemy], extras="drill")
-    chosen = ("-m", "not timing and not soak", *session.posargs)
+    chosen = ("-m", "not alone and not soak", *session.posargs)
     # The session `tests` has every driver, and more bytecodes.
     part = {"POOLPROOF_TEST_DRIVERS": "psycopg2", "POOLPROOF_TEST_STEP": "5"}
     env = part | os.environ

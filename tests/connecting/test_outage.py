@@ -50,7 +50,7 @@ def refused(engine, seconds):
     return sorted(took)
 
 
-@pytest.mark.timing
+@pytest.mark.alone
 def test_refusal_takes_no_longer_than_with_queue_pool(refusing, libpq, engine_of):
     """Twice as long at most, while the server sees two attempts a second."""
     times = {}
@@ -134,7 +134,7 @@ def test_callers_go_on_when_the_server_is_back(machine, driver, engine_of):
     assert engine.pool.checkedout() == 0
 
 
-@pytest.mark.timing
+@pytest.mark.alone
 def test_first_answer_comes_half_a_second_after_queue_pools_at_most(machine, engine_of):
     engines = [
         engine_of(machine.url("psycopg2"), poolclass=kind, pool_size=4)

@@ -91,7 +91,7 @@ def json_on_stdout_leaves_the_table_to_stderr(run):
     assert "QueuePool   poolproof" in err
 
 
-@pytest.mark.timing
+@pytest.mark.alone
 def test_a_crowd_starves_at_a_queuepool_and_not_at_poolproof(url):
     status, report, _ = play(
         url, "--trials=1", "--incident=starvation", "--driver=psycopg2"

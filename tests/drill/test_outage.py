@@ -55,7 +55,7 @@ def hang(stage: Stage) -> OutageOutcome:
         )
 
 
-@pytest.mark.timing
+@pytest.mark.alone
 def test_a_busy_machine_is_no_fault(stage, busy):
     outcome = hang(on_poolproof(stage, Stage))
     assert outcome.overdue == 0, outcome
@@ -63,7 +63,7 @@ def test_a_busy_machine_is_no_fault(stage, busy):
     assert outcome.machine_ms >= 0
 
 
-@pytest.mark.timing
+@pytest.mark.alone
 def test_a_watchdog_that_is_100_ms_late_is_a_fault(stage):
     outcome = hang(on_poolproof(stage, Behind))
     assert outcome.overdue == 8, (

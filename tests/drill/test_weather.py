@@ -45,7 +45,7 @@ def test_outages_and_mistakes_are_told_as_what_they_are(url):
         assert totals["last_ms"] > 7000
 
 
-@pytest.mark.timing
+@pytest.mark.alone
 def test_a_crowd_is_held_against_what_can_be_served_meanwhile(url):
     _, report, err = play(url, "--driver=psycopg2", "--incident=overload")
     assert report["faults"]["queue"] == 0, err

@@ -90,7 +90,7 @@ class LyingServer:
             self._context.verify_mode = ssl.CERT_OPTIONAL
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
-        self._mine: set[tuple[str, int]] = set()
+        self._served: dict[tuple[str, int], Met] = {}
         self._seen = threading.Condition()
         self._met: list[Met] = []
         self._threads: list[threading.Thread] = []
@@ -102,13 +102,15 @@ class LyingServer:
         with socket.create_connection(("127.0.0.1", self.port)) as last:
             name = last.getsockname()
             with self._seen:
-                assert self._seen.wait_for(lambda: name in self._mine, 20)
-        for thread in self._threads:
+                assert self._seen.wait_for(lambda: name in self._served, 20)
+                # A client may still come, after whom nobody asks any more.
+                threads, self._threads = self._threads, []
+                met, self._met = self._met, []
+                own, self._served = self._served[name], {}
+        for thread in threads:
             thread.join(20)
             assert not thread.is_alive()
-        met = [each for each in self._met if each is not self._met[-1]]
-        self._threads, self._met = [], []
-        return met
+        return [each for each in met if each is not own]
 
     def close(self) -> None:
         """Listen no longer."""
@@ -128,7 +130,7 @@ class LyingServer:
                     self._met.append(met)
                     self._threads.append(thread)
                     thread.start()
-                    self._mine.add(name)
+                    self._served[name] = met
                     self._seen.notify_all()
 
     def _serve(self, client: socket.socket, met: Met) -> None:

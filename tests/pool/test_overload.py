@@ -136,7 +136,7 @@ def crowd(pool, threads, seconds):
 
 
 @pytest.mark.difference
-@pytest.mark.timing
+@pytest.mark.alone
 @ours
 def test_crowd_of_three_times_the_load_is_served_in_time_as_by_queuepool(
     make_pool, dbapi

@@ -218,7 +218,7 @@ def test_reason_survives_pickling():
     assert isinstance(error, TimeoutError)
 
 
-@pytest.mark.timing
+@pytest.mark.alone
 def test_calls_that_hang_return_within_a_twentieth_of_a_second(proxied, link):
     """Half of them: now and then the machine has something else to do."""
     engine = proxied(reset_timeout=0.2)

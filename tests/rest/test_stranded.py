@@ -281,6 +281,7 @@ def crowded(observer):
     observer.rows(f"drop role {role}")
 
 
+@pytest.mark.alone  # it turns back the counter of process ids for the whole machine
 @pytest.mark.skipif(not os.access(LAST_PID, os.W_OK), reason="only root chooses pids")
 def test_an_heir_that_came_before_the_look_is_another(
     make_engine, observer, pg_url, crowded
