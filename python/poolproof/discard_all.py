@@ -4,6 +4,11 @@ Session advisory locks, temporary tables, LISTEN, prepared statements, cursors a
 go at each check-in, instead of at an instant of the pool's choice. It costs a round
 trip, or two where a transaction was left open.
 
+``DISCARD ALL`` goes back to what the server, the role and the startup packet say. What
+was set after that while connecting (by `connect` listeners, by the dialect for an
+isolation level, by the driver for an encoding) is not the caller's: it is read once,
+before the first caller has the connection, and set again each time, in one statement.
+
 Source: PostgreSQL's documentation, ``DISCARD ALL``, which no transaction may contain.
 """
 
@@ -13,14 +18,44 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from poolproof import backend
 from poolproof.entry import Entry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import Pool, PoolResetState
 
-__all__ = ["NAME", "begin"]
+    from poolproof.drivers import Driver
+
+__all__ = ["NAME", "begin", "remember"]
 
 NAME = "discard_all"
+
+# What the session has now that the startup did not give it. Rights last: with fewer of
+# them, some of the settings could not be set. The role and the user are not in
+# pg_settings, nor is what no extension has declared (``app.user``).
+_SETTINGS = """
+select name, setting from pg_settings
+ where source = 'session' and name not in (
+    'transaction_isolation', 'transaction_read_only', 'transaction_deferrable')
+union all
+select 'session_authorization', session_user
+  from pg_stat_get_activity(pg_backend_pid()) as a
+ where a.usesysid <> (select oid from pg_roles where rolname = session_user)
+union all
+select 'role', current_setting('role') where current_setting('role') <> 'none'
+union all
+select 'pid', pg_backend_pid()::text
+"""
+
+_POOLED = (
+    "poolproof: a pooler stands between pool %s and the server (the backend is "
+    "another than the driver was told). In its transaction mode, discard_all does not "
+    "reach the session that a caller has used: leave it out there. In its session "
+    "mode it is right. This is said once"
+)
 
 
 def begin(pool: Pool) -> None:
@@ -33,23 +68,127 @@ def begin(pool: Pool) -> None:
         event.listen(pool, "reset", _discard)
 
 
-def _discard(connection: Any, record: object, state: PoolResetState) -> None:
+def remember(entry: Entry) -> None:
+    """Read what has been set in a session that was just opened.
+
+    Args:
+        entry: Its entry, after the listeners of `connect`.
+
+    Raises:
+        Exception: Whatever the driver raises.
+    """
+    connection: Any = entry.dbapi_connection
+    driver = entry.driver
+    entry.set_again = None
+    if not _is_of_postgresql(driver):
+        return
+    was_open = _end_failed(connection, driver)
+    threshold = _prepare_nothing(connection)
+    cursor = connection.cursor()
+    cursor.execute(_SETTINGS)
+    found = {_text(name): _text(value) for name, value in cursor.fetchall()}
+    cursor.close()
+    _prepare_again(connection, threshold)
+    if not was_open:  # else a listener's, who may mean it to go on
+        connection.rollback()
+    _see_pooler(entry, found.pop("pid"))
+    if found:
+        entry.set_again = "select " + ", ".join(_calls(found))
+
+
+def _end_failed(connection: Any, driver: Driver) -> bool:
+    """Tell whether a listener has left a transaction open; roll a failed one back."""
+    status = driver.status(connection) if driver.tells else driver.idle
+    if driver.tells and status == driver.failed:
+        connection.rollback()
+        return False
+    return status != driver.idle
+
+
+def _text(value: Any) -> str:
+    """Return a value as text, where psycopg gives bytes for want of an encoding."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _is_of_postgresql(driver: Driver) -> bool:
+    return driver.name not in {"other", "mock"}
+
+
+def _calls(settings: dict[str, str]) -> Iterator[str]:
+    for name, value in settings.items():
+        yield f"set_config({_quoted(name)}, {_quoted(value)}, false)"
+
+
+def _quoted(text: str) -> str:
+    """Write a text as a constant that no setting of the session changes."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _see_pooler(entry: Entry, pid: str) -> None:
+    """Say once where the session is not the one that the driver began."""
+    pool = entry.owner
+    # None as well: PgBouncer makes the number up, and half of them are negative.
+    told = backend.ask(entry.driver_connection)
+    if entry.driver.tells and str(told) != pid and not pool.warned_of_pooler:
+        pool.warned_of_pooler = True
+        pool.logger.warning(_POOLED, pool.name())
+
+
+def _prepare_nothing(connection: Any) -> Any:
+    """Have psycopg neither prepare nor count what follows; return its threshold."""
+    threshold = getattr(connection, "prepare_threshold", None)
+    if threshold is not None:
+        connection.prepare_threshold = None
+    return threshold
+
+
+def _prepare_again(connection: Any, threshold: Any) -> None:
+    if threshold is not None:
+        connection.prepare_threshold = threshold
+
+
+def _discard(
+    connection: DBAPIConnection, record: object, state: PoolResetState
+) -> None:
     """Discard what a session holds, bounded as every check-in is."""
     if state.terminate_only or not isinstance(record, Entry):
         return  # it is closed, or nobody's that the pool knows
-    driver = record.driver
-    if driver.name in {"other", "mock"}:
-        return  # of another database, or nobody's
-    if not driver.tells or driver.status(connection) != driver.idle:
-        connection.rollback()
-    before = getattr(connection, "autocommit", True)
+    if not _is_of_postgresql(record.driver):
+        return
+    if record.socket is not None and not record.socket.intact:
+        return  # it was severed, in the middle of a command
+    _end_transaction(connection, record.driver)
+    raw: Any = connection
+    before = getattr(raw, "autocommit", True)
     if before is not True:
-        connection.autocommit = True
-    cursor = connection.cursor()
+        raw.autocommit = True
+    threshold = _prepare_nothing(raw)
+    cursor = raw.cursor()
     cursor.execute("DISCARD ALL")
+    if record.set_again is not None:
+        cursor.execute(record.set_again)
     cursor.close()
+    _prepare_again(raw, threshold)
     if before is not True:
-        connection.autocommit = before
+        raw.autocommit = before
+    _forget_prepared(raw)
+
+
+def _forget_prepared(connection: Any) -> None:
+    """Empty psycopg's list of what it has prepared: the server has forgotten it."""
     prepared = getattr(connection, "_prepared", None)
-    if prepared is not None:  # psycopg's list of what it has prepared
+    if prepared is not None:
         prepared.clear()
+        # That notes a DEALLOCATE ALL: for nothing, and too late for what comes next.
+        getattr(prepared, "_to_flush", []).clear()
+
+
+def _end_transaction(connection: Any, driver: Driver) -> None:
+    """Roll back what is open, also a BEGIN that the driver has not sent by itself."""
+    if driver.tells and driver.status(connection) == driver.idle:
+        return
+    connection.rollback()
+    if driver.tells and driver.status(connection) != driver.idle:
+        cursor = connection.cursor()  # psycopg2, which commits each statement
+        cursor.execute("ROLLBACK")
+        cursor.close()

@@ -60,6 +60,8 @@ class Entry(ConnectionRecord):
         may_rest: Whether its finder would as well have a connection that comes to rest
             while this one is being opened.
         backend: The connection's backend, where the pool has `end_stranded_backends`.
+        is_new: Whether its session is yet to be read, for `reset_on_return`.
+        set_again: What is to be set again after each ``DISCARD ALL``: a statement.
     """
 
     __slots__ = (
@@ -72,11 +74,13 @@ class Entry(ConnectionRecord):
         "expires_at",
         "held",
         "is_always_suspect",
+        "is_new",
         "lent_to",
         "may_rest",
         "owner",
         "reason",
         "rested_at",
+        "set_again",
         "socket",
         "step",
         "suspect",
@@ -93,6 +97,7 @@ class Entry(ConnectionRecord):
     reason: str | None
     held: Hold | None
     backend: Backend | None
+    set_again: str | None
 
     def __init__(self, owner: Pool, began: float, due: float | None) -> None:
         """Make an entry that has no connection yet; `get_connection` opens it.
@@ -117,6 +122,8 @@ class Entry(ConnectionRecord):
         self.held = None
         self.may_rest = False
         self.backend = None
+        self.is_new = False
+        self.set_again = None
         super().__init__(owner, connect=False)
         # A fork during the connecting needs it, to make this quiet in the child.
         owner.remember(self)
@@ -128,11 +135,28 @@ class Entry(ConnectionRecord):
             Exception: Whatever the driver or a listener raises.
         """
         try:
-            return ConnectionRecord.get_connection(self)
+            connection = ConnectionRecord.get_connection(self)
+            if self.is_new:
+                self._read_session()
         except BaseException as error:
             deadlines.explain(self, error)
             if hasattr(self, "ticket"):  # lent before: the pool counts a first one
                 self.owner.unopened.add("checkout")
+            raise
+        return connection
+
+    def _read_session(self) -> None:
+        """Read what has been set in a session, after the listeners of `connect`.
+
+        Raises:
+            Exception: Whatever the driver raises; the connection is of no use then.
+        """
+        self.is_new = False
+        try:
+            self.owner.read_session(self)
+        except BaseException as error:
+            deadlines.explain(self, error)
+            self.invalidate(error if isinstance(error, Exception) else None)
             raise
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
@@ -230,6 +254,8 @@ class Entry(ConnectionRecord):
             Whether it was so; the connection is closed, and discarded at its check-in.
         """
         connection: Any = self.dbapi_connection
+        if self.reason == rest.BUSY:
+            return True  # at the beginning of this check-in
         if self.socket is None or not drivers.is_suspended(self.driver, connection):
             return False
         self.reason = rest.BUSY

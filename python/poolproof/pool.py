@@ -224,7 +224,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._is_minded = min_idle > 0 or hold_warning is not None or self.has_strands
         # Since it was made or disposed of.
         self.is_used = False
-        self.warned_of_state = False
+        self.warned_of_state = self.warned_of_pooler = False
         self.own_name: str | None = None
         # Where parameters are from that nobody has written in the code, by their names
         # for create_engine.
@@ -717,7 +717,19 @@ class Pool(sqlalchemy.pool.Pool):
             raise connect_bounds.unwatched(error, self._dialect) from error
         if self.settings.end_stranded_backends:
             self.stranded.meet(entry, connection)
+        entry.is_new = self._discards
         entry.bound_checkout()
+
+    def read_session(self, entry: Entry) -> None:
+        """Read what is to be set again after each ``DISCARD ALL``.
+
+        Args:
+            entry: Of a new connection, after the listeners of `connect`.
+
+        Raises:
+            Exception: Whatever the driver raises.
+        """
+        discard_all.remember(entry)
 
     def _close_connection(
         self, connection: DBAPIConnection, *, terminate: bool = False

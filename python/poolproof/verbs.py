@@ -143,7 +143,8 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
             verb(given)
             return
         refuse_foreign(entry.owner, raw)
-        if status == driver.active and entry.abandon_suspended():
+        in_the_middle = status == driver.active or entry.reason is not None
+        if in_the_middle and entry.abandon_suspended():
             return
         if deadlines.ever_used:
             _cover(connection)
