@@ -30,7 +30,7 @@ class Cutter:
         self.cut = 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        self.links = []
+        self.links, self.passing = [], []
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
 
@@ -45,6 +45,8 @@ class Cutter:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.thread.join()
         self.sever()
+        for thread in self.passing:
+            thread.join(10)
         for link in (*self.links, self.listener):
             link.close()
 
@@ -63,7 +65,9 @@ class Cutter:
                 far = socket.create_connection(self.server)
                 self.links.append(far)
                 for one, other in ((near, far), (far, near)):
-                    threading.Thread(target=_pass_on, args=(one, other)).start()
+                    thread = threading.Thread(target=_pass_on, args=(one, other))
+                    thread.start()
+                    self.passing.append(thread)
 
 
 def _pass_on(one, other):

@@ -57,11 +57,13 @@ class Liar:
         self.sent = 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        self.threads = [threading.Thread(target=self._serve)]
-        self.threads[0].start()
+        self.threads = []
+        self.accepting = threading.Thread(target=self._serve)
+        self.accepting.start()
 
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
+        self.accepting.join()
         for thread in self.threads:
             thread.join()
         self.listener.close()
@@ -70,8 +72,9 @@ class Liar:
         with contextlib.suppress(OSError):
             while True:
                 link, _ = self.listener.accept()
-                self.threads.append(threading.Thread(target=self._lie, args=(link,)))
-                self.threads[-1].start()
+                thread = threading.Thread(target=self._lie, args=(link,))
+                thread.start()
+                self.threads.append(thread)
 
     def _lie(self, link):
         with link, contextlib.suppress(OSError):

@@ -37,7 +37,8 @@ class Proxy:
         self._stray: bytes | None = None
         self._reset = False
         self.port: int = self._listener.getsockname()[1]
-        self._run(self._accept)
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def inject(self, stray: bytes) -> None:
         """Put *stray* before whatever the server says next, in the same segment."""
@@ -57,6 +58,7 @@ class Proxy:
         """End everything."""
         with contextlib.suppress(OSError):  # closed before
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join(20)  # whom it has taken is in the lists then
         self.cut()
         for thread in self._threads:
             thread.join(5)
@@ -66,15 +68,16 @@ class Proxy:
 
     def _run(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self._sockets.append(client)
                 server = socket.create_connection(self._address)
-                self._sockets += [client, server]
+                self._sockets.append(server)
                 self._run(self._pump, client, server, False)
                 self._run(self._pump, server, client, True)
 

@@ -55,11 +55,14 @@ class Steps:
             self._counts = self.has_broken = False
 
     def __enter__(self) -> Self:
-        self._run(self._accept)
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for end in (self._listener, *self._ends):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join(20)  # whom it has taken is in the lists then
+        for end in self._ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
@@ -68,17 +71,18 @@ class Steps:
 
     def _run(self, target: Any, *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self._ends.append(client)
                 server = socket.create_connection(self._address)
+                self._ends.append(server)
                 for end in (client, server):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._ends += [client, server]
                 self._run(self._forward, client, server)
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:

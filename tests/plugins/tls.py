@@ -34,14 +34,18 @@ class TlsProxy:
         self._servers: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._readers: list[threading.Thread] = []
+        self._lock = threading.Lock()  # guards the readers
         self._ending = threading.Event()
         self.port: int = self._listener.getsockname()[1]
-        self._run(self._accept)
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def say_goodbye(self) -> None:
         """End TLS as its rules want it, with a last message; then the connection."""
         self._ending.set()
-        for thread in self._readers:
+        with self._lock:
+            readers = list(self._readers)
+        for thread in readers:
             thread.join(5)
 
     def cut(self) -> None:
@@ -53,9 +57,10 @@ class TlsProxy:
         """End everything."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._ending.set()
+        self._accepting.join(20)  # whom it has taken is in the lists then
         for each in (*self._clients, *self._servers):
             _shut(each)
-        self._ending.set()
         for thread in self._threads:
             thread.join(5)
         for each in (self._listener, *self._clients, *self._servers):
@@ -63,24 +68,36 @@ class TlsProxy:
 
     def _run(self, target: Callable[..., None], *args: object) -> threading.Thread:
         thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
         return thread
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
+        while True:
+            try:
                 raw, _ = self._listener.accept()
-                while struct.unpack("!ii", raw.recv(8))[1] != _SSL_REQUEST:
-                    raw.sendall(b"N")
-                raw.sendall(b"S")
-                client = self._context.wrap_socket(raw, server_side=True)
-                server = socket.create_connection(self._address)
-                self._clients.append(client)
-                self._servers.append(server)
-                client.settimeout(0.05)
-                self._readers.append(self._run(self._read, client, server))
-                self._run(self._pump, server, client)
+            except OSError:
+                return
+            raw.settimeout(10)
+            with contextlib.suppress(OSError, struct.error):  # it has gone again
+                self._take(raw)
+
+    def _take(self, raw: socket.socket) -> None:
+        with contextlib.ExitStack() as until_taken:
+            until_taken.enter_context(raw)
+            while struct.unpack("!ii", raw.recv(8))[1] != _SSL_REQUEST:
+                raw.sendall(b"N")
+            raw.sendall(b"S")
+            client = self._context.wrap_socket(raw, server_side=True)
+            until_taken.enter_context(client)
+            server = socket.create_connection(self._address)
+            until_taken.pop_all()
+        self._clients.append(client)
+        self._servers.append(server)
+        client.settimeout(0.05)
+        with self._lock:  # who has an answer finds in the list who has passed it on
+            self._readers.append(self._run(self._read, client, server))
+        self._run(self._pump, server, client)
 
     def _read(self, client: ssl.SSLSocket, server: socket.socket) -> None:
         """Pass on what a client says, and end its TLS: one thread does both."""

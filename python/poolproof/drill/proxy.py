@@ -226,6 +226,7 @@ class Proxy(Started):
         """
         self._upstream = upstream
         self._listener = listener
+        self._accepting: threading.Thread | None = None
         self._links: list[Link] = []
         self._stalled = False
         self._lock = threading.Lock()  # guards the list of links, and _stalled
@@ -234,9 +235,10 @@ class Proxy(Started):
         """Listen and accept in a thread of its own."""
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(
+        self._accepting = threading.Thread(
             target=self._accept, args=(self._listener,), name="proxy", daemon=True
-        ).start()
+        )
+        self._accepting.start()
         return self
 
     @property
@@ -319,6 +321,8 @@ class Proxy(Started):
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
             listener.close()
+        if self._accepting is not None:
+            self._accepting.join(_CONNECT_S)  # whom it has taken is listed then
         with self._lock:
             links, self._links = self._links, []
         for link in links:
