@@ -44,17 +44,17 @@ HUNG = 8
 @contextlib.contextmanager
 def gunicorn(url: str, pool: str, log: Path) -> Iterator[str]:
     """Serve the shop; yield its address, and stop it with all its workers."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as place, log.open("w") as output:
         address = f"127.0.0.1:{place.getsockname()[1]}"
-    with log.open("w") as output:
+        bind = f"--bind=fd://{place.fileno()}"
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "gunicorn", "shop:app", "--bind", address],
+            [sys.executable, "-m", "gunicorn", "shop:app", bind],
             cwd=HERE,
             env={**os.environ, "SHOP_DATABASE": url, "SHOP_POOL": pool},
             stdout=output,
             stderr=output,
             start_new_session=True,
+            pass_fds=[place.fileno()],
         )
     try:
         wait_until_open(process, address, log)

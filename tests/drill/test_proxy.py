@@ -227,10 +227,9 @@ def test_the_end_of_one_side_is_passed_on(proxy):
         assert client.recv(1) == b""
 
 
-def test_a_server_that_refuses_closes_the_client():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with Proxy(Address("127.0.0.1", port)) as proxy, connect(proxy) as client:
+def test_a_server_that_refuses_closes_the_client(refusing):
+    server = Address("127.0.0.1", refusing.port)
+    with Proxy(server) as proxy, connect(proxy) as client:
         assert client.recv(1) == b""
 
 

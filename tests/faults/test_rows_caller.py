@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import signal
-import socket
 import subprocess
 import sys
 
@@ -279,11 +278,9 @@ def test_a_task_that_is_cancelled_costs_its_connection(pg, driver, observer, eve
     assert event.verdict.cost == "connection"
 
 
-def test_an_open_breaker_is_told_from_a_server_that_refuses():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]  # nobody listens there any more, in a moment
+def test_an_open_breaker_is_told_from_a_server_that_refuses(refusing):
     engine = sa.create_engine(
-        f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres",
+        refusing.url("psycopg2"),
         poolclass=poolproof.Pool,
         fail_fast_after=1,
     )

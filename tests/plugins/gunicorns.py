@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -50,16 +51,15 @@ class Served:
         conf: str = CONF,
         **environment: str,
     ) -> None:
-        with socket.socket() as place:
-            place.bind(("127.0.0.1", 0))
-            self.port: int = place.getsockname()[1]
         (folder / "gunicorn.conf.py").write_text(conf + QUIET)
         self.log_path = folder / "log"
         with self.log_path.open("w") as log:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, SCRIPT, "served:app"),
-                    *("--chdir", str(HERE), "--bind", f"127.0.0.1:{self.port}"),
+                    # It says which port it has got. One that is chosen here another
+                    # may take meanwhile.
+                    *("--chdir", str(HERE), "--bind", "127.0.0.1:0"),
                     *("--config", str(folder / "gunicorn.conf.py")),
                     *options,
                 ],
@@ -74,7 +74,7 @@ class Served:
         while self.process.poll() is None and time.monotonic() < end:
             try:
                 self.get("/worker")
-            except OSError:
+            except (OSError, LookupError):
                 time.sleep(0.05)
             else:
                 return self
@@ -111,6 +111,18 @@ class Served:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+
+    @functools.cached_property
+    def port(self) -> int:
+        """Where it listens.
+
+        Raises:
+            LookupError: It does not yet.
+        """
+        told = re.search(r"Listening at: http://127\.0\.0\.1:(\d+) ", self.log)
+        if told is None:
+            raise LookupError(self.log)
+        return int(told[1])
 
     @property
     def log(self) -> str:

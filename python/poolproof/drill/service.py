@@ -31,7 +31,7 @@ from poolproof.drill.target import Target
 from poolproof.drill.traffic import pick, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -206,6 +206,7 @@ class Service:
         stage: What it takes over with `taken_over`.
         environment: Variables beside those of this process.
         cwd: Where it runs; None: here.
+        pass_fds: Descriptors that it inherits.
     """
 
     def __init__(
@@ -215,11 +216,13 @@ class Service:
         *,
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        pass_fds: Collection[int] = (),
     ) -> None:
         self._command = command
         self._stage = stage
         self._environment = environment or {}
         self._cwd = cwd
+        self._pass_fds = pass_fds
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -237,6 +240,7 @@ class Service:
                 cwd=self._cwd,
                 env={**os.environ, **self._environment, _VARIABLE: str(handed_over)},
                 start_new_session=True,
+                pass_fds=self._pass_fds,
             )
             stack.callback(self._kill)
             stack.enter_context(guarded(self.process))

@@ -103,20 +103,25 @@ def serve(
     processes = setting.workers + setting.preload + kills
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "gunicorn.conf.py").write_text(setting.render(stage.pool))
-        address = _free_address()
+        # Handed over open: a free port's number alone another program may take first.
+        place = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        address: tuple[str, int] = place.getsockname()
         command = (
-            *(sys.executable, "-m", "gunicorn", "--bind", f"{address[0]}:{address[1]}"),
+            *(sys.executable, "-m", "gunicorn", "--bind", f"fd://{place.fileno()}"),
             "poolproof.drill.services.shop:app",
         )
         with (
+            place,
             Crowd(stage) as crowd,
             Service(
                 command,
                 stage,
                 environment={"GUNICORN_CMD_ARGS": ""},
                 cwd=Path(folder),
+                pass_fds=(place.fileno(),),
             ) as service,
         ):
+            place.close()
             seen: set[int] = set()
             service.await_start(
                 lambda: _meet(address, seen) >= setting.workers, _START_S
@@ -133,12 +138,6 @@ def serve(
                 book.failed.append(f"Gunicorn's log: {log[place:][:_TRACEBACK_MOST]}")
         # One more: what a deadline has left behind, for a moment.
         return settle(stage, book, crowd, allowed=processes * _POOL_MOST + 1)
-
-
-def _free_address() -> tuple[str, int]:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return "127.0.0.1", place.getsockname()[1]
 
 
 def _meet(address: tuple[str, int], seen: set[int]) -> int:
