@@ -66,7 +66,7 @@ MARKERS = {
     "pg": "needs PostgreSQL",
     "fork": "forks",
     "slow": "takes longer than a second",
-    "alone": "measures time, or takes what all processes share; no other runs beside it",
+    "alone": "measures time, or takes what all processes share: none runs beside it",
     "soak": "takes too long for every change: `make soak` runs it",
     "difference": "an intended difference from QueuePool",
 }

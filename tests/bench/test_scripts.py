@@ -35,7 +35,7 @@ def run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, str(BENCH / f"{name}.py"), *options],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=200,
         check=False,
     )
 
@@ -45,7 +45,6 @@ def test_there_is_one_script_for_each_promise():
     assert scripts == set(TARGETS)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_script_measures_every_round_beside_its_targets(name, tmp_path):
     if name in {"fork", "lease"} and importlib.util.find_spec(PACKAGE) is None:

@@ -79,7 +79,7 @@ def ask_psql(text: str) -> tuple[bool, str]:
     done = subprocess.run(
         [_psql(), "-X", "-w", "-c", "select 1", text],
         capture_output=True,
-        timeout=60,
+        timeout=200,
         check=False,
         env=os.environ | {"LC_ALL": "C"},
     )

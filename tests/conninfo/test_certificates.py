@@ -27,7 +27,7 @@ def lists(root):
     directory.mkdir()
     crl = root.directory / "root.crl"
     command = ["openssl", "crl", "-hash", "-noout", "-in", crl]
-    said = subprocess.run(command, check=True, capture_output=True, timeout=60)
+    said = subprocess.run(command, check=True, capture_output=True, timeout=200)
     (directory / f"{said.stdout.decode().strip()}.r0").write_bytes(crl.read_bytes())
     return directory
 

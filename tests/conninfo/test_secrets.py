@@ -126,7 +126,7 @@ def test_a_home_that_cannot_be_entered_is_none(uid, serve, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", ASK, json.dumps([cases, uid, *sys.path])],
         capture_output=True,
-        timeout=60,
+        timeout=200,
         check=False,
         cwd="/",
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 _SPEC = importlib.util.spec_from_file_location(
     "tests_docs_blocks_of_workers", Path(__file__).with_name("blocks.py")
@@ -42,7 +42,7 @@ def run(place, *command):
         env=os.environ | {"PYTHONPATH": str(place)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
 

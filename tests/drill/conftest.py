@@ -94,7 +94,7 @@ def poolproof(workplace) -> Callable[..., Done]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=100,
+            timeout=200,
             env=environment(workplace, env),
         )
         return Done(done.returncode, done.stdout, done.stderr)
@@ -132,7 +132,7 @@ class Running:
 
     def until_descended(self, count: int) -> set[int]:
         """Wait until that many processes descend from the drill."""
-        deadline = time.monotonic() + 50
+        deadline = time.monotonic() + 200
         while time.monotonic() < deadline:
             now = self.look()
             if len(now) >= count:
@@ -151,12 +151,12 @@ class Running:
         """Send a signal; wait for the end; return the exit status."""
         self.look()
         self.process.send_signal(number)
-        self.rest, _ = self.process.communicate(timeout=50)
+        self.rest, _ = self.process.communicate(timeout=200)
         return self.process.returncode
 
     def left_behind(self) -> dict[int, str]:
         """Return who of the descendants still lives after a moment of grace."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             alive = {
                 pid: command(pid)
@@ -182,7 +182,7 @@ def start(workplace) -> Iterator[Callable[..., Running]]:
     for running in started:
         if running.process.poll() is None:
             running.process.send_signal(signal.SIGTERM)
-        running.process.communicate(timeout=50)
+        running.process.communicate(timeout=200)
 
 
 def command(pid: int) -> str:

@@ -9,8 +9,6 @@ import pytest
 from plugins.drills import play
 from poolproof.drill.target import DRIVERS
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.mark.parametrize(
     "drivers",

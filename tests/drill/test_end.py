@@ -13,8 +13,6 @@ from plugins.server import unavailable
 from plugins.threads import eventually
 from poolproof.drill import pooler
 
-pytestmark = pytest.mark.timeout(120)
-
 PLAY = ("--driver=psycopg2", "--incident=fork", "--trials=20")
 EMBEDDED = 8  # the keeper, the postmaster, its helpers: all below the drill
 

@@ -10,7 +10,6 @@ from poolproof.drill import namespace, pooler
 from poolproof.drill.incidents import INCIDENTS
 from poolproof.drill.target import DRIVERS
 
-pytestmark = pytest.mark.timeout(180)
 drivers = pytest.mark.parametrize(
     "driver",
     ["psycopg2", *(pytest.param(name, marks=pytest.mark.soak) for name in DRIVERS[1:])],

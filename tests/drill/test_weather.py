@@ -10,7 +10,6 @@ from plugins.drills import play
 from plugins.threads import eventually
 from poolproof.drill.incidents import overload, read_only, refused
 
-pytestmark = pytest.mark.timeout(180)
 WEATHER = ("refused", "cold-start", "read-only")
 
 

@@ -14,7 +14,7 @@ def run(*arguments):
         [sys.executable, str(EXAMPLE), *arguments],
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=200,
         check=False,
     )
 

@@ -72,7 +72,7 @@ def run(code, value):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 

@@ -239,7 +239,7 @@ def test_a_greenlet_that_is_interrupted_costs_its_connection(
         check=False,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=200,
     )
     assert done.stdout.splitlines() == [
         "interrupted connection",

@@ -244,7 +244,7 @@ def test_a_host_or_network_without_a_route_is_unreachable(request):
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     assert done.stdout.splitlines() == [
         row("failed with `No route to host`").words,

@@ -51,5 +51,5 @@ PROGRAMS = """
 @pytest.mark.fork
 def test_a_worker_that_is_forked_during_the_first_lease_does_not_hang():
     """With a lazily made registry one of the first 20 programs had such a worker."""
-    done = run_script(PROGRAMS, "20", seconds=55)
+    done = run_script(PROGRAMS, "20")
     assert (done.returncode, done.stderr) == (0, "")

@@ -68,7 +68,7 @@ def test_forks_while_other_threads_are_inside_the_pool(pg_url, driver, make_engi
         thread.start()
     try:
         for _ in range(12):
-            report = run_in_fork(lambda: answers(engine), seconds=40)
+            report = run_in_fork(lambda: answers(engine))
             assert not report.error, report.error
             assert report.result == 0
     finally:
@@ -319,7 +319,7 @@ def test_a_fork_during_another_threads_first_connect(pg_url, driver_name, make_e
         return wrong, engine.dialect.server_version_info
 
     try:
-        report = run_in_fork(child, seconds=40)
+        report = run_in_fork(child)
     finally:
         forked.set()
         thread.join()
@@ -352,7 +352,7 @@ def test_a_fork_during_the_dialects_initialisation(pg_url, make_engine):
         return engine.dialect.server_version_info
 
     try:
-        report = run_in_fork(child, seconds=40)
+        report = run_in_fork(child)
     finally:
         forked.set()
         thread.join()

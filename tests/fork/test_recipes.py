@@ -404,7 +404,7 @@ def test_dispose_by_register_at_fork_does_no_harm(
 ):
     """The hook may be registered before poolproof's own, and so run before it."""
     url = pg_url(driver).render_as_string(hide_password=False)
-    done = run_script(AT_FORK, url, table, order, seconds=50)
+    done = run_script(AT_FORK, url, table, order)
     assert (done.returncode, done.stderr) == (0, "")
     parent = json.loads(done.stdout)
     rows = [n for (n,) in observer.rows(f"select n from {table}")]

@@ -253,7 +253,7 @@ def test_a_child_that_exits_normally_is_silent(pg_url, driver):
         [sys.executable, "-X", "dev", "-W", "error", "-c", script, url],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=200,
         check=False,
         env={**os.environ, "XDG_RUNTIME_DIR": "/tmp"},
     )

@@ -18,7 +18,6 @@ from poolproof.integrations import celery as integration
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(120),
     pytest.mark.usefixtures("alone"),
 ]
 

@@ -9,7 +9,7 @@ from poolproof.drill.service import MEASURES
 from poolproof.drill.services.broker import redis_server
 from poolproof.drill.services.celery import serve
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = pytest.mark.slow
 
 TASKS = 500
 FAULTS = [measure.field for measure in MEASURES if measure.is_fault]

@@ -13,7 +13,6 @@ from plugins.threads import eventually
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(90),
     pytest.mark.skipif(
         importlib.util.find_spec("gevent") is None, reason="gevent is not installed"
     ),

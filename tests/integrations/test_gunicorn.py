@@ -12,7 +12,6 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 def test_a_sync_worker_that_is_stuck_in_the_database_survives(
     gunicorn, observer, table
 ):
@@ -48,7 +47,6 @@ def sleeping(observer):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 def test_an_abort_reports_who_holds_which_connection(gunicorn, observer):
     with gunicorn("--workers", "1", "--timeout", "2") as served:
         with contextlib.suppress(OSError):  # some versions hang up, some answer 500
@@ -67,7 +65,6 @@ def test_an_abort_reports_who_holds_which_connection(gunicorn, observer):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
 def test_more_connections_than_the_server_lets_in_are_warned_of_once(
     gunicorn, observer, preload
@@ -91,7 +88,6 @@ def test_more_connections_than_the_server_lets_in_are_warned_of_once(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_what_fits_is_said_and_not_warned_of(gunicorn):
     """The threads of a worker share them: times the threads they would not fit."""
     settings = {"POOLPROOF_POOL_SIZE": "10", "POOLPROOF_MAX_OVERFLOW": "5"}
@@ -106,7 +102,6 @@ def test_what_fits_is_said_and_not_warned_of(gunicorn):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_hooks_can_be_composed(gunicorn):
     conf = (
         "from poolproof.integrations import gunicorn as pool_hooks\n"

@@ -16,7 +16,6 @@ from plugins.threads import eventually
 # `sleeping` is to see nobody else's.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(120),
     pytest.mark.usefixtures("alone"),
 ]
 

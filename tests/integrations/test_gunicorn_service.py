@@ -7,7 +7,7 @@ import pytest
 from poolproof.drill.service import MEASURES
 from poolproof.drill.services.gunicorn import Setting, serve
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 REQUESTS = 2000
 KINDS = ("gthread", "sync", "gevent")

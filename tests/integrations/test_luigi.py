@@ -6,7 +6,7 @@ import pytest
 
 from plugins.processes import run_script
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 IN_ONE_PROCESS, FORKED = 1, 4
 both = pytest.mark.parametrize(
     "workers", [IN_ONE_PROCESS, FORKED], ids=["in one process", "forked"]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.slow
 
 MODULE = """
 import os
@@ -60,7 +60,7 @@ def test_the_luigi_command_runs_the_same(tmp_path, pg_url, observer, table):
                 env={**os.environ, **environment},
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=200,
                 check=False,
             )
             assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ import pytest
 from poolproof.drill.service import MEASURES
 from poolproof.drill.services.luigi import serve
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.slow
 
 TASKS = 200
 FAULTS = [measure.field for measure in MEASURES if measure.is_fault]

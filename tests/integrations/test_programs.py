@@ -32,7 +32,6 @@ def rows(observer, table):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize(
     ("kind", "driver"),
     [
@@ -63,7 +62,6 @@ def test_every_answer_is_right_and_every_row_is_there(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - FRESH))
 def test_with_queuepool_the_fault_shows(pg_url, observer, table, kind):
     told = Told(

@@ -18,7 +18,7 @@ from poolproof.drill.proxy import Proxy
 from poolproof.drill.target import Target
 from poolproof.integrations.stopping import StopFlag, StopRequested
 
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.usefixtures("no_leaks")
 # What a look may take on a busy machine, on top of its bound.
 LATE_S = 5.0
 

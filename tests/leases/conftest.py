@@ -158,7 +158,7 @@ class Program:
         """Send it a signal."""
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 30.0) -> int:
+    def wait(self, seconds: float = 100.0) -> int:
         """Wait for its end; return its status."""
         return self.process.wait(seconds)
 

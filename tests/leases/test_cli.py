@@ -189,7 +189,7 @@ def test_full_disk_is_one_sentence(url, options, capsys):
             [*command, *options],
             stdout=full,
             stderr=subprocess.PIPE,
-            timeout=60,
+            timeout=200,
             check=False,
         )
     assert done.returncode == 2

@@ -46,7 +46,7 @@ WAITING = """
 
 def test_a_greenlet_waits_without_stopping_the_others(pg_url, name):
     url = pg_url("psycopg").render_as_string(hide_password=False)
-    done = run_script(WAITING, url, name, seconds=50, warnings="ignore")
+    done = run_script(WAITING, url, name, warnings="ignore")
     assert done.stdout.split() == ["waited", "True", "told", "True", "lost"], done
 
 
@@ -74,6 +74,6 @@ FORKING = """
 def test_a_child_hears_nothing_of_the_parents_notifier(pg_url, name):
     """A greenlet goes on in both processes."""
     url = pg_url("psycopg").render_as_string(hide_password=False)
-    done = run_script(FORKING, url, name, seconds=50, warnings="ignore")
+    done = run_script(FORKING, url, name, warnings="ignore")
     assert done.stdout.split() == ["child", "0"], done
     assert not done.stderr

@@ -29,7 +29,6 @@ def test_a_pooler_that_reaps_costs_no_lease(pooler, make_engine, name):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 def test_a_pooler_that_reaps_costs_no_lease_in_60_ticks(pooler, make_engine, name):
     pooler = pooler(client_idle_timeout=1, server_idle_timeout=1)
     url = pooler.url.set(drivername="postgresql+psycopg2")

@@ -84,7 +84,7 @@ def issued(tmp_path):
             cwd=tmp_path,
             check=True,
             capture_output=True,
-            timeout=60,
+            timeout=200,
         )
     return tmp_path
 

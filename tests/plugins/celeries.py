@@ -66,7 +66,7 @@ class Worker:
     def __exit__(self, *_error):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         self._clients.close()
 
     @property
@@ -74,7 +74,7 @@ class Worker:
         """What it has printed."""
         return self._log.read_text()
 
-    def wait_for(self, words, seconds=40.0):
+    def wait_for(self, words, seconds=200.0):
         """Wait until the log has these words."""
         end = time.monotonic() + seconds
         while words not in self.log:
@@ -90,7 +90,7 @@ class Worker:
             self._client.amqp.send_task_message(producer, name, message)
         return task_id
 
-    def results(self, task_ids, seconds=40.0):
+    def results(self, task_ids, seconds=200.0):
         """Wait for tasks; return what came of each, an exception perhaps."""
         found = {}
         end = time.monotonic() + seconds
@@ -111,7 +111,7 @@ class Worker:
         """Have one task done; return its result."""
         return self.results([self.send(name, *arguments)])[0]
 
-    def stop(self, seconds=20.0):
+    def stop(self, seconds=100.0):
         """Have it end in order; return its status."""
         self.process.terminate()
         return self.process.wait(seconds)

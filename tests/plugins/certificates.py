@@ -84,7 +84,7 @@ class Authority:
             command = ["openssl", *words.split()]
             where = self.directory
             subprocess.run(
-                command, cwd=where, check=True, capture_output=True, timeout=60
+                command, cwd=where, check=True, capture_output=True, timeout=200
             )
         path = self.directory / "v1.crt"
         made = x509.load_pem_x509_certificate(path.read_bytes())

@@ -33,8 +33,8 @@ from sqlalchemy import URL
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-START_SECONDS = 60.0
-STOP_SECONDS = 20.0
+START_SECONDS = 200.0
+STOP_SECONDS = 60.0
 APPLICATION_NAME = "poolproof-tests"
 _PR_SET_PDEATHSIG = 1
 

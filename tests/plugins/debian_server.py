@@ -75,6 +75,6 @@ def self_signed(directory: Path) -> tuple[Path, Path]:
         ],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=200,
     )
     return certificate, key

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parents[1] / "integrations"
 # Not `-m gunicorn`: a new master by SIGUSR2 would have its folder as path of modules.
 SCRIPT = str(Path(sys.executable).with_name("gunicorn"))
-START_S = 60.0
+START_S = 200.0
 CONF = "from poolproof.integrations.gunicorn import *\n"
 # Versions that do not know it pass it over.
 QUIET = "control_socket_disable = True\n"
@@ -87,7 +87,7 @@ class Served:
         finally:
             self._end()
 
-    def stop(self, seconds: float = 40.0) -> None:
+    def stop(self, seconds: float = 100.0) -> None:
         """Stop it in order.
 
         Args:
@@ -102,7 +102,7 @@ class Served:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def get(self, path: str, timeout: float = 20.0) -> tuple[int, str]:
+    def get(self, path: str, timeout: float = 100.0) -> tuple[int, str]:
         """Return the status and the text of an answer."""
         url = f"http://127.0.0.1:{self.port}{path}"
         try:

@@ -76,7 +76,7 @@ def pipeline(host, pg_url, tmp_path):
         host.stdin.write(json.dumps(order) + "\n")
         host.stdin.flush()
         pid = int(host.stdout.readline())
-        ready, _, _ = select.select([host.stdout], [], [], 40)
+        ready, _, _ = select.select([host.stdout], [], [], 200)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
         status = int(host.stdout.readline())

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECONDS = 40.0
+SECONDS = 200.0
 _TESTS = Path(__file__).parent.parent
 
 

@@ -44,7 +44,7 @@ class Told:
         url: URL,
         table: str,
         pool: str = "poolproof",
-        seconds: float = 60.0,
+        seconds: float = 200.0,
         until: Callable[[dict[str, Any]], object] = lambda _: False,
     ) -> None:
         self.lines: list[dict[str, Any]] = []

@@ -67,7 +67,7 @@ class Observer:
         )
         return [pid for (pid,) in found]
 
-    def end(self, pid: int, *, seconds: float = 10.0) -> bool:
+    def end(self, pid: int, *, seconds: float = 60.0) -> bool:
         """End one session, which may have ended already; say whether it was there."""
         milliseconds = int(seconds * 1000)
         try:
@@ -80,7 +80,7 @@ class Observer:
             return True
         return bool(ended)
 
-    def terminate(self, pid: int, *, seconds: float = 10.0) -> None:
+    def terminate(self, pid: int, *, seconds: float = 60.0) -> None:
         """End one session, which is there; return when it is gone.
 
         Args:

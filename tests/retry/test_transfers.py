@@ -141,7 +141,6 @@ def test_each_transfer_is_done_once(bank, attempted, driver, verify):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("verify", [True, False], ids=["verified", "unverified"])
 def test_each_of_five_hundred_transfers_is_done_once(bank, attempted, verify):
     run(bank, attempted, 500, verify_commit=verify)
