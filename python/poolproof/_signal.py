@@ -24,6 +24,7 @@ __all__ = [
     "ReadOnly",
     "Signal",
     "driver_named",
+    "in_hot_standby",
     "mark",
     "named",
     "phase_of",
@@ -36,7 +37,7 @@ __all__ = [
 Phase = Literal[
     "connect", "ping", "begin", "statement", "commit", "rollback", "unknown"
 ]
-ReadOnly = Literal["imposed", "chosen", "always", "lately", "unknown"]
+ReadOnly = Literal["imposed", "chosen", "always", "lately", "doubtful", "unknown"]
 
 # Top-level packages of the drivers, with the name that the table uses for each.
 _DRIVERS = {
@@ -266,6 +267,15 @@ def server_read_only(connection: object) -> bool | None:
     if "on" in values:
         return True
     return False if values == ["off", "off"] else None
+
+
+def in_hot_standby(connection: object) -> bool:
+    """Tell whether the server reports that it is a standby, which none can choose.
+
+    Args:
+        connection: The driver's own connection.
+    """
+    return _server_setting(connection, "in_hot_standby") == "on"
 
 
 def _server_setting(connection: object, name: str) -> str | None:

@@ -15,7 +15,13 @@ from sqlalchemy import Engine
 from sqlalchemy.event import attr
 from sqlalchemy.pool import base
 
-__all__ = ["ConnectionFairy", "ConnectionRecord", "arguments_of", "engine_of_pool"]
+__all__ = [
+    "ConnectionFairy",
+    "ConnectionRecord",
+    "arguments_of",
+    "engine_of_pool",
+    "expire",
+]
 
 _NEEDED = {
     "sqlalchemy.pool.base": (
@@ -32,6 +38,7 @@ _NEEDED = {
             "Pool._create_connection",
             "Pool._do_get",
             "Pool._do_return_conn",
+            "Pool._invalidate",
             "Pool._should_wrap_creator",
         ],
     ),
@@ -124,6 +131,15 @@ def engine_of_pool(pool: base.Pool) -> Engine | None:
             engine = _captured(first).get("engine")
             return engine if isinstance(engine, Engine) else None
     return None
+
+
+def expire(pool: base.Pool) -> None:
+    """Have every connection that a pool has opened until now replaced at its next use.
+
+    Args:
+        pool: Any pool.
+    """
+    pool._invalidate(None)  # type: ignore[arg-type]  # of no connection
 
 
 def _captured(function: Any) -> dict[str, Any]:

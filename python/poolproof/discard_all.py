@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
-from poolproof import backend
+from poolproof import backend, drivers
 from poolproof.entry import Entry
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ def remember(entry: Entry) -> None:
     if not _is_of_postgresql(driver):
         return
     was_open = _end_failed(connection, driver)
-    threshold = _prepare_nothing(connection)
+    threshold = drivers.prepare_nothing(connection)
     cursor = connection.cursor()
     cursor.execute(_SETTINGS)
     found = {_text(name): _text(value) for name, value in cursor.fetchall()}
     cursor.close()
-    _prepare_again(connection, threshold)
+    drivers.prepare_again(connection, threshold)
     if not was_open:  # else a listener's, who may mean it to go on
         connection.rollback()
     _see_pooler(entry, found.pop("pid"))
@@ -134,19 +134,6 @@ def _see_pooler(entry: Entry, pid: str) -> None:
         pool.logger.warning(_POOLED, pool.name())
 
 
-def _prepare_nothing(connection: Any) -> Any:
-    """Have psycopg neither prepare nor count what follows; return its threshold."""
-    threshold = getattr(connection, "prepare_threshold", None)
-    if threshold is not None:
-        connection.prepare_threshold = None
-    return threshold
-
-
-def _prepare_again(connection: Any, threshold: Any) -> None:
-    if threshold is not None:
-        connection.prepare_threshold = threshold
-
-
 def _discard(
     connection: DBAPIConnection, record: object, state: PoolResetState
 ) -> None:
@@ -162,13 +149,13 @@ def _discard(
     before = getattr(raw, "autocommit", True)
     if before is not True:
         raw.autocommit = True
-    threshold = _prepare_nothing(raw)
+    threshold = drivers.prepare_nothing(raw)
     cursor = raw.cursor()
     cursor.execute("DISCARD ALL")
     if record.set_again is not None:
         cursor.execute(record.set_again)
     cursor.close()
-    _prepare_again(raw, threshold)
+    drivers.prepare_again(raw, threshold)
     if before is not True:
         raw.autocommit = before
     _forget_prepared(raw)

@@ -30,6 +30,8 @@ __all__ = [
     "is_own",
     "is_suspended",
     "of",
+    "prepare_again",
+    "prepare_nothing",
     "unsent",
 ]
 
@@ -334,22 +336,45 @@ def ask(connection: Any) -> bool:
     commits_itself = before is True
     if before is False:
         connection.autocommit = commits_itself = True
-    threshold = getattr(connection, "prepare_threshold", None)
-    if threshold is not None:
-        connection.prepare_threshold = None  # neither prepared nor counted
+    threshold = prepare_nothing(connection)
     # An error leaves the connection as it is, for it will be discarded: to put it in
     # order would raise an error in place of the one, or of an interruption.
     cursor = connection.cursor()
     cursor.execute(f"select null as {name}")
     answered = cursor.description
     cursor.close()
-    if threshold is not None:
-        connection.prepare_threshold = threshold
+    prepare_again(connection, threshold)
     if not commits_itself:
         connection.rollback()
     if before is False:
         connection.autocommit = False
     return bool(answered) and answered[0][0] == name
+
+
+def prepare_nothing(connection: Any) -> Any:
+    """Have psycopg neither prepare nor count what is asked next.
+
+    Args:
+        connection: A DBAPI connection.
+
+    Returns:
+        What `prepare_again` is to put back.
+    """
+    threshold = getattr(connection, "prepare_threshold", None)
+    if threshold is not None:
+        connection.prepare_threshold = None
+    return threshold
+
+
+def prepare_again(connection: Any, threshold: Any) -> None:
+    """Undo `prepare_nothing`.
+
+    Args:
+        connection: The same connection.
+        threshold: What that returned.
+    """
+    if threshold is not None:
+        connection.prepare_threshold = threshold
 
 
 def _tells_the_session(connection: Any) -> bool:

@@ -144,7 +144,7 @@ class _Hook:
         verdict = judge(
             signal,
             phase=_phase(ctx, raw),
-            read_only=read_only,
+            read_only="imposed" if read_only == "doubtful" else read_only,
             closed=_closed(driver),
             busy=_busy(driver),
             disconnect=ctx.is_disconnect,
@@ -155,6 +155,8 @@ class _Hook:
             # The address led to the same server a moment ago: it would again.
             verdict = replace(verdict, cost="nothing")
         final = verdict
+        if read_only == "doubtful" and verdict.fault is Fault.READ_ONLY:
+            return None  # the session is asked when it comes back
         if verdict.fault is not Fault.NONE:
             final = report(
                 verdict,
@@ -264,7 +266,23 @@ def _read_only(
     ):
         return "chosen"
     record = getattr(_usable(ctx.connection), "_connection_record", None)
-    return opened.who_made_read_only(record, driver)
+    found = opened.who_made_read_only(record, driver)
+    if record is None or not opened.is_to_be_asked(record, found, driver):
+        return found
+    if isinstance(record, Entry) and _is_idle(record):
+        limit = record.owner.settings.ping_timeout
+        with deadlines.bounded(record, "ping", limit):
+            return opened.ask_now(record)
+    if ctx.engine is not None:
+        name = getattr(ctx.dialect, "driver", "unknown")
+        opened.ask_at_checkin(ctx.engine.pool, record, name)
+    return found
+
+
+def _is_idle(entry: Entry) -> bool:
+    """Tell whether a connection is in no transaction, as in autocommit."""
+    driver = entry.driver
+    return driver.tells and driver.status(entry.dbapi_connection) == driver.idle
 
 
 def _remember(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:

@@ -178,6 +178,125 @@ def become_read_only(machine, connection):
     connection.rollback()
 
 
+def set_read_only(connection, _record):
+    before = connection.autocommit
+    connection.autocommit = True
+    connection.cursor().execute("set default_transaction_read_only = on")
+    connection.autocommit = before
+
+
+def set_in_transaction(connection):
+    connection.execute(sa.text("set transaction read only"))
+
+
+def set_in_session(connection):
+    connection.execute(sa.text("set default_transaction_read_only = on"))
+    connection.commit()
+
+
+@pytest.mark.parametrize("kind", [QueuePool, poolproof.Pool])
+@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+def test_session_that_a_connect_listener_made_read_only_is_kept(
+    engine_of, driver, events, kind, level
+):
+    """As many sessions as with QueuePool alone: one, here."""
+    engine = engine_of(driver, poolclass=kind, read_only=False, isolation_level=level)
+    event.listen(engine, "connect", set_read_only)
+    sessions = opened_of(engine)
+    assert use(engine) == 5
+    assert len(sessions) == 1
+    assert events == []
+
+
+@pytest.mark.parametrize("kind", [QueuePool, poolproof.Pool])
+@pytest.mark.parametrize("how", [set_in_transaction, set_in_session])
+def test_session_that_its_user_made_read_only_is_kept(
+    engine_of, driver, events, kind, how
+):
+    engine = engine_of(driver, poolclass=kind, read_only=False, pool_size=3)
+    sessions = opened_of(engine)
+    with engine.connect(), engine.connect():
+        for _ in range(6):
+            with engine.connect() as connection:
+                how(connection)
+                with pytest.raises(exc.DBAPIError):
+                    connection.execute(INSERT)
+    assert len(sessions) == 3
+    assert events == []
+
+
+@pytest.mark.parametrize("kind", [QueuePool, poolproof.Pool])
+def test_savepoint_goes_on_where_the_session_chose(engine_of, driver, events, kind):
+    engine = engine_of(driver, poolclass=kind, read_only=False)
+    with engine.connect() as connection:
+        set_in_session(connection)
+        connection.execute(sa.text("select 1"))
+        with pytest.raises(exc.DBAPIError), connection.begin_nested():
+            connection.execute(INSERT)
+        assert connection.scalar(sa.text("select 1")) == 1
+        connection.commit()
+    assert events == []
+
+
+def test_chosen_write_is_repeated_once_at_most(engine_of, driver, events):
+    """Once it is known whose will it was, no more."""
+    engine = engine_of(driver, poolclass=poolproof.Pool, read_only=False)
+    event.listen(engine, "connect", set_read_only)
+    calls = []
+
+    def unit(connection):
+        calls.append(1)
+        connection.execute(INSERT)
+
+    for most in (2, 1, 1):
+        calls.clear()
+        with pytest.raises(exc.DBAPIError):
+            poolproof.run_transaction(engine, unit)
+        assert len(calls) <= most
+    assert events == []
+
+
+def test_session_over_asyncpg_that_chose_is_kept(pg_url, events):
+    async def twice():
+        engine = create_async_engine(pg_url("asyncpg").set(query={}))
+        poolproof.guard(engine)
+        sessions = opened_of(engine.sync_engine)
+        for _ in range(2):
+            async with engine.connect() as connection:
+                await connection.execute(
+                    sa.text("set default_transaction_read_only = on")
+                )
+                await connection.commit()
+                with pytest.raises(exc.DBAPIError):
+                    await connection.execute(INSERT)
+        await engine.dispose()
+        return len(sessions)
+
+    assert asyncio.run(twice()) == 1
+    assert events == []
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+@pytest.mark.parametrize("kind", [QueuePool, poolproof.Pool])
+def test_server_that_changed_costs_every_connection(
+    machine, driver, events, level, kind
+):
+    engine = sa.create_engine(
+        machine.url(driver), pool_size=2, poolclass=kind, isolation_level=level
+    )
+    poolproof.guard(engine)
+    before = driver_connections(engine, 2)
+    with engine.connect() as connection:
+        become_read_only(machine, connection)
+        first_error(lambda: connection.execute(INSERT))
+    found = events.pop()
+    assert (found.fault, found.verdict.cost) == (Fault.READ_ONLY, "generation")
+    assert found.backend_pid is not None
+    assert not set(before) & set(driver_connections(engine, 2))
+    events.clear()
+    engine.dispose()
+
+
 def test_session_that_could_write_costs_the_generation(
     machine, driver, events, monkeypatch
 ):
