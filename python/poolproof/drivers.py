@@ -3,6 +3,8 @@
 A driver is known by what its connections can do, so that one that is wrapped (for
 tracing, say) is still known. Every function here is given the driver's connection;
 only `ask` sends anything.
+
+Long, because it is one idea: what differs from driver to driver.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ __all__ = [
     "in_own_words",
     "is_mock",
     "is_own",
+    "is_piped",
     "is_suspended",
     "of",
     "prepare_again",
     "prepare_nothing",
+    "translated",
     "unsent",
 ]
 
@@ -59,6 +63,8 @@ class Driver:
         failed: The status when a statement has failed, so that the transaction can only
             be rolled back.
         active: The status in the middle of a command.
+        locks: Whether a call waits for a lock of the connection's, which something that
+            is suspended may hold.
     """
 
     name: str
@@ -69,6 +75,7 @@ class Driver:
     keeps_alive: bool = True
     failed: object = None
     active: object = _NEVER
+    locks: bool = False
 
 
 def _does_not_say(_connection: Any) -> None:
@@ -102,6 +109,7 @@ _PSYCOPG = Driver(
     failed=_LIBPQ_FAILED,
     active=_LIBPQ_ACTIVE,
 )
+_PSYCOPG_LOCKS = replace(_PSYCOPG, locks=True)
 _PG8000 = Driver(
     "pg8000", _pg8000_status, _READY_IDLE, must_ask=True, failed=_READY_FAILED
 )
@@ -142,7 +150,8 @@ def of(connection: Any, dialect: Any) -> Driver:
         status = getattr(type(connection), "get_transaction_status", None)
         return replace(_PSYCOPG2, status=status) if callable(status) else _PSYCOPG2
     if hasattr(getattr(connection, "pgconn", None), "transaction_status"):
-        return _PSYCOPG
+        lock = getattr(connection, "lock", None)
+        return _PSYCOPG_LOCKS if hasattr(lock, "locked") else _PSYCOPG
     if hasattr(connection, "_usock") and hasattr(connection, "_transaction_status"):
         return _PG8000
     if getattr(dialect, "name", None) == "postgresql":
@@ -190,23 +199,47 @@ def in_own_words(verb: Callable[..., Any], dialect: Any) -> Callable[..., Any]:
         return verb
 
     @functools.wraps(verb)
-    def translated(*args: Any, **kwargs: Any) -> Any:
+    def in_words(*args: Any, **kwargs: Any) -> Any:
         try:
             return verb(*args, **kwargs)
         except OSError as error:
-            # A handler of a signal may have raised it: TimeoutError is of the system.
-            if _is_interruption(error) or not _is_of_reading(error):
+            if not _is_networks(error):
                 raise
-            raise _like(dialect.dbapi.InterfaceError("network error"), error) from error
+            # No frame that it passes may hold it, or the two would keep each other.
+            raise _in_words(error, dialect) from error
 
-    return translated
+    return in_words
 
 
-def _like(told: BaseException, error: BaseException) -> BaseException:
-    """Let an error know what another one does: what was being done, say.
+def translated(error: OSError, dialect: Any) -> BaseException | None:
+    """Say in a driver's own words that the network has failed; see `in_own_words`.
 
-    No frame that it passes may hold it, or the two would keep each other.
+    Args:
+        error: An error of the system.
+        dialect: The dialect in whose driver it was raised.
+
+    Returns:
+        An error of the driver's, whose cause is the other; None where it is not from
+        where the driver reads, or is the driver's already.
     """
+    if getattr(dialect, "driver", None) != "pg8000" or not _is_networks(error):
+        return None
+    told = _in_words(error, dialect)
+    told.__cause__ = error
+    return told
+
+
+def _is_networks(error: OSError) -> bool:
+    """Tell whether a driver let an error of the network through.
+
+    A handler of a signal may have raised it: TimeoutError is of the system.
+    """
+    return not _is_interruption(error) and _is_of_reading(error)
+
+
+def _in_words(error: BaseException, dialect: Any) -> BaseException:
+    """Make the driver's error, which knows what the other does: what was being done."""
+    told: BaseException = dialect.dbapi.InterfaceError("network error")
     vars(told).update(vars(error))
     return told
 
@@ -252,16 +285,26 @@ def _is_handler(frame: FrameType) -> bool:
 def is_suspended(driver: Driver, connection: Any) -> bool:
     """Tell whether a connection comes back in the middle of a command.
 
-    So it is with a stream or a COPY of psycopg's that was not read to its end: who was
-    suspended there holds the connection's lock, and the next call would wait for it.
+    So it is with a stream, a COPY or `notifies()` of psycopg's that was not read to its
+    end: who was suspended there holds the connection's lock, and the next call would
+    wait for it. A pipeline is in the middle of commands by its nature.
 
     Args:
         driver: The connection's driver.
         connection: A DBAPI connection.
     """
-    return driver.status(connection) == driver.active and not getattr(
-        connection, "_pipeline", None
-    )
+    if driver.status(connection) == driver.active:
+        return not is_piped(connection)
+    return driver.locks and bool(connection.lock.locked())
+
+
+def is_piped(connection: Any) -> bool:
+    """Tell whether a pipeline of psycopg's was entered and not left.
+
+    Args:
+        connection: A DBAPI connection.
+    """
+    return getattr(connection, "_pipeline", None) is not None
 
 
 def abandon(connection: Any) -> None:

@@ -168,7 +168,31 @@ class _Hook:
             _charge(ctx, final, overruled=final is not verdict)
         if entry is not None:
             _tell_pool(entry, signal, verdict, final)
+            if isinstance(error, OSError):
+                return _of_the_driver(ctx, entry, error)
         return None
+
+
+def _of_the_driver(
+    ctx: ExceptionContext, entry: Entry, error: OSError
+) -> BaseException | None:
+    """Make an error of the system that came while rows were fetched the driver's own.
+
+    Elsewhere the verb of the dialect has done so.
+    """
+    own = drivers.translated(error, ctx.dialect)
+    if own is None:
+        return None
+    deadlines.explain(entry, own)
+    return sa_exc.DBAPIError.instance(
+        ctx.statement,
+        ctx.parameters,
+        own,
+        ctx.dialect.loaded_dbapi.Error,
+        hide_parameters=ctx.engine is not None and ctx.engine.hide_parameters,
+        connection_invalidated=ctx.is_disconnect,
+        dialect=ctx.dialect,
+    )
 
 
 def _charge(ctx: ExceptionContext, verdict: Verdict, *, overruled: bool) -> None:

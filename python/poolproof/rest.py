@@ -8,7 +8,7 @@ cannot tell is asked: a nonce, bounded by `ping_timeout`.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poolproof import backend, drivers, observe, sockets
 from poolproof.deadlines import bounded
@@ -42,7 +42,10 @@ def at_checkin(entry: Entry) -> str | None:
         checkout; else the reason to discard it.
     """
     driver = entry.driver
-    if driver.status(entry.dbapi_connection) != driver.idle:
+    connection: Any = entry.dbapi_connection
+    if driver.status(connection) != driver.idle:
+        return BUSY
+    if driver.locks and (connection.lock.locked() or drivers.is_piped(connection)):
         return BUSY
     socket = entry.socket
     if socket is None:

@@ -138,13 +138,14 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
             return
         driver = entry.driver
         status = driver.status(raw)
-        if status == driver.idle and driver.tells:
+        is_held = driver.locks and raw.lock.locked()
+        if status == driver.idle and driver.tells and not is_held:
             # Nothing is sent, and nothing can block, where no transaction is open.
             verb(given)
             return
         refuse_foreign(entry.owner, raw)
-        in_the_middle = status == driver.active or entry.reason is not None
-        if in_the_middle and entry.abandon_suspended():
+        doubted = is_held or status == driver.active or entry.reason is not None
+        if doubted and entry.abandon_suspended():
             return
         if deadlines.ever_used:
             _cover(connection)

@@ -234,3 +234,37 @@ def test_calls_that_hang_return_within_a_twentieth_of_a_second(proxied, link):
         one.cut()
         eventually(lambda one=one: not one.alive, what="the end of the old link")
     assert sorted(late)[3] < 0.05, late
+
+
+@pytest.mark.parametrize("driver", ["pg8000"], indirect=True)
+@pytest.mark.parametrize("options", [{}, {"stream_results": True}])
+def test_time_out_of_the_drivers_own_is_an_error_of_the_driver(
+    make_engine, pg_url, driver, options
+):
+    """Also while rows are fetched, where SQLAlchemy calls no verb of the dialect."""
+    engine = make_engine(pg_url(driver), connect_args={"timeout": 0.3})
+    with engine.connect().execution_options(**options) as connection:
+        with pytest.raises(exc.InterfaceError) as caught:
+            connection.execute(text("select pg_sleep(60)")).all()
+        assert caught.value.connection_invalidated
+    assert isinstance(caught.value.orig, engine.dialect.dbapi.InterfaceError)
+    assert isinstance(caught.value.orig.__cause__, TimeoutError)
+    assert engine.pool.stats().discarded == {"connection_lost": 1}
+
+
+@pytest.mark.parametrize("driver", ["pg8000"], indirect=True)
+def test_deadline_while_rows_are_fetched_is_an_error_of_the_driver(
+    make_engine, pg_url, driver
+):
+    engine = make_engine(pg_url(driver))
+    slow = text(
+        "select pg_sleep(case n when 3 then 60 else 0 end) from "
+        "generate_series(1, 3) as n"
+    )
+    with engine.connect() as connection, poolproof.deadline(1):
+        found = connection.execution_options(
+            stream_results=True, max_row_buffer=1
+        ).execute(slow)
+        with pytest.raises(exc.DBAPIError) as caught:
+            found.all()
+    assert deadline_in(caught.value.orig).step == "deadline"

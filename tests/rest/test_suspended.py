@@ -35,7 +35,20 @@ def copy_in(cursor):
     return suspended
 
 
-KINDS = pytest.mark.parametrize("suspend", [stream, copy_out, copy_in])
+def notifies(cursor):
+    """Suspend what listens; the session is idle then, but the driver's lock is held."""
+    connection = cursor.connection
+    connection.execute("select 1")
+    connection.commit()
+    connection.execute("listen rung")
+    connection.execute("notify rung")
+    connection.commit()
+    suspended = connection.notifies(timeout=SOON)
+    next(suspended)
+    return suspended
+
+
+KINDS = pytest.mark.parametrize("suspend", [stream, copy_out, copy_in, notifies])
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +143,59 @@ def test_detached_connection_is_not_waited_for(make_engine, pg_url, driver, susp
         connection.close()
     assert watch.seconds < SOON / 2
     del held
+
+
+def test_checkin_of_what_waits_for_notifications_without_a_reset(
+    make_engine, pg_url, driver
+):
+    engine = make_engine(pg_url(driver), pool_reset_on_return=None)
+    raw = engine.raw_connection()
+    held = notifies(raw.cursor())
+    with Stopwatch() as watch:
+        raw.close()
+        assert backend(engine)
+    assert watch.seconds < SOON / 2
+    assert engine.pool.stats().discarded == {"in_transaction": 1}
+    del held
+
+
+# --- a pipeline -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reset", ["rollback", "commit", None, "discard_all"])
+@pytest.mark.parametrize("is_used", [True, False])
+def test_pipeline_that_was_not_left_reaches_no_other(
+    make_engine, pg_url, driver, reset, is_used
+):
+    engine = make_engine(pg_url(driver), pool_reset_on_return=reset)
+    raw = engine.raw_connection()
+    pid = raw.dbapi_connection.info.backend_pid
+    held = raw.dbapi_connection.pipeline()
+    held.__enter__()
+    if is_used:
+        raw.cursor().execute("select 1")
+    with Stopwatch() as watch:
+        raw.close()
+        assert backend(engine) != pid
+    assert watch.seconds < SOON / 2
+    with engine.connect() as connection:
+        assert connection.execute(text("select 1")).all() == [(1,)]
+    del held
+    gc.collect()
+
+
+def test_rollback_within_a_pipeline_is_one(make_engine, pg_url, driver):
+    """In the middle of commands as well, and nobody is suspended there."""
+    engine = make_engine(pg_url(driver))
+    raw = engine.raw_connection()
+    pid = raw.dbapi_connection.info.backend_pid
+    with raw.dbapi_connection.pipeline():
+        raw.cursor().execute("create table piped (n integer)")
+        engine.dialect.do_rollback(raw)
+        cursor = raw.cursor()
+        cursor.execute("select to_regclass('piped')")
+        assert cursor.fetchone() == (None,)
+        engine.dialect.do_rollback(raw)
+    raw.close()
+    assert backend(engine) == pid
+    assert engine.pool.stats().discarded == {}
