@@ -121,6 +121,10 @@ _OTHER_DATABASE = Driver(
 )
 _MOCK = replace(_OTHER_DATABASE, name="mock")
 
+# psycopg2's own class, once it was met: to find out what it is costs what it costs to
+# watch its socket.
+_of_psycopg2: dict[type, Driver] = {}
+
 
 def is_mock(connection: Any) -> bool:
     """Tell whether something stands for a connection in a test.
@@ -143,12 +147,20 @@ def of(connection: Any, dialect: Any) -> Driver:
     Returns:
         The driver. One of another database than PostgreSQL is never asked anything.
     """
+    return _of_psycopg2.get(type(connection)) or _find_out(connection, dialect)
+
+
+def _find_out(connection: Any, dialect: Any) -> Driver:
     if is_mock(connection):
         return _MOCK
     if callable(getattr(connection, "get_transaction_status", None)):
         # The class's own method, called as a function, costs half of a methodcaller.
-        status = getattr(type(connection), "get_transaction_status", None)
-        return replace(_PSYCOPG2, status=status) if callable(status) else _PSYCOPG2
+        kind = type(connection)
+        status = getattr(kind, "get_transaction_status", None)
+        found = replace(_PSYCOPG2, status=status) if callable(status) else _PSYCOPG2
+        if kind.__module__ == "psycopg2.extensions":
+            _of_psycopg2[kind] = found
+        return found
     if hasattr(getattr(connection, "pgconn", None), "transaction_status"):
         lock = getattr(connection, "lock", None)
         return _PSYCOPG_LOCKS if hasattr(lock, "locked") else _PSYCOPG

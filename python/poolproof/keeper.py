@@ -5,8 +5,15 @@ warns of those that are held for too long. It runs only while something of this 
 due, and sleeps until then: callers wake it only for what is due before its next look,
 which costs them one comparison otherwise.
 
+When nothing will be due any more it lingers for a second before it ends: a task that
+disposes of its engine is often followed by another, and to start a thread for each one
+costs more than all else that the pool does for it. What is not due sooner than that
+does not wake it.
+
 Nothing here waits for a lock: requests are put into a dictionary, in one step. A child
 process begins with a new keeper, at its first need.
+
+Long, because it is one idea: when the thread runs, sleeps and ends.
 """
 
 from __future__ import annotations
@@ -33,11 +40,13 @@ if TYPE_CHECKING:
     from poolproof.pool import Pool
     from poolproof.settings import Settings
 
-__all__ = ["first_look", "lent", "let_go", "look_at", "returned"]
+__all__ = ["first_look", "lent", "let_go", "look_at", "look_at_resting", "returned"]
 
 NAME = "poolproof-keeper"
 _AFTER_ERROR_S = 10.0
 _LONGEST_SLEEP_S = 1_000_000.0
+# How long the thread waits for something to do before it ends.
+LINGERS_S = 1.0
 _JOIN_S = 0.2
 
 _log = Log("poolproof.keeper")
@@ -125,6 +134,20 @@ def look_at(pool: Pool, due: float = 0.0) -> None:
     keeper.ask(pool, due)
 
 
+def look_at_resting(pool: Pool, entry: Entry) -> None:
+    """Have the keeper look at a pool when what has come to rest is too old, or earlier.
+
+    Args:
+        pool: The pool.
+        entry: What rests.
+    """
+    settings = pool.settings
+    due = entry.expires_at
+    if settings.max_idle is not None:
+        due = min(due, time.monotonic() + settings.max_idle)
+    look_at(pool, 0.0 if settings.min_idle else due)
+
+
 def let_go(pool: Pool) -> None:
     """Have the keeper end, if this pool was all that it had to look after.
 
@@ -134,7 +157,11 @@ def let_go(pool: Pool) -> None:
     if pool.next_look > 0:
         pool.next_look = UNPLANNED
     keeper = _keepers.get(_native.generation())
-    if keeper is not None and keeper.runs:
+    if keeper is None or not keeper.runs:
+        return
+    if keeper.lingers_until:
+        keeper.expect_nothing_of(pool)
+    else:
         look_at(pool)
 
 
@@ -174,9 +201,14 @@ class _Seat:
 
 
 class Keeper:
-    """The thread, what it was asked, and what it has planned."""
+    """The thread, what it was asked, and what it has planned.
 
-    __slots__ = ("_asked", "_bell", "_chair", "_generation")
+    Attributes:
+        lingers_until: When it looks whether there is something to do again, and ends if
+            there is nothing, on the monotonic clock; 0 while it has something to do.
+    """
+
+    __slots__ = ("_asked", "_bell", "_chair", "_generation", "lingers_until")
 
     def __init__(self, generation: int) -> None:
         """Make a keeper that does not run yet.
@@ -190,6 +222,7 @@ class Keeper:
         # At most one thread, by the name of its seat: taking it is one step as well.
         self._chair: dict[str, _Seat] = {}
         self._bell: Any = None
+        self.lingers_until = 0.0
 
     @property
     def runs(self) -> bool:
@@ -210,10 +243,22 @@ class Keeper:
         else:
             self._asked[reference] = 0.0
         if self._chair:
-            self._ring()
+            # Read after the request was put: who lingers reads it after setting this.
+            if not 0.0 < self.lingers_until <= due:
+                self._ring()
         elif not _ending and not sys.is_finalizing():
             # Later a thread may be made, but would not begin, and starting it waits.
             self._start()
+
+    def expect_nothing_of(self, pool: Pool) -> None:
+        """Have what a pool asked for looked at once, and not when it was due.
+
+        Args:
+            pool: A pool whose connections have been closed while this lingers.
+        """
+        reference = weakref.ref(pool)
+        if reference in self._asked:
+            self._asked[reference] = 0.0
 
     def _start(self) -> None:
         # Of the kind that is in use now: gevent may have replaced them since.
@@ -276,10 +321,22 @@ class Keeper:
             if self._asked:
                 continue
             if due >= NEVER:
-                return
+                self._linger()
+                if not self._asked:
+                    return
+                continue
             left = due - time.monotonic()
             if left > 0:
                 bell.acquire(True, min(left, _LONGEST_SLEEP_S))
+
+    def _linger(self) -> None:
+        """Wait for something to do that is due soon, or for the end of the waiting."""
+        self.lingers_until = time.monotonic() + LINGERS_S
+        try:
+            if not self._asked:
+                self._bell.acquire(True, LINGERS_S)
+        finally:
+            self.lingers_until = 0.0
 
     def _read_requests(self, plans: dict[weakref.ref[Pool], Plan]) -> None:
         while self._asked:

@@ -184,9 +184,11 @@ class Pool(sqlalchemy.pool.Pool):
             none_allowed=True,
         )
         self._lifo = parameters.boolean("use_lifo", use_lifo)
-        parameters.check_base(kw)
+        # What recreate() hands on was checked before, and has the guard's listeners.
+        known = kw.pop("_settings", None)
+        parameters.check_base({} if known else kw)
         self.settings = Settings.like(
-            kw.pop("_settings", None),  # what recreate() hands on was checked before
+            known,
             pre_ping=pre_ping,
             ping_idle_after=ping_idle_after,
             ping_timeout=ping_timeout,
@@ -212,10 +214,9 @@ class Pool(sqlalchemy.pool.Pool):
         )
         self._bounds_holders = hold_timeout is not None
         self.idle_after = math.inf if ping_idle_after is None else ping_idle_after
-        self.discarded = Counts()
-        self.unopened = Counts()  # slots that were lent, and no connection came of it
-        self.stranded = Stranded()
-        self.nests = Nests()
+        # Those that were not opened: slots that were lent, and no connection came of it.
+        self.discarded, self.unopened = Counts(), Counts()
+        self.stranded, self.nests = Stranded(), Nests()
         # Whether a thread runs several callers, which must be told apart.
         self.has_strands = locks_are_replaced()
         # When the keeper looks at this pool next, and whether it is to hear of each
@@ -235,11 +236,12 @@ class Pool(sqlalchemy.pool.Pool):
         super().__init__(creator, **kw)
         if self._discards:
             discard_all.begin(self)
-        parameters.refuse_strays(self)
         if "_dialect" not in self.__dict__:
             # SQLAlchemy's stand-in is one for all pools; verbs.protect changes it.
             self._dialect = type(self._dialect)()
-        guard_dialect(self._dialect, own_pool=True, pool=self)
+        if known is None:
+            parameters.refuse_strays(self)
+            guard_dialect(self._dialect, own_pool=True, pool=self)
         self._choose_ping()
         self.bounds_checkins = self._bounds_checkouts = False
         self._see_listeners()
@@ -584,7 +586,7 @@ class Pool(sqlalchemy.pool.Pool):
         if answer is not None:
             self._let_go(entry, answer)
         elif entry.expires_at < self.next_look:
-            keeper.look_at(self)
+            keeper.look_at_resting(self, entry)
 
     def _leave_empty(self, entry: Entry) -> None:
         """Give back a slot whose connection could not be replaced.

@@ -13,7 +13,7 @@ from sqlalchemy import event
 import poolproof
 from plugins.pools import rest
 from plugins.threads import Task, assert_whole, eventually
-from poolproof import keeper, upkeep
+from poolproof import _native, keeper, upkeep
 
 pytestmark = pytest.mark.difference
 
@@ -74,6 +74,96 @@ def test_difference_keeper_ends_with_the_last_connection(make_pool):
     assert len(keepers()) == 1
     pools[1].dispose()
     eventually(lambda: not keepers())
+
+
+@pytest.fixture
+def lingers(monkeypatch):
+    monkeypatch.setattr(keeper, "LINGERS_S", 0.5)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Collect the keeper's threads as they begin."""
+    found = []
+    start = threading.Thread.start
+
+    def counting(thread):
+        if thread.name == keeper.NAME:
+            found.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", counting)
+    return found
+
+
+def test_difference_tasks_that_dispose_share_one_thread(make_pool, lingers, started):
+    pool = make_pool()
+    for _ in range(50):
+        rest(pool, 1)
+        pool.dispose()
+        pool = pool.recreate()
+    assert len(started) == 1
+    eventually(lambda: not keepers())
+
+
+def test_difference_tasks_that_dispose_hardly_wake_it(
+    make_pool, lingers, started, monkeypatch
+):
+    woken = []
+    read = keeper.Keeper._read_requests
+
+    def counting(running, plans):
+        woken.append(1)
+        read(running, plans)
+
+    monkeypatch.setattr(keeper.Keeper, "_read_requests", counting)
+    pool = make_pool()
+    begun = time.monotonic()
+    tasks = 0
+    while time.monotonic() - begun < 1 or tasks < 100:
+        tasks += 1
+        rest(pool, 1)
+        pool.dispose()
+        pool = pool.recreate()
+    assert len(woken) < tasks / 2  # each began and ended a thread
+
+
+def test_difference_what_is_due_sooner_wakes_one_that_lingers(
+    make_pool, dbapi, monkeypatch
+):
+    monkeypatch.setattr(keeper, "LINGERS_S", FOREVER)
+    pool = make_pool()
+    rest(pool, 1)
+    pool.dispose()
+    (thread,) = keepers()
+    running = keeper._keepers[_native.generation()]
+    eventually(lambda: running.lingers_until)
+    pool = make_pool(max_idle=0.05)
+    rest(pool, 2)
+    eventually(lambda: not dbapi.open)
+    eventually(lambda: running.lingers_until)
+    waiting = make_pool(min_idle=2)
+    rest(waiting, 1)
+    eventually(lambda: waiting.checkedin() == 2)
+    assert keepers() == [thread]
+    waiting.dispose()
+    monkeypatch.setattr(keeper, "LINGERS_S", 0.01)
+    eventually(lambda: running.lingers_until)
+    running._ring()
+    eventually(lambda: not keepers())
+
+
+def test_difference_what_comes_to_rest_beside_one_that_lingers_is_looked_after(
+    make_pool, dbapi, lingers
+):
+    pool = make_pool()
+    rest(pool, 1)
+    pool.dispose()
+    running = keeper._keepers[_native.generation()]
+    eventually(lambda: running.lingers_until)
+    late = make_pool(max_idle=0.8)  # not sooner than it looks by itself
+    rest(late, 2)
+    eventually(lambda: not dbapi.open)
 
 
 def test_difference_keeper_keeps_no_pool_alive_and_ends_with_the_last(dbapi):
