@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 # pg8000 makes a TLS context for each connection, and each reads all the authorities
 # that the machine names here: 30 ms. Our servers' certificates come from none of them.
 os.environ["SSL_CERT_FILE"] = os.devnull
+
+# What a shell starts in the background ignores Ctrl-C, and so would every program that
+# the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What the caller has set for applications of his own is not meant for these.
+for name in [name for name in os.environ if name.startswith("POOLPROOF_")]:
+    if not name.startswith("POOLPROOF_TEST_"):
+        del os.environ[name]
 
 ROOM = 2_000_000_000  # bytes; a server's files are 40 to 100 million
 
