@@ -35,6 +35,7 @@ BOUND_S: Final = 30.0
 """Seconds that a whole scene may last, however busy its players are."""
 
 _SLICE_S: Final = 0.05
+_LATE_S: Final = 20
 _OVERTIME: Final = 4  # times the bound, which a busy machine stretches
 
 
@@ -119,7 +120,8 @@ class Troupe:
         try:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
                 signal.signal(number, signal.SIG_DFL)
-            signal.alarm(int(_OVERTIME * self._bound_s))  # if the spectator dies
+            # If the spectator dies; one that lives, and is late, must come first.
+            signal.alarm(_LATE_S + int(_OVERTIME * self._bound_s))
             os.close(self._go_write)
             os.close(read)
             if errors_write is not None:
