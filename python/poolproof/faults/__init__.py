@@ -1,0 +1,1 @@
+"""What an error means, what it costs, and who is told."""

@@ -1,0 +1,1 @@
+"""What a child does with what came over a fork."""

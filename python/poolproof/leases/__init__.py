@@ -1,0 +1,1 @@
+"""Named, time-limited rights that one process at a time holds."""

@@ -1,0 +1,1 @@
+"""Repeating work, and only where nothing of it is done."""
