@@ -10,7 +10,7 @@ from _server import server
 from sqlalchemy import create_engine
 
 import poolproof
-from poolproof.control import server_of
+from poolproof.control.server import server_of
 
 METHOD = """
 One process holds 1,000 leases with a ttl of 60 s on a PostgreSQL of this machine, so

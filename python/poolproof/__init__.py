@@ -12,10 +12,6 @@ from poolproof import _as_command as _as_command
 from poolproof import _interpreter as _interpreter
 from poolproof import _sqlalchemy as _sqlalchemy
 from poolproof._native import __version__
-from poolproof.async_heartbeat import AsyncHeartbeat
-from poolproof.async_lease import AsyncLease
-from poolproof.course import AttemptEvent, Backoff, on_attempt
-from poolproof.deadlines import deadline
 from poolproof.errors import (
     BreakerOpen,
     CommitOutcomeUnknown,
@@ -29,16 +25,20 @@ from poolproof.errors import (
     NestedCheckout,
     PoolTimeout,
 )
-from poolproof.faults import Fault, Verdict, classify
-from poolproof.fork import after_fork
-from poolproof.guard import guard
-from poolproof.heartbeat import Heartbeat
-from poolproof.lease import Lease
-from poolproof.observe import FaultEvent, on_fault
-from poolproof.pool import Pool
-from poolproof.retrying import attempts, retry
-from poolproof.stats import Holder, PoolStats
-from poolproof.transactions import run_transaction, run_transaction_async
+from poolproof.faults.events import FaultEvent, on_fault
+from poolproof.faults.guard import guard
+from poolproof.faults.table import Fault, Verdict, classify
+from poolproof.fork.renewal import after_fork
+from poolproof.leases.async_heartbeat import AsyncHeartbeat
+from poolproof.leases.async_lease import AsyncLease
+from poolproof.leases.heartbeat import Heartbeat
+from poolproof.leases.lease import Lease
+from poolproof.pool.deadlines import deadline
+from poolproof.pool.pool import Pool
+from poolproof.pool.stats import Holder, PoolStats
+from poolproof.retry.decorator import attempts, retry
+from poolproof.retry.state import AttemptEvent, Backoff, on_attempt
+from poolproof.retry.transaction import run_transaction, run_transaction_async
 
 __all__ = [
     "AsyncHeartbeat",

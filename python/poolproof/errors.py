@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import exc
 
 if TYPE_CHECKING:
-    from poolproof.stats import Holder
+    from poolproof.pool.stats import Holder
 
 __all__ = [
     "BreakerOpen",

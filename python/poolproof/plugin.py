@@ -8,10 +8,10 @@ from sqlalchemy.engine import CreateEnginePlugin
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import QueuePool
 
-from poolproof import knobs
 from poolproof._log import Log
-from poolproof.guard import guard
-from poolproof.pool import Pool
+from poolproof.faults.guard import guard
+from poolproof.pool import knobs
+from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine

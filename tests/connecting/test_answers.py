@@ -17,7 +17,7 @@ import poolproof
 from plugins.dbapi import OperationalError
 from plugins.outages import fail_once, postpone, queued, try_to_connect
 from plugins.threads import Task, eventually
-from poolproof.connect_failure import ConnectFailure
+from poolproof.pool.connect_failure import ConnectFailure
 
 
 def test_who_comes_in_between_is_told_the_last_answer_at_once(make_pool, server):
@@ -62,7 +62,7 @@ def test_failed_attempt_answers_the_others_although_the_next_begins(
 ):
     """Each attempt may take long: nobody waits for two of them."""
     for length in ("_LONGEST_S", "_LOOK_AGAIN_S"):  # they are told, and need not look
-        monkeypatch.setattr(f"poolproof.connecting.{length}", 60.0)
+        monkeypatch.setattr(f"poolproof.pool.connector.{length}", 60.0)
     pool = make_pool()
     fail_once(pool)
     postpone(pool, 0)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 
 import poolproof
-from poolproof import connect_bounds
+from poolproof.drivers import connect_plan
 
 LIBPQ = ("psycopg2", "psycopg")
 AFTERWARDS_S = 8.0  # what a busy machine may add
@@ -254,7 +254,7 @@ def test_unix_socket_has_all_of_it(pg_url, libpq, told):
 def test_name_has_a_share_for_each_of_its_addresses(pg_url, libpq, told, monkeypatch):
     """A name server's answer is what cannot be had here; the rest is real."""
     answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))] * 4
-    monkeypatch.setattr(connect_bounds, "_known", {})
+    monkeypatch.setattr(connect_plan, "_known", {})
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
     options = told(pg_url(libpq).set(host="localhost"), checkout_timeout=24.5)
     assert options["connect_timeout"] == "6"

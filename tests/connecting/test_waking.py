@@ -32,8 +32,8 @@ def test_server_that_wakes_slowly_serves_all(
     machine, driver, engine_of, kind, monkeypatch
 ):
     """Longer than the wait for a slot and the time to ask together."""
-    monkeypatch.setattr("poolproof.settings.ASKING_S", 0.5)
-    monkeypatch.setattr("poolproof.pool.ASKING_S", 0.5)
+    monkeypatch.setattr("poolproof.pool.settings.ASKING_S", 0.5)
+    monkeypatch.setattr("poolproof.pool.pool.ASKING_S", 0.5)
     url = machine.url(driver)
     # A busy machine takes its time as well; that nothing was repeated is counted.
     patience = {"connect_retry_for": 20} if kind is poolproof.Pool else {}

@@ -17,7 +17,7 @@ from sqlalchemy import exc
 
 from plugins.lying import STATEMENT_REFUSED, LyingServer
 from poolproof import ControlError
-from poolproof.lease_table import LeaseTable
+from poolproof.leases.table import LeaseTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -33,7 +33,7 @@ FIRST = """
 import os, random, signal, sys, threading, time
 sys.path[:0] = sys.argv[3:]
 from poolproof import ControlError
-from poolproof.lease_table import LeaseTable
+from poolproof.leases.table import LeaseTable
 def connect():
     try:
         LeaseTable(sys.argv[1], "no_such_table").entries()

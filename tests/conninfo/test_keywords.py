@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, exc
 
 from poolproof import Lease, Pool, _native
-from poolproof.control_params import from_dsn, from_pool
+from poolproof.drivers.server_params import from_dsn, from_pool
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 BY_NAME = {name: (variable, told) for name, variable, told in _native.keywords()}

@@ -7,7 +7,7 @@ import pytest
 from conninfo.asking import as_text
 from plugins.lying import PASSWORD, STATEMENT_REFUSED
 from poolproof import ControlError
-from poolproof.lease_table import LeaseTable
+from poolproof.leases.table import LeaseTable
 
 WHERE = {"host": "127.0.0.1", "user": "u", "dbname": "d", "sslmode": "verify-full"}
 

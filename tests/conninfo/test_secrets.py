@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import create_engine, exc
 
 from poolproof import ControlError, Lease
-from poolproof.control_params import from_dsn
+from poolproof.drivers.server_params import from_dsn
 
 PIECES = ("s3", "cret")
 TEXTS = (

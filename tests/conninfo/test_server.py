@@ -15,7 +15,7 @@ from plugins.debian_server import ROOT
 from plugins.server import running, unavailable
 from plugins.threads import eventually
 from poolproof import Lease
-from poolproof.lease_table import LeaseTable
+from poolproof.leases.table import LeaseTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import poolproof
-from poolproof import faults
+from poolproof.faults import table
 from poolproof.integrations import celery, flask, gunicorn, luigi
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -38,7 +38,7 @@ def test_so_is_every_hook_of_gunicorn():
 
 
 def test_what_registers_rows_of_the_table_is_there_too():
-    assert callable(faults.register)
+    assert callable(table.register)
     assert "poolproof.faults.register" in documented()
 
 

@@ -114,7 +114,7 @@ def test_after_a_failover_the_first_write_costs_the_generation(
         driver_connections(engine, 2)  # which could write
     machine.demote()
     # The sessions that were opened since refuse writes from their start.
-    monkeypatch.setattr("poolproof.opened._AGAIN_S", 0.0)
+    monkeypatch.setattr("poolproof.faults.opened._AGAIN_S", 0.0)
     for engine in engines:
         before = driver_connections(engine, 2)
         with engine.connect() as connection:

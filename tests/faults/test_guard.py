@@ -23,7 +23,8 @@ def hooks(engine):
     return [
         listener
         for listener in engine.dialect.dispatch.handle_error
-        if type(getattr(listener, "__self__", None)).__module__ == "poolproof.guard"
+        if type(getattr(listener, "__self__", None)).__module__
+        == "poolproof.faults.guard"
     ]
 
 

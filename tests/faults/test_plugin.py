@@ -17,7 +17,7 @@ URL = "postgresql+psycopg2://u@127.0.0.1/d?plugin=poolproof"
 
 def is_guarded(engine):
     return any(
-        type(getattr(listener, "__self__", None)).__module__ == "poolproof.guard"
+        type(getattr(listener, "__self__", None)).__module__ == "poolproof.faults.guard"
         for listener in engine.dialect.dispatch.handle_error
     )
 

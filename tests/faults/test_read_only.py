@@ -17,7 +17,8 @@ from sqlalchemy.pool import QueuePool
 import poolproof
 from plugins.cluster import Cluster
 from plugins.harm import driver_connections, first_error
-from poolproof import Fault, opened
+from poolproof import Fault
+from poolproof.faults import opened
 
 INSERT = sa.text("create table mistaken (n integer)")
 
@@ -321,7 +322,7 @@ def test_session_that_could_write_costs_the_generation(
     assert set(driver_connections(engine, 2)) == set(replaced)
 
     # It may lead elsewhere by now.
-    monkeypatch.setattr("poolproof.opened._AGAIN_S", 0.0)
+    monkeypatch.setattr("poolproof.faults.opened._AGAIN_S", 0.0)
     with engine.connect() as connection:
         first_error(lambda: connection.execute(INSERT))
     assert events.pop().verdict.cost == "generation"

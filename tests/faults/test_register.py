@@ -13,8 +13,10 @@ import sqlalchemy as sa
 import poolproof
 from plugins.harm import driver_connections, first_error
 from poolproof import Fault, Verdict, classify
-from poolproof.faults import register
-from poolproof.parameters import a_kind
+from poolproof._checks import a_kind
+from poolproof.faults.error_info import read
+from poolproof.faults.events import report
+from poolproof.faults.table import appraise, judge, register
 
 SELECT = sa.text("select 42")
 
@@ -118,11 +120,11 @@ def test_another_databases_words_count_where_its_driver_is_named(add):
     error = DatabaseError("Lost connection")
     with pytest.raises(DatabaseError):
         exec(frame, {"__name__": "pymysql.connections", "error": error})  # noqa: S102
-    signal = poolproof.faults.read(error, "pymysql")
+    signal = read(error, "pymysql")
     add(Fault.POOLER, message="Lost connection")
-    assert poolproof.faults.judge(signal).fault is Fault.NONE
+    assert judge(signal).fault is Fault.NONE
     add(Fault.CONNECTION_LOST, message="Lost connection", driver="pymysql")
-    assert poolproof.faults.judge(signal).fault is Fault.CONNECTION_LOST
+    assert judge(signal).fault is Fault.CONNECTION_LOST
 
 
 def test_the_newest_row_decides(add):
@@ -342,11 +344,9 @@ def test_a_verdict_has_no_other_values(change):
 
 
 def test_a_fault_that_the_pool_saw_by_itself_is_an_event_without_an_exception(events):
-    from poolproof import faults, observe
-
-    found = faults.appraise(Fault.CORRUPTION, phase="ping", cause="unread bytes")
+    found = appraise(Fault.CORRUPTION, phase="ping", cause="unread bytes")
     assert (found.cost, found.outcome) == ("connection", "not_done")
-    assert observe.report(found, driver="psycopg2", backend_pid=4711) is found
+    assert report(found, driver="psycopg2", backend_pid=4711) is found
     (event,) = events
     assert event.exception is None
     assert (event.verdict.cause, event.backend_pid) == ("unread bytes", 4711)

@@ -14,8 +14,9 @@ import pytest
 
 from plugins.harm import Proxy, message
 from plugins.rows import decided_by, row
-from poolproof import Fault, faults
-from poolproof._signal import read
+from poolproof import Fault
+from poolproof.faults import table
+from poolproof.faults.error_info import read
 
 DESCRIPTION = message(
     b"T", struct.pack("!h", 1) + b"x\0" + struct.pack("!ihihih", 0, 0, 23, 4, -1, 0)
@@ -117,7 +118,7 @@ def test_the_error_alone_does_not_tell_a_farewell_from_corruption(pg, stray):
         r"cannot switch to state \d+; another operation \(2\) is in progress",
         str(error),
     )
-    verdict = faults.judge(read(error), phase="statement", closed=True)
+    verdict = table.judge(read(error), phase="statement", closed=True)
     assert (verdict.fault, verdict.retry) == (Fault.CORRUPTION, "never")
 
 

@@ -348,7 +348,7 @@ def test_a_server_that_became_read_only_costs_the_generation(
     driver_connections(engine, 3)
     make_read_only(observer, writing_role)
     engine.dispose()  # as when the old server ended them
-    monkeypatch.setattr("poolproof.opened._AGAIN_S", 0.0)
+    monkeypatch.setattr("poolproof.faults.opened._AGAIN_S", 0.0)
     before = driver_connections(engine, 3)
     with engine.connect() as connection:
         error = write(connection, table)

@@ -439,7 +439,7 @@ def test_a_renewal_that_was_interrupted_is_taken_up_at_the_next_use(
 ):
     other = make_engine(pg_url(driver))
     held = [each.connect() for each in (engine, other)]
-    renew = poolproof.fork.renew_listeners
+    renew = poolproof.fork.renewal.renew_listeners
     interruptions = [KeyboardInterrupt()]
 
     def interrupted(pool):
@@ -447,7 +447,7 @@ def test_a_renewal_that_was_interrupted_is_taken_up_at_the_next_use(
             raise interruptions.pop()
         renew(pool)
 
-    monkeypatch.setattr("poolproof.fork.renew_listeners", interrupted)
+    monkeypatch.setattr("poolproof.fork.renewal.renew_listeners", interrupted)
 
     def child():
         refused = 0

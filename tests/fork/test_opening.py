@@ -10,7 +10,7 @@ import pytest
 
 import poolproof
 from plugins.processes import run_in_fork
-from poolproof.opening import Opening
+from poolproof.fork.in_flight import Opening
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sqlalchemy.pool import QueuePool
 
 import poolproof
 from plugins.processes import run_in_fork
-from poolproof import fork
+from poolproof.fork import renewal
 
 
 def close(connection, engine):
@@ -136,7 +136,7 @@ def test_closing_a_result_that_streams_is_silent(pg_url, driver, hooked, echo):
 
     def child():
         if not hooked:
-            fork.renewed_generation -= 1  # as where no hook of Python's has run
+            renewal.renewed_generation -= 1  # as where no hook of Python's has run
         result.close()
 
     run_in_fork(child).assert_silent()

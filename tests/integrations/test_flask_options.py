@@ -13,9 +13,10 @@ from sqlalchemy import exc
 
 import poolproof
 from plugins.flasks import hold_all, installed, with_a_route
-from poolproof import _log, knobs
+from poolproof import _log
 from poolproof.integrations import flask as integration
-from poolproof.settings import KEEP_ALIVE
+from poolproof.pool import knobs
+from poolproof.pool.settings import KEEP_ALIVE
 
 
 def test_an_argument_goes_before_the_configuration_and_that_before_the_environment(

@@ -13,9 +13,9 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
 import poolproof
-from poolproof import faults
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.target import Target
+from poolproof.faults.table import Fault, register
 from poolproof.integrations.stopping import StopFlag, StopRequested
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -181,7 +181,7 @@ def test_a_time_limit_in_a_look_is_no_silence(pg_url, caplog):
     def interrupt(*_):
         raise LimitError
 
-    forget = faults.register(faults.Fault.INTERRUPTED, exception=LimitError)
+    forget = register(Fault.INTERRUPTED, exception=LimitError)
     engine = create_engine(pg_url("psycopg2"), poolclass=poolproof.Pool)
     event.listen(engine, "before_cursor_execute", interrupt)
     flag = StopFlag(engine, "select 0")

@@ -16,14 +16,8 @@ from sqlalchemy import text
 
 from plugins.processes import run_in_fork
 from plugins.threads import eventually
-from poolproof import (
-    AsyncLease,
-    ControlError,
-    Lease,
-    LeaseForked,
-    LeaseTimeout,
-    notifier,
-)
+from poolproof import AsyncLease, ControlError, Lease, LeaseForked, LeaseTimeout
+from poolproof.control import notifier
 
 PROGRAM = """
     import asyncio, sys

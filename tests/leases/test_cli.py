@@ -172,7 +172,7 @@ def test_release_that_fails_is_not_taken_for_a_free_lease(
     def fail(*_):
         raise RuntimeError("can't start new thread: s3cr3t")
 
-    monkeypatch.setattr("poolproof.lease_table.LeaseTable.free", fail)
+    monkeypatch.setattr("poolproof.leases.table.LeaseTable.free", fail)
     assert main(["lease", "release", name, "--url", url]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)

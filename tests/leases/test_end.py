@@ -15,7 +15,7 @@ import poolproof
 from plugins.processes import run_in_fork
 from plugins.threads import eventually
 from poolproof import Heartbeat, Lease, LeaseForked
-from poolproof.lease_table import LeaseTable
+from poolproof.leases.table import LeaseTable
 
 HOLDER = """
     import ctypes, os, signal, sys, time

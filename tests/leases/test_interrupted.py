@@ -6,13 +6,13 @@ import pytest
 
 from plugins.processes import run_script
 from poolproof import Lease, _native
-from poolproof.notifier import Notifier
+from poolproof.control.notifier import Notifier
 
 HEAD = """
     import atexit, contextlib, sys, threading, time
     from sqlalchemy import create_engine, text
     import poolproof
-    from poolproof.notifier import NAME
+    from poolproof.control.notifier import NAME
 
     def interrupt_in(function, of):
         \"\"\"Have the next call of a function, by a function, interrupted.\"\"\"

@@ -9,8 +9,8 @@ from sqlalchemy import create_engine, event, exc
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from poolproof import Lease
-from poolproof.control import server_of
-from poolproof.control_params import from_dsn, from_pool
+from poolproof.control.server import server_of
+from poolproof.drivers.server_params import from_dsn, from_pool
 from poolproof.integrations.naming import Naming
 
 

@@ -12,7 +12,7 @@ from plugins.cluster import Cluster
 from plugins.server import running
 from poolproof import ControlError, Lease, LeaseLost, LeaseTimeout
 from poolproof.cli import main
-from poolproof.control import server_of
+from poolproof.control.server import server_of
 
 DEFINITION = """
     create {kind} table {name} (

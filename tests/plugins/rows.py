@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from poolproof import Fault, _native, faults
-from poolproof._signal import Phase, ReadOnly, read, unwrap
+from poolproof import Fault, _native
+from poolproof.faults import table
+from poolproof.faults.error_info import Phase, ReadOnly, read, unwrap
 
 
 class Row(NamedTuple):
@@ -53,5 +54,5 @@ def decided_by(
     """Return the row that an error is judged by, if there is one."""
     assert error is not None
     signal = read(unwrap(error), driver)
-    *_, place = faults.look_up(signal, phase=phase, read_only=read_only, busy=busy)
+    *_, place = table.look_up(signal, phase=phase, read_only=read_only, busy=busy)
     return None if place is None else ROWS[place]

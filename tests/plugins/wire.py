@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 import poolproof
-from poolproof import sockets
+from poolproof.fork import sockets
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

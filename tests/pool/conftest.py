@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from poolproof import upkeep
+from poolproof.pool import maintenance
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,6 @@ def short_lives(monkeypatch):
     """Let connections grow old sooner than a pool may be asked for."""
 
     def live(seconds):
-        monkeypatch.setattr(upkeep, "expiry", lambda _: time.monotonic() + seconds)
+        monkeypatch.setattr(maintenance, "expiry", lambda _: time.monotonic() + seconds)
 
     return live

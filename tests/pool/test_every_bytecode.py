@@ -26,14 +26,14 @@ from plugins.outages import fail_once, postpone, queued, under_way
 from plugins.threads import eventually
 
 TRACED = (
-    "poolproof/connect_bounds.py",
-    "poolproof/connecting.py",
-    "poolproof/pool.py",
-    "poolproof/entry.py",
-    "poolproof/sockets.py",
-    "poolproof/fork.py",
-    "poolproof/holds.py",
-    "poolproof/keeper.py",
+    "poolproof/drivers/connect_plan.py",
+    "poolproof/pool/connector.py",
+    "poolproof/pool/pool.py",
+    "poolproof/pool/entry.py",
+    "poolproof/fork/sockets.py",
+    "poolproof/fork/renewal.py",
+    "poolproof/pool/hold_warning.py",
+    "poolproof/pool/keeper.py",
     "sqlalchemy/pool/base.py",
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event, exc
 
-from poolproof import upkeep
+from poolproof.pool import maintenance
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_closing_an_invalidated_connection_does_nothing_more(pool):
 @pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
 def test_the_keeper_leaves_the_slot_of_an_invalidated_connection_alone(pool):
     pool.connect().invalidate()
-    upkeep._close_old(pool)
+    maintenance._close_old(pool)
     assert (pool.checkedin(), pool.overflow()) == (1, -1)
 
 

@@ -13,7 +13,8 @@ from sqlalchemy import event
 import poolproof
 from plugins.pools import rest
 from plugins.threads import Task, assert_whole, eventually
-from poolproof import _native, keeper, upkeep
+from poolproof import _native
+from poolproof.pool import keeper, maintenance
 
 pytestmark = pytest.mark.difference
 
@@ -29,13 +30,13 @@ def pool_class():
 def looks(monkeypatch):
     """Count the keeper's looks at pools."""
     counted = []
-    tend = upkeep.tend
+    tend = maintenance.tend
 
     def counting(pool, plan):
         counted.append(time.monotonic())
         return tend(pool, plan)
 
-    monkeypatch.setattr(upkeep, "tend", counting)
+    monkeypatch.setattr(maintenance, "tend", counting)
     return counted
 
 
@@ -45,7 +46,7 @@ def keepers():
 
 def wait_until_it_sleeps(pool):
     """Return when the keeper has planned its next look at a pool."""
-    eventually(lambda: time.monotonic() < pool.next_look < upkeep.NEVER)
+    eventually(lambda: time.monotonic() < pool.next_look < maintenance.NEVER)
 
 
 def test_difference_pool_without_such_knobs_has_no_keeper(make_pool):
@@ -238,7 +239,7 @@ def test_difference_failing_close_listener_neither_ends_the_keeper_nor_loses_slo
 def test_difference_whatever_a_look_raises_the_keeper_goes_on(
     make_pool, dbapi, caplog, monkeypatch
 ):
-    tend = upkeep.tend
+    tend = maintenance.tend
     broken = []
 
     def fail_once(pool, plan):
@@ -247,7 +248,7 @@ def test_difference_whatever_a_look_raises_the_keeper_goes_on(
             raise MemoryError
         return tend(pool, plan)
 
-    monkeypatch.setattr(upkeep, "tend", fail_once)
+    monkeypatch.setattr(maintenance, "tend", fail_once)
     monkeypatch.setattr(keeper, "_AFTER_ERROR_S", 0.05)
     pool = make_pool(max_idle=0.05)
     rest(pool, 1)
@@ -258,13 +259,13 @@ def test_difference_whatever_a_look_raises_the_keeper_goes_on(
 def test_difference_keeper_that_is_ended_starts_again_when_needed(
     make_pool, dbapi, caplog, monkeypatch
 ):
-    tend = upkeep.tend
+    tend = maintenance.tend
 
     def exit_once(pool, plan):
-        monkeypatch.setattr(upkeep, "tend", tend)
+        monkeypatch.setattr(maintenance, "tend", tend)
         raise SystemExit
 
-    monkeypatch.setattr(upkeep, "tend", exit_once)
+    monkeypatch.setattr(maintenance, "tend", exit_once)
     pool = make_pool(max_idle=0.05)
     rest(pool, 1)
     eventually(lambda: not keepers())
@@ -300,7 +301,7 @@ def test_difference_recreated_pool_has_the_same_knobs(make_pool):
 def test_difference_keeper_beside_sixteen_threads_loses_and_doubles_nothing(
     make_pool, dbapi, monkeypatch, use_lifo
 ):
-    monkeypatch.setattr(upkeep, "expiry", lambda _: time.monotonic() + 0.004)
+    monkeypatch.setattr(maintenance, "expiry", lambda _: time.monotonic() + 0.004)
     pool = make_pool(
         pool_size=4, max_overflow=2, min_idle=2, max_idle=0.001, use_lifo=use_lifo
     )

@@ -11,7 +11,7 @@ from sqlalchemy import event
 import poolproof
 from plugins.pools import rest
 from plugins.threads import assert_whole, eventually, wait_until_none_is_out
-from poolproof import keeper, upkeep
+from poolproof.pool import keeper, maintenance
 
 pytestmark = pytest.mark.difference
 
@@ -130,7 +130,7 @@ def test_difference_connection_that_grows_old_during_a_look_is_not_missed(
     make_pool, dbapi, monkeypatch
 ):
     lives = iter([0.15, 0.05])
-    monkeypatch.setattr(upkeep, "expiry", lambda _: time.monotonic() + next(lives))
+    monkeypatch.setattr(maintenance, "expiry", lambda _: time.monotonic() + next(lives))
     pool = make_pool(max_idle=None)
     # The first is looked at, then the second closed; meanwhile the first grows old.
     dbapi.script["close"] = lambda connection: (
@@ -151,7 +151,7 @@ def test_difference_lifetime_is_kept_to_within_a_tenth(make_pool, dbapi):
 def test_difference_lifetimes_are_spread_by_a_tenth():
     settings = poolproof.Pool(lambda: None, max_lifetime=1000.0).settings
     now = time.monotonic()
-    ages = [upkeep.expiry(settings) - now for _ in range(1000)]
+    ages = [maintenance.expiry(settings) - now for _ in range(1000)]
     assert 899 < min(ages) < 920
     assert 1080 < max(ages) < 1101
 

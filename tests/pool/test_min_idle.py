@@ -13,7 +13,7 @@ from sqlalchemy import event
 import poolproof
 from plugins.pools import rest
 from plugins.threads import Task, assert_whole, eventually, wait_for_waiters
-from poolproof import keeper
+from poolproof.pool import keeper
 
 pytestmark = pytest.mark.difference
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import poolproof
 from plugins.processes import run_script
-from poolproof import knobs
+from poolproof.pool import knobs
 
 URL = "postgresql+psycopg2://u@h/d?plugin=poolproof"
 

@@ -9,9 +9,9 @@ from sqlalchemy import create_engine
 
 import poolproof
 from plugins.cluster import APPLICATION_NAME
-from poolproof import drivers
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.target import Address
+from poolproof.drivers import base as drivers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ import poolproof
 from plugins.processes import run_in_fork
 from plugins.threads import Task
 from plugins.wire import SOON, Stopwatch
-from poolproof import deadlines
+from poolproof.pool import deadlines
 
 SLEEP = text("select pg_sleep(20)")
 ONE = text("select 1")

@@ -15,7 +15,7 @@ from sqlalchemy import exc, text
 import poolproof
 from plugins.leaks import let_go_of_log_records
 from plugins.threads import Task
-from poolproof import sockets
+from poolproof.fork import sockets
 
 INSERT = "insert into {} values (1)"
 ALIVE = text("select 1")

@@ -17,7 +17,7 @@ from plugins.threads import Task, eventually
 from poolproof.drill import namespace
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.target import Address
-from poolproof.settings import KEEP_ALIVE
+from poolproof.pool.settings import KEEP_ALIVE
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, exc
 
 from plugins.wire import SOON, Stopwatch, answer, await_message, backend, message
-from poolproof import drivers
+from poolproof.drivers import base as drivers
 
 LIBPQ = pytest.mark.parametrize("driver", ["psycopg2", "psycopg"], indirect=True)
 

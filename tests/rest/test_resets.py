@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, exc, text
 
 import poolproof
 from plugins.threads import Task
-from poolproof import drivers
+from poolproof.drivers import base as drivers
 
 
 @pytest.mark.parametrize("verb", ["execute", "commit", "rollback"])

@@ -17,7 +17,9 @@ from sqlalchemy import exc, text
 from plugins.processes import run_in_fork
 from plugins.threads import eventually
 from plugins.wire import message
-from poolproof import _native, drivers, sockets
+from poolproof import _native
+from poolproof.drivers import base as drivers
+from poolproof.fork import sockets
 
 LIBPQ = pytest.mark.parametrize("driver", ["psycopg2", "psycopg"], indirect=True)
 TCP = socket.IPPROTO_TCP

@@ -199,7 +199,7 @@ def test_limit_of_the_caller_ends_the_asking_as_unknown(
     engine = make_engine(pg_url(driver).set(port=steps.port))
     engine.connect().close()
     event.listen(engine, "commit", lambda _: steps.lose_commit(99, "end"))
-    monkeypatch.setattr("poolproof.commits._status", strike)
+    monkeypatch.setattr("poolproof.retry.commit_status._status", strike)
     with pytest.raises(poolproof.CommitOutcomeUnknown) as caught:
         poolproof.run_transaction(
             engine,

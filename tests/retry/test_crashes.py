@@ -11,7 +11,7 @@ from sqlalchemy import NullPool, create_engine, event, exc, text
 import poolproof
 from plugins.cluster import Cluster
 from plugins.threads import eventually
-from poolproof import commits
+from poolproof.retry import commit_status
 
 QUICK = poolproof.Backoff(first=0.001, most=0.01)
 INSERT = text("insert into work values (:n)")
@@ -96,20 +96,20 @@ def use_up_to(server, xid: int) -> None:
     assert xid in numbers
 
 
-def marked(connection) -> commits.Mark:
+def marked(connection) -> commit_status.Mark:
     """Begin a transaction, and mark it."""
     connection.execute(INSERT, {"n": 1})
-    return commits.mark(connection)
+    return commit_status.mark(connection)
 
 
-def status(server, mark: commits.Mark) -> str | None:
+def status(server, mark: commit_status.Mark) -> str | None:
     with engine_of(server, "psycopg").connect() as connection:
         autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
         autocommit.execute(text("set time zone 'Asia/Kolkata'"))
-        return commits._status(autocommit, mark)
+        return commit_status._status(autocommit, mark)
 
 
-def committed(server) -> commits.Mark:
+def committed(server) -> commit_status.Mark:
     """Commit a transaction, on disk."""
     with engine_of(server, "psycopg").connect() as connection:
         connection.execute(text("set local synchronous_commit = on"))

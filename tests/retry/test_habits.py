@@ -14,8 +14,10 @@ from sqlalchemy import event, exc, text
 from sqlalchemy.orm import Session, sessionmaker
 
 import poolproof
-from poolproof import Fault, commits, faults
-from poolproof.course import Course
+from poolproof import Fault
+from poolproof.faults.table import register
+from poolproof.retry import commit_status
+from poolproof.retry.state import Course
 
 QUICK = poolproof.Backoff(first=0.001, most=0.01)
 FAIL = text("do $$ begin raise sqlstate '40001'; end $$")
@@ -209,8 +211,8 @@ def test_number_that_the_server_has_forgotten_is_not_anothers(
     """After a crash the number of a lost transaction is given away again."""
     engine = make_engine(pg_url("psycopg2"))
     with engine.connect() as connection:
-        now = commits.mark(connection)
-    lost = commits.Mark(now.xid + 5, now.timeline, now.counts_from)
+        now = commit_status.mark(connection)
+    lost = commit_status.Mark(now.xid + 5, now.timeline, now.counts_from)
 
     def give_away():
         for _ in range(10):
@@ -219,7 +221,7 @@ def test_number_that_the_server_has_forgotten_is_not_anothers(
     later = threading.Timer(0.3, give_away)
     later.start()
     course = Course("a unit", 1, 10, QUICK)
-    assert commits.ask(engine, lost, course, time.sleep, OSError()) == "aborted"
+    assert commit_status.ask(engine, lost, course, time.sleep, OSError()) == "aborted"
     later.join()
 
 
@@ -250,7 +252,7 @@ class SilentError(Exception):
 @pytest.mark.parametrize("kind", [FrozenError, SilentError])
 def test_errors_own_oddities_do_not_hide_it(make_engine, pg_url, kind):
     engine = make_engine(pg_url("psycopg2"))
-    forget = faults.register(Fault.SERIALIZATION, exception=kind)
+    forget = register(Fault.SERIALIZATION, exception=kind)
 
     def unit(_):
         raise kind

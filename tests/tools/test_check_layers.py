@@ -83,22 +83,30 @@ def test_what_the_crate_may_do_is_not_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "found"),
     [
+        ("retry/a.py", "from poolproof import _native\n", "imports _native"),
+        ("retry/a.py", "import poolproof._native as n\n", "imports _native"),
+        ("retry/a.py", "from poolproof._native import Gate\n", "imports _native"),
+        ("pool/a.py", "def f():\n    import poolproof.cli.app\n", "pool may not"),
+        ("faults/a.py", "from poolproof.pool.b import Pool\n", "faults may not"),
+        ("errors.py", "from poolproof.pool.b import Pool\n", ". may not"),
+        ("retry/a.py", "from poolproof.leases import table\n", "retry may not"),
+        ("plugin.py", "from poolproof.drill import run\n", "plugin may not"),
+        ("pool/a.py", "from poolproof import Pool\n", "imports __init__: pool may"),
         (
-            "guard.py",
-            "from poolproof import _native\n",
-            "poolproof._native",
+            "errors.py",
+            "from typing import TYPE_CHECKING\n"
+            "if TYPE_CHECKING:\n"
+            "    from poolproof.pool.pool import Pool\n",
+            ". may not",
         ),
-        ("guard.py", "import poolproof._native as n\n", "poolproof._native"),
-        ("guard.py", "from poolproof._native import Gate\n", "poolproof._native"),
-        ("pool.py", "def f():\n    import poolproof.cli.app\n", "poolproof.cli"),
-        ("errors.py", "from poolproof.pool import Pool\n", "poolproof.pool"),
         ("cli/app.py", "from poolproof.integrations import flask\n", "integrations"),
         (
             "drill/stage.py",
             "from poolproof.integrations import flask\n",
             "integrations",
         ),
-        ("novel.py", "from poolproof.pool import Pool\n", "novel has no layer"),
+        ("novel/a.py", "x = 1\n", "the folder novel has no place"),
+        ("retry/a.py", "def f(pool):\n    pool._gate\n", "another's private name"),
     ],
 )
 def test_a_breach_planted_in_the_package_is_found(
@@ -108,20 +116,78 @@ def test_a_breach_planted_in_the_package_is_found(
     assert found in breach
 
 
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (
+            {
+                "pool/a.py": "from poolproof.pool import b\n",
+                "pool/b.py": "from poolproof.pool.c import d\n",
+                "pool/c.py": "def d():\n    from poolproof.pool.a import e\n",
+            },
+            "a circle of files: pool/",
+        ),
+        (
+            {"pool/a.py": "class Row: ...\n", "retry/b.py": "class Row: ...\n"},
+            "Row is the name of a class of pool/a too",
+        ),
+        (
+            {
+                "pool/a.py": "class A:\n    def f(self):\n        self._gate = 1\n",
+                "retry/b.py": "def f(pool):\n    return pool._gate\n",
+            },
+            "retry/b uses ._gate of pool",
+        ),
+        (
+            {"_native.pyi": "def f() -> tuple[int, int, int, int]: ...\n"},
+            "a tuple of 4 values crosses the bridge",
+        ),
+        (
+            {f"_{number}.py": "" for number in range(13)},
+            "13 modules stand flat; 12 at most",
+        ),
+    ],
+)
+def test_a_breach_between_files_of_the_package_is_found(
+    tmp_path: Path, files: dict[str, str], found: str
+) -> None:
+    inside = {f"python/poolproof/{name}": text for name, text in files.items()}
+    (breach,) = breaches(tmp_path, inside)
+    assert found in breach
+
+
 def test_what_the_package_may_do_is_not_reported(tmp_path: Path) -> None:
     files = {
-        "__init__.py": "from poolproof.pool import Pool\n",
-        "pool.py": "from poolproof import _native, errors\nimport poolproof.fork\n",
-        "errors.py": (
-            "from typing import TYPE_CHECKING\n"
-            "if TYPE_CHECKING:\n"
-            "    from poolproof.pool import Pool\n"
+        "__init__.py": "from poolproof.pool.pool import Pool\n",
+        "__main__.py": "from poolproof.cli import app\n",
+        "_sqlalchemy.py": "NEEDED = ['Pool._dialect']\n",
+        "pool/pool.py": (
+            "from poolproof import _native, errors\n"
+            "import poolproof.fork\n"
+            "class Pool:\n"
+            "    def f(self):\n"
+            "        self._gate = self._dialect\n"
         ),
+        "pool/slots.py": "def f(pool) -> tuple[int, int, int]:\n    pool._gate\n",
+        "drivers/base.py": "def f(connection):\n    return connection._sock\n",
+        "fork/__init__.py": "",
+        "errors.py": "import os\nos._exit(0)\n",
         "cli/app.py": "from poolproof.drill import run\nfrom poolproof import Pool\n",
         "drill/services/shop.py": "from poolproof.integrations.flask import init_app\n",
     }
     inside = {f"python/poolproof/{name}": text for name, text in files.items()}
     assert breaches(tmp_path, inside) == []
+
+
+def test_what_is_left_to_mend_is_not_reported_until_it_is_mended(
+    tmp_path: Path,
+) -> None:
+    name = "python/poolproof/errors.py"
+    left = f"{name}: errors imports pool/b: . may not\n"
+    files = {name: "from poolproof.pool.b import Pool\n", check_layers.LEFT: left}
+    assert breaches(tmp_path, files) == []
+    (breach,) = breaches(tmp_path, {name: "x = 1\n"})
+    assert f"mended: {left.strip()}" in breach
 
 
 @pytest.mark.parametrize("name", ["src/pool/gate.rs", "python/poolproof/pool.py"])

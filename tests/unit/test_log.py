@@ -14,7 +14,7 @@ BARE = """
     import sys
     import poolproof
     from poolproof import observe
-    from poolproof.faults import Fault, Verdict
+    from poolproof.faults.table import Fault, Verdict
 
     verdict = Verdict(
         fault=Fault.CORRUPTION,

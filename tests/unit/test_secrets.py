@@ -19,7 +19,7 @@ import poolproof
 from poolproof import auto
 from poolproof.cli import main
 from poolproof.cli.commands import commands
-from poolproof.control_params import from_dsn
+from poolproof.drivers.server_params import from_dsn
 from poolproof.integrations import flask as poolproof_flask
 
 MARK = b"s3cr3t"

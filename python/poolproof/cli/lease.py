@@ -11,14 +11,14 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 from sqlalchemy import exc, make_url
 
-from poolproof import lease_table
 from poolproof.errors import ControlError
-from poolproof.lease_checks import TABLE
+from poolproof.leases.checks import TABLE
+from poolproof.leases.table import LeaseTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolproof.lease_table import Entry, LeaseTable
+    from poolproof.leases.table import Entry
 
 # Nothing was to be done. What cannot be done ends with 2.
 EXIT_FREE = 1
@@ -131,7 +131,7 @@ def _do(url: str | None, table: str, what: Callable[[LeaseTable], Any]) -> Any:
     try:
         # As it was written: what SQLAlchemy took for the host may be a password's end.
         plain = _SCHEME.sub("postgresql", url.strip(), count=1)
-        return what(lease_table.LeaseTable(plain, table))
+        return what(LeaseTable(plain, table))
     except (ControlError, exc.ArgumentError) as error:
         raise LeaseFailed(str(error)) from None
     except Exception as error:  # noqa: BLE001 - status 1 would say that it is free

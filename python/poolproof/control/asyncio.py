@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from poolproof import notifier
+from poolproof.control import notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from poolproof import _native
+from poolproof._cooperative import locks_are_replaced
 from poolproof._log import Log
-from poolproof.sleepers import locks_are_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import Engine, exc
 
 from poolproof import _native
-from poolproof.control_params import from_dsn, from_pool
+from poolproof._cooperative import locks_are_replaced
+from poolproof.drivers.server_params import from_dsn, from_pool
 from poolproof.errors import ControlError
-from poolproof.sleepers import locks_are_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
 
-from poolproof import _native, backend, notifier
+from poolproof import _native
 from poolproof._log import Log
-from poolproof.control import refused, server_at
+from poolproof.control import notifier
+from poolproof.control.server import refused, server_at
+from poolproof.drivers import backend
 from poolproof.errors import ControlError
-from poolproof.stats import Counts
+from poolproof.pool.stats import Counts
 
 if TYPE_CHECKING:
-    from poolproof.entry import Entry
-    from poolproof.pool import Pool
+    from poolproof.pool.entry import Entry
+    from poolproof.pool.pool import Pool
 
 __all__ = ["Stranded"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.engine import URL
 
 from poolproof.drill.errors import SetupError
-from poolproof.drill.kept import Kept
+from poolproof.drill.supervised import Kept
 from poolproof.drill.target import Target
 
 if TYPE_CHECKING:

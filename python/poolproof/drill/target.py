@@ -19,8 +19,8 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from poolproof._checks import has_second_at
 from poolproof.drill.errors import UsageError
-from poolproof.parameters import has_second_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from poolproof import drivers
+from poolproof.drivers import base as drivers
 
 __all__ = ["ask", "pid_of", "remember"]
 

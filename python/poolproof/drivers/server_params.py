@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
 
-from poolproof.libpq_params import HINT, conninfo
+from poolproof.drivers.libpq import HINT, conninfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from sqlalchemy import Dialect, Pool
 
-    from poolproof.libpq_params import Conninfo
+    from poolproof.drivers.libpq import Conninfo
 
     _Reader = Callable[[Any, tuple[Any, ...], dict[str, Any]], Conninfo]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import exc as sa_exc
 
+from poolproof.drivers.asyncpg import meant
 from poolproof.errors import DeadlineExceeded
-from poolproof.farewells import meant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

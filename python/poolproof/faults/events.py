@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from poolproof._checks import a_kind
+from poolproof._listeners import Listeners
 from poolproof._log import Log
 from poolproof.errors import DeadlineExceeded
-from poolproof.faults import Fault, Verdict
-from poolproof.listeners import Listeners
-from poolproof.parameters import a_kind
+from poolproof.faults.table import Fault, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,20 +9,17 @@ from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, Engine
 
-from poolproof import (
-    backend,
-    deadlines,
-    drivers,
-    farewells,
-    fork,
-    opened,
-    parameters,
-)
+from poolproof import _checks
 from poolproof._log import Log
-from poolproof._signal import Phase, ReadOnly, Signal, phase_of, read
-from poolproof.entry import Entry
-from poolproof.faults import Fault, Verdict, judge
-from poolproof.observe import report
+from poolproof.drivers import asyncpg, backend
+from poolproof.drivers import base as drivers
+from poolproof.faults import opened
+from poolproof.faults.error_info import Phase, ReadOnly, Signal, phase_of, read
+from poolproof.faults.events import report
+from poolproof.faults.table import Fault, Verdict, judge
+from poolproof.fork import renewal
+from poolproof.pool import deadlines
+from poolproof.pool.entry import Entry
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
@@ -66,10 +63,10 @@ def guard(engine: Engine | AsyncEngine) -> None:
     if not isinstance(found, Engine):
         msg = f"guard needs an Engine or an AsyncEngine, not {type(engine).__name__}"
         raise TypeError(msg)
-    from poolproof.pool import Pool as OwnPool  # noqa: PLC0415 - it imports this module
+    from poolproof.pool.pool import Pool as OwnPool  # noqa: PLC0415 - it imports this module
 
     pool = found.pool
-    parameters.refuse_strays(pool)
+    _checks.refuse_strays(pool)
     protect(found.dialect, own_pool=isinstance(pool, OwnPool), pool=pool)
 
 
@@ -120,7 +117,7 @@ class _Hook:
     def _judge(self, ctx: ExceptionContext) -> BaseException | None:
         error = ctx.original_exception
         driver_name = getattr(ctx.dialect, "driver", "unknown")
-        forked = fork.forked_error(ctx.connection)
+        forked = renewal.forked_error(ctx.connection)
         if forked is not None:
             if isinstance(error, type(forked)):
                 forked = error
@@ -138,7 +135,7 @@ class _Hook:
             deadlines.explain(entry, error)
         raw = _raw(connection)
         driver = _driver_connection(connection)
-        farewells.explain(driver, error)
+        asyncpg.explain(driver, error)
         signal = read(error, driver_name)
         read_only = _read_only(ctx, raw, driver, signal.sqlstate)
         verdict = judge(

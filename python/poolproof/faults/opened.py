@@ -20,17 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
-from poolproof import backend, drivers, observe
 from poolproof._log import Log
-from poolproof._signal import in_hot_standby, read_only_of, server_read_only
 from poolproof._sqlalchemy import expire
-from poolproof.faults import Fault, appraise
+from poolproof.drivers import backend
+from poolproof.drivers import base as drivers
+from poolproof.faults import events
+from poolproof.faults.error_info import in_hot_standby, read_only_of, server_read_only
+from poolproof.faults.table import Fault, appraise
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-    from poolproof._signal import ReadOnly
+    from poolproof.faults.error_info import ReadOnly
 
 __all__ = [
     "ask_at_checkin",
@@ -238,7 +240,7 @@ def ask_at_checkin(pool: Pool, entry: Any, driver_name: str) -> None:
         opened.is_asked = False
         if not opened.learn(connection):
             return
-        final = observe.report(
+        final = events.report(
             appraise(Fault.READ_ONLY, phase="statement"),
             driver=driver_name,
             sqlstate="25006",

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, cast, get_args
 
 from poolproof import _native
-from poolproof._signal import (
+from poolproof.faults.error_info import (
     Phase,
     ReadOnly,
     Signal,

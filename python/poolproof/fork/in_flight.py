@@ -14,15 +14,15 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from poolproof import _native
-from poolproof.control_params import from_dsn, from_pool
-from poolproof.libpq_params import PORT
+from poolproof.drivers.libpq import PORT
+from poolproof.drivers.server_params import from_dsn, from_pool
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-    from poolproof.pool import Pool
+    from poolproof.pool.pool import Pool
 
 __all__ = ["Opening", "sever_all"]
 

@@ -18,14 +18,15 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from poolproof import _native, opening, sockets
+from poolproof import _native
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.errors import ConnectionForked
+from poolproof.fork import in_flight, sockets
 
 if TYPE_CHECKING:
     import logging
 
-    from poolproof.pool import Pool
+    from poolproof.pool.pool import Pool
 
 __all__ = ["ForkedFairy", "after_fork", "forked_error", "renewed_generation"]
 
@@ -56,7 +57,7 @@ def after_fork() -> None:
     _parent_pid, _renewed_pid = _renewed_pid, pid
     renewed_generation = _native.generation()
     sockets.forget_all()
-    opening.sever_all()
+    in_flight.sever_all()
     for pool in list(_pools):
         pool.renew()
 

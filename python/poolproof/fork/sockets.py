@@ -13,12 +13,13 @@ import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from poolproof import _native, drivers
+from poolproof import _native
+from poolproof.drivers import base as drivers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolproof.settings import Settings
+    from poolproof.pool.settings import Settings
 
 __all__ = [
     "descriptor",

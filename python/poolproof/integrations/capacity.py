@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from poolproof.control import SIZE
-from poolproof.deadlines import deadline
+from poolproof.control.server import SIZE
+from poolproof.pool.deadlines import deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from poolproof.pool import Pool
+    from poolproof.pool.pool import Pool
 
 __all__ = ["Finding", "check"]
 

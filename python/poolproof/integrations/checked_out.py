@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from poolproof import deadlines, fork
-from poolproof.pool import Pool
+from poolproof.fork import renewal
+from poolproof.pool import deadlines
+from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
@@ -56,7 +57,7 @@ def lent() -> list[Lent]:
     """List the connections of this process's pools that are out, longest first."""
     now = time.monotonic()
     found: list[Lent] = []
-    for pool in fork.pools():
+    for pool in renewal.pools():
         names = _threads(pool)
         for entry in list(pool._entries):
             if entry.fairy_ref is None or entry.dbapi_connection is None:

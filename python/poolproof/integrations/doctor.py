@@ -10,8 +10,8 @@ import sqlalchemy as sa
 import sqlalchemy.pool
 
 from poolproof.integrations.engines import is_misread
-from poolproof.knobs import KNOBS
-from poolproof.pool import Pool
+from poolproof.pool.knobs import KNOBS
+from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

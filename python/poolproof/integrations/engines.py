@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import QueuePool
 
-from poolproof.guard import guard
-from poolproof.pool import Pool
+from poolproof.faults.guard import guard
+from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

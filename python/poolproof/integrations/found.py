@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-from poolproof import fork
 from poolproof._sqlalchemy import engine_of_pool
+from poolproof.fork import renewal
 
 __all__ = ["on_our_pool"]
 
@@ -25,7 +25,7 @@ def on_our_pool() -> tuple[list[Any], list[Engine]]:
         extension), and engines. What has another pool was not meant, and is left alone.
     """
     engines = []
-    for pool in fork.pools():
+    for pool in renewal.pools():
         engine = engine_of_pool(pool)
         if engine is not None and engine.pool is pool:
             engines.append(engine)

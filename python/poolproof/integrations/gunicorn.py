@@ -24,12 +24,12 @@ except ImportError as error:
         'poolproof.integrations.gunicorn needs Gunicorn: pip install "gunicorn>=21"'
     ) from error
 
-from poolproof import fork
-from poolproof.deadlines import deadline
+from poolproof._cooperative import locks_are_replaced
+from poolproof.fork import renewal
 from poolproof.integrations import capacity
+from poolproof.integrations.checked_out import lent, watch_statements
 from poolproof.integrations.leftovers import Leftovers
-from poolproof.integrations.lent import lent, watch_statements
-from poolproof.sleepers import locks_are_replaced
+from poolproof.pool.deadlines import deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +64,7 @@ def post_fork(_server: Any, worker: Any) -> None:
     Args:
         worker: Gunicorn's worker.
     """
-    fork.after_fork()
+    renewal.after_fork()
     worker.log.debug("poolproof: worker %s starts with empty pools", os.getpid())
 
 
@@ -113,7 +113,7 @@ def worker_exit(_server: Any, worker: Any) -> None:
     Args:
         worker: Gunicorn's worker.
     """
-    for pool in fork.pools():
+    for pool in renewal.pools():
         try:
             pool.dispose()
         except Exception:
@@ -200,12 +200,12 @@ def _check_patches(config: Any, log: Any) -> None:
 def _check_capacity(config: Any, log: Any) -> None:
     if _checked:
         return
-    if not fork.pools():
+    if not renewal.pools():
         return
     _checked.append(os.getpid())
     gc.collect()  # pools that were replaced may still be there
     try:
-        found = capacity.check(fork.pools(), processes=config.workers)
+        found = capacity.check(renewal.pools(), processes=config.workers)
     except Exception as error:  # noqa: BLE001 - the database may come later
         log.info("poolproof: max_connections could not be looked at: %r", error)
         return

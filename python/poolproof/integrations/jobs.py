@@ -16,12 +16,13 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from poolproof import deadlines, fork
 from poolproof._log import Log
+from poolproof.fork import renewal
 from poolproof.integrations import sessions
 from poolproof.integrations.engines import adopt, is_engine, shown, sync_engine
 from poolproof.integrations.naming import Naming
-from poolproof.pool import Pool
+from poolproof.pool import deadlines
+from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from poolproof._sqlalchemy import ConnectionFairy
-    from poolproof.entry import Entry
+    from poolproof.pool.entry import Entry
 
 __all__ = ["Job", "Jobs", "StartError"]
 
@@ -175,7 +176,7 @@ class Jobs:
         Args:
             worker: The worker's name, for ``application_name``.
         """
-        fork.after_fork()
+        renewal.after_fork()
         self._worker = worker
         if self._is_started:
             return  # also in a child of a process that works itself
@@ -214,7 +215,7 @@ class Jobs:
         if self._names is not None:
             self._names.end()
             self._names = None
-        for pool in fork.pools():
+        for pool in renewal.pools():
             try:
                 pool.dispose()
             except Exception:  # noqa: BLE001 - of a driver or a listener; others follow
@@ -336,7 +337,7 @@ class Jobs:
         _Reclaimed.put_over(fairy, f"{self._kind} {job.name}")
 
 
-class _Reclaimed(fork.ForkedFairy):
+class _Reclaimed(renewal.ForkedFairy):
     """A pooled connection that was taken back from a job that had ended.
 
     As with one that came over a fork, ending its use is silent; to go on is refused.

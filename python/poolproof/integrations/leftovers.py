@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from poolproof import deadlines, fork
 from poolproof._log import Log
 from poolproof.errors import DeadlineExceeded
-from poolproof.observe import on_fault
+from poolproof.faults.events import on_fault
+from poolproof.fork import renewal
+from poolproof.pool import deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolproof.observe import FaultEvent
-    from poolproof.pool import Pool
+    from poolproof.faults.events import FaultEvent
+    from poolproof.pool.pool import Pool
 
 __all__ = ["Leftovers"]
 
@@ -41,7 +42,7 @@ class Leftovers:
         if not isinstance(reason, DeadlineExceeded) or reason.step != "deadline":
             return
         # Heard before the connection is replaced, in the thread that has the block.
-        for pool in fork.pools():
+        for pool in renewal.pools():
             for entry in list(pool._entries):
                 pid = deadlines.backend_pid(entry)
                 if pid == reason.backend_pid and entry.block is deadlines.current():

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from poolproof.deadlines import deadline
 from poolproof.integrations.engines import engine_of
+from poolproof.pool.deadlines import deadline
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 
-from poolproof.pool import Pool
+from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

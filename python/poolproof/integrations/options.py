@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from sqlalchemy import exc
 
-from poolproof import knobs
+from poolproof.pool import knobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

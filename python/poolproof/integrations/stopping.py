@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import text
 
 from poolproof._log import Log
-from poolproof.deadlines import deadline
-from poolproof.faults import Fault, classify
+from poolproof.faults.table import Fault, classify
 from poolproof.integrations.engines import engine_of
-from poolproof.pool import Pool
+from poolproof.pool.deadlines import deadline
+from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

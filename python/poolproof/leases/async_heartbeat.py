@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from poolproof.answers import answered
-from poolproof.heartbeat import STOP_S, HeartbeatBase
-from poolproof.lease_blocks import AsyncBlock
+from poolproof.control.asyncio import answered
+from poolproof.leases.blocks import AsyncBlock
+from poolproof.leases.heartbeat import STOP_S, HeartbeatBase
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
 
-from poolproof.answers import answered, post
-from poolproof.control import readying
-from poolproof.lease_base import RELEASE_S, LeaseBase
-from poolproof.lease_blocks import AsyncBlock
-from poolproof.lease_log import log
+from poolproof.control.asyncio import answered, post
+from poolproof.control.server import readying
+from poolproof.leases.base import RELEASE_S, LeaseBase
+from poolproof.leases.blocks import AsyncBlock
+from poolproof.leases.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable

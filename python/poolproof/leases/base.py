@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from sqlalchemy import exc, text
 
-from poolproof import _native, notifier
-from poolproof.control import check_bind, finish, refused, server_of
+from poolproof import _native
+from poolproof.control import notifier
+from poolproof.control.server import check_bind, finish, refused, server_of
 from poolproof.errors import LeaseError, LeaseForked, LeaseLost, LeaseTimeout
-from poolproof.lease_checks import (
+from poolproof.leases.checks import (
     TABLE,
     check_name,
     check_seconds,
@@ -32,7 +33,7 @@ from poolproof.lease_checks import (
     check_text,
     connection_of,
 )
-from poolproof.lease_log import LeaseLog
+from poolproof.leases.log import LeaseLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import exc
 
-from poolproof import _native, notifier, parameters
-from poolproof.control import check_bind, finish, readying, refused, server_of
+from poolproof import _checks, _native
+from poolproof.control import notifier
+from poolproof.control.server import check_bind, finish, readying, refused, server_of
 from poolproof.errors import LeaseForked
-from poolproof.lease_blocks import PlainBlock
-from poolproof.lease_checks import check_text
-from poolproof.lease_log import BeatLog
+from poolproof.leases.blocks import PlainBlock
+from poolproof.leases.checks import check_text
+from poolproof.leases.log import BeatLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +92,7 @@ class HeartbeatBase:
         if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
             raise exc.ArgumentError(
                 f"a heartbeat's values must be a list or a tuple, not "
-                f"{parameters.a_kind(values)}"
+                f"{_checks.a_kind(values)}"
             )
         if control_dsn is not None:
             check_text("control_dsn", control_dsn)
@@ -101,7 +102,7 @@ class HeartbeatBase:
             ("stale_after", stale_after, True),
         ):
             meaning = f"seconds, {_LEAST_S:g} to {_MOST_S:g}" + none * ", or None"
-            parameters.seconds(
+            _checks.seconds(
                 name, value, minimum=_LEAST_S, meaning=meaning, none_allowed=none
             )
             if value is not None and value > _MOST_S:
@@ -282,6 +283,6 @@ def _written(number: int, value: Any) -> str | None:
     if isinstance(value, _WRITTEN_IN_ISO):
         return value.isoformat()
     raise exc.ArgumentError(
-        f"value {number} of the heartbeat is {parameters.a_kind(value)}: pass text, "
+        f"value {number} of the heartbeat is {_checks.a_kind(value)}: pass text, "
         "and cast it in the statement"
     )

@@ -7,9 +7,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from poolproof.control import finish, readying
-from poolproof.lease_base import RELEASE_S, LeaseBase
-from poolproof.lease_blocks import PlainBlock
+from poolproof.control.server import finish, readying
+from poolproof.leases.base import RELEASE_S, LeaseBase
+from poolproof.leases.blocks import PlainBlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

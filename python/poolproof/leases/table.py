@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from poolproof import _native
-from poolproof.control import SIZE, finish, refused
-from poolproof.control_params import from_dsn
+from poolproof.control.server import SIZE, finish, refused
+from poolproof.drivers.server_params import from_dsn
 from poolproof.errors import ControlError
-from poolproof.lease_checks import TABLE, check_name, check_table
+from poolproof.leases.checks import TABLE, check_name, check_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import re
 
-from poolproof._signal import Signal, read
 from poolproof.errors import DeadlineExceeded
+from poolproof.faults.error_info import Signal, read
 
 __all__ = ["ConnectFailure", "times"]
 

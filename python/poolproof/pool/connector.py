@@ -21,15 +21,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from poolproof import _native
-from poolproof.connect_failure import ConnectFailure, times
 from poolproof.errors import BreakerOpen, DeadlineExceeded
+from poolproof.pool.connect_failure import ConnectFailure, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from poolproof.entry import Entry
+    from poolproof.pool.entry import Entry
 
 __all__ = ["Connecting", "Resting"]
 

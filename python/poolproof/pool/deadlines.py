@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from poolproof import _native
-from poolproof.backend import pid_of as backend_pid
+from poolproof.drivers.backend import pid_of as backend_pid
 from poolproof.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from poolproof.entry import Entry
+    from poolproof.pool.entry import Entry
 
 __all__ = [
     "backend_pid",

@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine.default import DefaultDialect
 
-from poolproof import _native, deadlines, drivers, fork, sockets
-from poolproof._signal import mark
+from poolproof import _native
 from poolproof._sqlalchemy import ConnectionFairy
-from poolproof.entry import Entry, refuse_foreign
+from poolproof.drivers import base as drivers
+from poolproof.faults.error_info import mark
+from poolproof.fork import renewal, sockets
+from poolproof.pool import deadlines
+from poolproof.pool.entry import Entry, refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from poolproof._signal import Phase
+    from poolproof.faults.error_info import Phase
 
 __all__ = ["protect"]
 
@@ -57,9 +60,9 @@ def _cover(connection: Any) -> None:
 
 def _begin(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]:
     def protected(connection: Any) -> None:
-        if _native.generation() != fork.renewed_generation:
-            fork.after_fork()
-        if isinstance(connection, fork.ForkedFairy):
+        if _native.generation() != renewal.renewed_generation:
+            renewal.after_fork()
+        if isinstance(connection, renewal.ForkedFairy):
             # Most dialects send nothing here, so nothing else would refuse.
             raise connection.error()
         if deadlines.ever_used:
@@ -77,8 +80,8 @@ def _commit(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]:
     own = getattr(verb, "__func__", None) in _SQLALCHEMYS_ENDS
 
     def protected(connection: Any) -> None:
-        if _native.generation() != fork.renewed_generation:
-            fork.after_fork()
+        if _native.generation() != renewal.renewed_generation:
+            renewal.after_fork()
         if deadlines.ever_used:
             _cover(connection)
         # SQLAlchemy's own verbs only call the driver's method. The fairy would pass
@@ -125,8 +128,8 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
     own = getattr(verb, "__func__", None) in _SQLALCHEMYS_ENDS
 
     def protected(connection: Any) -> None:
-        if generation() != fork.renewed_generation:
-            fork.after_fork()
+        if generation() != renewal.renewed_generation:
+            renewal.after_fork()
         if type(connection) is not ConnectionFairy:
             verb(connection)
             return
@@ -183,7 +186,7 @@ def _roll_back_detached(fairy: ConnectionFairy, verb: Callable[[], None]) -> Non
 def _undo(verb: Callable[..., None], step: Phase) -> Callable[..., None]:
     def protected(connection: Any, *args: Any, **kwargs: Any) -> None:
         # A statement undoes these, and on an inherited connection it would be refused.
-        if fork.forked_error(connection) is not None:
+        if renewal.forked_error(connection) is not None:
             return
         _cover(connection)
         fairy = getattr(connection, "_dbapi_connection", connection)

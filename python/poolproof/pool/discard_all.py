@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
-from poolproof import backend, drivers
-from poolproof.entry import Entry
+from poolproof.drivers import backend
+from poolproof.drivers import base as drivers
+from poolproof.pool.entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import Pool, PoolResetState
 
-    from poolproof.drivers import Driver
+    from poolproof.drivers.base import Driver
 
 __all__ = ["NAME", "begin", "remember"]
 

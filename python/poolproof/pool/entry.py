@@ -5,8 +5,11 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from poolproof import _native, deadlines, drivers, rest, sockets
+from poolproof import _native
 from poolproof._sqlalchemy import ConnectionRecord
+from poolproof.drivers import base as drivers
+from poolproof.fork import sockets
+from poolproof.pool import deadlines, validation
 
 if TYPE_CHECKING:
     import weakref
@@ -16,10 +19,10 @@ if TYPE_CHECKING:
 
     from poolproof._native import Backend, Socket, Ticket
     from poolproof._sqlalchemy import ConnectionFairy
-    from poolproof.deadlines import deadline
-    from poolproof.drivers import Driver
-    from poolproof.holds import Hold
-    from poolproof.pool import Pool
+    from poolproof.drivers.base import Driver
+    from poolproof.pool.deadlines import deadline
+    from poolproof.pool.hold_warning import Hold
+    from poolproof.pool.pool import Pool
 
 __all__ = ["Entry", "begin_reset", "refuse_foreign"]
 
@@ -176,7 +179,7 @@ class Entry(ConnectionRecord):
             passed = deadlines.exceeded(self)
             reason = f"{passed.step}_timeout" if passed else self.reason
             if sockets.is_foreign(self.dbapi_connection):
-                reason = rest.FOREIGN
+                reason = validation.FOREIGN
             elif reason is None:
                 reason = "invalidated" if e is None else "error"
             elif self.socket is not None:
@@ -258,7 +261,7 @@ class Entry(ConnectionRecord):
             return True  # at the beginning of this check-in
         if self.socket is None or not drivers.is_suspended(self.driver, connection):
             return False
-        self.reason = rest.BUSY
+        self.reason = validation.BUSY
         self.socket.sever()
         drivers.abandon(connection)
         return True

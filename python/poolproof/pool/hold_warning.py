@@ -15,14 +15,14 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from poolproof import backend
+from poolproof.drivers import backend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import CodeType
 
-    from poolproof.entry import Entry
-    from poolproof.pool import Pool
+    from poolproof.pool.entry import Entry
+    from poolproof.pool.pool import Pool
 
 __all__ = ["Hold", "warn"]
 

@@ -28,17 +28,18 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from poolproof import _native, holds, upkeep
+from poolproof import _native
+from poolproof._cooperative import locks_are_replaced
 from poolproof._log import Log
-from poolproof.sleepers import locks_are_replaced
-from poolproof.upkeep import NEVER, UNPLANNED, Plan
+from poolproof.pool import hold_warning, maintenance
+from poolproof.pool.maintenance import NEVER, UNPLANNED, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolproof.entry import Entry
-    from poolproof.pool import Pool
-    from poolproof.settings import Settings
+    from poolproof.pool.entry import Entry
+    from poolproof.pool.pool import Pool
+    from poolproof.pool.settings import Settings
 
 __all__ = ["first_look", "lent", "let_go", "look_at", "look_at_resting", "returned"]
 
@@ -81,11 +82,11 @@ def lent(pool: Pool, entry: Entry) -> None:
     if pool.has_strands:
         entry.ticket.name_strand(threading.get_ident())
     if settings.hold_warning is not None:
-        entry.held = hold = holds.Hold(settings.hold_warning)
+        entry.held = hold = hold_warning.Hold(settings.hold_warning)
         if hold.due < pool.next_look:
             look_at(pool, hold.due)
     elif pool.nests.seen:
-        entry.held = holds.Hold(math.inf)
+        entry.held = hold_warning.Hold(math.inf)
     if settings.min_idle and (
         not entry.rested_at or len(pool._idle) < settings.min_idle
     ):
@@ -377,7 +378,7 @@ class Keeper:
         # From here on whoever brings something due asks for another look.
         pool.next_look = plan.due = UNPLANNED
         try:
-            due = upkeep.tend(pool, plan)
+            due = maintenance.tend(pool, plan)
         except _native.Forked:
             return  # this is a child
         except Exception:  # noqa: BLE001 - of a listener or a driver, of any class

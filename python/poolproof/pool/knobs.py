@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from sqlalchemy import exc
 
-from poolproof.pool import Pool
-from poolproof.settings import Settings
+from poolproof.pool.pool import Pool
+from poolproof.pool.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -13,15 +13,16 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from poolproof import _native, holds
-from poolproof.deadlines import bounded
+from poolproof import _native
+from poolproof.pool import hold_warning
+from poolproof.pool.deadlines import bounded
 
 if TYPE_CHECKING:
     import weakref
 
-    from poolproof.entry import Entry
-    from poolproof.pool import Pool
-    from poolproof.settings import Settings
+    from poolproof.pool.entry import Entry
+    from poolproof.pool.pool import Pool
+    from poolproof.pool.settings import Settings
 
 __all__ = ["NEVER", "UNPLANNED", "Plan", "expiry", "tend"]
 
@@ -93,7 +94,7 @@ def tend(pool: Pool, plan: Plan) -> float:
     """
     holding = UNPLANNED
     if pool.settings.hold_warning is not None:
-        holding = holds.warn(pool, _entries(pool), time.monotonic())
+        holding = hold_warning.warn(pool, _entries(pool), time.monotonic())
     _close_old(pool)
     opening = _open_one(pool, plan) if pool.settings.min_idle else UNPLANNED
     return min(holding, opening, _next_end(pool))

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from poolproof._native import Nested, Ticket, Waiter
-    from poolproof.holds import Hold
-    from poolproof.pool import Pool
+    from poolproof.pool.hold_warning import Hold
+    from poolproof.pool.pool import Pool
 
 __all__ = ["Nests"]
 

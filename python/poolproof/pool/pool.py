@@ -23,32 +23,30 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy.pool
 from sqlalchemy import event
 
-from poolproof import (
-    _native,
-    connect_bounds,
-    deadlines,
-    discard_all,
-    drivers,
-    fork,
-    keeper,
-    parameters,
-    rest,
-    sockets,
-    upkeep,
-)
+from poolproof import _checks, _native
+from poolproof._cooperative import Sleepers, locks_are_replaced
 from poolproof._sqlalchemy import ConnectionFairy
-from poolproof.connecting import Connecting, Resting
-from poolproof.entry import Entry, begin_reset
+from poolproof.control.stranded import Stranded
+from poolproof.drivers import base as drivers
+from poolproof.drivers import connect_plan
 from poolproof.errors import DeadlineExceeded, NestedCheckout, PoolTimeout
-from poolproof.guard import protect as guard_dialect
-from poolproof.nested import Nests
-from poolproof.opening import Opening
-from poolproof.pool_name import name_of
-from poolproof.settings import ASKING_S, KEEP_ALIVE, PING_TIMEOUT, KeepAlive, Settings
-from poolproof.sleepers import Sleepers, locks_are_replaced
-from poolproof.stats import Counts, Holder, PoolStats, name_holders
-from poolproof.stranded import Stranded
-from poolproof.verbs import protect as protect_verbs
+from poolproof.faults.guard import protect as guard_dialect
+from poolproof.fork import renewal, sockets
+from poolproof.fork.in_flight import Opening
+from poolproof.pool import deadlines, discard_all, keeper, maintenance, validation
+from poolproof.pool.connector import Connecting, Resting
+from poolproof.pool.dialect_hooks import protect as protect_verbs
+from poolproof.pool.entry import Entry, begin_reset
+from poolproof.pool.name import name_of
+from poolproof.pool.nested import Nests
+from poolproof.pool.settings import (
+    ASKING_S,
+    KEEP_ALIVE,
+    PING_TIMEOUT,
+    KeepAlive,
+    Settings,
+)
+from poolproof.pool.stats import Counts, Holder, PoolStats, name_holders
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -163,30 +161,30 @@ class Pool(sqlalchemy.pool.Pool):
                 do not go together.
             TypeError: A parameter that does not exist.
         """
-        self._size = parameters.integer(
+        self._size = _checks.integer(
             "pool_size",
             pool_size,
             minimum=0,
             meaning="a whole number, 0 (no bound) or more",
         )
-        max_overflow = parameters.integer(
+        max_overflow = _checks.integer(
             "max_overflow",
             max_overflow,
             minimum=None,
             meaning="a whole number; below 0 it sets no bound",
         )
         self._max_overflow = -1 if self._size == 0 else max(-1, max_overflow)
-        self._timeout = parameters.seconds(
+        self._timeout = _checks.seconds(
             "timeout",
             timeout,
             minimum=0,
             meaning="seconds, 0 (do not wait) or more, or None (wait for ever)",
             none_allowed=True,
         )
-        self._lifo = parameters.boolean("use_lifo", use_lifo)
+        self._lifo = _checks.boolean("use_lifo", use_lifo)
         # What recreate() hands on was checked before, and has the guard's listeners.
         known = kw.pop("_settings", None)
-        parameters.check_base({} if known else kw)
+        _checks.check_base({} if known else kw)
         self.settings = Settings.like(
             known,
             pre_ping=pre_ping,
@@ -210,7 +208,7 @@ class Pool(sqlalchemy.pool.Pool):
         self.settings.check_with(pool_size=self._size, timeout=self._timeout)
         self._checkout_timeout = self.settings.whole_checkout(self._timeout)
         self._connect_patience = max(
-            connect_bounds.PATIENCE_S, int(min(1e6, self._checkout_timeout or 0))
+            connect_plan.PATIENCE_S, int(min(1e6, self._checkout_timeout or 0))
         )
         self._bounds_holders = hold_timeout is not None
         self.idle_after = math.inf if ping_idle_after is None else ping_idle_after
@@ -255,8 +253,8 @@ class Pool(sqlalchemy.pool.Pool):
         self._connecting = Connecting(fail_fast_after, connect_retry_for)
         if end_stranded_backends:
             self.stranded.reach(self)
-        fork.quieten(self.logger)
-        fork.enroll(self)
+        renewal.quieten(self.logger)
+        renewal.enroll(self)
 
     def _make_gate(self) -> _native.Gate:
         unbounded = self._max_overflow == -1
@@ -343,7 +341,7 @@ class Pool(sqlalchemy.pool.Pool):
                     return entry
                 ticket, now = entry.ticket, monotonic()
         except _native.Forked:
-            fork.renew(self)
+            renewal.renew(self)
             return self._do_get()
         entry.ticket = ticket
         entry.began = began
@@ -351,7 +349,7 @@ class Pool(sqlalchemy.pool.Pool):
         if entry.dbapi_connection is not None:
             try:
                 old = entry.expires_at <= now
-                finding = "lifetime" if old else rest.at_checkout(entry, now)
+                finding = "lifetime" if old else validation.at_checkout(entry, now)
             except BaseException:  # interrupted in the middle of a question
                 self._discard(entry, "interrupted")
                 self.give_up(entry)
@@ -501,7 +499,7 @@ class Pool(sqlalchemy.pool.Pool):
         self.logger.info(
             "Connection %r is %s; replacing it", entry.dbapi_connection, finding
         )
-        rest.report(entry, finding)
+        validation.report(entry, finding)
         entry.reason = finding
         if entry.socket is not None:
             entry.socket.sever()
@@ -570,7 +568,7 @@ class Pool(sqlalchemy.pool.Pool):
         if entry.bound:
             entry.unbound()
         if entry.dbapi_connection is not None:
-            finding = rest.at_checkin(entry)
+            finding = validation.at_checkin(entry)
             if finding is not None:
                 self._discard(entry, finding)
         elif self._connecting.failures:
@@ -626,7 +624,7 @@ class Pool(sqlalchemy.pool.Pool):
     def _close_nobodys(self, entry: Entry) -> None:
         """Close what belongs to a disposed generation, but no leftover of a fork."""
         if self._generation != _native.generation():
-            fork.renew(self)
+            renewal.renew(self)
         entry.close()
 
     # --- connections ----------------------------------------------------------------
@@ -644,7 +642,7 @@ class Pool(sqlalchemy.pool.Pool):
             except UnicodeError as error:
                 kind = type(error).__name__
             # Out here it is no other error's context: that one holds the password.
-            raise connect_bounds.unreadable(kind, self._dialect)
+            raise connect_plan.unreadable(kind, self._dialect)
 
         def open_and_watch(entry: Entry) -> DBAPIConnection:
             return self._open(watched, entry)
@@ -653,7 +651,7 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _open(self, create: Any, entry: Entry) -> DBAPIConnection:
         protect_verbs(self._dialect)
-        connect_bounds.protect(self._dialect)
+        connect_plan.protect(self._dialect)
         # create_engine(pool=…) sets it late.
         guard_dialect(self._dialect, own_pool=True)
         self._choose_ping()
@@ -664,7 +662,7 @@ class Pool(sqlalchemy.pool.Pool):
                 with self._bound_of(entry) as bound:
                     connection = self._connecting.open(create, entry)
             except _native.Forked:
-                fork.renew(self)
+                renewal.renew(self)
                 continue
             if _native.generation() == before:
                 if bound.patience is not None:
@@ -676,19 +674,19 @@ class Pool(sqlalchemy.pool.Pool):
             number = sockets.descriptor(connection)
             if number is not None:
                 _native.sever(number)
-            fork.disown(connection)
+            renewal.disown(connection)
 
-    def _bound_of(self, entry: Entry) -> connect_bounds.Bound:
+    def _bound_of(self, entry: Entry) -> connect_plan.Bound:
         """Say how long an entry's connecting may take."""
         if self.settings.checkout_timeout != "auto":
-            return connect_bounds.Bound(entry.due)
+            return connect_plan.Bound(entry.due)
         block = deadlines.current() if deadlines.ever_used else None
-        return connect_bounds.Bound(
+        return connect_plan.Bound(
             None if block is None else block.due,
             self._connect_patience if entry.due is not None else None,
         )
 
-    def _leave_time_to_ask(self, entry: Entry, bound: connect_bounds.Bound) -> None:
+    def _leave_time_to_ask(self, entry: Entry, bound: connect_plan.Bound) -> None:
         """Have a checkout's default bound not count what connecting has taken."""
         due = monotonic() + ASKING_S
         if bound.due is not None:
@@ -706,7 +704,7 @@ class Pool(sqlalchemy.pool.Pool):
         )
         entry.block = None
         entry.socket = None
-        entry.expires_at = upkeep.expiry(self.settings)
+        entry.expires_at = maintenance.expiry(self.settings)
         try:
             entry.socket = sockets.watch(
                 connection,
@@ -716,7 +714,7 @@ class Pool(sqlalchemy.pool.Pool):
             )
         except OSError as error:
             super()._close_connection(connection)
-            raise connect_bounds.unwatched(error, self._dialect) from error
+            raise connect_plan.unwatched(error, self._dialect) from error
         if self.settings.end_stranded_backends:
             self.stranded.meet(entry, connection)
         entry.is_new = self._discards
@@ -737,8 +735,8 @@ class Pool(sqlalchemy.pool.Pool):
         self, connection: DBAPIConnection, *, terminate: bool = False
     ) -> None:
         if self._generation != _native.generation():
-            fork.renew(self)
-        if fork.is_inherited(connection):
+            renewal.renew(self)
+        if renewal.is_inherited(connection):
             return
         socket = sockets.find(connection)
         if socket is None:
@@ -759,7 +757,9 @@ class Pool(sqlalchemy.pool.Pool):
 
         The driver's object stays for good: its destructor would do the same.
         """
-        rest.report_foreign(connection, drivers.of(connection, self._dialect).name)
+        validation.report_foreign(
+            connection, drivers.of(connection, self._dialect).name
+        )
         _native.forget(connection)
         sockets.end_session(connection)
 
@@ -786,14 +786,14 @@ class Pool(sqlalchemy.pool.Pool):
         for entry in list(self._entries):
             fairy = entry.fairy_ref() if entry.fairy_ref is not None else None
             if fairy is not None:
-                fork.ForkedFairy.take_over(fairy, self._opened_by)
-            fork.disown(entry.dbapi_connection)
+                renewal.ForkedFairy.take_over(fairy, self._opened_by)
+            renewal.disown(entry.dbapi_connection)
             entry.dbapi_connection = None
             entry.fairy_ref = None
             entry.finalize_callback.clear()
         for fairy in list(self._detached):
-            fork.ForkedFairy.take_over(fairy, self._opened_by)
-        fork.renew_listeners(self)
+            renewal.ForkedFairy.take_over(fairy, self._opened_by)
+        renewal.renew_listeners(self)
         if self._generation == _native.generation():
             return  # a destructor has used the pool meanwhile
         self._entries = weakref.WeakSet()
@@ -821,7 +821,7 @@ class Pool(sqlalchemy.pool.Pool):
         try:
             idle, waiters = self._gate.expire_all(self._idle)
         except _native.Forked:
-            fork.renew(self)
+            renewal.renew(self)
             return self.dispose()
         for number in waiters:
             self._sleepers.wake(number)
@@ -879,18 +879,18 @@ class Pool(sqlalchemy.pool.Pool):
             The numbers at one instant.
         """
         try:
-            idle, lent, waiting, lent_total, waited_total, upkeep, newest_first = (
+            idle, lent, waiting, lent_total, waited_total, maintenance, newest_first = (
                 self._gate.snapshot()
             )
         except _native.Forked:
-            fork.renew(self)
+            renewal.renew(self)
             return self.stats()
         return PoolStats(
             size=self._size,
             max_overflow=self._max_overflow,
             idle=idle,
             in_use=lent,
-            upkeep=upkeep,
+            upkeep=maintenance,
             waiting=waiting,
             newest_first=newest_first,
             checkouts_total=lent_total - self.unopened.copy().get(_CHECKOUT, 0),
@@ -915,7 +915,7 @@ class Pool(sqlalchemy.pool.Pool):
         try:
             held = self._gate.holders()
         except _native.Forked:
-            fork.renew(self)
+            renewal.renew(self)
             return self._name_holders(most)
         return name_holders(held[:most])
 
@@ -955,6 +955,6 @@ class Pool(sqlalchemy.pool.Pool):
         A pool that takes this one's place (`Engine.dispose`) keeps the name.
         """
         if self.own_name is None:
-            others = (one.own_name for one in fork.pools() if one is not self)
+            others = (one.own_name for one in renewal.pools() if one is not self)
             self.own_name = name_of(self, filter(None, others))
         return self.own_name

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from sqlalchemy import exc
 
-from poolproof import parameters
-from poolproof.control_params import from_dsn
+from poolproof import _checks
+from poolproof.drivers.server_params import from_dsn
 
 __all__ = ["ASKING_S", "KEEP_ALIVE", "PING_TIMEOUT", "Settings"]
 
@@ -109,7 +109,7 @@ class Settings:
         Raises:
             ArgumentError: A value of the wrong type or outside its range.
         """
-        parameters.choice(
+        _checks.choice(
             "pre_ping",
             self.pre_ping,
             allowed=(True, False, "always"),
@@ -118,7 +118,7 @@ class Settings:
         if self.checkout_timeout != "auto":
             above = 'seconds, more than 0, None (no bound) or "auto"'
             _seconds("checkout_timeout", self.checkout_timeout, above)
-        parameters.seconds(
+        _checks.seconds(
             "ping_idle_after",
             self.ping_idle_after,
             minimum=0,
@@ -135,7 +135,7 @@ class Settings:
         ):
             meaning = f"seconds, more than 0, or None ({none})"
             _seconds(name, getattr(self, name), meaning)
-        parameters.seconds(
+        _checks.seconds(
             "nested_timeout",
             self.nested_timeout,
             minimum=0,
@@ -143,7 +143,7 @@ class Settings:
             none_allowed=True,
         )
         if self.max_lifetime is not None:
-            parameters.seconds(
+            _checks.seconds(
                 "max_lifetime",
                 self.max_lifetime,
                 minimum=1,
@@ -152,26 +152,26 @@ class Settings:
                 none_allowed=True,
             )
         if self.fail_fast_after is not None:
-            parameters.integer(
+            _checks.integer(
                 "fail_fast_after",
                 self.fail_fast_after,
                 minimum=1,
                 meaning="a whole number, 1 or more, or None (never)",
             )
-        parameters.seconds(
+        _checks.seconds(
             "connect_retry_for",
             self.connect_retry_for,
             minimum=0,
             meaning="seconds, 0 (not at all) or more",
             none_allowed=False,
         )
-        parameters.integer(
+        _checks.integer(
             "min_idle", self.min_idle, minimum=0, meaning="a whole number, 0 or more"
         )
         _check_keep_alive(self.keep_alive)
         if self.keep_alive is not None:  # JSON and YAML make a list of it
             object.__setattr__(self, "keep_alive", tuple(self.keep_alive))
-        parameters.boolean("end_stranded_backends", self.end_stranded_backends)
+        _checks.boolean("end_stranded_backends", self.end_stranded_backends)
         _check_dsn(self.control_dsn)
 
     def check_with(self, *, pool_size: int, timeout: float | None) -> None:
@@ -229,7 +229,7 @@ def _seconds(name: str, value: Any, meaning: str, *, none: bool = True) -> None:
     if value == 0 and not isinstance(value, bool):
         msg = f"{name} is {value!r}, but must be {meaning}"
         raise exc.ArgumentError(msg)
-    parameters.seconds(name, value, minimum=0, meaning=meaning, none_allowed=none)
+    _checks.seconds(name, value, minimum=0, meaning=meaning, none_allowed=none)
 
 
 def _check_keep_alive(value: Any) -> None:
@@ -256,7 +256,7 @@ def _check_dsn(value: Any) -> None:
         return
     if not isinstance(value, str):
         # Not quoted: it may hold a password.
-        msg = f"control_dsn is {parameters.a_kind(value)}, but must be text, or None"
+        msg = f"control_dsn is {_checks.a_kind(value)}, but must be text, or None"
         raise exc.ArgumentError(msg)
     from_dsn(value)
 

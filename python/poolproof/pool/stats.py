@@ -6,7 +6,7 @@ import dataclasses
 import os
 import threading
 
-from poolproof.sleepers import locks_are_replaced
+from poolproof._cooperative import locks_are_replaced
 
 __all__ = ["Counts", "Holder", "PoolStats", "name_holders"]
 

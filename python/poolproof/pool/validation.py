@@ -10,12 +10,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from poolproof import backend, drivers, observe, sockets
-from poolproof.deadlines import bounded
-from poolproof.faults import Fault, Verdict
+from poolproof.drivers import backend
+from poolproof.drivers import base as drivers
+from poolproof.faults import events
+from poolproof.faults.table import Fault, Verdict
+from poolproof.fork import sockets
+from poolproof.pool.deadlines import bounded
 
 if TYPE_CHECKING:
-    from poolproof.entry import Entry
+    from poolproof.pool.entry import Entry
 
 __all__ = ["FOREIGN", "at_checkin", "at_checkout", "report", "report_foreign"]
 
@@ -104,7 +107,7 @@ def report_foreign(connection: object, driver: str) -> None:
 
 
 def _report_corruption(cause: str, driver: str, pid: int | None) -> None:
-    observe.report(
+    events.report(
         Verdict(
             fault=Fault.CORRUPTION,
             cost="connection",

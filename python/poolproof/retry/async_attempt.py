@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.util import await_only
 
-from poolproof.attempt import Attempt, ConnectionAttempt
-from poolproof.orm import SessionAttempt
+from poolproof.retry.attempt import Attempt, ConnectionAttempt
+from poolproof.retry.session_attempt import SessionAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import exc, text
 
-from poolproof import commits, drivers
-from poolproof.entry import Entry
-from poolproof.opened import who_made_read_only
+from poolproof.drivers import base as drivers
+from poolproof.faults.opened import who_made_read_only
+from poolproof.pool.entry import Entry
+from poolproof.retry import commit_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import Connection, Engine
 
-    from poolproof._signal import ReadOnly
-    from poolproof.commits import Mark
+    from poolproof.faults.error_info import ReadOnly
+    from poolproof.retry.commit_status import Mark
 
 __all__ = ["Attempt", "ConnectionAttempt", "Stage", "check_begin", "check_end"]
 
@@ -101,7 +102,7 @@ class Attempt:
         return (
             self.engine is not None
             and not isinstance(error, exc.SQLAlchemyError)
-            and commits.is_of_connection(error, self.engine)
+            and commit_status.is_of_connection(error, self.engine)
         )
 
     def look_at(self, connection: Connection) -> None:
@@ -137,7 +138,7 @@ class Attempt:
         if driver.tells and driver.status(raw) == driver.failed:
             raise exc.InvalidRequestError(_FAILED)
         if verify:
-            self.mark = commits.mark(connection)
+            self.mark = commit_status.mark(connection)
         elif not driver.tells and connection.dialect.name == "postgresql":
             connection.execute(_ANYTHING)  # refused where a statement has failed
 

@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from sqlalchemy import exc, text
 
-from poolproof import drivers
 from poolproof._log import Log
-from poolproof._signal import read, unwrap
-from poolproof.course import add_note
+from poolproof.drivers import base as drivers
+from poolproof.faults.error_info import read, unwrap
+from poolproof.retry.state import add_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import Connection, Engine
 
-    from poolproof.course import Course
+    from poolproof.retry.state import Course
 
 __all__ = ["Mark", "ask", "is_of_connection", "mark"]
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from poolproof import faults
-from poolproof.course import Backoff, Course, name_of
-from poolproof.faults import Fault, Verdict
+from poolproof.faults import table
+from poolproof.faults.table import Fault, Verdict
+from poolproof.retry.state import Backoff, Course, name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -263,7 +263,7 @@ class _Attempts:
         if error is None:
             self._course.succeeded()
             return False
-        verdict = faults.classify(error)
+        verdict = table.classify(error)
         self._pause = self._course.failed(
             error, verdict, repeat=(error, verdict) in self._chosen, chosen=True
         )

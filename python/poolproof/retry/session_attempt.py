@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection, Engine, NestedTransaction
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.orm.session import SessionTransactionState
 
-from poolproof.attempt import Attempt, check_begin, check_end
+from poolproof.retry.attempt import Attempt, check_begin, check_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,16 +13,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from poolproof._listeners import Listeners
 from poolproof._log import Log
-from poolproof.deadlines import deadline as bounding
 from poolproof.errors import CommitOutcomeUnknown
-from poolproof.listeners import Listeners
+from poolproof.pool.deadlines import deadline as bounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from poolproof.faults import Verdict
+    from poolproof.faults.table import Verdict
 
 __all__ = ["AttemptEvent", "Backoff", "Course", "add_note", "name_of", "on_attempt"]
 

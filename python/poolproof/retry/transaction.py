@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 
-from poolproof import _signal, commits, faults
-from poolproof.attempt import ConnectionAttempt
-from poolproof.course import Backoff, Course, name_of
+from poolproof._checks import a_kind
 from poolproof.errors import CommitOutcomeUnknown
-from poolproof.faults import Fault, Verdict
-from poolproof.parameters import a_kind
+from poolproof.faults import error_info, table
+from poolproof.faults.table import Fault, Verdict
+from poolproof.retry import commit_status
+from poolproof.retry.attempt import ConnectionAttempt
+from poolproof.retry.state import Backoff, Course, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from poolproof._signal import Phase
-    from poolproof.attempt import Attempt, Stage
+    from poolproof.faults.error_info import Phase
+    from poolproof.retry.attempt import Attempt, Stage
 
 __all__ = ["run_transaction", "run_transaction_async"]
 
@@ -143,16 +144,16 @@ async def run_transaction_async(
     """
     from sqlalchemy.util import greenlet_spawn  # noqa: PLC0415
 
-    from poolproof import aio  # noqa: PLC0415 - of use to few
+    from poolproof.retry import async_attempt  # noqa: PLC0415 - of use to few
 
     _refuse_autocommit(isolation_level)
-    begin = aio.begin_on(bind, isolation_level)
+    begin = async_attempt.begin_on(bind, isolation_level)
     if begin is None:
         raise TypeError(_wrong_bind("run_transaction_async", bind, _ASYNC_BINDS))
     course = Course(name_of(fn), attempts, deadline, backoff)
     rules = _Rules(begin, verify_commit, idempotent, also)
-    awaiting = aio.awaiting(fn, course.unit)
-    return await greenlet_spawn(_run, course, rules, awaiting, aio.pause)
+    awaiting = async_attempt.awaiting(fn, course.unit)
+    return await greenlet_spawn(_run, course, rules, awaiting, async_attempt.pause)
 
 
 class _Rules:
@@ -258,7 +259,9 @@ def _settle(
     lost = attempt.stage == "commit" and verdict.outcome == "unknown"
     if lost and attempt.mark and attempt.engine and not is_interrupted:
         try:
-            status = commits.ask(attempt.engine, attempt.mark, course, sleep, error)
+            status = commit_status.ask(
+                attempt.engine, attempt.mark, course, sleep, error
+            )
         except CommitOutcomeUnknown as ended:
             course.failed(ended, verdict, repeat=False)
             raise
@@ -283,10 +286,10 @@ def _settle(
 def _judge(attempt: Attempt, error: Exception) -> Verdict:
     """Say what an error means, with what is known of the attempt."""
     stage = attempt.stage
-    original = _signal.unwrap(error)
-    signal = _signal.read(original)
+    original = error_info.unwrap(error)
+    signal = error_info.read(original)
     disconnect = getattr(error, "connection_invalidated", False) is True
-    verdict = faults.judge(
+    verdict = table.judge(
         signal,
         phase=_phase(attempt, error, original),
         read_only=attempt.read_only,
@@ -294,7 +297,7 @@ def _judge(attempt: Attempt, error: Exception) -> Verdict:
     )
     if isinstance(error, exc.PendingRollbackError) and error.code == _INVALID:
         # The connection broke earlier, and the unit went on with it.
-        verdict = faults.appraise(Fault.CONNECTION_LOST, phase="statement")
+        verdict = table.appraise(Fault.CONNECTION_LOST, phase="statement")
     if stage == "done":
         return replace(verdict, retry="never", outcome="done")
     if stage == "unit" and attempt.ended_itself:
@@ -312,7 +315,7 @@ def _judge(attempt: Attempt, error: Exception) -> Verdict:
 def _phase(attempt: Attempt, error: Exception, original: BaseException) -> Phase:
     """Say what was being done when an error came."""
     statement = getattr(error, "statement", None)
-    phase = _signal.phase_of(original, statement, autocommit=False)
+    phase = error_info.phase_of(original, statement, autocommit=False)
     if attempt.stage == "open":
         return phase if phase in {"connect", "ping"} else "begin"
     if attempt.stage == "unit":
@@ -331,9 +334,9 @@ def _begin_on(bind: Any, isolation_level: str | None) -> Callable[[], Attempt]:
     _refuse_autocommit(isolation_level)
     if isinstance(bind, Engine):
         return lambda: ConnectionAttempt(bind, isolation_level)
-    from poolproof import orm  # noqa: PLC0415 - an application may do without
+    from poolproof.retry import session_attempt  # noqa: PLC0415 - an application may do without
 
-    begin = orm.begin_on(bind, isolation_level)
+    begin = session_attempt.begin_on(bind, isolation_level)
     if begin is None:
         raise TypeError(_wrong_bind("run_transaction", bind, _BINDS))
     return begin
@@ -342,7 +345,7 @@ def _begin_on(bind: Any, isolation_level: str | None) -> Callable[[], Attempt]:
 def _wrong_bind(function: str, bind: object, wanted: str) -> str:
     from sqlalchemy.orm import Session  # noqa: PLC0415 - for the words alone
 
-    from poolproof import orm  # noqa: PLC0415
+    from poolproof.retry import session_attempt  # noqa: PLC0415
 
     why = ""
     # Nobody has something async who has not imported it; the import needs greenlet.
@@ -360,7 +363,7 @@ def _wrong_bind(function: str, bind: object, wanted: str) -> str:
         why = ": each attempt needs a checkout of its own"
     elif isinstance(bind, makers):
         why = "; for those there is run_transaction_async"
-    elif isinstance(bind, Engine) or orm.begin_on(bind, None) is not None:
+    elif isinstance(bind, Engine) or session_attempt.begin_on(bind, None) is not None:
         why = "; for those there is run_transaction"
     return f"{function} needs {wanted}, not {a_kind(bind)}{why}"
 

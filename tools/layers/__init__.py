@@ -1,0 +1,1 @@
+"""What the layer check knows of each language."""
