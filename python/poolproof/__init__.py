@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-# First: Ctrl-C ends the command also while it imports the rest.
-from poolproof import _as_command as _as_command
+# First: Ctrl-C ends the command also while it imports the rest. These refuse an
+# interpreter and a SQLAlchemy that the pool cannot stand on.
+from poolproof import _startup as _startup
 
-# Then: they refuse an interpreter and a SQLAlchemy that the pool cannot stand on.
-from poolproof import _interpreter as _interpreter
-from poolproof import _sqlalchemy as _sqlalchemy
+from poolproof import _sqlalchemy as _sqlalchemy  # isort: skip
 from poolproof._native import __version__
 from poolproof.errors import (
     BreakerOpen,
@@ -18,6 +17,7 @@ from poolproof.errors import (
     ConnectionForked,
     ControlError,
     DeadlineExceeded,
+    Holder,
     LeaseError,
     LeaseForked,
     LeaseLost,
@@ -35,7 +35,7 @@ from poolproof.leases.heartbeat import Heartbeat
 from poolproof.leases.lease import Lease
 from poolproof.pool.deadlines import deadline
 from poolproof.pool.pool import Pool
-from poolproof.pool.stats import Holder, PoolStats
+from poolproof.pool.stats import PoolStats
 from poolproof.retry.decorator import attempts, retry
 from poolproof.retry.state import AttemptEvent, Backoff, on_attempt
 from poolproof.retry.transaction import run_transaction, run_transaction_async

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poolproof.cli import command
+from poolproof.cli.main import command
 
 if __name__ == "__main__":
     command()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from sqlalchemy import Engine
 from sqlalchemy.event import attr
-from sqlalchemy.pool import base
+from sqlalchemy.pool import QueuePool, base
 
 __all__ = [
     "ConnectionFairy",
@@ -21,8 +21,19 @@ __all__ = [
     "arguments_of",
     "engine_of_pool",
     "expire",
+    "parameters_of",
+    "record_of",
 ]
 
+# What a pool has that was made; a queue's has more.
+_POOLS = [
+    "_creator",
+    "_orig_logging_name",
+    "_pre_ping",
+    "_recycle",
+    "_reset_on_return",
+]
+_QUEUES = ["_max_overflow", "_pool.use_lifo"]
 _NEEDED = {
     "sqlalchemy.pool.base": (
         base,
@@ -30,6 +41,8 @@ _NEEDED = {
             "_ConnectionFairy._checkout",
             "_ConnectionFairy._checkin",
             "_ConnectionFairy._close_special",
+            "_ConnectionFairy._connection_record",
+            "_ConnectionFairy._pool",
             "_ConnectionFairy._reset",
             "_ConnectionRecord.checkout",
             "_ConnectionRecord.fairy_ref",
@@ -37,8 +50,10 @@ _NEEDED = {
             "Pool._close_connection",
             "Pool._create_connection",
             "Pool._do_get",
+            "Pool._dialect",
             "Pool._do_return_conn",
             "Pool._invalidate",
+            "Pool._should_log_info",
             "Pool._should_wrap_creator",
         ],
     ),
@@ -58,16 +73,26 @@ def missing_names() -> list[str]:
     Returns:
         Dotted names, empty when all are there.
     """
-    missing = []
-    for module_name, (module, names) in _NEEDED.items():
-        for name in names:
-            owner: object = module
-            for part in name.split("."):
-                if not hasattr(owner, part):
-                    missing.append(f"{module_name}.{name}")
-                    break
-                owner = getattr(owner, part)
-    return missing
+    queue = QueuePool(lambda: None)  # type: ignore[arg-type]  # never called
+    wanted = [
+        *(
+            (f"{place}.{name}", module, name)
+            for place, (module, names) in _NEEDED.items()
+            for name in names
+        ),
+        *((f"sqlalchemy.pool.base.Pool().{name}", queue, name) for name in _POOLS),
+        *((f"sqlalchemy.pool.QueuePool().{name}", queue, name) for name in _QUEUES),
+    ]
+    return [said for said, owner, name in wanted if not _has(owner, name)]
+
+
+def _has(owner: object, name: str) -> bool:
+    """Tell whether an object has an attribute, which may be one of an attribute's."""
+    for part in name.split("."):
+        if not hasattr(owner, part):
+            return False
+        owner = getattr(owner, part)
+    return True
 
 
 def require() -> None:
@@ -114,6 +139,34 @@ def arguments_of(pool: base.Pool) -> tuple[tuple[Any, ...], dict[str, Any]] | No
     if "cparams" not in known:
         return None
     return tuple(known.get("cargs_tup", ())), dict(known["cparams"])
+
+
+def record_of(fairy: Any) -> Any:
+    """Return the pool's entry of a connection that is out; None where it was detached.
+
+    Args:
+        fairy: What the pool has lent.
+    """
+    return fairy._connection_record
+
+
+def parameters_of(pool: Any) -> dict[str, Any]:
+    """Return what a `QueuePool` was given, by the names of its parameters.
+
+    Args:
+        pool: The pool.
+    """
+    return {
+        "pool_size": pool.size(),
+        "max_overflow": pool._max_overflow,
+        "timeout": pool.timeout(),
+        "use_lifo": pool._pool.use_lifo,
+        "pre_ping": pool._pre_ping,
+        "recycle": pool._recycle,
+        "echo": pool.echo,
+        "logging_name": pool._orig_logging_name,
+        "reset_on_return": pool._reset_on_return,
+    }
 
 
 def engine_of_pool(pool: base.Pool) -> Engine | None:

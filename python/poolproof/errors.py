@@ -23,12 +23,9 @@ Long, because it is one idea: the family.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
 
 from sqlalchemy import exc
-
-if TYPE_CHECKING:
-    from poolproof.pool.stats import Holder
 
 __all__ = [
     "BreakerOpen",
@@ -36,6 +33,7 @@ __all__ = [
     "ConnectionForked",
     "ControlError",
     "DeadlineExceeded",
+    "Holder",
     "LeaseError",
     "LeaseForked",
     "LeaseLost",
@@ -43,6 +41,25 @@ __all__ = [
     "NestedCheckout",
     "PoolTimeout",
 ]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a slot.
+
+    Attributes:
+        thread: Name of the thread that checked the connection out.
+        process_id: The process it runs in.
+        held_s: For how long, in seconds.
+    """
+
+    thread: str
+    process_id: int
+    held_s: float
+
+    def __str__(self) -> str:
+        """Name, process and seconds, for an error's text."""
+        return f"{self.thread} (process {self.process_id}) for {self.held_s:.2f} s"
 
 
 class BreakerOpen(exc.DontWrapMixin, exc.OperationalError):

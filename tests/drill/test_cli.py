@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy
 
 import poolproof as package
-from poolproof.cli import main
+from poolproof.cli.main import main
 
 GUESS = "not-the-password"
 SHORT = ("drill", "--trials=1", "--driver=psycopg2", "--incident=held-at-fork")

@@ -14,7 +14,7 @@ from plugins.threads import eventually
 from poolproof.drill import pooler
 
 PLAY = ("--driver=psycopg2", "--incident=fork", "--trials=20")
-EMBEDDED = 8  # the keeper, the postmaster, its helpers: all below the drill
+EMBEDDED = 8  # the supervisor, the postmaster, its helpers: all below the drill
 
 
 def gone(path: Path) -> bool:
@@ -123,7 +123,7 @@ def test_the_password_is_in_no_process_list_and_in_no_environment(start, server,
         assert password.encode() not in command
         # Trials are of our own user, and a libpq in them may need PGPASSWORD.
         assert b"POOLPROOF_DRILL_URL" not in environment, command
-        if b"pgbouncer" in command or b"keeper" in command:
+        if b"pgbouncer" in command or b"supervisor" in command:
             assert password.encode() not in environment, command
     drill.end(signal.SIGINT)
 

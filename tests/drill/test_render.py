@@ -12,7 +12,7 @@ from poolproof.cli import details, summary
 from poolproof.cli.render import Display
 from poolproof.cli.report import markdown
 from poolproof.drill.incidents import FAMILIES, INCIDENTS
-from poolproof.drill.runner import Plan
+from poolproof.drill.runner import DrillPlan
 from poolproof.drill.stage import POOLS
 from poolproof.drill.tally import Row
 
@@ -21,8 +21,8 @@ RECORD = (
 )
 
 
-def plan_of(*incidents: str, pools: tuple[str, ...] = POOLS) -> Plan:
-    return Plan(
+def plan_of(*incidents: str, pools: tuple[str, ...] = POOLS) -> DrillPlan:
+    return DrillPlan(
         incidents=tuple(INCIDENTS[name] for name in incidents or INCIDENTS),
         drivers=("psycopg2",),
         pools=pools,
@@ -32,7 +32,7 @@ def plan_of(*incidents: str, pools: tuple[str, ...] = POOLS) -> Plan:
     )
 
 
-def rows_of(plan: Plan, **counts: dict[str, int]) -> list[Row]:
+def rows_of(plan: DrillPlan, **counts: dict[str, int]) -> list[Row]:
     """Return rows of which QueuePool's and ours have these counts, and 0 otherwise."""
     rows = plan.rows()
     for row in rows:
@@ -43,7 +43,7 @@ def rows_of(plan: Plan, **counts: dict[str, int]) -> list[Row]:
     return rows
 
 
-def seen(width: int, rows: Sequence[Row], plan: Plan) -> str:
+def seen(width: int, rows: Sequence[Row], plan: DrillPlan) -> str:
     stream = io.StringIO()
     display = Display(stream, width=width)
     display.summary(rows, plan)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from plugins.threads import eventually
-from poolproof._as_command import is_command
+from poolproof._startup import is_command
 
 COMMAND = (sys.executable, "-m", "poolproof", "drill")
 SCRIPT = """

@@ -25,7 +25,7 @@ from poolproof import (
     LeaseLost,
     LeaseTimeout,
 )
-from poolproof.cli import main as cli
+from poolproof.cli.main import main as cli
 
 KINDS = ("connection", "session", "scoped session")
 

@@ -21,7 +21,7 @@ from poolproof import (
     LeaseLost,
     LeaseTimeout,
 )
-from poolproof.cli import main
+from poolproof.cli.main import main
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from poolproof import Lease
-from poolproof.cli import main
+from poolproof.cli.main import main
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from plugins.cluster import Cluster
 from plugins.server import running
 from poolproof import ControlError, Lease, LeaseLost, LeaseTimeout
-from poolproof.cli import main
+from poolproof.cli.main import main
 from poolproof.control.server import server_of
 
 DEFINITION = """

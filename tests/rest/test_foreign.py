@@ -237,8 +237,9 @@ def test_driver_of_another_database_may_have_connected_anew(make_engine):
     ours, peer = socket.socketpair()
     with ours, peer:
         connection = Driver(ours)
-        settings = make_engine("sqlite://").pool.settings
-        sockets.watch(connection, settings=settings, off_is_chosen=False)
+        sockets.watch(
+            connection, keep_alive=None, tcp_user_timeout=None, off_is_chosen=False
+        )
         os.dup2(peer.fileno(), ours.fileno())
         assert not sockets.find(connection).intact
         assert not sockets.is_foreign(connection)

@@ -94,9 +94,11 @@ def test_what_the_crate_may_do_is_not_reported(tmp_path: Path) -> None:
         ("pool/a.py", "from poolproof import Pool\n", "imports __init__: pool may"),
         (
             "errors.py",
-            "from typing import TYPE_CHECKING\n"
-            "if TYPE_CHECKING:\n"
-            "    from poolproof.pool.pool import Pool\n",
+            (
+                "from typing import TYPE_CHECKING\n"
+                "if TYPE_CHECKING:\n"
+                "    from poolproof.pool.pool import Pool\n"
+            ),
             ". may not",
         ),
         ("cli/app.py", "from poolproof.integrations import flask\n", "integrations"),
@@ -159,7 +161,7 @@ def test_a_breach_between_files_of_the_package_is_found(
 def test_what_the_package_may_do_is_not_reported(tmp_path: Path) -> None:
     files = {
         "__init__.py": "from poolproof.pool.pool import Pool\n",
-        "__main__.py": "from poolproof.cli import app\n",
+        "__main__.py": "from poolproof.cli.app import main\n",
         "_sqlalchemy.py": "NEEDED = ['Pool._dialect']\n",
         "pool/pool.py": (
             "from poolproof import _native, errors\n"

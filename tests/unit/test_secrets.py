@@ -17,8 +17,8 @@ from sqlalchemy import URL, create_engine, make_url
 
 import poolproof
 from poolproof import auto
-from poolproof.cli import main
 from poolproof.cli.commands import commands
+from poolproof.cli.main import main
 from poolproof.drivers.server_params import from_dsn
 from poolproof.integrations import flask as poolproof_flask
 

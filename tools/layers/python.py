@@ -36,8 +36,8 @@ NATIVE_USERS = {"__init__", "_cooperative", *FOLDERS} - {".", "retry"}
 # Who may import the integrations: they themselves, and what is served as a user's
 # application would be.
 USES_INTEGRATIONS = ("integrations/", "drill/services/")
-# Names of Python's own library that only look private.
-STANDARD = {"_asdict", "_current_frames", "_exit", "_getframe"}
+# Names of Python's own library that only look private, and of celery's proxies.
+STANDARD = {"_asdict", "_current_frames", "_exit", "_get_current_object", "_getframe"}
 # Whose private attributes are those of a driver's connection, not SQLAlchemy's.
 KNOWS_DRIVERS = ("drivers/",)
 
@@ -187,10 +187,10 @@ def _classes(package: _Package) -> Iterator[Breach]:
 def _private(package: _Package) -> Iterator[Breach]:
     """A private attribute is its folder's; SQLAlchemy's stand in _sqlalchemy.py."""
     owners: dict[str, set[str]] = {}
-    for module in package.modules.values():
-        for name in _defined(module.tree):
-            owners.setdefault(name, set()).add(module.folder)
     flat = package.modules.get("_sqlalchemy")
+    for module in package.modules.values():
+        for name in () if module is flat else _defined(module.tree):
+            owners.setdefault(name, set()).add(module.folder)
     listed = set(re.findall(r"\b_[a-z]\w*", flat.path.read_text())) if flat else set()
     for module in package.modules.values():
         if module.inside.startswith(KNOWS_DRIVERS) or module is flat:
@@ -199,12 +199,14 @@ def _private(package: _Package) -> Iterator[Breach]:
             if not isinstance(node, ast.Attribute) or not _is_private(node.attr):
                 continue
             name = node.attr
+            if name in listed or name in STANDARD:
+                continue
             if name in owners:
                 if module.folder not in owners[name] and not _is_self(node.value):
                     whose = ", ".join(sorted(owners[name]))
                     what = f"{module.name} uses .{name} of {whose}"
                     yield Breach(module.path, node.lineno, what)
-            elif name not in listed and name not in STANDARD:
+            else:
                 what = f".{name} is another's private name, not in _sqlalchemy.py"
                 yield Breach(module.path, node.lineno, what)
 

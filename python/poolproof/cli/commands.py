@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolproof.cli import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE
 from poolproof.cli.lease import lease
 from poolproof.cli.signals import Stopped
+from poolproof.cli.status import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE
 from poolproof.drill.errors import DrillError, SetupError
 from poolproof.drill.incidents import INCIDENTS
 from poolproof.drill.stage import POOLS

@@ -11,7 +11,7 @@ from poolproof.drill.incidents import Measure
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from poolproof.drill.runner import Plan
+    from poolproof.drill.runner import DrillPlan
     from poolproof.drill.tally import Number, Row
 
 HEADS: Final = ("incident", "driver", "measure")
@@ -98,7 +98,7 @@ def told(rows: Sequence[Row]) -> Iterator[str]:
             yield from (f"{count:6,} × {text}" for text, count in texts)
 
 
-def remarks(plan: Plan) -> list[str]:
+def remarks(plan: DrillPlan) -> list[str]:
     """Return what the table does not say by itself: the legend, and notes."""
     notes = [f"{one.name}: {one.note}" for one in plan.incidents if one.note]
     return [_LEGEND, _BY_DRILL, *notes]

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import sqlalchemy
 
-from poolproof.cli import EXIT_FAULT, EXIT_OK, summary
+from poolproof.cli import summary
 from poolproof.cli.render import Display
 from poolproof.cli.report import markdown
 from poolproof.cli.signals import stoppable
+from poolproof.cli.status import EXIT_FAULT, EXIT_OK
 from poolproof.cli.summary import counted
 from poolproof.drill.errors import SetupError, UsageError
-from poolproof.drill.runner import Plan, Runner, default_jobs
+from poolproof.drill.runner import DrillPlan, Runner, default_jobs
 from poolproof.drill.server import EmbeddedServer, installation
 from poolproof.drill.table import Table, ask_version
 from poolproof.drill.target import DRIVERS, Target
@@ -111,7 +112,7 @@ def perform(request: Request, stream: TextIO) -> Result:
                 server.start()
                 target = Target.parse(server.url.render_as_string(hide_password=False))
             incidents, left_out = _playable(request, display)
-            plan = Plan(
+            plan = DrillPlan(
                 incidents=incidents,
                 drivers=drivers,
                 pools=request.pools,
@@ -177,7 +178,7 @@ def _trials(request: Request) -> int | None:
     return request.trials or (_FULL_TRIALS if request.full else None)
 
 
-def _announce(display: Display, plan: Plan, target: Target, version: str) -> None:
+def _announce(display: Display, plan: DrillPlan, target: Target, version: str) -> None:
     """Say what will be played, where, and how long that takes."""
     display.note(
         f"PostgreSQL {version} at {target.shown()}, SQLAlchemy"
@@ -238,7 +239,7 @@ def _playable(
     return playable, left_out
 
 
-def _check_server(plan: Plan, target: Target) -> str:
+def _check_server(plan: DrillPlan, target: Target) -> str:
     """See that each driver gets in; return the server's version.
 
     Raises:

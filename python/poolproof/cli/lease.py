@@ -18,7 +18,7 @@ from poolproof.leases.table import LeaseTable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolproof.leases.table import Entry
+    from poolproof.leases.table import LeaseRow
 
 # Nothing was to be done. What cannot be done ends with 2.
 EXIT_FREE = 1
@@ -143,7 +143,7 @@ def _do(url: str | None, table: str, what: Callable[[LeaseTable], Any]) -> Any:
         ) from None
 
 
-def _cells(entry: Entry) -> tuple[str, ...]:
+def _cells(entry: LeaseRow) -> tuple[str, ...]:
     held = entry.state != "free"
     return (
         _one_line(entry.name),
@@ -155,7 +155,7 @@ def _cells(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _plain(entry: LeaseRow) -> dict[str, Any]:
     """Write a lease for programs: who has it is null when nobody has."""
     shown = {"name": entry.name, "state": entry.state, **entry._asdict()}
     del shown["held"]
@@ -169,7 +169,7 @@ def _one_line(text: str) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
-def _holder(entry: Entry) -> str:
+def _holder(entry: LeaseRow) -> str:
     return f"{entry.host} {entry.pid} ({entry.thread}, {entry.application})"
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from poolproof.cli.summary import Cell
-    from poolproof.drill.runner import Plan
+    from poolproof.cli.summary import Figure
+    from poolproof.drill.runner import DrillPlan
     from poolproof.drill.tally import Row
 
 _SHORT: Final = {"queue": "QueuePool", "poolproof": "poolproof"}
@@ -105,7 +105,7 @@ class Display:
         elif row.is_done and self._bar is None:
             self._line(f"  {name}: {row.harm:,} went wrong, {row.seconds:.0f} s")
 
-    def summary(self, rows: Sequence[Row], plan: Plan) -> None:
+    def summary(self, rows: Sequence[Row], plan: DrillPlan) -> None:
         """Show what came of it, in ten lines at most."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("incidents", no_wrap=True)
@@ -125,7 +125,7 @@ class Display:
             for count, text in told:
                 self._line(f"{count:6,} × {text}")
 
-    def details(self, rows: Sequence[Row], plan: Plan) -> None:
+    def details(self, rows: Sequence[Row], plan: DrillPlan) -> None:
         """Show every count, the pools side by side."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for head in details.HEADS:
@@ -158,7 +158,7 @@ class Display:
             self._line(line, style if number == 0 else "")
 
 
-def _style(cell: Cell) -> str:
+def _style(cell: Figure) -> str:
     """Return a cell's colour: harm has one, and nothing is dim."""
     return _RED if cell.harm else "dim" if not cell.apart else ""
 

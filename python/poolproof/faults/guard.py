@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
@@ -14,12 +14,10 @@ from poolproof._log import Log
 from poolproof.drivers import asyncpg, backend
 from poolproof.drivers import base as drivers
 from poolproof.faults import opened
-from poolproof.faults.error_info import Phase, ReadOnly, Signal, phase_of, read
+from poolproof.faults.error_info import Phase, ReadOnly, phase_of, read
 from poolproof.faults.events import report
 from poolproof.faults.table import Fault, Verdict, judge
 from poolproof.fork import renewal
-from poolproof.pool import deadlines
-from poolproof.pool.entry import Entry
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
-__all__ = ["guard", "protect"]
+__all__ = ["Charged", "guard", "install_guard"]
 
 _log = Log("poolproof.guard")
 
@@ -63,21 +61,21 @@ def guard(engine: Engine | AsyncEngine) -> None:
     if not isinstance(found, Engine):
         msg = f"guard needs an Engine or an AsyncEngine, not {type(engine).__name__}"
         raise TypeError(msg)
-    from poolproof.pool.pool import Pool as OwnPool  # noqa: PLC0415 - it imports this module
-
     pool = found.pool
     _checks.refuse_strays(pool)
-    protect(found.dialect, own_pool=isinstance(pool, OwnPool), pool=pool)
+    install_guard(found.dialect, getattr(pool, "sees_sockets", False), pool)
 
 
-def protect(dialect: object, *, own_pool: bool, pool: Pool | None = None) -> None:
+def install_guard(
+    dialect: object, sees_sockets: bool, pool: Pool | None = None
+) -> None:
     """Put the hook on a dialect, once however often it is called.
 
     Args:
         dialect: The dialect of one engine. The stand-in of a pool that has none yet
             has no events and is passed over.
-        own_pool: Whether the engine's pool looks at its sockets before it hands them
-            on.
+        sees_sockets: Whether the engine's pool looks at its sockets before it hands
+            them on.
         pool: The engine's pool, before it is used. With it the backend's process id is
             kept from the moment of connecting, because a driver forgets it when the
             connection breaks.
@@ -90,10 +88,30 @@ def protect(dialect: object, *, own_pool: bool, pool: Pool | None = None) -> Non
     # setdefault on an instance's dict is one step: no lock, which a fork could leave
     # locked.
     hook = vars(dialect).get(_HOOK) or vars(dialect).setdefault(_HOOK, _Hook())
-    hook.sees_sockets = own_pool
+    hook.sees_sockets = sees_sockets
     # SQLAlchemy would know it too, and take ten times as long at each dispose().
     if hook.handle not in list(dialect.dispatch.handle_error):
         event.listen(dialect, "handle_error", hook.handle)
+
+
+@runtime_checkable
+class Charged(Protocol):
+    """The place of our pool that a connection is in: it hears what errors cost."""
+
+    def explain(self, error: BaseException) -> None:
+        """Make what has ended the connection the cause of the error that it led to.
+
+        Args:
+            error: The driver's exception.
+        """
+
+    def charge(self, reason: str | None, *, doubtful: bool) -> None:
+        """Note what an error costs; whoever ends the connection then knows why.
+
+        Args:
+            reason: Why the connection is discarded, if it is for this error.
+            doubtful: Whether it may be out of step, so that only asking can tell.
+        """
 
 
 class _Hook:
@@ -132,7 +150,7 @@ class _Hook:
         connection = _usable(ctx.connection)
         entry = _entry(connection)
         if entry is not None:
-            deadlines.explain(entry, error)
+            entry.explain(error)
         raw = _raw(connection)
         driver = _driver_connection(connection)
         asyncpg.explain(driver, error)
@@ -164,7 +182,14 @@ class _Hook:
             )
             _charge(ctx, final, overruled=final is not verdict)
         if entry is not None:
-            _tell_pool(entry, signal, verdict, final)
+            # One that is discarded is severed by the entry, when SQLAlchemy asks for
+            # that: a listener that comes after this one may still keep it. Then, and
+            # where the error cannot tell, the pool finds out.
+            costs = final.cost != "nothing"
+            doubtful = verdict.fault in _DOUBTFUL or not signal.dbapi
+            known = signal.deadline  # that has a reason of its own
+            reason = final.fault.value if costs and not known else None
+            entry.charge(reason, doubtful=costs or doubtful)
             if isinstance(error, OSError):
                 return _of_the_driver(ctx, entry, error)
         return None
@@ -205,25 +230,10 @@ def _charge(ctx: ExceptionContext, verdict: Verdict, *, overruled: bool) -> None
         ctx.is_disconnect = False
 
 
-def _tell_pool(entry: Entry, signal: Signal, found: Verdict, final: Verdict) -> None:
-    """Tell our pool what to do with the connection, by way of its entry.
-
-    One that is discarded is severed by the entry, when SQLAlchemy asks for that: a
-    listener that comes after this one may still keep it. Then, and where the error
-    cannot tell, the connection is marked, and the pool finds out.
-    """
-    if final.cost != "nothing":
-        if not signal.deadline:  # that has a reason of its own
-            entry.reason = final.fault.value
-        entry.suspect = True
-    elif found.fault in _DOUBTFUL or not signal.dbapi:
-        entry.suspect = True
-
-
-def _entry(connection: PoolProxiedConnection | None) -> Entry | None:
+def _entry(connection: PoolProxiedConnection | None) -> Charged | None:
     """Return the place in our pool that a connection is in, if it is in one."""
     record = getattr(connection, "_connection_record", None)
-    return record if isinstance(record, Entry) else None
+    return record if isinstance(record, Charged) else None
 
 
 def _usable(connection: Connection | None) -> PoolProxiedConnection | None:

@@ -18,13 +18,13 @@ from poolproof.drivers.libpq import PORT
 from poolproof.drivers.server_params import from_dsn, from_pool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
+    from sqlalchemy.pool import Pool
     from typing_extensions import Self
 
-    from poolproof.pool.pool import Pool
-
-__all__ = ["Opening", "sever_all"]
+__all__ = ["Opening", "ports", "sever_all"]
 
 # Where the system lists the open descriptors of a process: Linux, the BSDs and macOS.
 _LISTS = ("/proc/self/fd", "/dev/fd")
@@ -41,15 +41,15 @@ _Files = dict[int, tuple[int, int]]
 class Opening:
     """The time that a driver takes to connect, for a caller who may be a greenlet."""
 
-    __slots__ = ("_before", "_pool")
+    __slots__ = ("_before", "_ports")
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, ports: Callable[[], frozenset[int]]) -> None:
         """Prepare to look.
 
         Args:
-            pool: Whose connection it will be.
+            ports: Called after a fork: the ports of the server that is connected to.
         """
-        self._pool = pool
+        self._ports = ports
         self._before: _Files = {}
 
     def __enter__(self) -> Self:
@@ -69,7 +69,7 @@ class Opening:
 
     def sever(self) -> None:
         """Make the child's copy of what the driver has opened a dead end."""
-        ports = _ports(self._pool)
+        ports = self._ports()
         for number, identity in _open_files().items():
             if self._before.get(number) != identity and _leads_to(number, ports):
                 _native.sever(number)
@@ -101,10 +101,14 @@ def _open_files() -> _Files:
     return found
 
 
-def _ports(pool: Pool) -> frozenset[int]:
-    """Return the server's ports: as the engine is told, or else libpq's default."""
-    dsn = pool.settings.control_dsn
-    dialect: Any = pool._dialect
+def ports(pool: Pool, dialect: Any, dsn: str | None) -> frozenset[int]:
+    """Return the server's ports: as the engine is told, or else libpq's default.
+
+    Args:
+        pool: The engine's pool.
+        dialect: Its dialect.
+        dsn: Its `control_dsn`.
+    """
     try:
         server = from_pool(pool, dialect) if dsn is None else from_dsn(dsn)
     except Exception:  # noqa: BLE001 - a creator of its own, or a driver's word on its arguments

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from poolproof import _native
 from poolproof._sqlalchemy import ConnectionFairy
@@ -26,11 +26,27 @@ from poolproof.fork import in_flight, sockets
 if TYPE_CHECKING:
     import logging
 
-    from poolproof.pool.pool import Pool
+__all__ = [
+    "ForkedFairy",
+    "Renewable",
+    "after_fork",
+    "forked_error",
+    "renewed_generation",
+]
 
-__all__ = ["ForkedFairy", "after_fork", "forked_error", "renewed_generation"]
+_OPENED_BY = "_poolproof_opened_by"
 
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+class Renewable(Protocol):
+    """A pool that begins anew in a child."""
+
+    dispatch: Any
+
+    def renew(self) -> None:
+        """Start afresh: nothing lent, nothing idle, no caller waiting."""
+
+
+_pools: weakref.WeakSet[Renewable] = weakref.WeakSet()
 # Driver connections that came over the fork. They are immortal, so an id says enough.
 _inherited: set[int] = set()
 renewed_generation = _native.generation()
@@ -62,7 +78,7 @@ def after_fork() -> None:
         pool.renew()
 
 
-def renew(pool: Pool) -> None:
+def renew(pool: Renewable) -> None:
     """Renew a pool whose gate is of a parent, also when its turn was missed.
 
     The renewal of all pools may have been interrupted, and a pool that was copied is
@@ -120,13 +136,17 @@ def disown(connection: object) -> None:
         _inherited.add(id(connection))
 
 
-def enroll(pool: Pool) -> None:
+def enroll(pool: Renewable) -> None:
     """Have `pool` renewed in children, for as long as it lives."""
     _pools.add(pool)
 
 
-def pools() -> list[Pool]:
-    """Return the pools of this process, those of disposed engines included."""
+def pools() -> list[Any]:
+    """Return the pools of this process, those of disposed engines included.
+
+    Returns:
+        Each `poolproof.Pool` that has not been collected.
+    """
     return list(_pools)
 
 
@@ -151,11 +171,11 @@ class ForkedFairy(ConnectionFairy):
         if finalizer is not None:
             finalizer.detach()
         fairy.__class__ = cls
-        fairy._opened_by = parent_pid  # type: ignore[attr-defined]
+        vars(fairy)[_OPENED_BY] = parent_pid
 
     def error(self) -> ConnectionForked:
         """Make the error that says what happened."""
-        return ConnectionForked(self.__dict__["_opened_by"], os.getpid())
+        return ConnectionForked(self.__dict__[_OPENED_BY], os.getpid())
 
     def _refuse(self) -> NoReturn:
         raise self.error()
@@ -226,7 +246,7 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
     return forked_error(closing) is None
 
 
-def renew_listeners(pool: Pool) -> None:
+def renew_listeners(pool: Renewable) -> None:
     """Free the pool's connect event from a first run that was under way at the fork.
 
     SQLAlchemy runs the first connect of a pool under a mutex, and initialises the

@@ -19,8 +19,6 @@ from poolproof.drivers import base as drivers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolproof.pool.settings import Settings
-
 __all__ = [
     "descriptor",
     "end_session",
@@ -79,7 +77,8 @@ def descriptor(connection: Any) -> int | None:
 def watch(
     connection: Any,
     *,
-    settings: Settings,
+    keep_alive: tuple[int, int, int] | None,
+    tcp_user_timeout: float | None,
     off_is_chosen: bool,
     user_timeout_lent: bool = False,
 ) -> _native.Socket | None:
@@ -87,7 +86,9 @@ def watch(
 
     Args:
         connection: A DBAPI connection that was just opened in this process.
-        settings: Its keep-alives and its ``TCP_USER_TIMEOUT``.
+        keep_alive: Seconds of silence, seconds between questions, questions; None
+            leaves the system's.
+        tcp_user_timeout: Its ``TCP_USER_TIMEOUT`` in seconds, or None.
         off_is_chosen: Whether its driver turns keep-alives on unless told otherwise.
         user_timeout_lent: Whether its ``TCP_USER_TIMEOUT`` was for connecting alone.
 
@@ -101,11 +102,11 @@ def watch(
     if number is None:
         return None
     try:
-        socket = _native.Socket(number, settings.tcp_user_timeout, user_timeout_lent)
+        socket = _native.Socket(number, tcp_user_timeout, user_timeout_lent)
     except (ValueError, OverflowError):  # a file, or no descriptor at all
         return None
-    if settings.keep_alive is not None:
-        idle_s, interval_s, count = settings.keep_alive
+    if keep_alive is not None:
+        idle_s, interval_s, count = keep_alive
         socket.keep_alive(idle_s, interval_s, count, off_is_chosen)
     key = id(connection)
     ender = None

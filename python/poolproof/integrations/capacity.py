@@ -54,10 +54,12 @@ def check(pools: Iterable[Pool], *, processes: int) -> list[Finding]:
     wanted: dict[str, tuple[int, float]] = {}
     control: dict[str, int] = {}
     for pool in pools:
-        if getattr(pool._dialect, "name", None) != "postgresql":
+        if not pool.is_of_postgresql():
             continue
         server, slots = _ask(pool)
-        total = float("inf") if pool._max_overflow < 0 else _most(pool)
+        stats = pool.stats()
+        most = stats.size + stats.max_overflow
+        total = float("inf") if stats.max_overflow < 0 else most
         own = SIZE if pool.settings.end_stranded_backends else 0
         control[server] = control.get(server, 0) + own
         wanted[server] = slots, wanted.get(server, (0, 0.0))[1] + total + own
@@ -65,10 +67,6 @@ def check(pools: Iterable[Pool], *, processes: int) -> list[Finding]:
         _find(slots, each, control[server], processes)
         for server, (slots, each) in wanted.items()
     ]
-
-
-def _most(pool: Pool) -> int:
-    return pool.size() + pool._max_overflow
 
 
 def _ask(pool: Pool) -> tuple[str, int]:

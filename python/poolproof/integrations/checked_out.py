@@ -58,27 +58,22 @@ def lent() -> list[Lent]:
     now = time.monotonic()
     found: list[Lent] = []
     for pool in renewal.pools():
-        names = _threads(pool)
-        for entry in list(pool._entries):
+        holders = pool.holders_by_slot()
+        for entry in pool.entries():
             if entry.fairy_ref is None or entry.dbapi_connection is None:
                 continue
             began: float | None = getattr(entry, _BEGAN, None)
+            holder = holders.get(entry.ticket.slot)
             found.append(
                 Lent(
                     pool=pool.name(),
-                    thread=names.get(entry.ticket.slot, "somebody"),
+                    thread=holder.thread if holder else "an unknown thread",
                     backend_pid=deadlines.backend_pid(entry),
                     held_s=now - entry.began,
                     statement_s=None if began is None else now - began,
                 )
             )
     return sorted(found, key=lambda one: one.held_s, reverse=True)
-
-
-def _threads(pool: Pool) -> dict[int, str]:
-    """Name the holders of a pool by their slots."""
-    slots = [slot for slot, _thread, _held_s in pool._gate.holders()]
-    return dict(zip(slots, (holder.thread for holder in pool.holders()), strict=False))
 
 
 def watch_statements() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import QueuePool
 
+from poolproof._sqlalchemy import parameters_of
 from poolproof.faults.guard import guard
 from poolproof.pool.pool import Pool
 
@@ -133,7 +134,7 @@ def adopt(
     else:
         replaced = not keep_pool and type(old) is QueuePool
     if replaced:
-        present = old.given() if isinstance(old, Pool) else _queues(old)
+        present = old.given() if isinstance(old, Pool) else parameters_of(old)
         pool = Pool(
             old._creator,
             **{**present, **options},
@@ -147,18 +148,3 @@ def adopt(
         old.dispose()
     guard(engine)
     return replaced
-
-
-def _queues(pool: Any) -> dict[str, Any]:
-    """Return what a `QueuePool` was given."""
-    return {
-        "pool_size": pool.size(),
-        "max_overflow": pool._max_overflow,
-        "timeout": pool.timeout(),
-        "use_lifo": pool._pool.use_lifo,
-        "pre_ping": pool._pre_ping,
-        "recycle": pool._recycle,
-        "echo": pool.echo,
-        "logging_name": pool._orig_logging_name,
-        "reset_on_return": pool._reset_on_return,
-    }

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from poolproof._log import Log
+from poolproof._sqlalchemy import record_of
 from poolproof.fork import renewal
 from poolproof.integrations import sessions
 from poolproof.integrations.engines import adopt, is_engine, shown, sync_engine
@@ -293,7 +294,7 @@ class Jobs:
                 )
                 _close(session)
         for fairy in list(job.lent):
-            entry: Any = fairy._connection_record
+            entry = record_of(fairy)
             if entry is not None and fairy.dbapi_connection is not None:
                 self._reclaim(job, fairy, entry)
 
@@ -391,8 +392,7 @@ def _bound(maker: Any) -> list[Engine]:
 
 
 def _listed(given: Any) -> list[Any]:
-    if given is None:
-        return []
+    given = [] if given is None else given
     return list(given) if isinstance(given, (list, tuple, set, frozenset)) else [given]
 
 

@@ -43,7 +43,7 @@ class Leftovers:
             return
         # Heard before the connection is replaced, in the thread that has the block.
         for pool in renewal.pools():
-            for entry in list(pool._entries):
+            for entry in pool.entries():
                 pid = deadlines.backend_pid(entry)
                 if pid == reason.backend_pid and entry.block is deadlines.current():
                     if pid is not None and (pool, pid) not in self._found:

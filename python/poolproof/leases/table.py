@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from poolproof._native import Operation
 
-__all__ = ["Entry", "LeaseTable"]
+__all__ = ["LeaseRow", "LeaseTable"]
 
 
-class Entry(NamedTuple):
+class LeaseRow(NamedTuple):
     """One lease, and who holds it or held it last.
 
     Attributes:
@@ -80,7 +80,7 @@ class LeaseTable:
         """
         self._run(lambda server: server.init(self._table))
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LeaseRow]:
         """Return its leases, by name.
 
         Raises:
@@ -88,7 +88,7 @@ class LeaseTable:
         """
         return self._run(lambda server: server.rows(self._table))
 
-    def free(self, name: str) -> Entry | None:
+    def free(self, name: str) -> LeaseRow | None:
         """Take a lease away from its holder.
 
         Args:
@@ -116,11 +116,11 @@ class LeaseTable:
             self._made = self._make()
         return self._made
 
-    def _run(self, start: Callable[[_native.Server], Operation]) -> list[Entry]:
+    def _run(self, start: Callable[[_native.Server], Operation]) -> list[LeaseRow]:
         try:
             operation = start(self._server())
             finish(operation.wait)
-            return [Entry(*row) for row in operation.take()]
+            return [LeaseRow(*row) for row in operation.take()]
         except _native.Refused as error:
             if error.args[2] == "42P01":
                 raise ControlError(

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     from poolproof.faults.error_info import Phase
 
-__all__ = ["protect"]
+__all__ = ["install_hooks"]
 
 _SQLALCHEMYS_ENDS = (DefaultDialect.do_commit, DefaultDialect.do_rollback)
 
 
-def protect(dialect: Any) -> None:
+def install_hooks(dialect: Any) -> None:
     """Wrap the verbs of a dialect. Idempotent.
 
     Args:

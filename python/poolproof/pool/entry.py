@@ -190,9 +190,30 @@ class Entry(ConnectionRecord):
                 try:
                     ConnectionRecord.invalidate(self, e, soft)
                 finally:
-                    self.owner.stranded.end(self, reason)
+                    left, self.backend = self.backend, None
+                    self.owner.stranded.end(left, reason)
                 return
         ConnectionRecord.invalidate(self, e, soft)
+
+    def explain(self, error: BaseException) -> None:
+        """Make what has ended the connection the cause of the error that it led to.
+
+        Args:
+            error: The driver's exception.
+        """
+        deadlines.explain(self, error)
+
+    def charge(self, reason: str | None, *, doubtful: bool) -> None:
+        """Note what an error costs.
+
+        Args:
+            reason: Why the connection is discarded, if it is for this error.
+            doubtful: Whether it may be out of step, so that only asking can tell.
+        """
+        if reason is not None:
+            self.reason = reason
+        if doubtful:
+            self.suspect = True
 
     def retire(self, reason: str) -> None:
         """Close the connection, which is at rest and in order, as the driver does.
@@ -257,7 +278,7 @@ class Entry(ConnectionRecord):
             Whether it was so; the connection is closed, and discarded at its check-in.
         """
         connection: Any = self.dbapi_connection
-        if self.reason == rest.BUSY:
+        if self.reason == validation.BUSY:
             return True  # at the beginning of this check-in
         if self.socket is None or not drivers.is_suspended(self.driver, connection):
             return False

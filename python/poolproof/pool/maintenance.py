@@ -94,19 +94,10 @@ def tend(pool: Pool, plan: Plan) -> float:
     """
     holding = UNPLANNED
     if pool.settings.hold_warning is not None:
-        holding = hold_warning.warn(pool, _entries(pool), time.monotonic())
+        holding = hold_warning.warn(pool, pool.entries(), time.monotonic())
     _close_old(pool)
     opening = _open_one(pool, plan) if pool.settings.min_idle else UNPLANNED
     return min(holding, opening, _next_end(pool))
-
-
-def _entries(pool: Pool) -> list[Entry]:
-    """List the entries of a pool, at rest or not, beside threads that add some."""
-    while True:
-        try:
-            return list(pool._entries)
-        except RuntimeError:  # one was added meanwhile
-            continue
 
 
 def _resting(pool: Pool) -> list[tuple[float, int]]:
@@ -252,7 +243,7 @@ def _next_end(pool: Pool) -> float:
     resting = _resting(pool)
     due = NEVER
     if settings.max_lifetime is not None:
-        for entry in _entries(pool):
+        for entry in pool.entries():
             # Past for one that is out: it asks for a look when it comes back.
             if entry.dbapi_connection is not None and entry.expires_at > now:
                 due = min(due, entry.expires_at)

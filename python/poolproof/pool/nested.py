@@ -96,7 +96,7 @@ class Nests:
 
 def _describe(pool: Pool, nested: Nested, now: float) -> Iterator[str]:
     """Say it in words, with the stack of the caller and of others who hold."""
-    holds = [entry.held for entry in list(pool._entries) if entry.held is not None]
+    holds = [entry.held for entry in pool.entries() if entry.held is not None]
     wanted = NestedCheckout.enough_for(nested.callers, nested.most)
     yield (
         f"Every connection of pool {pool.name()!r} is held by a caller that waits "

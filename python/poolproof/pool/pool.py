@@ -25,17 +25,18 @@ from sqlalchemy import event
 
 from poolproof import _checks, _native
 from poolproof._cooperative import Sleepers, locks_are_replaced
+from poolproof._counts import Counts
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.control.stranded import Stranded
 from poolproof.drivers import base as drivers
 from poolproof.drivers import connect_plan
-from poolproof.errors import DeadlineExceeded, NestedCheckout, PoolTimeout
-from poolproof.faults.guard import protect as guard_dialect
+from poolproof.errors import DeadlineExceeded, Holder, NestedCheckout, PoolTimeout
+from poolproof.faults.guard import install_guard
 from poolproof.fork import renewal, sockets
-from poolproof.fork.in_flight import Opening
+from poolproof.fork.in_flight import Opening, ports
 from poolproof.pool import deadlines, discard_all, keeper, maintenance, validation
 from poolproof.pool.connector import Connecting, Resting
-from poolproof.pool.dialect_hooks import protect as protect_verbs
+from poolproof.pool.dialect_hooks import install_hooks
 from poolproof.pool.entry import Entry, begin_reset
 from poolproof.pool.name import name_of
 from poolproof.pool.nested import Nests
@@ -46,7 +47,7 @@ from poolproof.pool.settings import (
     KeepAlive,
     Settings,
 )
-from poolproof.pool.stats import Counts, Holder, PoolStats, name_holders
+from poolproof.pool.stats import PoolStats, name_holders
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -73,6 +74,8 @@ class Pool(sqlalchemy.pool.Pool):
     """
 
     _is_asyncio = False
+    # Each is looked at before it is lent: what one error says of the others is known.
+    sees_sockets = True
     # What SQLAlchemy documents for pools: logging.getLogger("sqlalchemy.pool").
     _sqla_logger_namespace = "sqlalchemy.pool.poolproof.Pool"
 
@@ -235,11 +238,11 @@ class Pool(sqlalchemy.pool.Pool):
         if self._discards:
             discard_all.begin(self)
         if "_dialect" not in self.__dict__:
-            # SQLAlchemy's stand-in is one for all pools; verbs.protect changes it.
+            # SQLAlchemy's stand-in is one for all pools; install_hooks changes it.
             self._dialect = type(self._dialect)()
         if known is None:
-            parameters.refuse_strays(self)
-            guard_dialect(self._dialect, own_pool=True, pool=self)
+            _checks.refuse_strays(self)
+            install_guard(self._dialect, self.sees_sockets, self)
         self._choose_ping()
         self.bounds_checkins = self._bounds_checkouts = False
         self._see_listeners()
@@ -252,7 +255,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._gate = self._make_gate()
         self._connecting = Connecting(fail_fast_after, connect_retry_for)
         if end_stranded_backends:
-            self.stranded.reach(self)
+            self._reach_server()
         renewal.quieten(self.logger)
         renewal.enroll(self)
 
@@ -265,10 +268,21 @@ class Pool(sqlalchemy.pool.Pool):
             lifo=self._lifo,
         )
 
+    def _reach_server(self) -> None:
+        """See that the control plane knows how to reach the server."""
+        self.stranded.reach(self, self._dialect, self.settings.control_dsn)
+
+    def _ports(self) -> frozenset[int]:
+        return ports(self, self._dialect, self.settings.control_dsn)
+
     def _choose_ping(self) -> None:
         """Leave SQLAlchemy's ping to databases that the pool has no question for."""
-        asks = getattr(self._dialect, "name", None) == "postgresql"
+        asks = self.is_of_postgresql()
         self._pre_ping = bool(self.settings.pre_ping) and not asks
+
+    def is_of_postgresql(self) -> bool:
+        """Whether the pool's connections are of PostgreSQL, as far as is known yet."""
+        return getattr(self._dialect, "name", None) == "postgresql"
 
     def _see_listeners(self) -> None:
         """See whose questions are to be bounded.
@@ -475,6 +489,14 @@ class Pool(sqlalchemy.pool.Pool):
             fairy.invalidate(error)
             raise error from passed
 
+    def entries(self) -> list[Entry]:
+        """List the entries, at rest or not, beside threads that add some."""
+        while True:
+            try:
+                return list(self._entries)
+            except RuntimeError:  # one was added meanwhile
+                continue
+
     def remember(self, entry: Entry) -> None:
         """Have an entry made quiet in children, for as long as it lives.
 
@@ -635,7 +657,7 @@ class Pool(sqlalchemy.pool.Pool):
         def watched(entry: Entry) -> Any:
             opening: Any = contextlib.nullcontext()
             if locks_are_replaced():
-                opening = Opening(self)
+                opening = Opening(self._ports)
             try:
                 with opening:
                     return create(entry)
@@ -650,10 +672,10 @@ class Pool(sqlalchemy.pool.Pool):
         return open_and_watch
 
     def _open(self, create: Any, entry: Entry) -> DBAPIConnection:
-        protect_verbs(self._dialect)
-        connect_plan.protect(self._dialect)
+        install_hooks(self._dialect)
+        connect_plan.bound_connects(self._dialect)
         # create_engine(pool=…) sets it late.
-        guard_dialect(self._dialect, own_pool=True)
+        install_guard(self._dialect, self.sees_sockets)
         self._choose_ping()
         self._see_listeners()
         while True:
@@ -708,15 +730,19 @@ class Pool(sqlalchemy.pool.Pool):
         try:
             entry.socket = sockets.watch(
                 connection,
-                settings=self.settings,
+                keep_alive=self.settings.keep_alive,
+                tcp_user_timeout=self.settings.tcp_user_timeout,
                 off_is_chosen=driver.keeps_alive,
                 user_timeout_lent=user_timeout_lent,
             )
         except OSError as error:
             super()._close_connection(connection)
             raise connect_plan.unwatched(error, self._dialect) from error
+        entry.backend = None
         if self.settings.end_stranded_backends:
-            self.stranded.meet(entry, connection)
+            entry.backend = self.stranded.meet(
+                connection, entry.socket, self._reach_server
+            )
         entry.is_new = self._discards
         entry.bound_checkout()
 
@@ -909,6 +935,20 @@ class Pool(sqlalchemy.pool.Pool):
             One `Holder` for each slot that is lent, longest first.
         """
         return self._name_holders(None)
+
+    def holders_by_slot(self) -> dict[int, Holder]:
+        """Say who holds which slot.
+
+        Returns:
+            By the slot's number, longest first.
+        """
+        try:
+            held = self._gate.holders()
+        except _native.Forked:
+            renewal.renew(self)
+            return self.holders_by_slot()
+        slots = [slot for slot, _thread, _held_s in held]
+        return dict(zip(slots, name_holders(held), strict=True))
 
     def _name_holders(self, most: int | None) -> tuple[Holder, ...]:
         """Name those who have held longest, at most so many."""

@@ -7,51 +7,9 @@ import os
 import threading
 
 from poolproof._cooperative import locks_are_replaced
+from poolproof.errors import Holder
 
-__all__ = ["Counts", "Holder", "PoolStats", "name_holders"]
-
-
-class Counts:
-    """How often something happened, by a word for each kind. Only grows."""
-
-    __slots__ = ("_counts",)
-
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-
-    def add(self, word: str) -> None:
-        """Count one.
-
-        Args:
-            word: One of the documents' list.
-        """
-        counts = self._counts
-        counts.setdefault(word, 0)
-        # The interpreter changes threads at calls and jumps, and here is none.
-        counts[word] += 1
-
-    def copy(self) -> dict[str, int]:
-        """Return the counts at this instant."""
-        return dict(self._counts)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds a slot.
-
-    Attributes:
-        thread: Name of the thread that checked the connection out.
-        process_id: The process it runs in.
-        held_s: For how long, in seconds.
-    """
-
-    thread: str
-    process_id: int
-    held_s: float
-
-    def __str__(self) -> str:
-        """Name, process and seconds, for an error's text."""
-        return f"{self.thread} (process {self.process_id}) for {self.held_s:.2f} s"
+__all__ = ["PoolStats", "name_holders"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

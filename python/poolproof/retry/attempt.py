@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import exc, text
 
+from poolproof._sqlalchemy import record_of
 from poolproof.drivers import base as drivers
 from poolproof.faults.opened import who_made_read_only
 from poolproof.pool.entry import Entry
@@ -114,7 +115,7 @@ class Attempt:
         if not (connection.closed or connection.invalidated):
             self.ended_itself |= _commits_each(connection)
             driver = connection.connection.driver_connection
-            record = connection.connection._connection_record
+            record = record_of(connection.connection)
             self.read_only = who_made_read_only(record, driver)
 
     def ready(self, connection: Connection, *, verify: bool) -> None:
@@ -129,7 +130,7 @@ class Attempt:
         """
         check_begin(connection)
         fairy: Any = connection.connection
-        entry = fairy._connection_record
+        entry = record_of(fairy)
         if type(entry) is Entry:
             raw, driver = fairy.dbapi_connection, entry.driver
         else:

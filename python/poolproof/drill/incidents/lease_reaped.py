@@ -263,7 +263,7 @@ def overlaps(held: Iterable[tuple[float, float]]) -> int:
 
 @functools.cache
 def _server() -> EmbeddedServer:
-    """Return this process's own server; its keeper ends it with this process."""
+    """Return this process's own server; its supervisor ends it with this process."""
     return EmbeddedServer().start()
 
 

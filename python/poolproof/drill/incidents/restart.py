@@ -62,7 +62,7 @@ class RestartOutcome(Outcome):
 
 @functools.cache
 def _server() -> EmbeddedServer:
-    """Return this process's own server; its keeper ends it with this process.
+    """Return this process's own server; its supervisor ends it with this process.
 
     A commit that it reports is one that survives its crash.
     """

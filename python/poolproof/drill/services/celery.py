@@ -56,7 +56,7 @@ class Fate:
 
 
 FATES: Final = (
-    Fate(name="refuse", every=10, commits=False, raises="RefusedError"),
+    Fate(name="refuse", every=10, commits=False, raises="TaskRefusedError"),
     Fate(
         name="linger",
         every=50,
@@ -198,7 +198,7 @@ def _note(row: str, fate: Fate, value: Any, book: Book) -> None:
             book.failed.append(f"{row}: {value!r}")
             return
         (book.committed if fate.commits else book.never).append(row)
-        if told == "RefusedError" and answer != row:
+        if told == "TaskRefusedError" and answer != row:
             book.wrong.append(f"asked for {row}, got {answer}")
         return
     (book.committed if fate.commits else book.never).append(row)

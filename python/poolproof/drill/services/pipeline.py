@@ -74,7 +74,7 @@ def tell(word: str, value: str) -> None:
         os.close(fd)
 
 
-class Row(luigi.Target):  # type: ignore[misc,unused-ignore]
+class InsertedRow(luigi.Target):  # type: ignore[misc,unused-ignore]
     """A row that is in the drill's table, or is not."""
 
     def __init__(self, row: str) -> None:
@@ -92,9 +92,9 @@ class Step(luigi.Task):  # type: ignore[misc,unused-ignore]
 
     number = luigi.IntParameter()
 
-    def output(self) -> Row:
+    def output(self) -> InsertedRow:
         """Return the row that this task writes."""
-        return Row(row_of(self.number))
+        return InsertedRow(row_of(self.number))
 
     def run(self) -> None:
         """Ask and write, while a thread asks as well."""

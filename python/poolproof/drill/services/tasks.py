@@ -54,7 +54,7 @@ if stage.pool == "poolproof":
     integration.install(app, session=session)
 
 
-class RefusedError(RuntimeError):
+class TaskRefusedError(RuntimeError):
     """What a task raises that is to fail."""
 
 
@@ -67,12 +67,12 @@ def order(row: str) -> str:
     return answer
 
 
-@app.task(name="drill.refuse", throws=(RefusedError,))  # type: ignore[untyped-decorator,unused-ignore]
+@app.task(name="drill.refuse", throws=(TaskRefusedError,))  # type: ignore[untyped-decorator,unused-ignore]
 def refuse(row: str) -> str:
     """Write a row, and fail before it is committed."""
     answer = _ask(row)
     session.execute(insert, {"id": row})
-    raise RefusedError(answer)
+    raise TaskRefusedError(answer)
 
 
 @app.task(  # type: ignore[untyped-decorator,unused-ignore]
