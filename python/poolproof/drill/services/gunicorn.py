@@ -133,9 +133,9 @@ def serve(
                 book.hangs += 1
             if (
                 not book.failed
-                and (place := (log := service.log()).find("Traceback")) >= 0
+                and (at := (log := service.log()).find("Traceback")) >= 0
             ):
-                book.failed.append(f"Gunicorn's log: {log[place:][:_TRACEBACK_MOST]}")
+                book.failed.append(f"Gunicorn's log: {log[at:][:_TRACEBACK_MOST]}")
         # One more: what a deadline has left behind, for a moment.
         return settle(stage, book, crowd, allowed=processes * _POOL_MOST + 1)
 
