@@ -21,14 +21,17 @@ mod _native {
     #[pymodule_export]
     use crate::py::conninfo::{Conninfo, keywords};
     #[pymodule_export]
-    use crate::py::control::{Operation, Refused, Server};
+    use crate::py::control::{LeaseRow, Operation, Refused, Server};
     #[pymodule_export]
-    use crate::py::fault::{classify, fault_price, fault_prices, fault_rows, fault_text};
+    use crate::py::fault::{
+        Finding, OwnRow, Price, classify, fault_price, fault_prices, fault_rows, fault_text,
+    };
     #[pymodule_export]
-    use crate::py::gate::{Forked, Gate, Nested, Ticket, Waiter};
+    use crate::py::gate::{Forked, Gate, Nested, Snapshot, Ticket, Waiter};
     #[pymodule_export]
     use crate::py::lease::{
-        Heartbeat, Lease, durable_commit, leave_all, news, start_control, wait_all_over, wake_news,
+        BeatCounts, Heartbeat, Lease, durable_commit, leave_all, news, start_control,
+        wait_all_over, wake_news,
     };
     #[pymodule_export]
     use crate::py::process::{forget, forked, generation, sever, severed};

@@ -143,8 +143,15 @@ def page() -> str:
     prices = table(
         ["Fault", "Meaning", "Cost", "On other pools", "Retry", "Outcome"],
         [
-            [f"`{fault}`", meaning, cost, blind, f"`{retry}`", f"`{outcome}`"]
-            for fault, meaning, cost, blind, retry, outcome in _native.fault_prices()
+            [
+                f"`{price.fault}`",
+                price.meaning,
+                price.cost,
+                price.blind,
+                f"`{price.retry}`",
+                f"`{price.outcome}`",
+            ]
+            for price in _native.fault_prices()
         ],
     )
     rows = table(

@@ -124,18 +124,20 @@ impl Server {
     }
 }
 
-type Told = (
-    String,
-    i64,
-    bool,
-    String,
-    i64,
-    String,
-    String,
-    f64,
-    f64,
-    f64,
-);
+/// A row of the table of leases.
+#[pyclass(frozen, get_all, module = "poolproof._native")]
+pub(crate) struct LeaseRow {
+    name: String,
+    fence: i64,
+    held: bool,
+    host: String,
+    pid: i64,
+    thread: String,
+    application: String,
+    age_s: f64,
+    silence_s: f64,
+    left_s: f64,
+}
 
 /// Something that the control plane works on.
 #[pyclass(frozen, module = "poolproof._native")]
@@ -152,8 +154,8 @@ impl Operation {
         wait(py, &self.pending, seconds)
     }
 
-    /// What came of it, once: rows `(name, fence, held, host, pid, thread, application, age_s, silence_s, left_s)`.
-    fn take(&self) -> PyResult<Vec<Told>> {
+    /// What came of it, once.
+    fn take(&self) -> PyResult<Vec<LeaseRow>> {
         let rows = match self.pending.take() {
             None => Err(ControlError::Gone {
                 what: self.why.get().cloned().unwrap_or_default(),
@@ -163,19 +165,17 @@ impl Operation {
         let rows = rows.map_err(|error| from_control(&error))?;
         Ok(rows
             .into_iter()
-            .map(|row| {
-                (
-                    row.name,
-                    row.fence,
-                    row.is_held,
-                    row.host,
-                    row.pid,
-                    row.thread,
-                    row.application,
-                    row.age,
-                    row.silence,
-                    row.left,
-                )
+            .map(|row| LeaseRow {
+                name: row.name,
+                fence: row.fence,
+                held: row.is_held,
+                host: row.host,
+                pid: row.pid,
+                thread: row.thread,
+                application: row.application,
+                age_s: row.age,
+                silence_s: row.silence,
+                left_s: row.left,
             })
             .collect())
     }

@@ -4,37 +4,62 @@ use pyo3::prelude::*;
 
 use pyo3::exceptions::PyValueError;
 
-use crate::fault::{self, Fault, PRICES, Phase, ROWS, ReadOnly, Row, Rule, Signal, Test, unquoted};
+use crate::fault::{
+    self, Fault, PRICES, Phase, ROWS, ReadOnly, Row, Rule, Signal, Test, Verdict, unquoted,
+};
 
-/// A row of the application's: fault, SQLSTATE or the beginning of one, text, exception, driver,
-/// cause. Python has checked them.
-type OwnRow = (
-    String,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    String,
-);
+/// A row of the application's. Python has checked it.
+#[pyclass(frozen, get_all, module = "poolproof._native")]
+pub(crate) struct OwnRow {
+    fault: String,
+    /// A whole SQLSTATE, or the beginning of one.
+    sqlstate: Option<String>,
+    message: Option<String>,
+    exception: Option<String>,
+    driver: Option<String>,
+    cause: String,
+}
+
+#[pymethods]
+impl OwnRow {
+    #[new]
+    #[pyo3(signature = (*, fault, sqlstate, message, exception, driver, cause))]
+    fn new(
+        fault: String,
+        sqlstate: Option<String>,
+        message: Option<String>,
+        exception: Option<String>,
+        driver: Option<String>,
+        cause: String,
+    ) -> Self {
+        Self {
+            fault,
+            sqlstate,
+            message,
+            exception,
+            driver,
+            cause,
+        }
+    }
+}
 
 /// Length of a whole SQLSTATE; a shorter one is a class.
 const SQLSTATE: usize = 5;
 
 /// The conditions of one of the application's rows.
 fn tests_of(row: &OwnRow) -> Vec<Test<'_>> {
-    let (fault, sqlstate, text, exception, driver, _) = row;
-    let interrupts = fault == Fault::Interrupted.name();
+    let interrupts = row.fault == Fault::Interrupted.name();
     [
-        driver.as_deref().map(Test::Driver),
-        sqlstate.as_deref().map(|code| {
+        row.driver.as_deref().map(Test::Driver),
+        row.sqlstate.as_deref().map(|code| {
             if code.len() == SQLSTATE {
                 Test::Code(code)
             } else {
                 Test::Class(code)
             }
         }),
-        text.as_deref().map(Test::Says),
-        exception.as_deref().map(|class| {
+        row.message.as_deref().map(Test::Says),
+        row.exception.as_deref().map(|class| {
             if interrupts {
                 Test::Interrupts(class)
             } else {
@@ -53,18 +78,44 @@ pub(crate) fn fault_text(text: &str) -> String {
     unquoted(text)
 }
 
-/// Fault, cost, retry, outcome, all by name; cause; the number of the row of the table, if one held.
-type Answer = (
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    String,
-    Option<usize>,
-);
+/// What an error means and costs, all by name.
+#[pyclass(frozen, get_all, module = "poolproof._native")]
+pub(crate) struct Finding {
+    fault: &'static str,
+    cost: &'static str,
+    retry: &'static str,
+    outcome: &'static str,
+    cause: String,
+    /// The number of the row of the table, if one held.
+    row: Option<usize>,
+}
 
-/// Says what an error means: fault, cost, retry, outcome, cause, all by name, and the number of
-/// the row of the table that matched. `own` are rows of the application's, looked at first.
+impl Finding {
+    fn new(fault: Fault, verdict: &Verdict, cause: &str, row: Option<usize>) -> Self {
+        Self {
+            fault: fault.name(),
+            cost: verdict.cost.name(),
+            retry: verdict.retry.name(),
+            outcome: verdict.outcome.name(),
+            cause: cause.to_owned(),
+            row,
+        }
+    }
+}
+
+/// What a fault costs, by name.
+#[pyclass(frozen, get_all, module = "poolproof._native")]
+pub(crate) struct Price {
+    fault: &'static str,
+    meaning: &'static str,
+    cost: &'static str,
+    /// What it costs on a pool that does not look at its sockets.
+    blind: &'static str,
+    retry: &'static str,
+    outcome: &'static str,
+}
+
+/// Says what an error means. `own` are rows of the application's, looked at first.
 #[pyfunction]
 #[pyo3(signature = (
     *, sqlstate, message, classes, masked, driver, dbapi, frames, by_driver, closed, busy, disconnect,
@@ -93,19 +144,18 @@ pub(crate) fn classify(
     read_only: &str,
     phase: &str,
     sees_sockets: bool,
-    own: Vec<OwnRow>,
-) -> PyResult<Answer> {
-    let tests: Vec<Vec<Test<'_>>> = own.iter().map(tests_of).collect();
+    own: Vec<PyRef<'_, OwnRow>>,
+) -> PyResult<Finding> {
+    let tests: Vec<Vec<Test<'_>>> = own.iter().map(|row| tests_of(row)).collect();
     let rows = own
         .iter()
         .zip(&tests)
         .map(|(row, tests)| {
-            let fault = Fault::named(&row.0)
-                .ok_or_else(|| PyValueError::new_err(format!("no fault is named {:?}", row.0)))?;
+            let fault = named(&row.fault)?;
             Ok(Row {
                 fault,
                 tests,
-                cause: &row.5,
+                cause: &row.cause,
             })
         })
         .collect::<PyResult<Vec<_>>>()?;
@@ -129,33 +179,20 @@ pub(crate) fn classify(
     };
     let found = fault::classify(&signal, &rows);
     let verdict = found.verdict(sees_sockets);
-    Ok((
-        found.fault.name(),
-        verdict.cost.name(),
-        verdict.retry.name(),
-        verdict.outcome.name(),
-        found.cause.to_owned(),
-        found.row,
-    ))
+    Ok(Finding::new(found.fault, &verdict, found.cause, found.row))
 }
 
-/// What a fault costs where no exception was seen: cost, retry, outcome, meaning, all by name.
+fn named(fault: &str) -> PyResult<Fault> {
+    Fault::named(fault).ok_or_else(|| PyValueError::new_err(format!("no fault is named {fault:?}")))
+}
+
+/// What a fault costs where no exception was seen; its cause is what the fault means.
 #[pyfunction]
 #[pyo3(signature = (fault, *, phase, sees_sockets))]
-pub(crate) fn fault_price(
-    fault: &str,
-    phase: &str,
-    sees_sockets: bool,
-) -> PyResult<(&'static str, &'static str, &'static str, &'static str)> {
-    let fault = Fault::named(fault)
-        .ok_or_else(|| PyValueError::new_err(format!("no fault is named {fault:?}")))?;
+pub(crate) fn fault_price(fault: &str, phase: &str, sees_sockets: bool) -> PyResult<Finding> {
+    let fault = named(fault)?;
     let (verdict, meaning) = fault::appraise(fault, Phase::named(phase), sees_sockets);
-    Ok((
-        verdict.cost.name(),
-        verdict.retry.name(),
-        verdict.outcome.name(),
-        meaning,
-    ))
+    Ok(Finding::new(fault, &verdict, meaning, None))
 }
 
 /// The rows of the table: fault, what is looked at, cause.
@@ -169,16 +206,9 @@ pub(crate) fn fault_rows() -> Vec<(&'static str, Vec<String>, &'static str)> {
         .collect()
 }
 
-/// What each fault costs: fault, meaning, cost, cost on a blind pool, retry and outcome.
+/// What each fault costs.
 #[pyfunction]
-pub(crate) fn fault_prices() -> Vec<(
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-)> {
+pub(crate) fn fault_prices() -> Vec<Price> {
     PRICES
         .iter()
         .map(|price| {
@@ -187,15 +217,14 @@ pub(crate) fn fault_prices() -> Vec<(
                 Rule::ByPhase => ("by_phase", "by_phase"),
                 Rule::IfAnswered => ("never", "if_answered"),
             };
-            let (cost, blind) = (price.cost.name(), price.blind.name());
-            (
-                price.fault.name(),
-                price.meaning,
-                cost,
-                blind,
+            Price {
+                fault: price.fault.name(),
+                meaning: price.meaning,
+                cost: price.cost.name(),
+                blind: price.blind.name(),
                 retry,
                 outcome,
-            )
+            }
         })
         .collect()
 }

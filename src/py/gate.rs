@@ -28,6 +28,18 @@ pub(crate) struct Gate {
     gate: Arc<pool::Gate>,
 }
 
+/// What a gate has at one instant.
+#[pyclass(frozen, get_all, module = "poolproof._native")]
+pub(crate) struct Snapshot {
+    idle: usize,
+    lent: usize,
+    waiting: usize,
+    lent_total: u64,
+    waited_total: u64,
+    maintenance: usize,
+    newest_first: bool,
+}
+
 #[pymethods]
 impl Gate {
     /// Makes an empty gate: at most `kept` idle and `total` slots in all, `None` for no bound.
@@ -112,18 +124,18 @@ impl Gate {
         Ok((entries, waiters))
     }
 
-    /// `(idle, lent, waiting, lent_total, waited_total, upkeep, newest_first)`.
-    fn snapshot(&self) -> PyResult<(usize, usize, usize, u64, u64, usize, bool)> {
+    /// The numbers at one instant.
+    fn snapshot(&self) -> PyResult<Snapshot> {
         let now = self.gate.snapshot().map_err(from_stale)?;
-        Ok((
-            now.idle,
-            now.lent,
-            now.waiting,
-            now.lent_total,
-            now.waited_total,
-            now.upkeep,
-            now.newest_first,
-        ))
+        Ok(Snapshot {
+            idle: now.idle,
+            lent: now.lent,
+            waiting: now.waiting,
+            lent_total: now.lent_total,
+            waited_total: now.waited_total,
+            maintenance: now.upkeep,
+            newest_first: now.newest_first,
+        })
     }
 
     /// `[(slot, thread, seconds)]`, longest first.

@@ -252,6 +252,16 @@ pub(crate) struct Heartbeat {
     over: Pending<()>,
 }
 
+/// What a heartbeat has done.
+#[pyclass(frozen, get_all, module = "poolproof._native")]
+pub(crate) struct BeatCounts {
+    beats: u64,
+    failures: u64,
+    last_error: Option<String>,
+    /// Whether it rests for want of a sign of life.
+    is_stale: bool,
+}
+
 #[pymethods]
 impl Heartbeat {
     #[new]
@@ -311,15 +321,15 @@ impl Heartbeat {
         }
     }
 
-    /// `(beats, failures, last error, whether it rests for want of a sign of life)`.
-    fn beats(&self) -> (u64, u64, Option<String>, bool) {
+    /// What it has done until now.
+    fn beats(&self) -> BeatCounts {
         let beats = self.inner.beats();
-        (
-            beats.beats,
-            beats.failures,
-            beats.last_error,
-            beats.is_stale,
-        )
+        BeatCounts {
+            beats: beats.beats,
+            failures: beats.failures,
+            last_error: beats.last_error,
+            is_stale: beats.is_stale,
+        }
     }
 
     /// Ends it. Returns at once.

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_every_fault_of_the_table_has_its_name_in_python():
-    listed = [fault for fault, *_ in _native.fault_prices()]
+    listed = [price.fault for price in _native.fault_prices()]
     assert [fault.value for fault in Fault] == listed
     assert {fault for fault, _, _ in _native.fault_rows()} <= set(listed)
 

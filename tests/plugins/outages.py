@@ -65,7 +65,7 @@ def queued(pool: Any) -> int:
 
 def under_way(pool: Any) -> int:
     """Return how many attempts to connect are under way."""
-    return int(pool._connecting._gate.snapshot()[1])
+    return int(pool._connecting._gate.snapshot().lent)
 
 
 def postpone(pool: Any, seconds: float = 60.0) -> None:

@@ -54,5 +54,5 @@ def decided_by(
     """Return the row that an error is judged by, if there is one."""
     assert error is not None
     signal = read(unwrap(error), driver)
-    *_, place = table.look_up(signal, phase=phase, read_only=read_only, busy=busy)
+    place = table.look_up(signal, phase=phase, read_only=read_only, busy=busy).row
     return None if place is None else ROWS[place]

@@ -282,7 +282,7 @@ def assert_sound(stage, place):
         taken.pop().close()
     eventually(lambda: stage.pool.checkedout() == 0)
     assert under_way(stage.pool) == queued(stage.pool) == 0, place
-    assert stage.pool._connecting._rights.snapshot()[1] == 0, place
+    assert stage.pool._connecting._rights.snapshot().lent == 0, place
     eventually(lambda: len(stage.dbapi.open) == stage.pool.checkedin())
     stage.pool.dispose()
 

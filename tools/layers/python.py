@@ -37,7 +37,14 @@ NATIVE_USERS = {"__init__", "_cooperative", *FOLDERS} - {".", "retry"}
 # application would be.
 USES_INTEGRATIONS = ("integrations/", "drill/services/")
 # Names of Python's own library that only look private, and of celery's proxies.
-STANDARD = {"_asdict", "_current_frames", "_exit", "_get_current_object", "_getframe"}
+STANDARD = {
+    "_asdict",
+    "_fields",
+    "_current_frames",
+    "_exit",
+    "_get_current_object",
+    "_getframe",
+}
 # Whose private attributes are those of a driver's connection, not SQLAlchemy's.
 KNOWS_DRIVERS = ("drivers/",)
 

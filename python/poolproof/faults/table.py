@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypedDict, cast, get_args
 
 from poolproof import _native
 from poolproof.faults.error_info import (
@@ -104,20 +104,9 @@ class Verdict:
                 raise ValueError(msg)
 
 
-class _Row(NamedTuple):
-    """A row of the application's own, as the core reads it."""
-
-    fault: str
-    sqlstate: str | None
-    message: str | None
-    exception: str | None
-    driver: str | None
-    cause: str
-
-
 # No lock: one step on a dict is atomic, and a lock that another thread held at a fork
 # would stay locked in the child for ever.
-_own: dict[object, _Row] = {}
+_own: dict[object, _native.OwnRow] = {}
 
 
 def register(
@@ -186,13 +175,13 @@ def register(
         msg = f"every error is a {kind}: name a narrower class"
         raise ValueError(msg)
     key = object()
-    _own[key] = _Row(
-        fault.value,
-        sqlstate,
-        None if message is None else _text(message),
-        kind,
-        None if driver is None else driver_named(driver.strip()),
-        cause.strip(),
+    _own[key] = _native.OwnRow(
+        fault=fault.value,
+        sqlstate=sqlstate,
+        message=None if message is None else _text(message),
+        exception=kind,
+        driver=None if driver is None else driver_named(driver.strip()),
+        cause=cause.strip(),
     )
 
     def remove() -> None:
@@ -284,24 +273,24 @@ def judge(signal: Signal, **known: Unpack[Circumstances]) -> Verdict:
         signal: What the exception says about itself.
         known: Its `Circumstances`.
     """
-    fault, cost, retry, outcome, cause, _ = look_up(signal, **known)
+    return _verdict(look_up(signal, **known))
+
+
+def _verdict(found: _native.Finding, cause: str | None = None) -> Verdict:
     return Verdict(
-        fault=Fault(fault),
-        cost=cast("Cost", cost),
-        retry=cast("Retry", retry),
-        outcome=cast("Outcome", outcome),
-        cause=cause,
+        fault=Fault(found.fault),
+        cost=cast("Cost", found.cost),
+        retry=cast("Retry", found.retry),
+        outcome=cast("Outcome", found.outcome),
+        cause=found.cause if cause is None else cause,
     )
 
 
-def look_up(
-    signal: Signal, **known: Unpack[Circumstances]
-) -> tuple[str, str, str, str, str, int | None]:
+def look_up(signal: Signal, **known: Unpack[Circumstances]) -> _native.Finding:
     """Ask the core; see `judge`.
 
     Returns:
-        Fault, cost, retry, outcome and cause by name, and the number of the built-in
-        row that held, if one did.
+        What it says, and the number of the built-in row that held, if one did.
     """
     return _native.classify(
         sqlstate=signal.sqlstate,
@@ -340,13 +329,5 @@ def appraise(
         phase: What was being done; ``"ping"`` for a connection that nobody uses.
         sees_sockets: Whether the pool looks at sockets before it hands them on.
     """
-    cost, retry, outcome, meaning = _native.fault_price(
-        fault.value, phase=phase, sees_sockets=sees_sockets
-    )
-    return Verdict(
-        fault=fault,
-        cost=cast("Cost", cost),
-        retry=cast("Retry", retry),
-        outcome=cast("Outcome", outcome),
-        cause=meaning if cause is None else cause,
-    )
+    found = _native.fault_price(fault.value, phase=phase, sees_sockets=sees_sockets)
+    return _verdict(found, cause)

@@ -150,8 +150,9 @@ class HeartbeatBase:
 
     def _done(self, native: _native.Heartbeat) -> Beats:
         """Say what it has done; the wait for a thread was one attempt that failed."""
-        beats, failures, why, is_stale = native.beats()
-        return Beats(beats, failures + self._was_late, why, is_stale)
+        did = native.beats()
+        failures = did.failures + self._was_late
+        return Beats(did.beats, failures, did.last_error, did.is_stale)
 
     @contextmanager
     def _starting(self) -> Iterator[_native.Heartbeat]:

@@ -120,7 +120,10 @@ class LeaseTable:
         try:
             operation = start(self._server())
             finish(operation.wait)
-            return [LeaseRow(*row) for row in operation.take()]
+            return [
+                LeaseRow(*(getattr(row, name) for name in LeaseRow._fields))
+                for row in operation.take()
+            ]
         except _native.Refused as error:
             if error.args[2] == "42P01":
                 raise ControlError(

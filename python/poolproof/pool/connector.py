@@ -309,7 +309,7 @@ class Connecting:
 
     def _under_way(self) -> int:
         """Count the attempts that are under way."""
-        return self._gate.snapshot()[1]
+        return self._gate.snapshot().lent
 
     # --- what callers are told --------------------------------------------------------
 

@@ -97,7 +97,7 @@ def lent(pool: Pool, entry: Entry) -> None:
 def _ask_for_more(pool: Pool, *, opened: bool) -> None:
     """Have connections opened ahead of need, once the pool is in use."""
     if opened:
-        _idle, out, *_ = pool._gate.snapshot()
+        out = pool._gate.snapshot().lent
         if out:  # else it was disposed of meanwhile
             pool.is_used = True
     if opened or pool._gate.lacks(pool.settings.min_idle):

@@ -236,8 +236,9 @@ def _retry_at(pool: Pool, plan: Plan, failure: str) -> float:
 def _next_end(pool: Pool) -> float:
     """Say when a connection next becomes too old, or has rested too long."""
     settings = pool.settings
-    idle, lent, *_ = pool._gate.snapshot()
-    if not idle + lent:
+    slots = pool._gate.snapshot()
+    used = slots.idle + slots.lent
+    if not used:
         return UNPLANNED
     now = time.monotonic()
     resting = _resting(pool)
@@ -249,7 +250,7 @@ def _next_end(pool: Pool) -> float:
                 due = min(due, entry.expires_at)
         if any(_has_reason(pool, slot, "lifetime") for _rested_at, slot in resting):
             due = now  # since it was looked at
-    if settings.max_idle is not None and idle + lent > settings.min_idle:
+    if settings.max_idle is not None and used > settings.min_idle:
         # What is out may come to rest at any time, and no sooner than now.
         due = min(due, now + settings.max_idle)
         if len(resting) > settings.min_idle:

@@ -905,22 +905,20 @@ class Pool(sqlalchemy.pool.Pool):
             The numbers at one instant.
         """
         try:
-            idle, lent, waiting, lent_total, waited_total, maintenance, newest_first = (
-                self._gate.snapshot()
-            )
+            now = self._gate.snapshot()
         except _native.Forked:
             renewal.renew(self)
             return self.stats()
         return PoolStats(
             size=self._size,
             max_overflow=self._max_overflow,
-            idle=idle,
-            in_use=lent,
-            upkeep=maintenance,
-            waiting=waiting,
-            newest_first=newest_first,
-            checkouts_total=lent_total - self.unopened.copy().get(_CHECKOUT, 0),
-            waited_total=waited_total,
+            idle=now.idle,
+            in_use=now.lent,
+            upkeep=now.maintenance,
+            waiting=now.waiting,
+            newest_first=now.newest_first,
+            checkouts_total=now.lent_total - self.unopened.copy().get(_CHECKOUT, 0),
+            waited_total=now.waited_total,
             discarded=self.discarded.copy(),
             stranded=self.stranded.counts.copy(),
             connect_failures=self._connecting.failures,
