@@ -27,7 +27,7 @@ mod _native {
         Finding, OwnRow, Price, classify, fault_price, fault_prices, fault_rows, fault_text,
     };
     #[pymodule_export]
-    use crate::py::gate::{Forked, Gate, Nested, Snapshot, Ticket, Waiter};
+    use crate::py::gate::{Forked, Gate, Nested, Ticket, Waiter};
     #[pymodule_export]
     use crate::py::lease::{
         BeatCounts, Heartbeat, Lease, durable_commit, leave_all, news, start_control,
@@ -35,6 +35,8 @@ mod _native {
     };
     #[pymodule_export]
     use crate::py::process::{forget, forked, generation, sever, severed};
+    #[pymodule_export]
+    use crate::py::snapshot::Snapshot;
     #[pymodule_export]
     use crate::py::socket::Socket;
 

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::errors::from_stale;
+use super::snapshot::Snapshot;
 use crate::pool;
 use crate::pool::{Admission, Caller, Grant, Limits, Outcome, Released};
 use crate::process::thread_id;
@@ -26,18 +27,6 @@ create_exception!(
 #[derive(Debug)]
 pub(crate) struct Gate {
     gate: Arc<pool::Gate>,
-}
-
-/// What a gate has at one instant.
-#[pyclass(frozen, get_all, module = "poolproof._native")]
-pub(crate) struct Snapshot {
-    idle: usize,
-    lent: usize,
-    waiting: usize,
-    lent_total: u64,
-    waited_total: u64,
-    maintenance: usize,
-    newest_first: bool,
 }
 
 #[pymethods]
@@ -126,16 +115,7 @@ impl Gate {
 
     /// The numbers at one instant.
     fn snapshot(&self) -> PyResult<Snapshot> {
-        let now = self.gate.snapshot().map_err(from_stale)?;
-        Ok(Snapshot {
-            idle: now.idle,
-            lent: now.lent,
-            waiting: now.waiting,
-            lent_total: now.lent_total,
-            waited_total: now.waited_total,
-            maintenance: now.upkeep,
-            newest_first: now.newest_first,
-        })
+        Ok(self.gate.snapshot().map_err(from_stale)?.into())
     }
 
     /// `[(slot, thread, seconds)]`, longest first.

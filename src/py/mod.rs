@@ -11,4 +11,5 @@ pub(crate) mod fault;
 pub(crate) mod gate;
 pub(crate) mod lease;
 pub(crate) mod process;
+pub(crate) mod snapshot;
 pub(crate) mod socket;

@@ -20,6 +20,8 @@ from poolproof.faults.table import Fault, Verdict, judge
 from poolproof.fork import renewal
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from sqlalchemy.engine import Connection, ExceptionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -113,6 +115,14 @@ class Charged(Protocol):
             doubtful: Whether it may be out of step, so that only asking can tell.
         """
 
+    def bound_question(self) -> AbstractContextManager[None] | None:
+        """Bound a question of the pool's own on the connection.
+
+        Returns:
+            Within it the question may be asked; None in the middle of a transaction,
+            which a question could disturb.
+        """
+
 
 class _Hook:
     """The listener of one dialect."""
@@ -196,7 +206,7 @@ class _Hook:
 
 
 def _of_the_driver(
-    ctx: ExceptionContext, entry: Entry, error: OSError
+    ctx: ExceptionContext, entry: Charged, error: OSError
 ) -> BaseException | None:
     """Make an error of the system that came while rows were fetched the driver's own.
 
@@ -205,7 +215,7 @@ def _of_the_driver(
     own = drivers.translated(error, ctx.dialect)
     if own is None:
         return None
-    deadlines.explain(entry, own)
+    entry.explain(own)
     return sa_exc.DBAPIError.instance(
         ctx.statement,
         ctx.parameters,
@@ -300,20 +310,14 @@ def _read_only(
     found = opened.who_made_read_only(record, driver)
     if record is None or not opened.is_to_be_asked(record, found, driver):
         return found
-    if isinstance(record, Entry) and _is_idle(record):
-        limit = record.owner.settings.ping_timeout
-        with deadlines.bounded(record, "ping", limit):
+    bound = record.bound_question() if isinstance(record, Charged) else None
+    if bound is not None:
+        with bound:
             return opened.ask_now(record)
     if ctx.engine is not None:
         name = getattr(ctx.dialect, "driver", "unknown")
         opened.ask_at_checkin(ctx.engine.pool, record, name)
     return found
-
-
-def _is_idle(entry: Entry) -> bool:
-    """Tell whether a connection is in no transaction, as in autocommit."""
-    driver = entry.driver
-    return driver.tells and driver.status(entry.dbapi_connection) == driver.idle
 
 
 def _remember(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:

@@ -215,6 +215,17 @@ class Entry(ConnectionRecord):
         if doubtful:
             self.suspect = True
 
+    def bound_question(self) -> deadlines.bounded | None:
+        """Bound a question of the pool's own on the connection.
+
+        Returns:
+            Within it the question may be asked; None in the middle of a transaction.
+        """
+        driver = self.driver
+        if not driver.tells or driver.status(self.dbapi_connection) != driver.idle:
+            return None
+        return deadlines.bounded(self, "ping", self.owner.settings.ping_timeout)
+
     def retire(self, reason: str) -> None:
         """Close the connection, which is at rest and in order, as the driver does.
 
