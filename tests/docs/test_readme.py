@@ -126,7 +126,7 @@ def test_no_message_sends_anybody_to_an_index_that_does_not_have_it():
 
 def test_what_a_message_asks_for_is_what_the_extras_ask_for():
     project = (CHECKOUT / "pyproject.toml").read_text()
-    for name in ("__init__", "drill"):
+    for name in ("main", "drill"):
         path = CHECKOUT / "python" / "poolproof" / "cli" / f"{name}.py"
         asked = re.findall(r'"([\w\[\]-]+>=[\d.]+)"', path.read_text())
         assert asked

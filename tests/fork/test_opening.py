@@ -52,7 +52,7 @@ def severed_in_a_child(*files):
 
 def test_what_leads_to_the_server_and_was_not_there_before(pool, server, opened):
     before = opened(socket.create_connection(server.getsockname()))
-    with Opening(pool):
+    with Opening(pool._ports):
         during = opened(socket.create_connection(server.getsockname()))
         assert severed_in_a_child(before, during) == [False, True]
     assert severed_in_a_child(before, during) == [False, False]
@@ -60,7 +60,7 @@ def test_what_leads_to_the_server_and_was_not_there_before(pool, server, opened)
 
 def test_a_number_that_was_another_files_before(pool, server, opened):
     other = opened(socket.create_server(("127.0.0.1", 0)))
-    with Opening(pool):
+    with Opening(pool._ports):
         number = other.fileno()
         new = opened(socket.create_connection(server.getsockname()))
         os.dup2(new.fileno(), number)
@@ -75,7 +75,7 @@ def test_over_a_unix_socket(make_engine, opened, tmp_path):
     pool = make_engine(
         f"postgresql+psycopg2://postgres@/postgres?host={tmp_path}&port=6543"
     ).pool
-    with Opening(pool):
+    with Opening(pool._ports):
         new = opened(socket.socket(socket.AF_UNIX))
         new.connect(path)
         assert severed_in_a_child(new, listening) == [True, False]
@@ -84,7 +84,7 @@ def test_over_a_unix_socket(make_engine, opened, tmp_path):
 def test_what_still_waits_to_be_connected(pool, opened):
     """Nothing says yet where it leads."""
     full = opened(socket.create_server(("127.0.0.1", 0), backlog=0))
-    with Opening(pool):
+    with Opening(pool._ports):
         waiting = []
         for _ in range(3):
             one = opened(socket.socket())
@@ -95,7 +95,7 @@ def test_what_still_waits_to_be_connected(pool, opened):
 
 
 def test_other_libraries_sockets_are_let_be(pool, server, opened):
-    with Opening(pool):
+    with Opening(pool._ports):
         listening = opened(socket.create_server(("127.0.0.1", 0)))
         away = opened(socket.create_connection(listening.getsockname()))
         accepted = opened(listening.accept()[0])
@@ -111,7 +111,7 @@ def test_a_creator_of_ones_own_and_where_its_server_is(server, opened):
     host, port = server.getsockname()
     for dsn, found in [(None, False), (f"host={host} port={port}", True)]:
         pool = poolproof.Pool(lambda: None, control_dsn=dsn)
-        with Opening(pool):
+        with Opening(pool._ports):
             new = opened(socket.create_connection((host, port)))
             assert severed_in_a_child(new) == [found]
 
@@ -121,6 +121,6 @@ def test_a_creator_of_ones_own_is_taken_for_one_of_the_default_port(
 ):
     host, port = server.getsockname()
     monkeypatch.setenv("PGPORT", str(port))
-    with Opening(poolproof.Pool(lambda: None)):
+    with Opening(poolproof.Pool(lambda: None)._ports):
         new = opened(socket.create_connection((host, port)))
         assert severed_in_a_child(new) == [True]

@@ -174,7 +174,8 @@ WITHOUT_THREADS = """
     import psycopg2
     from sqlalchemy import create_engine
     import poolproof
-    from poolproof import control_params, notifier
+    from poolproof.control import notifier
+    from poolproof.drivers import server_params
 
     if os.getuid() == 0:  # whom the limit does not concern
         os.setuid(54321)

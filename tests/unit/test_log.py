@@ -13,7 +13,7 @@ PACKAGE = Path(poolproof.__file__).parent
 BARE = """
     import sys
     import poolproof
-    from poolproof import observe
+    from poolproof.faults import events
     from poolproof.faults.table import Fault, Verdict
 
     verdict = Verdict(
@@ -24,7 +24,7 @@ BARE = """
         cause="the answer is another statement's",
     )
     for state, pid in (("08P01", 42), (None, None)):
-        observe.report(verdict, driver="psycopg2", sqlstate=state, backend_pid=pid)
+        events.report(verdict, driver="psycopg2", sqlstate=state, backend_pid=pid)
 """
 
 
