@@ -215,7 +215,7 @@ class Pool(sqlalchemy.pool.Pool):
         )
         self._bounds_holders = hold_timeout is not None
         self.idle_after = math.inf if ping_idle_after is None else ping_idle_after
-        # Those that were not opened: slots that were lent, and no connection came of it.
+        # `unopened`: slots that were lent, and no connection came of it.
         self.discarded, self.unopened = Counts(), Counts()
         self.stranded, self.nests = Stranded(), Nests()
         # Whether a thread runs several callers, which must be told apart.
