@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from poolproof import keeper
+from poolproof.pool import keeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

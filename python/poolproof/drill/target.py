@@ -35,6 +35,11 @@ _LOOPBACK: Final = "127.0.0.1"
 _DEFAULT_PORT: Final = 5432
 _SHAPE: Final = "postgresql://user:password@host:port/database"
 
+_SECOND_AT = (
+    "--url: a second @ (what it has is not shown: it may be a piece of the password); "
+    "write %40 for an @ in a name or password"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -67,10 +72,7 @@ class Target:
                 does not quote it, because it may hold a password.
         """
         if has_second_at(text):
-            raise UsageError(
-                "--url: a second @ (what it has is not shown: it may be a piece of the "
-                "password); write %40 for an @ in a name or password"
-            )
+            raise UsageError(_SECOND_AT)
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UsageError(
                 "--url: a byte that is not UTF-8 (not shown: it may be a piece of the "
@@ -83,6 +85,8 @@ class Target:
             backend = url.get_backend_name()
         if not backend:
             raise UsageError(f"--url: not a database URL; it should look like {_SHAPE}")
+        if "@" in (url.host or "") + (url.database or ""):
+            raise UsageError(_SECOND_AT)  # behind a ?, which SQLAlchemy takes as well
         if backend != "postgresql":
             raise UsageError(
                 f"--url: a database of {backend}; the drill needs PostgreSQL: {_SHAPE}"
