@@ -205,3 +205,39 @@ def test_recreated_pool_begins_in_good_health(make_pool, server):
     assert again.stats().connect_failures == 0
     again.connect().close()
     again.dispose()
+
+
+# --- who may begin ------------------------------------------------------------------
+
+
+class _SlowOnce:
+    """A gate that takes its time for whoever comes first."""
+
+    def __init__(self, gate):
+        self.gate = gate
+        self.entered, self.goes_on = threading.Event(), threading.Event()
+
+    def acquire(self):
+        if not self.entered.is_set():
+            self.entered.set()
+            assert self.goes_on.wait(10)
+        return self.gate.acquire()
+
+    def snapshot(self):
+        return self.gate.snapshot()
+
+
+def test_two_that_find_an_attempt_due_begin_one(make_pool, server):
+    """One has found it due, and has not yet said that it begins."""
+    pool = make_pool()
+    fail_once(pool)
+    connecting = pool._connecting
+    connecting._next_at = now = time.monotonic()
+    connecting._gate = slow = _SlowOnce(connecting._gate)
+    first = Task(lambda: connecting._begin(now))
+    assert slow.entered.wait(10)
+    assert connecting._begin(now) is None
+    slow.goes_on.set()
+    attempt = first.result()
+    assert attempt is not None
+    attempt.vacate()

@@ -146,6 +146,25 @@ def test_closing_a_result_that_streams_is_silent(pg_url, driver, hooked, echo):
     engine.dispose()
 
 
+def test_error_of_closing_a_cursor_of_ones_own_is_logged(
+    pg_url, driver, observer, caplog
+):
+    """As SQLAlchemy does: only that of an inherited one is worth no line."""
+    engine = create_engine(pg_url(driver), poolclass=poolproof.Pool)
+    with engine.connect() as connection:
+        broken = _Unclosable()
+        connection._safe_close_cursor(broken)
+    found = [one for one in caplog.records if one.msg == "Error closing cursor"]
+    assert len(found) == 1
+    assert found[0].exc_info[0] is ZeroDivisionError
+    engine.dispose()
+
+
+class _Unclosable:
+    def close(self):
+        raise ZeroDivisionError
+
+
 def test_removing_a_scoped_session_is_silent(engine, table, observer):
     session = scoped_session(sessionmaker(engine))
     session.execute(text(f"insert into {table} values (1)"))

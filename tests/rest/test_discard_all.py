@@ -245,6 +245,24 @@ def test_check_in_in_the_middle_of_a_stream_is_silent(make_engine, pg_url, caplo
     del suspended
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_connection_that_is_to_be_closed_is_not_asked(make_engine, pg_url, ends):
+    engine = make_engine(pg_url("psycopg"), pool_reset_on_return="discard_all")
+    raw = engine.raw_connection()
+    raw.cursor().execute("set work_mem to '123MB'")
+    raw.commit()
+    engine.pool.dispatch.reset(
+        raw.dbapi_connection,
+        raw._connection_record,
+        sa.pool.PoolResetState(
+            transaction_was_reset=True, terminate_only=ends, asyncio_safe=True
+        ),
+    )
+    found = raw.cursor().execute("show work_mem").fetchone()
+    assert (found == ("123MB",)) is ends
+    raw.close()
+
+
 # --- behind a pooler ------------------------------------------------------------------
 
 

@@ -283,3 +283,15 @@ def test_limit_of_the_caller_that_passes_in_a_ping_reaches_the_caller(
         signal.signal(signal.SIGALRM, before)
     assert engine.pool.checkedout() == 0
     assert engine.pool.checkedin() == 0
+
+
+@pytest.mark.parametrize("level", [None, "REPEATABLE READ", "AUTOCOMMIT"])
+def test_ping_leaves_no_transaction_open(make_engine, pg_url, driver, level):
+    """Also psycopg2's that may not be switched to autocommit for it."""
+    options = {} if level is None else {"isolation_level": level}
+    engine = make_engine(pg_url(driver), pool_pre_ping="always", **options)
+    engine.raw_connection().close()
+    raw = engine.raw_connection()
+    known = drivers.of(raw.dbapi_connection, engine.dialect)
+    assert known.status(raw.dbapi_connection) == known.idle
+    raw.close()

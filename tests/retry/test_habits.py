@@ -286,3 +286,54 @@ def test_listeners_are_those_of_units_alone(engine):
     poolproof.run_transaction(sessionmaker(engine), lambda _: None)
     with engine.connect() as connection, Session(connection) as session:
         session.execute(text("select 1"))
+
+
+# --- after the commit -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orm", [False, True])
+def test_connection_that_breaks_on_its_way_back_is_no_failure(
+    engine, table, count, observer, attempted, orm
+):
+    """All is done; what leaves close() is the driver's own error, not SQLAlchemy's."""
+    ended = []
+
+    @event.listens_for(engine, "checkin")
+    def ask(connection, record):
+        if not ended:
+            ended.append(observer.end(poolproof.backend.pid_of(record)))
+            connection.cursor().execute("select 1")
+
+    def unit(given):
+        given.execute(text(f"insert into {table} values (1)"))
+        return "done"
+
+    bind = sessionmaker(engine) if orm else engine
+    assert poolproof.run_transaction(bind, unit, backoff=QUICK) == "done"
+    assert ended == [True]
+    assert count() == 1
+    assert [one.error for one in attempted] == [None]
+
+
+class _MishapError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("orm", [False, True])
+def test_error_of_a_listener_of_the_way_back_is_raised(engine, table, count, orm):
+    raised = []
+
+    @event.listens_for(engine, "checkin")
+    def fail(_connection, _record):
+        if not raised:
+            raised.append(1)
+            raise _MishapError
+
+    def unit(given):
+        given.execute(text(f"insert into {table} values (1)"))
+
+    with pytest.raises(_MishapError):
+        poolproof.run_transaction(
+            sessionmaker(engine) if orm else engine, unit, backoff=QUICK
+        )
+    assert count() == 1
