@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import poolproof
 from poolproof import Fault
+from poolproof.drivers import backend
 from poolproof.faults.table import register
 from poolproof.retry import commit_status
 from poolproof.retry.state import Course
@@ -301,7 +302,7 @@ def test_connection_that_breaks_on_its_way_back_is_no_failure(
     @event.listens_for(engine, "checkin")
     def ask(connection, record):
         if not ended:
-            ended.append(observer.end(poolproof.backend.pid_of(record)))
+            ended.append(observer.end(backend.pid_of(record)))
             connection.cursor().execute("select 1")
 
     def unit(given):
