@@ -97,14 +97,26 @@ def started(monkeypatch):
     return found
 
 
-def test_difference_tasks_that_dispose_share_one_thread(make_pool, lingers, started):
+def end_lingering(monkeypatch):
+    """Have one that lingers for ever end now."""
+    running = keeper._keepers[_native.generation()]
+    eventually(lambda: running.lingers_until)
+    monkeypatch.setattr(keeper, "LINGERS_S", 0.01)
+    running._ring()
+    eventually(lambda: not keepers())
+
+
+def test_difference_tasks_that_dispose_share_one_thread(
+    make_pool, started, monkeypatch
+):
+    monkeypatch.setattr(keeper, "LINGERS_S", FOREVER)
     pool = make_pool()
     for _ in range(50):
         rest(pool, 1)
         pool.dispose()
         pool = pool.recreate()
     assert len(started) == 1
-    eventually(lambda: not keepers())
+    end_lingering(monkeypatch)
 
 
 def test_difference_tasks_that_dispose_hardly_wake_it(
@@ -148,10 +160,7 @@ def test_difference_what_is_due_sooner_wakes_one_that_lingers(
     eventually(lambda: waiting.checkedin() == 2)
     assert keepers() == [thread]
     waiting.dispose()
-    monkeypatch.setattr(keeper, "LINGERS_S", 0.01)
-    eventually(lambda: running.lingers_until)
-    running._ring()
-    eventually(lambda: not keepers())
+    end_lingering(monkeypatch)
 
 
 def test_difference_what_comes_to_rest_beside_one_that_lingers_is_looked_after(
