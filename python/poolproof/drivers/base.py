@@ -13,6 +13,7 @@ import functools
 import inspect
 import secrets
 import signal
+import sys
 import threading
 from dataclasses import dataclass, replace
 from operator import attrgetter, methodcaller
@@ -29,6 +30,7 @@ __all__ = [
     "ask",
     "in_own_words",
     "is_mock",
+    "is_of_another_hub",
     "is_own",
     "is_piped",
     "is_suspended",
@@ -364,6 +366,20 @@ def unsent(connection: Any) -> Any:
         The file, to be closed after the connection; None for other drivers.
     """
     return connection._sock if hasattr(connection, "_usock") else None
+
+
+def is_of_another_hub(connection: Any) -> bool:
+    """Tell whether gevent can wait for a connection's socket in another thread alone.
+
+    gevent ties a socket of Python's, as pg8000 has one, to the thread that has opened
+    it. In another one a call goes well for as long as nothing has to be waited for.
+
+    Args:
+        connection: A DBAPI connection.
+    """
+    hub = getattr(getattr(connection, "_usock", None), "hub", None)
+    gevent = sys.modules.get("gevent")
+    return hub is not None and gevent is not None and gevent.get_hub() is not hub
 
 
 def ask(connection: Any) -> bool:

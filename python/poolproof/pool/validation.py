@@ -123,6 +123,8 @@ def _report_corruption(cause: str, driver: str, pid: int | None) -> None:
 def _ping(entry: Entry, now: float) -> str | None:
     if sockets.is_foreign(entry.dbapi_connection):
         return FOREIGN
+    if drivers.is_of_another_hub(entry.dbapi_connection):
+        return SILENT  # it would not answer here, now or at the next call
     limit = entry.owner.settings.ping_timeout
     if entry.due is not None:
         limit = max(0.0, min(limit, entry.due - now))
