@@ -22,21 +22,13 @@ if TYPE_CHECKING:
 LONG = 400
 WHY_LONG = re.compile("one (idea|table)")
 HEADER_LINES = 30
-# What is left to mend: the list only becomes shorter.
-LEFT = "tools/layers/left.txt"
 CODE = ("src", "python", "tests", "bench", "tools")
 
 
 def check(root: Path) -> list[Breach]:
     """Return every breach in the checkout *root*, in order of place."""
     rules = (rust.rules, python.rules, length)
-    found = sorted({breach for rule in rules for breach in rule(root)})
-    left = root / LEFT
-    known = set(left.read_text().splitlines()) if left.exists() else set()
-    named = {f"{one.path.relative_to(root)}: {one.what}": one for one in found}
-    new = [one for line, one in named.items() if line not in known]
-    new += [Breach(left, 1, f"mended: {line}") for line in sorted(known - named.keys())]
-    return new
+    return sorted({breach for rule in rules for breach in rule(root)})
 
 
 def length(root: Path) -> Iterator[Breach]:

@@ -30,6 +30,7 @@ TRACED = (
     "poolproof/pool/connector.py",
     "poolproof/pool/pool.py",
     "poolproof/pool/entry.py",
+    "poolproof/pool/deadlines.py",
     "poolproof/fork/sockets.py",
     "poolproof/fork/renewal.py",
     "poolproof/pool/hold_warning.py",

@@ -181,17 +181,6 @@ def test_what_the_package_may_do_is_not_reported(tmp_path: Path) -> None:
     assert breaches(tmp_path, inside) == []
 
 
-def test_what_is_left_to_mend_is_not_reported_until_it_is_mended(
-    tmp_path: Path,
-) -> None:
-    name = "python/poolproof/errors.py"
-    left = f"{name}: errors imports pool/b: . may not\n"
-    files = {name: "from poolproof.pool.b import Pool\n", check_layers.LEFT: left}
-    assert breaches(tmp_path, files) == []
-    (breach,) = breaches(tmp_path, {name: "x = 1\n"})
-    assert f"mended: {left.strip()}" in breach
-
-
 @pytest.mark.parametrize("name", ["src/pool/gate.rs", "python/poolproof/pool.py"])
 def test_a_long_file_must_say_why_it_is_one_idea(tmp_path: Path, name: str) -> None:
     comment = "//" if name.endswith(".rs") else "#"

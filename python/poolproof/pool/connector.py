@@ -323,7 +323,7 @@ class Connecting:
                 f"{now - self._failing_since:.1f} s, and one caller at a time tries "
                 f"again; the last error: {last.first_line}"
             )
-        error = entry.owner._timed_out(now - entry.began, reason)
+        error = entry.owner.timed_out(now - entry.began, reason)
         limit = now if entry.due is None else entry.due
         cause = None if last is None else last.error
         error.__cause__ = cause or DeadlineExceeded("checkout", limit - entry.began)

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from poolproof import _native
+from poolproof._sqlalchemy import ConnectionRecord
 from poolproof.drivers.backend import pid_of as backend_pid
 from poolproof.errors import DeadlineExceeded
 
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from poolproof.pool.entry import Entry
+    from poolproof._native import Socket
+    from poolproof.pool.owner import Owner
 
 __all__ = [
+    "Bounds",
     "backend_pid",
     "bounded",
     "current",
     "deadline",
-    "exceeded",
-    "explain",
 ]
 
 
@@ -66,7 +67,7 @@ class deadline:  # noqa: N801 - used like a function
         "_covered",
         "_due",
         "_outer",
-        "_tether",
+        "_reference",
         "_token",
         "seconds",
     )
@@ -93,11 +94,11 @@ class deadline:  # noqa: N801 - used like a function
             raise ValueError(msg)
         self.seconds = seconds
         self._due = math.inf
-        self._token: Token[_Tether | None] | None = None
-        self._tether: _Tether | None = None
+        self._token: Token[_BlockRef | None] | None = None
+        self._reference: _BlockRef | None = None
         self._outer: deadline | None = None
         # What the block has used, and which block it goes back to.
-        self._covered: dict[Entry, deadline | None] = {}
+        self._covered: dict[Bounds, deadline | None] = {}
 
     @property
     def due(self) -> float:
@@ -124,11 +125,11 @@ class deadline:  # noqa: N801 - used like a function
         self._outer = outer = current()
         due = time.monotonic() + self.seconds
         self._due = due if outer is None else min(due, outer.due)
-        self._tether = tether = _Tether(self)
-        tether.outer = _current.get()
-        tether.counts = False
-        self._token = _current.set(tether)
-        tether.counts = True
+        self._reference = reference = _BlockRef(self)
+        reference.outer = _current.get()
+        reference.counts = False
+        self._token = _current.set(reference)
+        reference.counts = True
         return self
 
     def __exit__(
@@ -139,9 +140,9 @@ class deadline:  # noqa: N801 - used like a function
     ) -> None:
         """Take the deadline back from what the block has used."""
         token, self._token = self._token, None
-        tether, self._tether = self._tether, None
-        if tether is not None:
-            tether.kept = self
+        reference, self._reference = self._reference, None
+        if reference is not None:
+            reference.kept = self
         covered, self._covered = self._covered, {}
         for entry, outer in covered.items():
             if entry.block is not self:  # returned meanwhile, or covered anew
@@ -155,7 +156,7 @@ class deadline:  # noqa: N801 - used like a function
         if token is not None:
             _current.reset(token)
 
-    def cover(self, entry: Entry) -> None:
+    def cover(self, entry: Bounds) -> None:
         """Let the deadline count for a connection until the block or its use ends.
 
         Args:
@@ -168,7 +169,7 @@ class deadline:  # noqa: N801 - used like a function
             _arm_block(entry, self)
 
 
-class _Tether(weakref.ref["deadline"]):
+class _BlockRef(weakref.ref["deadline"]):
     """What a context knows a block by.
 
     A signal may keep `__enter__` or `__exit__` from doing its work. A block that was
@@ -181,28 +182,28 @@ class _Tether(weakref.ref["deadline"]):
     """
 
     __slots__ = ("counts", "kept", "outer")
-    outer: _Tether | None
+    outer: _BlockRef | None
     counts: bool
     kept: deadline
 
 
 # Whether this process has ever had such a block: sooner asked than the context.
 ever_used = False
-_current: ContextVar[_Tether | None] = ContextVar("poolproof_deadline", default=None)
+_current: ContextVar[_BlockRef | None] = ContextVar("poolproof_deadline", default=None)
 
 
 def current() -> deadline | None:
     """Return the innermost block of this context."""
-    tether = _current.get()
-    while tether is not None:
-        block = tether()
-        if block is not None and tether.counts:
+    reference = _current.get()
+    while reference is not None:
+        block = reference()
+        if block is not None and reference.counts:
             return block
-        tether = tether.outer
+        reference = reference.outer
     return None
 
 
-def _arm_block(entry: Entry, block: deadline) -> None:
+def _arm_block(entry: Bounds, block: deadline) -> None:
     if entry.socket is not None and block.due != math.inf:
         entry.socket.arm(_native.BLOCK, block.left)
 
@@ -212,21 +213,21 @@ class bounded:  # noqa: N801 - used like a function
 
     Args:
         entry: The connection's entry.
-        step: What is done, as `DeadlineExceeded` names it.
+        operation: What is done, as `DeadlineExceeded` names it.
         seconds: How long it may take; None sets no bound.
     """
 
     __slots__ = ("_entry", "_limit")
 
-    def __init__(self, entry: Entry, step: str, seconds: float | None) -> None:
+    def __init__(self, entry: Bounds, operation: str, seconds: float | None) -> None:
         self._entry = entry
-        self._limit = None if seconds is None else (step, seconds)
+        self._limit = None if seconds is None else (operation, seconds)
 
     def __enter__(self) -> None:
         """Arm."""
         entry, limit = self._entry, self._limit
         if limit is not None and entry.socket is not None:
-            entry.step = limit
+            entry.operation = limit
             entry.socket.arm(_native.CALL, limit[1])
 
     def __exit__(self, *_error: object) -> None:
@@ -236,67 +237,122 @@ class bounded:  # noqa: N801 - used like a function
             socket.disarm(_native.CALL)
 
 
-def exceeded(entry: Entry) -> DeadlineExceeded | None:
-    """Say which deadline of a connection has passed.
+class Bounds(ConnectionRecord):
+    """What is bounded on one connection, and what has passed.
 
-    Args:
-        entry: A pool entry.
-
-    Returns:
-        The reason, or None when its socket was not shut by the watchdog.
+    Attributes:
+        owner: The pool.
+        socket: The connection's socket, if it has one.
+        due: When the checkout that is under way must have ended, on the monotonic
+            clock; None for no bound.
+        began: When that checkout began.
+        operation: The last bounded call on the connection, and its bound in seconds.
+        block: The `poolproof.deadline` that counts for the connection.
+        bound: Whether a bound that outlasts a call may be armed.
     """
-    socket = entry.socket
-    passed = None if socket is None else socket.expired
-    if passed is None:
-        return None
-    limit: tuple[str, float] | None = None
-    if passed == _native.CALL:
-        limit = entry.step
-    elif passed == _native.BLOCK and entry.block is not None:
-        limit = ("deadline", entry.block.seconds)
-    elif passed == _native.HOLD:
-        limit = ("hold", entry.owner.settings.hold_timeout or 0.0)
-    step, seconds = limit or ("call", 0.0)
-    return DeadlineExceeded(step, seconds, backend_pid(entry))
 
+    __slots__ = ("began", "block", "bound", "due", "operation", "owner", "socket")
 
-def explain(entry: Entry, error: BaseException) -> None:
-    """Make what has ended a connection the cause of the error that it led to.
+    owner: Owner
+    socket: Socket | None
+    due: float | None
+    began: float
+    operation: tuple[str, float] | None
+    block: deadline | None
+    bound: bool
 
-    That is the deadline that has passed, or a network whose silence the kernel has
-    noticed, for which libpq and pg8000 have no more than the system's word.
+    def bound_checkout(self) -> None:
+        """Bound what listeners ask of the connection before it is lent."""
+        if self.socket is not None and self.due is not None:
+            self.bound = True
+            self.operation = ("checkout", round(self.due - self.began, 3))
+            self.socket.arm(_native.CALL, self.due - time.monotonic())
 
-    Args:
-        entry: The entry of the connection that the error came from.
-        error: The driver's exception.
-    """
-    if isinstance(error.__cause__, DeadlineExceeded):
-        return
-    reason = exceeded(entry) or _silence(entry, error)
-    if reason is not None:
-        reason.__cause__ = error.__cause__
-        error.__cause__ = reason
+    def bound_holding(self) -> None:
+        """Begin to count how long the connection is held."""
+        block = current()
+        if block is not None:
+            block.cover(self)
+        limit = self.owner.settings.hold_timeout
+        if limit is not None and self.socket is not None:
+            self.bound = True
+            self.socket.arm(_native.HOLD, limit)
 
+    def bound_checkin(self) -> None:
+        """Bound what others do while the connection comes back, until it rests."""
+        limit = self.owner.settings.reset_timeout
+        if limit is not None and self.socket is not None:
+            self.bound = True
+            self.operation = ("reset", limit)
+            self.socket.arm(_native.CALL, limit)
 
-def _silence(entry: Entry, error: BaseException) -> TimeoutError | None:
-    """Name the keep-alives, where they have ended a connection.
+    def unbound(self) -> None:
+        """End what was counted: the connection comes to rest."""
+        socket = self.socket
+        if socket is not None:
+            socket.disarm(_native.CALL)
+            socket.disarm(_native.HOLD)
+            if socket.disarm(_native.BLOCK):
+                return  # what has passed stays known until it is discarded
+        self.block = None
+        self.bound = False
 
-    The kernel gives up what it has sent only after a quarter of an hour.
-    """
-    socket = entry.socket
-    if socket is None or not _is_silence(error):
-        return None
-    kept = socket.kept_alive
-    if kept is None:
-        return None
-    idle, interval, count = kept
-    also = entry.owner.settings.tcp_user_timeout
-    or_also = "" if also is None else f" or tcp_user_timeout ({also:g} s)"
-    return TimeoutError(
-        f"the network was silent for about {idle + interval * count} s: {_KEEP_ALIVES} "
-        f"({idle} s, then {count} questions {interval} s apart) had no answer, and the "
-        f"system ended the connection; keep_alive{or_also} sets how long that takes"
-    )
+    def exceeded(self) -> DeadlineExceeded | None:
+        """Say which deadline of the connection has passed.
+
+        Returns:
+            The reason, or None when its socket was not shut by the watchdog.
+        """
+        socket = self.socket
+        passed = None if socket is None else socket.expired
+        if passed is None:
+            return None
+        limit: tuple[str, float] | None = None
+        if passed == _native.CALL:
+            limit = self.operation
+        elif passed == _native.BLOCK and self.block is not None:
+            limit = ("deadline", self.block.seconds)
+        elif passed == _native.HOLD:
+            limit = ("hold", self.owner.settings.hold_timeout or 0.0)
+        operation, seconds = limit or ("call", 0.0)
+        return DeadlineExceeded(operation, seconds, backend_pid(self))
+
+    def explain(self, error: BaseException) -> None:
+        """Make what has ended the connection the cause of the error that it led to.
+
+        That is the deadline that has passed, or a network whose silence the kernel has
+        noticed, for which libpq and pg8000 have no more than the system's word.
+
+        Args:
+            error: The driver's exception.
+        """
+        if isinstance(error.__cause__, DeadlineExceeded):
+            return
+        reason = self.exceeded() or self._silence(error)
+        if reason is not None:
+            reason.__cause__ = error.__cause__
+            error.__cause__ = reason
+
+    def _silence(self, error: BaseException) -> TimeoutError | None:
+        """Name the keep-alives, where they have ended the connection.
+
+        The kernel gives up what it has sent only after a quarter of an hour.
+        """
+        socket = self.socket
+        if socket is None or not _is_silence(error):
+            return None
+        kept = socket.kept_alive
+        if kept is None:
+            return None
+        idle, interval, count = kept
+        also = self.owner.settings.tcp_user_timeout
+        or_also = "" if also is None else f" or tcp_user_timeout ({also:g} s)"
+        return TimeoutError(
+            f"the network was silent for about {idle + interval * count} s: "
+            f"{_KEEP_ALIVES} ({idle} s, then {count} questions {interval} s apart) had "
+            "no answer, and the system ended the connection; "
+            f"keep_alive{or_also} sets how long that takes"
+        )
 
 
 def _is_silence(error: BaseException) -> bool:

@@ -116,7 +116,7 @@ def _see_answer(entry: Entry, connection: Any) -> None:
         connection, "_pipeline", None
     ):
         return
-    dbapi: Any = entry.owner._dialect.dbapi  # type: ignore[union-attr]
+    dbapi: Any = entry.owner._dialect.dbapi
     raise dbapi.OperationalError(
         "lost synchronization with server: COMMIT was answered, and the session is "
         "still in a transaction; that was the answer to something else"
@@ -156,7 +156,7 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
         if socket is None or limit is None:
             verb(given)
             return
-        entry.step = ("rollback", limit)
+        entry.operation = ("rollback", limit)
         socket.arm(_native.CALL, limit)
         try:
             verb(given)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from poolproof import _native
 from poolproof._sqlalchemy import ConnectionRecord
 from poolproof.drivers import base as drivers
 from poolproof.fork import sockets
-from poolproof.pool import deadlines, validation
+from poolproof.pool import deadlines
 
 if TYPE_CHECKING:
     import weakref
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import Pool as SqlalchemyPool
 
-    from poolproof._native import Backend, Socket, Ticket
+    from poolproof._native import Backend, Ticket
     from poolproof._sqlalchemy import ConnectionFairy
     from poolproof.drivers.base import Driver
-    from poolproof.pool.deadlines import deadline
     from poolproof.pool.hold_warning import Hold
-    from poolproof.pool.pool import Pool
+    from poolproof.pool.owner import Owner
 
-__all__ = ["Entry", "begin_reset", "refuse_foreign"]
+__all__ = ["BUSY", "FOREIGN", "Entry", "begin_reset", "refuse_foreign"]
 
+# Why a connection is discarded, as `PoolStats.discarded` counts it.
+BUSY = "in_transaction"
+FOREIGN = "foreign"
 
 _LISTENS = (
     "Connection %r listens, and is closed by the pool (%s): what a session holds "
@@ -34,7 +33,7 @@ _LISTENS = (
 )
 
 
-class Entry(ConnectionRecord):
+class Entry(deadlines.Bounds):
     """A place in the pool that a connection is in, or was, or will be.
 
     The ticket belongs to the entry: while the entry is lent, nothing else refers to
@@ -42,20 +41,12 @@ class Entry(ConnectionRecord):
 
     Attributes:
         ticket: The right to the slot, renewed at each checkout.
-        owner: The pool.
-        socket: The connection's socket, if it has one.
         driver: What the pool knows of the connection's driver.
         lent_to: The fairy of the last checkout, remembered for when it is detached.
-        due: When the checkout that is under way must have ended, on the monotonic
-            clock; None for no bound.
-        began: When that checkout began.
         rested_at: Since when the connection has rested, on the monotonic clock.
         suspect: Whether only a question to the server tells if the connection is at
             rest.
         is_always_suspect: Whether that is so at each checkout.
-        step: The last bounded call on the connection, and its bound in seconds.
-        block: The `poolproof.deadline` that counts for the connection.
-        bound: Whether a bound that outlasts a call may be armed.
         reason: Why the connection is being discarded, as far as it is known.
         expires_at: When the connection is too old, on the monotonic clock.
         held: The checkout that is under way, where the pool has a `hold_warning` or has
@@ -69,40 +60,29 @@ class Entry(ConnectionRecord):
 
     __slots__ = (
         "backend",
-        "began",
-        "block",
-        "bound",
         "driver",
-        "due",
         "expires_at",
         "held",
         "is_always_suspect",
         "is_new",
         "lent_to",
         "may_rest",
-        "owner",
         "reason",
         "rested_at",
         "set_again",
-        "socket",
-        "step",
         "suspect",
         "ticket",
     )
 
     ticket: Ticket
     lent_to: weakref.ref[ConnectionFairy] | None
-    socket: Socket | None
     driver: Driver
-    due: float | None
-    step: tuple[str, float] | None
-    block: deadline | None
     reason: str | None
     held: Hold | None
     backend: Backend | None
     set_again: str | None
 
-    def __init__(self, owner: Pool, began: float, due: float | None) -> None:
+    def __init__(self, owner: Owner, began: float, due: float | None) -> None:
         """Make an entry that has no connection yet; `get_connection` opens it.
 
         Args:
@@ -117,7 +97,7 @@ class Entry(ConnectionRecord):
         self.due = due
         self.rested_at = 0.0
         self.suspect = self.is_always_suspect = False
-        self.step = None
+        self.operation = None
         self.block = None
         self.bound = False
         self.reason = None
@@ -127,7 +107,7 @@ class Entry(ConnectionRecord):
         self.backend = None
         self.is_new = False
         self.set_again = None
-        super().__init__(owner, connect=False)
+        super().__init__(owner, connect=False)  # type: ignore[arg-type]  # a pool
         # A fork during the connecting needs it, to make this quiet in the child.
         owner.remember(self)
 
@@ -142,7 +122,7 @@ class Entry(ConnectionRecord):
             if self.is_new:
                 self._read_session()
         except BaseException as error:
-            deadlines.explain(self, error)
+            self.explain(error)
             if hasattr(self, "ticket"):  # lent before: the pool counts a first one
                 self.owner.unopened.add("checkout")
             raise
@@ -158,7 +138,7 @@ class Entry(ConnectionRecord):
         try:
             self.owner.read_session(self)
         except BaseException as error:
-            deadlines.explain(self, error)
+            self.explain(error)
             self.invalidate(error if isinstance(error, Exception) else None)
             raise
 
@@ -175,11 +155,11 @@ class Entry(ConnectionRecord):
         """
         if not soft and self.dbapi_connection is not None:
             if e is not None:
-                deadlines.explain(self, e)
-            passed = deadlines.exceeded(self)
+                self.explain(e)
+            passed = self.exceeded()
             reason = f"{passed.step}_timeout" if passed else self.reason
             if sockets.is_foreign(self.dbapi_connection):
-                reason = validation.FOREIGN
+                reason = FOREIGN
             elif reason is None:
                 reason = "invalidated" if e is None else "error"
             elif self.socket is not None:
@@ -194,14 +174,6 @@ class Entry(ConnectionRecord):
                     self.owner.stranded.end(left, reason)
                 return
         ConnectionRecord.invalidate(self, e, soft)
-
-    def explain(self, error: BaseException) -> None:
-        """Make what has ended the connection the cause of the error that it led to.
-
-        Args:
-            error: The driver's exception.
-        """
-        deadlines.explain(self, error)
 
     def charge(self, reason: str | None, *, doubtful: bool) -> None:
         """Note what an error costs.
@@ -254,7 +226,7 @@ class Entry(ConnectionRecord):
                 self._undo_options()
             ConnectionRecord.checkin(self, _fairy_was_created)  # sooner than super()
         except BaseException as error:
-            deadlines.explain(self, error)
+            self.explain(error)
             self.owner.give_up(self)
             raise
 
@@ -289,55 +261,17 @@ class Entry(ConnectionRecord):
             Whether it was so; the connection is closed, and discarded at its check-in.
         """
         connection: Any = self.dbapi_connection
-        if self.reason == validation.BUSY:
+        if self.reason == BUSY:
             return True  # at the beginning of this check-in
         if self.socket is None or not drivers.is_suspended(self.driver, connection):
             return False
-        self.reason = validation.BUSY
+        self.reason = BUSY
         self.socket.sever()
         drivers.abandon(connection)
         return True
 
-    # --- bounds that outlast a call --------------------------------------------------
 
-    def bound_checkout(self) -> None:
-        """Bound what listeners ask of the connection before it is lent."""
-        if self.socket is not None and self.due is not None:
-            self.bound = True
-            self.step = ("checkout", round(self.due - self.began, 3))
-            self.socket.arm(_native.CALL, self.due - monotonic())
-
-    def bound_holding(self) -> None:
-        """Begin to count how long the connection is held."""
-        block = deadlines.current()
-        if block is not None:
-            block.cover(self)
-        limit = self.owner.settings.hold_timeout
-        if limit is not None and self.socket is not None:
-            self.bound = True
-            self.socket.arm(_native.HOLD, limit)
-
-    def bound_checkin(self) -> None:
-        """Bound what others do while the connection comes back, until it rests."""
-        limit = self.owner.settings.reset_timeout
-        if limit is not None and self.socket is not None:
-            self.bound = True
-            self.step = ("reset", limit)
-            self.socket.arm(_native.CALL, limit)
-
-    def unbound(self) -> None:
-        """End what was counted: the connection comes to rest."""
-        socket = self.socket
-        if socket is not None:
-            socket.disarm(_native.CALL)
-            socket.disarm(_native.HOLD)
-            if socket.disarm(_native.BLOCK):
-                return  # what has passed stays known until it is discarded
-        self.block = None
-        self.bound = False
-
-
-def refuse_foreign(pool: SqlalchemyPool, connection: Any) -> None:
+def refuse_foreign(pool: Owner, connection: Any) -> None:
     """Send nothing through a number that is not the connection's socket any more.
 
     Args:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from poolproof.drivers import backend
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import CodeType
 
-    from poolproof.pool.entry import Entry
-    from poolproof.pool.pool import Pool
+    from poolproof.pool.owner import Owner
 
 __all__ = ["Hold", "warn"]
 
@@ -74,7 +73,13 @@ class Hold:
         )
 
 
-def warn(pool: Pool, entries: Iterable[Entry], now: float) -> float:
+class Held(Protocol):
+    """What a caller may hold."""
+
+    held: Hold | None
+
+
+def warn(pool: Owner, entries: Iterable[Held], now: float) -> float:
     """Warn of the connections that have been held for too long, each once.
 
     Args:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolproof.pool.entry import Entry
-    from poolproof.pool.pool import Pool
+    from poolproof.pool.maintained import Maintained
     from poolproof.pool.settings import Settings
 
 __all__ = ["first_look", "lent", "let_go", "look_at", "look_at_resting", "returned"]
@@ -71,7 +71,7 @@ def first_look(settings: Settings) -> float:
     return UNPLANNED if needed else -math.inf
 
 
-def lent(pool: Pool, entry: Entry) -> None:
+def lent(pool: Maintained, entry: Entry) -> None:
     """Note a checkout of a pool that minds them.
 
     Args:
@@ -94,7 +94,7 @@ def lent(pool: Pool, entry: Entry) -> None:
             _ask_for_more(pool, opened=not entry.rested_at)
 
 
-def _ask_for_more(pool: Pool, *, opened: bool) -> None:
+def _ask_for_more(pool: Maintained, *, opened: bool) -> None:
     """Have connections opened ahead of need, once the pool is in use."""
     if opened:
         out = pool._gate.snapshot().lent
@@ -104,7 +104,7 @@ def _ask_for_more(pool: Pool, *, opened: bool) -> None:
         look_at(pool)
 
 
-def returned(pool: Pool, entry: Entry) -> None:
+def returned(pool: Maintained, entry: Entry) -> None:
     """Note a check-in to a pool that minds them.
 
     Args:
@@ -116,7 +116,7 @@ def returned(pool: Pool, entry: Entry) -> None:
         entry.expires_at = 0.0  # empty: to be replaced at once
 
 
-def look_at(pool: Pool, due: float = 0.0) -> None:
+def look_at(pool: Maintained, due: float = 0.0) -> None:
     """Have the keeper look at a pool, and start it if it does not run.
 
     Args:
@@ -135,7 +135,7 @@ def look_at(pool: Pool, due: float = 0.0) -> None:
     keeper.ask(pool, due)
 
 
-def look_at_resting(pool: Pool, entry: Entry) -> None:
+def look_at_resting(pool: Maintained, entry: Entry) -> None:
     """Have the keeper look at a pool when what has come to rest is too old, or earlier.
 
     Args:
@@ -149,7 +149,7 @@ def look_at_resting(pool: Pool, entry: Entry) -> None:
     look_at(pool, 0.0 if settings.min_idle else due)
 
 
-def let_go(pool: Pool) -> None:
+def let_go(pool: Maintained) -> None:
     """Have the keeper end, if this pool was all that it had to look after.
 
     Args:
@@ -219,7 +219,7 @@ class Keeper:
         """
         self._generation = generation
         # Each request is put in and taken out in one step; 0 is at once.
-        self._asked: dict[weakref.ref[Pool], float] = {}
+        self._asked: dict[weakref.ref[Maintained], float] = {}
         # At most one thread, by the name of its seat: taking it is one step as well.
         self._chair: dict[str, _Seat] = {}
         self._bell: Any = None
@@ -230,7 +230,7 @@ class Keeper:
         """Whether there is a thread, or one is being started."""
         return bool(self._chair)
 
-    def ask(self, pool: Pool, due: float) -> None:
+    def ask(self, pool: Maintained, due: float) -> None:
         """Note a request, and see to it that somebody reads it.
 
         Args:
@@ -251,7 +251,7 @@ class Keeper:
             # Later a thread may be made, but would not begin, and starting it waits.
             self._start()
 
-    def expect_nothing_of(self, pool: Pool) -> None:
+    def expect_nothing_of(self, pool: Maintained) -> None:
         """Have what a pool asked for looked at once, and not when it was due.
 
         Args:
@@ -294,7 +294,7 @@ class Keeper:
     def _run(self, seat: _Seat) -> None:
         if self._chair.setdefault(NAME, seat) is not seat:
             return
-        plans: dict[weakref.ref[Pool], Plan] = {}
+        plans: dict[weakref.ref[Maintained], Plan] = {}
         try:
             self._work(plans)
         except BaseException as error:
@@ -313,7 +313,7 @@ class Keeper:
         """Tell whether this is still the process and the time for it."""
         return not _ending and self._generation == _native.generation()
 
-    def _work(self, plans: dict[weakref.ref[Pool], Plan]) -> None:
+    def _work(self, plans: dict[weakref.ref[Maintained], Plan]) -> None:
         """Look at what is due, and sleep until the next, until nothing ever is."""
         bell = self._bell
         while self._goes_on():
@@ -339,7 +339,7 @@ class Keeper:
         finally:
             self.lingers_until = 0.0
 
-    def _read_requests(self, plans: dict[weakref.ref[Pool], Plan]) -> None:
+    def _read_requests(self, plans: dict[weakref.ref[Maintained], Plan]) -> None:
         while self._asked:
             try:
                 reference, due = self._asked.popitem()
@@ -357,7 +357,7 @@ class Keeper:
             plan.due = min(plan.due, due)
             pool.next_look = plan.due
 
-    def _look_at_all(self, plans: dict[weakref.ref[Pool], Plan]) -> float:
+    def _look_at_all(self, plans: dict[weakref.ref[Maintained], Plan]) -> float:
         """Look at the pools that are due; return when the next one is."""
         next_due = UNPLANNED
         for reference, plan in list(plans.items()):
@@ -371,7 +371,7 @@ class Keeper:
                 next_due = min(next_due, plan.due)
         return next_due
 
-    def _look(self, reference: weakref.ref[Pool], plan: Plan) -> None:
+    def _look(self, reference: weakref.ref[Maintained], plan: Plan) -> None:
         pool = reference()
         if pool is None:
             return
@@ -391,7 +391,7 @@ class Keeper:
             pool.next_look = due
 
 
-def _forget(plans: dict[weakref.ref[Pool], Plan]) -> None:
+def _forget(plans: dict[weakref.ref[Maintained], Plan]) -> None:
     """Have the pools ask again: nobody is going to look at them."""
     for reference in plans:
         pool = reference()

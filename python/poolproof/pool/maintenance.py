@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import weakref
 
     from poolproof.pool.entry import Entry
-    from poolproof.pool.pool import Pool
+    from poolproof.pool.maintained import Maintained
     from poolproof.pool.settings import Settings
 
 __all__ = ["NEVER", "UNPLANNED", "Plan", "expiry", "tend"]
@@ -51,7 +51,7 @@ class Plan:
 
     __slots__ = ("_watch", "asked", "due", "failures", "retry_at")
 
-    def __init__(self, watch: weakref.ref[Pool]) -> None:
+    def __init__(self, watch: weakref.ref[Maintained]) -> None:
         """Plan nothing yet.
 
         Args:
@@ -79,7 +79,7 @@ def expiry(settings: Settings) -> float:
     return time.monotonic() + settings.max_lifetime * spread
 
 
-def tend(pool: Pool, plan: Plan) -> float:
+def tend(pool: Maintained, plan: Plan) -> float:
     """Do what is due for one pool.
 
     Args:
@@ -100,7 +100,7 @@ def tend(pool: Pool, plan: Plan) -> float:
     return min(holding, opening, _next_end(pool))
 
 
-def _resting(pool: Pool) -> list[tuple[float, int]]:
+def _resting(pool: Maintained) -> list[tuple[float, int]]:
     """List since when which slots rest, longest first."""
     idle = pool._idle
     found = []
@@ -111,7 +111,7 @@ def _resting(pool: Pool) -> list[tuple[float, int]]:
     return sorted(found)
 
 
-def _close_old(pool: Pool) -> None:
+def _close_old(pool: Maintained) -> None:
     """Close what rests and is too old, or has rested too long beyond `min_idle`."""
     settings = pool.settings
     for _rested_at, slot in _resting(pool):
@@ -124,7 +124,7 @@ def _close_old(pool: Pool) -> None:
             return
 
 
-def _has_reason(pool: Pool, slot: int, reason: str) -> bool:
+def _has_reason(pool: Maintained, slot: int, reason: str) -> bool:
     """Tell whether there is this reason to close what rests in a slot."""
     entry = pool._idle.get(slot)
     if entry is None:
@@ -136,7 +136,7 @@ def _has_reason(pool: Pool, slot: int, reason: str) -> bool:
     return limit is not None and entry.rested_at + limit <= now
 
 
-def _close(pool: Pool, slot: int, reason: str) -> bool:
+def _close(pool: Maintained, slot: int, reason: str) -> bool:
     """Close the connection in a slot, if there is a reason and nobody took it."""
     if not _has_reason(pool, slot, reason):
         return False
@@ -157,7 +157,7 @@ def _close(pool: Pool, slot: int, reason: str) -> bool:
     return True
 
 
-def _may_open_at(pool: Pool, plan: Plan, now: float) -> float:
+def _may_open_at(pool: Maintained, plan: Plan, now: float) -> float:
     """Say when to open a connection ahead of need, if there is one to open."""
     least = pool.settings.min_idle
     fails = pool._connecting.failures > 0
@@ -171,7 +171,7 @@ def _may_open_at(pool: Pool, plan: Plan, now: float) -> float:
     return max(plan.retry_at, pool._connecting.may_begin_at(now))
 
 
-def _open_one(pool: Pool, plan: Plan) -> float:
+def _open_one(pool: Maintained, plan: Plan) -> float:
     """Open a connection ahead of need; return when to try again."""
     now = time.monotonic()
     begin_at = _may_open_at(pool, plan, now)
@@ -207,7 +207,7 @@ def _open_one(pool: Pool, plan: Plan) -> float:
     return now  # there may be more to open, when the other pools had their turn
 
 
-def _settle(pool: Pool, entry: Entry) -> None:
+def _settle(pool: Maintained, entry: Entry) -> None:
     """End the transaction that a listener of the connect has left open, if any."""
     driver, connection = entry.driver, entry.dbapi_connection
     if connection is None or (
@@ -215,10 +215,10 @@ def _settle(pool: Pool, entry: Entry) -> None:
     ):
         return
     with bounded(entry, "rollback", pool.settings.reset_timeout):
-        pool._dialect.do_rollback(connection)  # type: ignore[arg-type]
+        pool._dialect.do_rollback(connection)
 
 
-def _retry_at(pool: Pool, plan: Plan, failure: str) -> float:
+def _retry_at(pool: Maintained, plan: Plan, failure: str) -> float:
     """Note a failed attempt to connect; return when to try again."""
     if not plan.failures:
         pool.logger.warning(
@@ -233,7 +233,7 @@ def _retry_at(pool: Pool, plan: Plan, failure: str) -> float:
     return plan.retry_at
 
 
-def _next_end(pool: Pool) -> float:
+def _next_end(pool: Maintained) -> float:
     """Say when a connection next becomes too old, or has rested too long."""
     settings = pool.settings
     slots = pool._gate.snapshot()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from poolproof._native import Nested, Ticket, Waiter
     from poolproof.pool.hold_warning import Hold
-    from poolproof.pool.pool import Pool
+    from poolproof.pool.maintained import Maintained
 
 __all__ = ["Nests"]
 
@@ -47,7 +47,7 @@ class Nests:
         self._said_at = -_NOT_AGAIN_S
 
     def sleep(
-        self, pool: Pool, place: Waiter, limit: float | None
+        self, pool: Maintained, place: Waiter, limit: float | None
     ) -> Ticket | Nested | None:
         """Say what has happened, then wait.
 
@@ -65,7 +65,9 @@ class Nests:
                 ticket.give_back()
             raise
 
-    def told(self, pool: Pool, place: Waiter, limit: float | None) -> float | None:
+    def told(
+        self, pool: Maintained, place: Waiter, limit: float | None
+    ) -> float | None:
         """Say what has happened, if anything has.
 
         Args:
@@ -94,7 +96,7 @@ class Nests:
         return own if limit is None else min(own, limit)
 
 
-def _describe(pool: Pool, nested: Nested, now: float) -> Iterator[str]:
+def _describe(pool: Maintained, nested: Nested, now: float) -> Iterator[str]:
     """Say it in words, with the stack of the caller and of others who hold."""
     holds = [entry.held for entry in pool.entries() if entry.held is not None]
     wanted = NestedCheckout.enough_for(nested.callers, nested.most)
@@ -124,7 +126,7 @@ def _checkouts(holds: list[Hold], strand: int, now: float) -> Iterator[str]:
         yield "Where it checked out what it holds is remembered from now on.\n"
 
 
-def _other_holders(pool: Pool) -> list[threading.Thread]:
+def _other_holders(pool: Maintained) -> list[threading.Thread]:
     """Find a few threads that hold connections; greenlets have their thread's stack."""
     here = threading.get_native_id()
     holding = {thread for _slot, thread, _held_s in pool._gate.holders()} - {here}

@@ -385,7 +385,7 @@ class Pool(sqlalchemy.pool.Pool):
             return due
         if block.due <= now:
             passed = DeadlineExceeded("deadline", block.seconds)
-            raise self._timed_out(0.0, str(passed)) from passed
+            raise self.timed_out(0.0, str(passed)) from passed
         return block.due if due is None else min(due, block.due)
 
     def _open_for_caller(
@@ -484,8 +484,8 @@ class Pool(sqlalchemy.pool.Pool):
             PoolTimeout: It has passed, and no listener said so.
         """
         if entry.socket is not None and entry.socket.disarm(_native.CALL):
-            passed = deadlines.exceeded(entry)
-            error = self._timed_out(monotonic() - entry.began, str(passed))
+            passed = entry.exceeded()
+            error = self.timed_out(monotonic() - entry.began, str(passed))
             fairy.invalidate(error)
             raise error from passed
 
@@ -550,15 +550,22 @@ class Pool(sqlalchemy.pool.Pool):
             ended = came
         if isinstance(ended, _native.Ticket):
             return ended
-        raise self._timed_out(monotonic() - started, nested=ended)
+        raise self.timed_out(monotonic() - started, nested=ended)
 
     def mind(self) -> None:
         """Have the keeper hear of each checkout and check-in from now on."""
         self._is_minded = True
 
-    def _timed_out(
+    def timed_out(
         self, waited: float, reason: str = "", nested: _native.Nested | None = None
     ) -> PoolTimeout:
+        """Make the error of a checkout whose time is over.
+
+        Args:
+            waited: For how long it has waited, in seconds.
+            reason: What has ended it, if it was not `timeout`.
+            nested: What is known of callers that wait for what they hold.
+        """
         stats = self.stats()
         facts = (
             self.name(),

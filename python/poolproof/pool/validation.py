@@ -8,7 +8,7 @@ cannot tell is asked: a nonce, bounded by `ping_timeout`.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poolproof.drivers import backend
 from poolproof.drivers import base as drivers
@@ -16,14 +16,10 @@ from poolproof.faults import events
 from poolproof.faults.table import Fault, Verdict
 from poolproof.fork import sockets
 from poolproof.pool.deadlines import bounded
+from poolproof.pool.entry import BUSY, FOREIGN, Entry
 
-if TYPE_CHECKING:
-    from poolproof.pool.entry import Entry
+__all__ = ["at_checkin", "at_checkout", "report", "report_foreign"]
 
-__all__ = ["FOREIGN", "at_checkin", "at_checkout", "report", "report_foreign"]
-
-BUSY = "in_transaction"
-FOREIGN = "foreign"
 SILENT = "no_answer"
 WRONG = "wrong_answer"
 

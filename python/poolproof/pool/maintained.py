@@ -1,0 +1,44 @@
+"""What those who look after a pool know of it: the keeper, and who looks for nests.
+
+As with `Owner`, a type and no object.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from poolproof.pool.owner import Owner
+
+if TYPE_CHECKING:
+    from poolproof._cooperative import Sleepers
+    from poolproof._native import Gate, Ticket
+    from poolproof.pool.connector import Connecting
+    from poolproof.pool.entry import Entry
+
+__all__ = ["Maintained"]
+
+
+class Maintained(Owner, Protocol):
+    """A pool, with its slots; `Pool` says what each of these is."""
+
+    has_strands: bool
+    is_used: bool
+    next_look: float
+    nests: Any
+    _checkout_timeout: float | None
+    _connecting: Connecting
+    _gate: Gate
+    _idle: dict[int, Entry]
+    _sleepers: Sleepers
+
+    def entries(self) -> list[Entry]:
+        """List the entries, at rest or not."""
+
+    def mind(self) -> None:
+        """Have the keeper hear of each checkout and check-in from now on."""
+
+    def _open_entry(self, ticket: Ticket, began: float, due: float | None) -> Entry:
+        """Connect for an empty slot."""
+
+    def _do_return_conn(self, record: Any) -> None:
+        """Take a connection back."""
