@@ -20,7 +20,7 @@ pub fn now() -> Duration {
 #[cfg(not(target_os = "linux"))]
 #[allow(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn now() -> Duration {
-    use crate::process::own::PerProcess;
+    use crate::process::per_process::PerProcess;
     use std::convert::Infallible;
     use std::time::Instant;
     static EPOCH: PerProcess<Instant> = PerProcess::new();

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 use super::plane;
 use super::timer::timeout;
-use crate::process::own::PerProcess;
-use crate::process::quiet;
+use crate::process::per_process::PerProcess;
+use crate::process::threads;
 
 /// How long an answer may take where there is an earlier one.
 const LATE: Duration = Duration::from_millis(500);
@@ -102,7 +102,7 @@ fn begin(
         (told, answer)
     };
     let (asked, name) = (Asked(name.to_owned()), name.to_owned());
-    quiet::spawn("poolproof-names", move || {
+    threads::spawn("poolproof-names", move || {
         let found = look();
         if let Ok(found) = &found {
             names().known.insert(name, found.clone());

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::process::own::PerProcess;
+use crate::process::per_process::PerProcess;
 
 #[derive(Debug, Default)]
 struct News {

@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 
 use super::error::ControlError;
 use super::reactor::Reactor;
-use crate::process::own::PerProcess;
-use crate::process::quiet;
+use crate::process::per_process::PerProcess;
+use crate::process::threads;
 
 static PLANE: PerProcess<Plane> = PerProcess::new();
 
@@ -185,7 +185,7 @@ impl Thread {
         let place = Arc::new(Mutex::new(None));
         let (thread, taken) = (Arc::clone(self), Arc::clone(&place));
         let mut place = lock(&place);
-        quiet::spawn("poolproof-control", move || {
+        threads::spawn("poolproof-control", move || {
             let runtime = lock(&taken).take();
             if let Some(runtime) = runtime {
                 thread.run(runtime);

@@ -11,8 +11,8 @@ use super::lease::Lease;
 use super::plane;
 use super::stream::Stream;
 use super::timer::{sleep, timeout};
-use crate::process::own::PerProcess;
-use crate::process::terminate::{self, Held};
+use crate::process::per_process::PerProcess;
+use crate::process::sigterm::{self, Held};
 use crate::socket::owned::OwnedSocket;
 
 /// How long a process that is told to end goes on for the sake of those who wait for its leases.
@@ -68,7 +68,7 @@ impl Enrolled {
     /// Has it given back on SIGTERM as well; where that cannot be listened for it expires by itself. Called in the
     /// control plane alone, by one thread.
     pub(crate) fn listen(&mut self) {
-        self.held = terminate::hold(listen).ok();
+        self.held = sigterm::hold(listen).ok();
     }
 }
 
@@ -107,7 +107,7 @@ fn listen(bell: UnixStream) -> io::Result<()> {
         match bell.receive(&mut [0]).await {
             Ok(1) => surrender_all().await,
             // Its descriptors were closed. Without a new bell the leases of a process that is ended expire.
-            _gone => drop(terminate::renew(listen)),
+            _gone => drop(sigterm::renew(listen)),
         }
     };
     // As without a bell.
@@ -125,5 +125,5 @@ async fn surrender_all() {
     };
     // Those that the server did not hear of in time expire.
     let _in_time = timeout(FAREWELL, all_back).await;
-    terminate::finish();
+    sigterm::finish();
 }

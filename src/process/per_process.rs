@@ -4,7 +4,7 @@ use std::fmt;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::generation;
+use super::generation::generation;
 
 /// One value a process. What a parent made is forgotten in a child, never dropped: a destructor may wait for a
 /// thread that is not there.

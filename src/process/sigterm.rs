@@ -12,8 +12,9 @@ use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::own::PerProcess;
-use super::{Registration, errno, set_errno};
+use super::at_fork::{errno, set_errno};
+use super::per_process::PerProcess;
+use super::registry::Registration;
 
 struct Bell {
     /// A child may be signalled inside `fork()`, before it is counted as another generation.

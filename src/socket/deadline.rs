@@ -28,9 +28,9 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::process::own::PerProcess;
+use crate::process::per_process::PerProcess;
 use crate::process::shelves::Shelves;
-use crate::process::{self, RegisterError, Registration, quiet};
+use crate::process::{self, RegisterError, Registration, threads};
 
 /// Why a socket cannot be watched.
 #[derive(Debug, Error)]
@@ -402,7 +402,7 @@ fn start() -> Result<(), WatchError> {
         return Ok(());
     }
     epoch();
-    match quiet::spawn("poolproof-watchdog", move || watch(me)) {
+    match threads::spawn("poolproof-watchdog", move || watch(me)) {
         Ok(()) => Ok(()),
         Err(source) => {
             RUNNING.store(0, Ordering::Release);

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use libc::c_int;
 
-use crate::process::own::PerProcess;
+use crate::process::per_process::PerProcess;
 
 /// When and how often the kernel asks a silent peer for a sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,7 +33,7 @@ def test_this_checkout_keeps_to_its_layers() -> None:
     ("name", "text", "found"),
     [
         ("src/pool/gate.rs", "use pyo3::prelude::*;\n", "pyo3 outside"),
-        ("src/process.rs", "fn f(_: pyo3::Python<'_>) {}\n", "pyo3 outside"),
+        ("src/process/mod.rs", "fn f(_: pyo3::Python<'_>) {}\n", "pyo3 outside"),
         ("src/pool/gate.rs", "use tokio::sync::Mutex;\n", "tokio in src/pool"),
         ("src/pool/gate.rs", "use crate::socket::probe;\n", "uses crate::socket"),
         (
@@ -45,10 +45,10 @@ def test_this_checkout_keeps_to_its_layers() -> None:
         ("src/pool/mod.rs", "use super::wire::Wire;\n", "pool uses crate::wire"),
         ("src/socket/probe.rs", "crate::pool::now();\n", "socket uses crate::pool"),
         ("src/fault/table.rs", "use crate::process;\n", "fault uses crate::process"),
-        ("src/process.rs", "use crate::pool;\n", "process uses crate::pool"),
+        ("src/process/mod.rs", "use crate::pool;\n", "process uses crate::pool"),
         ("src/pool/gate.rs", "// SAFETY: no\nunsafe {}\n", "unsafe outside"),
-        ("src/process.rs", "fn f() {\n    unsafe {}\n}\n", "without a SAFETY"),
-        ("src/process.rs", "// SAFETY: one\nf();\nunsafe {}\n", "without a SAFETY"),
+        ("src/process/mod.rs", "fn f() {\n    unsafe {}\n}\n", "without a SAFETY"),
+        ("src/process/mod.rs", "// SAFETY: one\nf();\nunsafe {}\n", "without a SAFETY"),
     ],
 )
 def test_a_breach_planted_in_the_crate_is_found(
@@ -64,7 +64,7 @@ def test_what_the_crate_may_do_is_not_reported(tmp_path: Path) -> None:
         "src/lib.rs": "#[pyo3::pymodule]\nmod _native {}\nuse crate::pool;\n",
         "src/py/gate.rs": "use pyo3::prelude::*;\nuse crate::{pool, process};\n",
         "src/pool/gate.rs": "// no pyo3 and no tokio here\nuse crate::process;\n",
-        "src/process.rs": (
+        "src/process/mod.rs": (
             "#![allow(unsafe_code)]\n"
             "// SAFETY: takes any integer.\n"
             "#[inline]\n"

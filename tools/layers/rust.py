@@ -27,7 +27,7 @@ RUST_USES = {
     "control": {"process", "socket", "fault", "conninfo"},
     "py": {"process", "pool", "socket", "fault", "wire", "control", "conninfo"},
 }
-MAY_BE_UNSAFE = ("src/process.rs", "src/process/", "src/socket/")
+MAY_BE_UNSAFE = ("src/process/", "src/socket/")
 
 
 def rules(root: Path) -> Iterator[Breach]:
