@@ -207,7 +207,9 @@ def test_an_idle_timeout_of_the_server_is_a_termination(
     poolproof.guard(engine)
     with engine.connect() as connection:
         pid = pid_of(connection)
-        connection.execute(sa.text(f"set {setting} = 30"))
+        # Long enough for the answer to be read before: libpq takes a message that comes
+        # with it for a notice, and forgets it.
+        connection.execute(sa.text(f"set {setting} = 1000"))
         if setting == "idle_session_timeout":
             connection.commit()
         while observer.rows("select 1 from pg_stat_activity where pid = %s", pid):
