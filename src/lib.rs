@@ -19,9 +19,9 @@ mod _native {
     #[pymodule_export]
     use crate::py::backend::{Backend, Backends};
     #[pymodule_export]
-    use crate::py::conninfo::{Conninfo, keywords};
+    use crate::py::conninfo::{Conninfo, keywords, parse_conninfo};
     #[pymodule_export]
-    use crate::py::control::{LeaseRow, Operation, Refused, Server};
+    use crate::py::control::{LeaseRow, Operation, Question, Questions, Refused, Server};
     #[pymodule_export]
     use crate::py::fault::{
         Finding, OwnRow, Price, classify, fault_price, fault_prices, fault_rows, fault_text,

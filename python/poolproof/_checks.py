@@ -6,6 +6,7 @@ as a wait without end, the string "false" from a configuration file as true.
 
 from __future__ import annotations
 
+import inspect
 import operator
 from typing import Any, SupportsIndex
 
@@ -20,6 +21,7 @@ __all__ = [
     "choice",
     "has_second_at",
     "integer",
+    "no_coroutine_function",
     "refuse_strays",
     "seconds",
 ]
@@ -221,6 +223,23 @@ def refuse_strays(of: pool.Pool) -> None:
             f"{strays[0]}=...), or give {name}=... to create_engine"
         )
         raise exc.ArgumentError(msg)
+
+
+def no_coroutine_function(name: str, value: object) -> None:
+    """Check that a function which may be given is a plain one.
+
+    Args:
+        name: The parameter, for the message.
+        value: What was given.
+
+    Raises:
+        ArgumentError: It is a coroutine function.
+    """
+    if inspect.iscoroutinefunction(value):
+        raise exc.ArgumentError(
+            f"{name} is a coroutine function, which no thread can wait for: give a "
+            "plain one"
+        )
 
 
 def has_second_at(url: str) -> bool:

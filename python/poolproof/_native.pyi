@@ -1,4 +1,7 @@
-"""The Rust core. Private: use the public names of `poolproof`."""
+"""The Rust core. Private: use the public names of `poolproof`.
+
+Long, because it is one table: each name of the extension, with its types.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, final, overload
@@ -21,6 +24,8 @@ __all__ = [
     "Operation",
     "OwnRow",
     "Price",
+    "Question",
+    "Questions",
     "Refused",
     "Server",
     "Snapshot",
@@ -40,6 +45,7 @@ __all__ = [
     "keywords",
     "leave_all",
     "news",
+    "parse_conninfo",
     "sever",
     "severed",
     "start_control",
@@ -167,10 +173,23 @@ class Conninfo:
     def places(self) -> list[tuple[str, str | None, int]]: ...
 
 def keywords() -> list[tuple[str, str, str]]: ...
+def parse_conninfo(text: bytes) -> list[tuple[str, bytes]]: ...
+
+@final
+class Questions:
+    def __new__(cls) -> Questions: ...
+    @property
+    def number(self) -> int: ...
+    def take(self) -> Question | None: ...
+
+@final
+class Question:
+    def answer(self, conninfo: Conninfo) -> None: ...
+    def fail(self, what: str, is_final: bool) -> None: ...
 
 @final
 class Server:
-    def __new__(cls, conninfo: Conninfo, *, size: int) -> Server: ...
+    def __new__(cls, source: Conninfo | Questions, *, size: int) -> Server: ...
     @property
     def is_ours(self) -> bool: ...
     @property
@@ -255,6 +274,8 @@ class Lease:
     def phase(self) -> tuple[str, str]: ...
     def touch(self) -> None: ...
     def counts(self) -> tuple[int, int, float]: ...
+    @property
+    def notices(self) -> int: ...
     def trouble(self) -> tuple[int, int, str]: ...
     @property
     def is_ending(self) -> bool: ...

@@ -13,33 +13,43 @@ pub fn parse(text: &[u8]) -> Result<Given, ConninfoError> {
     if text.contains(&0) {
         return Err(ConninfoError::new("a connection string holds no byte 0"));
     }
-    let text = text.trim_ascii();
-    match super::url::body(text) {
-        Some(body) => super::url::parse(body),
+    // Around a URL there is white space where it comes from a file; pairs know their own.
+    match super::url::split(text.trim_ascii()) {
+        Some((scheme, body)) => super::url::parse(scheme, body),
         None => pairs(text),
     }
 }
 
+/// What C calls a space.
+pub(super) fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0b
+}
+
+fn skip_spaces(text: &[u8]) -> &[u8] {
+    let end = text.iter().position(|byte| !is_space(*byte));
+    text.get(end.unwrap_or(text.len())..).unwrap_or_default()
+}
+
 fn pairs(text: &[u8]) -> Result<Given, ConninfoError> {
     let mut given = Given::default();
-    let mut rest = text.trim_ascii_start();
+    let mut rest = skip_spaces(text);
     while !rest.is_empty() {
         let end = rest
             .iter()
-            .position(|byte| *byte == b'=' || byte.is_ascii_whitespace())
+            .position(|byte| *byte == b'=' || is_space(*byte))
             .unwrap_or(rest.len());
         let (name, after) = rest.split_at(end);
-        let after = after.trim_ascii_start();
+        let after = skip_spaces(after);
         let Some((b'=', after)) = after.split_first() else {
             return Err(broken());
         };
-        let after = after.trim_ascii_start();
+        let after = skip_spaces(after);
         let (value, after) = match after.split_first() {
             Some((b'\'', after)) => quoted(after)?,
             _ => bare(after),
         };
         set(&mut given, name, value)?;
-        rest = after.trim_ascii_start();
+        rest = skip_spaces(after);
     }
     Ok(given)
 }
@@ -95,7 +105,7 @@ fn bare(text: &[u8]) -> (Vec<u8>, &[u8]) {
                 n += 1;
                 value.extend(text.get(n));
             }
-            byte if byte.is_ascii_whitespace() => break,
+            byte if is_space(*byte) => break,
             byte => value.push(*byte),
         }
         n += 1;

@@ -23,8 +23,15 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// One place where the server, or one of a cluster, may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a `Debug` shows of a text that should be no secret. One that looks like a connection string is not shown: a
+/// URL that strays into `dbname` has a password in it.
+fn plain(text: &str) -> &str {
+    let is_plain = !text.contains("://") && !text.contains(['@', '=', '%', '\n']);
+    if is_plain { text } else { "…" }
+}
+
+/// One place where the server, or one of a cluster, may be. Its `Debug` shows no password.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// A name, an address, or the directory of a unix socket; empty where there is an address alone.
     pub host: String,
@@ -34,6 +41,17 @@ pub struct Endpoint {
     pub port: u16,
     /// The password for this place.
     pub password: Option<Secret>,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("host", &plain(&self.host))
+            .field("hostaddr", &self.hostaddr.as_deref().map(plain))
+            .field("port", &self.port)
+            .field("password", &self.password)
+            .finish()
+    }
 }
 
 impl Endpoint {
@@ -163,7 +181,7 @@ impl Sessions {
 }
 
 /// Everything about one connection. Its `Debug` shows no password.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Target {
     /// Where it may lead, in order of preference.
     pub endpoints: Vec<Endpoint>,
@@ -185,4 +203,24 @@ pub struct Target {
     pub sessions: Sessions,
     /// The longest that one place may take; none for the default.
     pub connect_timeout: Option<Duration>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("endpoints", &self.endpoints)
+            .field("is_shuffled", &self.is_shuffled)
+            .field("user", &plain(&self.user))
+            .field("database", &plain(&self.database))
+            .field("application", &plain(&self.application))
+            .field(
+                "options",
+                &self.options.as_ref().map(|_| Secret(Vec::new())),
+            )
+            .field("tls", &self.tls)
+            .field("auth", &self.auth)
+            .field("sessions", &self.sessions)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish()
+    }
 }

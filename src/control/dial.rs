@@ -15,7 +15,9 @@ use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::{Client, Config, Connection};
 
 use super::error::{ControlError, in_words};
+use super::reader::Reader;
 use super::stream::{Meter, Stream};
+use super::tls_files::TlsFiles;
 use super::wire::{AsItIs, Encrypted, Progress, Way, Wire};
 use super::{plane, tls};
 use crate::conninfo::auth::Binding;
@@ -76,7 +78,11 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const NOT_YET: &str = "57P03";
 
 /// Opens a connection to `place`.
-pub(crate) async fn dial(target: &Target, place: &Place<'_>) -> Result<Opened, Failure> {
+pub(crate) async fn dial(
+    target: &Target,
+    place: &Place<'_>,
+    reader: &Reader,
+) -> Result<Opened, Failure> {
     let ways: &[bool] = match (place.address, target.tls.mode) {
         // TLS is not for unix sockets.
         (None, _) | (_, TlsMode::Disable) => &[false],
@@ -86,7 +92,7 @@ pub(crate) async fn dial(target: &Target, place: &Place<'_>) -> Result<Opened, F
     };
     let mut first = None;
     for with_tls in ways {
-        match Box::pin(attempt(target, place, *with_tls)).await {
+        match Box::pin(attempt(target, place, *with_tls, reader)).await {
             Err(failure) if failure.may_change => first = first.or(Some(failure)),
             // What was wanted first is what its user asks about.
             Err(failure) => return Err(first.unwrap_or(failure)),
@@ -96,17 +102,22 @@ pub(crate) async fn dial(target: &Target, place: &Place<'_>) -> Result<Opened, F
     Err(first.unwrap_or_else(|| Failure::io(place, "there is no way to it")))
 }
 
-async fn attempt(target: &Target, place: &Place<'_>, with_tls: bool) -> Result<Opened, Failure> {
+async fn attempt(
+    target: &Target,
+    place: &Place<'_>,
+    with_tls: bool,
+    reader: &Reader,
+) -> Result<Opened, Failure> {
     let stream = connected(place).await?;
     let (socket, meter) = (Arc::clone(stream.socket()), stream.meter());
     let way = if with_tls {
-        encrypted(target, place, stream).await?
+        encrypted(target, place, stream, reader).await?
     } else {
         Way::Clear(stream)
     };
     let is_tls = matches!(way, Way::Tls(..));
     let progress = Progress::default();
-    let wire = Wire::new(way, &target.auth, progress.clone());
+    let wire = Wire::new(way, &target.auth, progress.clone(), Arc::clone(&meter));
     let mut config = config(target, place.endpoint);
     if is_tls {
         // The driver finds it done.
@@ -153,7 +164,12 @@ async fn connected(place: &Place<'_>) -> Result<Stream, Failure> {
     stream.map_err(|error| Failure::io(place, error))
 }
 
-async fn encrypted(target: &Target, place: &Place<'_>, mut socket: Stream) -> Result<Way, Failure> {
+async fn encrypted(
+    target: &Target,
+    place: &Place<'_>,
+    mut socket: Stream,
+    reader: &Reader,
+) -> Result<Way, Failure> {
     let io = |error: io::Error| Failure::io(place, error);
     if !target.tls.is_direct {
         socket.write_all(&SSL_REQUEST).await.map_err(io)?;
@@ -175,9 +191,16 @@ async fn encrypted(target: &Target, place: &Place<'_>, mut socket: Stream) -> Re
             }
         }
     }
+    let files = {
+        let tls = target.tls.clone();
+        reader
+            .read(move || TlsFiles::read(&tls))
+            .await
+            .map_err(io)?
+    };
     let mut stream = {
         let _hold = hold();
-        let ssl = tls::session(&target.tls, place.endpoint);
+        let ssl = tls::session(&target.tls, &files, place.endpoint);
         let ssl = ssl.map_err(parameters)?;
         let stream =
             SslStream::new(ssl, socket).map_err(|error| Failure::tls(place, tls::shown(error)))?;

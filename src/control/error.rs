@@ -36,6 +36,12 @@ pub enum ControlError {
         /// What is wrong, and what to do.
         what: String,
     },
+    /// A session could not be begun with, for want of what it needs on this side. Nothing was sent.
+    #[error("{what}")]
+    NotReady {
+        /// What it needs.
+        what: String,
+    },
     /// No connection could be opened.
     #[error("cannot connect to {place}: {what}")]
     Connect {
@@ -130,7 +136,10 @@ impl ControlError {
             | Self::Table { .. }
             | Self::Connect { tls: true, .. } => true,
             // A thread, a descriptor: there may be one the next time.
-            Self::Start { .. } | Self::Lost { .. } | Self::Timeout { .. } => false,
+            Self::Start { .. }
+            | Self::NotReady { .. }
+            | Self::Lost { .. }
+            | Self::Timeout { .. } => false,
             Self::Connect { .. } | Self::Server { .. } => self.sqlstate().is_some_and(|state| {
                 let class = state.get(..2).unwrap_or_default();
                 ["0A", "22", "28", "3D", "3F", "42"].contains(&class)

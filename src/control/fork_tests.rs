@@ -11,7 +11,9 @@ use super::error::ControlError;
 use super::heartbeat::{Beats, Heartbeat, Rhythm};
 use super::lease::{Lease, Phase, Terms};
 use super::pending::pending;
+use super::questions::Questions;
 use super::server::Server;
+use super::servers::Source;
 use super::table::Table;
 use super::{news, plane, roll};
 use crate::conninfo::given::Given;
@@ -28,7 +30,7 @@ fn server() -> Arc<Server> {
     given.set("host", "/nowhere");
     given.set("user", "nobody");
     let conninfo = Conninfo::new(given, Surroundings::default());
-    Arc::new(Server::new(conninfo, 2).unwrap())
+    Arc::new(Server::new(Source::Known(Arc::new(conninfo)), 2).unwrap())
 }
 
 fn lease(server: &Arc<Server>) -> Arc<Lease> {
@@ -110,6 +112,13 @@ fn an_answer_whose_locks_were_held_never_comes() {
         waiting.announce();
         !waiting.wait(SOON) && waiting.take().is_none()
     }));
+}
+
+#[test]
+fn questions_whose_lock_was_held_are_not_answered() {
+    let questions = Questions::default();
+    let _held = questions.hold();
+    assert!(in_child(|| questions.take().is_none()));
 }
 
 #[test]

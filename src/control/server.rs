@@ -13,10 +13,11 @@ use tokio_postgres::{Row, SimpleQueryMessage};
 
 use super::error::ControlError;
 use super::plane;
+use super::servers::Source;
 use super::session::{Opener, Session};
+use super::stage::{noted, was_waiting_for};
 use super::table::Table;
 use super::timer::{sleep, timeout};
-use crate::conninfo::Conninfo;
 use crate::process::generation;
 
 /// A value of a statement, and its type there.
@@ -33,6 +34,7 @@ pub struct Server {
     users: AtomicUsize,
     /// Grows with each operation: whoever wants to close what rests sees whether it rested.
     operations: AtomicU64,
+    notices: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -40,15 +42,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`ControlError::Parameters`] when it is not known where to connect to, or libpq would be stricter.
-    pub fn new(conninfo: Conninfo, size: usize) -> Result<Self, ControlError> {
-        // Now, for whoever makes it; and again for each session.
-        conninfo
-            .resolve()
-            .map_err(|error| ControlError::Parameters {
-                what: error.to_string(),
-            })?;
-        let pool = Pool::builder(Opener::new(conninfo)).max_size(size).build();
+    /// [`ControlError::Parameters`] when there can be no such pool.
+    pub fn new(source: Source, size: usize) -> Result<Self, ControlError> {
+        let pool = Pool::builder(Opener::new(source)).max_size(size).build();
         let pool = pool.map_err(|error| ControlError::Parameters {
             what: error.to_string(),
         })?;
@@ -57,6 +53,7 @@ impl Server {
             generation: generation(),
             users: AtomicUsize::new(0),
             operations: AtomicU64::new(0),
+            notices: Arc::default(),
         })
     }
 
@@ -85,6 +82,11 @@ impl Server {
         } else {
             0
         }
+    }
+
+    /// Notices that its sessions were sent, which say nothing to the control plane.
+    pub fn notices(&self) -> u64 {
+        self.notices.load(Ordering::Relaxed)
     }
 
     /// Runs one statement with parameters, in one round trip, and returns its rows.
@@ -155,7 +157,7 @@ impl Server {
             let mut loan = self.lend().await?;
             work(&mut loan).await
         };
-        self.bound(within, work).await
+        noted(self.bound(within, work)).await
     }
 
     async fn bound<T>(
@@ -164,9 +166,18 @@ impl Server {
         work: impl Future<Output = Result<T, ControlError>>,
     ) -> Result<T, ControlError> {
         self.operations.fetch_add(1, Ordering::Relaxed);
-        let answer = timeout(within, work)
-            .await
-            .unwrap_or(Err(ControlError::Timeout { within }));
+        let answer = timeout(within, work).await.unwrap_or_else(|_elapsed| {
+            Err(match was_waiting_for() {
+                // No session is to blame, and nothing was sent.
+                Some(what) => ControlError::NotReady {
+                    what: format!(
+                        "{:.2} s were not enough for {what}: no session could be begun with",
+                        within.as_secs_f64()
+                    ),
+                },
+                None => ControlError::Timeout { within },
+            })
+        });
         if answer.as_ref().is_err_and(ControlError::ends_session) {
             // The other sessions went the same way, most likely, or are with the same server that takes no writes any
             // more: the next operation is to begin with a new one.
@@ -180,6 +191,7 @@ impl Server {
             Ok(session) => Ok(Loan {
                 session,
                 is_settled: true,
+                notices: Arc::clone(&self.notices),
             }),
             Err(PoolError::Backend(error)) => Err(error),
             Err(error) => Err(ControlError::Parameters {
@@ -239,6 +251,7 @@ impl Drop for User {
 pub(crate) struct Loan {
     session: Object<Opener>,
     is_settled: bool,
+    notices: Arc<AtomicU64>,
 }
 
 impl Deref for Loan {
@@ -279,6 +292,8 @@ impl Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
+        let notices = self.session.take_notices();
+        self.notices.fetch_add(notices, Ordering::Relaxed);
         if !self.is_settled {
             self.session.give_up();
         }

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,13 +12,26 @@ use super::dial::{Failure, Place, dial};
 use super::error::ControlError;
 use super::link::{Link, drive};
 use super::names;
+use super::questions::Questions;
+use super::reader::Reader;
+use super::stage::was_waiting_for;
 use super::timer::timeout;
 use crate::conninfo::Conninfo;
 use crate::conninfo::target::{Endpoint, Sessions, Target};
 
+/// Where the parameters of a session come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// They are known, but for what files hold.
+    Known(Arc<Conninfo>),
+    /// Python is asked for them.
+    Asked(Arc<Questions>),
+}
+
 /// The servers that a session may be with. Their parameters are read anew for each: files and passwords change.
 pub(crate) struct Servers {
-    conninfo: Conninfo,
+    source: Source,
+    reader: Reader,
     /// Which place to begin with: the one that worked last, and the next after one that did not.
     first: AtomicUsize,
 }
@@ -26,16 +40,17 @@ pub(crate) struct Servers {
 const CONNECT: Duration = Duration::from_secs(10);
 
 impl Servers {
-    pub(crate) fn new(conninfo: Conninfo) -> Self {
+    pub(crate) fn new(source: Source) -> Self {
         Self {
-            conninfo,
+            source,
+            reader: Reader::default(),
             first: AtomicUsize::new(0),
         }
     }
 
     /// Opens a connection to the first that will do, and drives it.
     pub(crate) async fn open(&self) -> Result<(Client, Link), ControlError> {
-        let target = self.target()?;
+        let target = self.target().await?;
         let places = self.places(&target).await?;
         let wanted: &[Sessions] = match target.sessions {
             Sessions::PreferStandby => &[Sessions::Standby, Sessions::Any],
@@ -50,7 +65,8 @@ impl Servers {
             // Moved on before the attempt: whoever runs out of time there begins elsewhere the next time.
             let turn = self.first.fetch_add(1, Ordering::Relaxed);
             let place = &places[turn % places.len()];
-            match timeout(within, Box::pin(open(&target, place, sessions))).await {
+            let opening = open(&target, place, sessions, &self.reader);
+            match timeout(within, Box::pin(opening)).await {
                 Ok(Ok(session)) => {
                     self.first.store(turn, Ordering::Relaxed);
                     return Ok(session);
@@ -59,7 +75,10 @@ impl Servers {
                 Ok(Err(failed)) => return Err(failed.error),
                 Err(_elapsed) => {
                     let seconds = within.as_secs_f64();
-                    let what = format!("no answer within {seconds:.2} s");
+                    let what = match was_waiting_for() {
+                        Some(what) => format!("{seconds:.2} s were not enough for {what}"),
+                        None => format!("no answer within {seconds:.2} s"),
+                    };
                     failure = Some(ControlError::unreachable(&place.endpoint.shown(), what));
                 }
             }
@@ -69,13 +88,18 @@ impl Servers {
         }))
     }
 
-    fn target(&self) -> Result<Target, ControlError> {
-        let mut target = self
-            .conninfo
-            .resolve()
-            .map_err(|error| ControlError::Parameters {
-                what: error.to_string(),
-            })?;
+    async fn target(&self) -> Result<Target, ControlError> {
+        let conninfo = match &self.source {
+            Source::Known(conninfo) => Arc::clone(conninfo),
+            Source::Asked(questions) => questions.ask().await?,
+        };
+        let read = self.reader.read(move || conninfo.resolve()).await;
+        let resolved = read.map_err(|error| ControlError::NotReady {
+            what: error.to_string(),
+        })?;
+        let mut target = resolved.map_err(|error| ControlError::Parameters {
+            what: error.to_string(),
+        })?;
         target.application = named(&target.application);
         Ok(target)
     }
@@ -136,8 +160,9 @@ async fn open(
     target: &Target,
     place: &Place<'_>,
     sessions: Sessions,
+    reader: &Reader,
 ) -> Result<(Client, Link), Failure> {
-    let opened = dial(target, place).await?;
+    let opened = dial(target, place, reader).await?;
     let (cut, ended) = drive(opened.connection, opened.socket);
     let link = Link {
         path: opened.path,

@@ -17,11 +17,10 @@ use tokio_postgres::{Client, Config, Error};
 use super::conveyed::{convey, taken_out};
 use super::error::ControlError;
 use super::link::Link;
-use super::servers::Servers;
+use super::servers::{Servers, Source};
 use super::stream::ANSWER;
 use super::table::Table;
 use super::told_pid::told_pid;
-use crate::conninfo::Conninfo;
 
 /// A session; a task moves its bytes.
 #[derive(Debug)]
@@ -59,6 +58,11 @@ impl Session {
     /// Lets so many bytes come in the answer to the next question.
     pub(crate) fn allow(&self, bytes: usize) {
         self.link.meter.allow(bytes);
+    }
+
+    /// The notices that have come since the last call.
+    pub(crate) fn take_notices(&self) -> u64 {
+        self.link.meter.take_notices()
     }
 
     /// The process id that this session was told at its beginning, which a pooler makes up.
@@ -115,6 +119,10 @@ impl managed::Manager for Opener {
         if session.is_broken.load(Ordering::Relaxed) {
             return Err(RecycleError::message("cut off"));
         }
+        if session.link.meter.is_worn() {
+            // What the driver keeps of it ends with it alone.
+            return Err(RecycleError::message("worn"));
+        }
         session.allow(ANSWER);
         let recycled = self.manager.recycle(&mut session.client, metrics).await;
         recycled.map_err(|_closed| RecycleError::message("closed"))
@@ -126,8 +134,8 @@ impl managed::Manager for Opener {
 }
 
 impl Opener {
-    pub(crate) fn new(conninfo: Conninfo) -> Self {
-        let dialer = Dialer(Servers::new(conninfo));
+    pub(crate) fn new(source: Source) -> Self {
+        let dialer = Dialer(Servers::new(source));
         // Recycling asks nothing: a session that rests and is not closed will do, and one that is not answered is not
         // given back.
         let recycling_method = RecyclingMethod::Fast;

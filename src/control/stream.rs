@@ -1,14 +1,15 @@
 //! A connection of the control plane: a socket of our own that tasks wait for, and a measure of what has come.
 //!
 //! A server that lies could send without end; the driver would keep all of it until an answer is complete. So what
-//! comes after the last question is counted, notices and all, and beyond a bound the connection is at its end.
+//! comes after the last question is counted, notices and all, and beyond a bound the connection is at its end. What a
+//! session leaves behind in the driver for as long as it lives is counted as well: one that is worn is replaced.
 
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,21 +23,60 @@ pub(crate) const ANSWER: usize = 1 << 20;
 /// is made of, one inside the other: a server that always names another would have it go on until the stack is full.
 const QUESTIONS: usize = 128;
 
-/// Counts what has come since the last question.
+/// A session that has taken so many bytes, in all, is replaced when it rests; a lease takes some hundred at each renewal.
+const WORN: usize = 16 << 20;
+/// The same, of parameters that its server has reported: a usual one reports some hundred bytes.
+const WORN_BY_PARAMETERS: usize = 256 << 10;
+
+/// Counts what has come since the last question, and since the beginning.
 #[derive(Debug)]
 pub(crate) struct Meter {
     come: AtomicUsize,
     bound: AtomicUsize,
     asked: AtomicUsize,
+    in_all: AtomicUsize,
+    kept: AtomicUsize,
+    notices: AtomicU64,
 }
 
-impl Meter {
-    fn new() -> Self {
+impl Default for Meter {
+    fn default() -> Self {
         Self {
             come: AtomicUsize::new(0),
             bound: AtomicUsize::new(ANSWER),
             asked: AtomicUsize::new(0),
+            in_all: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
+            notices: AtomicU64::new(0),
         }
+    }
+}
+
+impl Meter {
+    /// Counts a notice.
+    pub(crate) fn notice(&self) {
+        self.notices.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The notices since the last call.
+    pub(crate) fn take_notices(&self) -> u64 {
+        self.notices.swap(0, Ordering::Relaxed)
+    }
+
+    /// Counts bytes of a parameter, which the driver keeps.
+    pub(crate) fn keep(&self, bytes: usize) {
+        let kept = self.kept().saturating_add(bytes);
+        self.kept.store(kept, Ordering::Relaxed);
+    }
+
+    /// Bytes of parameters.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Whether the session has taken so much that another is to be opened in its place.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.in_all.load(Ordering::Relaxed) > WORN || self.kept() > WORN_BY_PARAMETERS
     }
 
     /// Lets so many bytes come before a question is answered.
@@ -62,6 +102,7 @@ impl Meter {
     }
 
     fn count(&self, bytes: usize) -> io::Result<()> {
+        self.in_all.fetch_add(bytes, Ordering::Relaxed);
         let come = self.come.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let bound = self.bound.load(Ordering::Relaxed);
         if come <= bound {
@@ -89,7 +130,7 @@ impl Stream {
             socket: Arc::new(socket),
             number: reactor.number(),
             reactor,
-            meter: Arc::new(Meter::new()),
+            meter: Arc::default(),
         }
     }
 
@@ -201,8 +242,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_session_is_worn_by_what_it_takes_and_by_what_is_kept_of_it() {
+        let meter = Meter::default();
+        meter.allow(usize::MAX);
+        meter.count(WORN).unwrap();
+        meter.keep(WORN_BY_PARAMETERS);
+        assert!(!meter.is_worn());
+        meter.ask().unwrap(); // a new question makes it no younger
+        meter.count(1).unwrap();
+        assert!(meter.is_worn());
+        let meter = Meter::default();
+        meter.keep(WORN_BY_PARAMETERS);
+        meter.keep(1);
+        assert!(meter.is_worn());
+    }
+
+    #[test]
     fn what_comes_between_two_questions_is_bounded() {
-        let meter = Meter::new();
+        let meter = Meter::default();
         assert!(meter.count(ANSWER).is_ok());
         assert!(meter.count(1).is_err());
         meter.ask().unwrap();
@@ -213,7 +270,7 @@ mod tests {
     }
     #[test]
     fn questions_for_one_statement_are_bounded() {
-        let meter = Meter::new();
+        let meter = Meter::default();
         for _ in 0..QUESTIONS {
             meter.count(1).unwrap();
             meter.ask().unwrap();

@@ -1,14 +1,12 @@
 //! TLS of the control plane by OpenSSL, which libpq uses too: the same files, checks and versions.
 //!
-//! Everything here runs where no fork can happen ([`hold`]): OpenSSL has locks.
+//! Everything here runs where no fork can happen ([`hold`]): OpenSSL has locks. So nothing here waits for a file: what
+//! they hold was read before (`tls_files`), and what OpenSSL reads once more by its path is plain and was just there.
 //!
-//! Source: `fe-secure-openssl.c` of `PostgreSQL` 17, for which files are read, which absent ones are left out, and how a
-//! certificate's names are compared with the host's.
+//! Source: `fe-secure-openssl.c` of `PostgreSQL` 17, for which files count, and how a certificate's names are compared
+//! with the host's.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use openssl::error::ErrorStack;
@@ -23,15 +21,16 @@ use openssl::x509::store::X509Lookup;
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
-use crate::conninfo::target::{Endpoint, Roots, Secret, Tls, TlsMode, TlsVersion};
+use super::tls_files::{Content, TlsFiles, Trusted};
+use crate::conninfo::target::{Endpoint, Secret, Tls, TlsMode, TlsVersion};
 use crate::process::hold;
 
 const PROTOCOL: &[u8] = b"postgresql";
 const PROTOCOLS: &[u8] = b"\x0apostgresql";
 
-/// A session to begin with `endpoint`, by the files as they are now.
-pub(crate) fn session(tls: &Tls, endpoint: &Endpoint) -> Result<Ssl, String> {
-    let context = context(tls)?;
+/// A session to begin with `endpoint`, by the files as they were read.
+pub(crate) fn session(tls: &Tls, files: &TlsFiles, endpoint: &Endpoint) -> Result<Ssl, String> {
+    let context = context(tls, files)?;
     let mut ssl = Ssl::new(&context).map_err(shown)?;
     let is_name = !endpoint.host.is_empty()
         && !endpoint.host.contains(':')
@@ -45,7 +44,7 @@ pub(crate) fn session(tls: &Tls, endpoint: &Endpoint) -> Result<Ssl, String> {
     Ok(ssl)
 }
 
-fn context(tls: &Tls) -> Result<SslContext, String> {
+fn context(tls: &Tls, files: &TlsFiles) -> Result<SslContext, String> {
     openssl::init();
     hold::until_exit();
     let mut builder = SslContextBuilder::new(SslMethod::tls()).map_err(shown)?;
@@ -57,13 +56,13 @@ fn context(tls: &Tls) -> Result<SslContext, String> {
         .set_max_proto_version(tls.highest.map(version))
         .map_err(shown)?;
     builder.set_alpn_protos(PROTOCOLS).map_err(shown)?;
-    let checks = trust(tls, &mut builder)?;
+    let checks = trust(files, &mut builder)?;
     builder.set_verify(if checks {
         SslVerifyMode::PEER
     } else {
         SslVerifyMode::NONE
     });
-    present(tls, &mut builder)?;
+    present(files, tls, &mut builder)?;
     Ok(builder.build())
 }
 
@@ -77,50 +76,28 @@ fn version(version: TlsVersion) -> SslVersion {
 }
 
 /// Loads what is trusted; says whether a certificate is checked by it.
-fn trust(tls: &Tls, builder: &mut SslContextBuilder) -> Result<bool, String> {
-    let file = match &tls.roots {
-        Roots::System(file, directory) => {
-            let found = openssl_probe::probe();
-            let file = file.clone().or(found.cert_file);
-            let directories = match directory {
-                Some(directory) => vec![directory.clone()],
-                None => found.cert_dir,
-            };
-            if let Some(file) = &file {
-                // As OpenSSL does with its defaults: what is not there is no error.
-                let _absent = builder.load_verify_locations(Some(usable(file)?), None);
+fn trust(files: &TlsFiles, builder: &mut SslContextBuilder) -> Result<bool, String> {
+    let file = match &files.trusted {
+        Trusted::System(file, directories) => {
+            // As OpenSSL does with its defaults: what is not there is no error.
+            if let Some(file) = file {
+                let _absent = add_roots(file, builder);
             }
-            for directory in &directories {
+            for directory in directories {
                 let _absent = builder.load_verify_locations(None, Some(usable(directory)?));
             }
             return Ok(true);
         }
-        Roots::File(file) if fs::metadata(file).is_ok() => file,
-        _ if tls.mode >= TlsMode::VerifyCa => {
-            let which = match &tls.roots {
-                Roots::File(file) => format!("{} is not there", file.display()),
-                _ => "there is no home in which to look for them".into(),
-            };
-            return Err(format!(
-                "sslmode verify-ca and verify-full need root certificates, and {which}: give sslrootcert"
-            ));
-        }
-        _ => return Ok(false),
+        Trusted::File(file) => file,
+        Trusted::Missing(what) => return Err(what.clone()),
+        Trusted::Nothing => return Ok(false),
     };
-    builder
-        .load_verify_locations(Some(usable(file)?), None)
-        .map_err(|error| unreadable(file, shown(error)))?;
+    add_roots(file, builder).map_err(|why| unreadable(&file.path, why))?;
     // Lists that are not there are left out; one directory is looked into when a certificate is checked.
-    let (list, directory) = &tls.revoked;
+    let (list, directory) = &files.revoked;
     let mut is_complete = true;
     if let Some(list) = list {
-        let path = usable(list)?;
-        let lookup = builder.cert_store_mut().add_lookup(X509Lookup::file());
-        is_complete = lookup
-            .and_then(|lookup| lookup.load_crl_file(path, SslFiletype::PEM))
-            .is_ok_and(|count| count > 0)
-            // libpq counts certificates too, and then finds no list: nobody is let in.
-            || fs::read(list).is_ok_and(|pem| X509::stack_from_pem(&pem).is_ok_and(|found| !found.is_empty()));
+        is_complete = add_list(list, builder)?;
     }
     if let Some(directory) = directory.as_ref().filter(|_| is_complete) {
         let path = usable(directory)?.to_str().unwrap_or_default();
@@ -140,61 +117,103 @@ fn trust(tls: &Tls, builder: &mut SslContextBuilder) -> Result<bool, String> {
     Ok(true)
 }
 
+/// Whether a file holds what can be read by its path alone.
+fn holds(bytes: &[u8], what: &str) -> bool {
+    bytes
+        .windows(what.len())
+        .any(|part| part == what.as_bytes())
+}
+
+fn add_roots(file: &Content, builder: &mut SslContextBuilder) -> Result<(), String> {
+    let bytes = file.bytes.as_ref()?;
+    let is_usual = !holds(bytes, "BEGIN TRUSTED CERTIFICATE") && !holds(bytes, "BEGIN X509 CRL");
+    if file.is_plain && !is_usual {
+        let loaded = builder.load_verify_locations(Some(usable(&file.path)?), None);
+        return loaded.map_err(shown);
+    }
+    let found = X509::stack_from_pem(bytes).map_err(shown)?;
+    if found.is_empty() {
+        return Err("it holds no certificate".into());
+    }
+    for certificate in found {
+        let store = builder.cert_store_mut();
+        store.add_cert(certificate).map_err(shown)?;
+    }
+    Ok(())
+}
+
+/// Loads a list of what was revoked; says whether certificates are to be checked by it.
+fn add_list(list: &Content, builder: &mut SslContextBuilder) -> Result<bool, String> {
+    let Ok(bytes) = &list.bytes else {
+        return Ok(false);
+    };
+    let path = usable(&list.path)?;
+    if holds(bytes, "BEGIN X509 CRL") {
+        if !list.is_plain {
+            return Err(unreadable(
+                path,
+                "a list of what was revoked must be a plain file",
+            ));
+        }
+        let lookup = builder.cert_store_mut().add_lookup(X509Lookup::file());
+        let loaded = lookup.and_then(|lookup| lookup.load_crl_file(path, SslFiletype::PEM));
+        if loaded.is_ok_and(|count| count > 0) {
+            return Ok(true);
+        }
+    }
+    // libpq counts certificates too, and then finds no list: nobody is let in.
+    Ok(X509::stack_from_pem(bytes).is_ok_and(|found| !found.is_empty()))
+}
+
 /// Loads the client's certificate and key, where there is a certificate.
-fn present(tls: &Tls, builder: &mut SslContextBuilder) -> Result<(), String> {
-    let Some(certificate) = &tls.certificate else {
+fn present(files: &TlsFiles, tls: &Tls, builder: &mut SslContextBuilder) -> Result<(), String> {
+    let Some((certificate, key)) = &files.certificate else {
         return Ok(());
     };
-    match fs::metadata(certificate) {
-        Ok(_) => {}
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(());
-        }
-        Err(error) => return Err(unreadable(certificate, error)),
-    }
-    builder
-        .set_certificate_chain_file(usable(certificate)?)
-        .map_err(|error| unreadable(certificate, shown(error)))?;
-    let Some(key) = &tls.key else {
-        return Err(format!("{} has no key: give sslkey", certificate.display()));
+    add_chain(certificate, builder).map_err(|why| unreadable(&certificate.path, why))?;
+    let Some(key) = key else {
+        let path = certificate.path.display();
+        return Err(format!("{path} has no key: give sslkey"));
     };
-    let loaded = load_key(key, tls).map_err(|why| unreadable(key, why))?;
+    let loaded = load_key(key, tls).map_err(|why| unreadable(&key.path, why))?;
     builder
         .set_private_key(&loaded)
         .and_then(|()| builder.check_private_key())
         .map_err(|error| {
             format!(
                 "the certificate {} and the key {} do not belong together: {}",
-                certificate.display(),
-                key.display(),
+                certificate.path.display(),
+                key.path.display(),
                 shown(error)
             )
         })
 }
 
-/// Reads a key as libpq does: one that others may read is refused.
-fn load_key(path: &Path, tls: &Tls) -> Result<PKey<Private>, String> {
-    const BY_ROOT: u32 = 0o037;
-    const BY_OTHERS: u32 = 0o077;
-    let about = fs::metadata(path).map_err(|error| error.to_string())?;
-    if !about.is_file() {
-        return Err("it is no plain file".into());
+fn add_chain(file: &Content, builder: &mut SslContextBuilder) -> Result<(), String> {
+    let bytes = file.bytes.as_ref()?;
+    if file.is_plain && holds(bytes, "BEGIN TRUSTED CERTIFICATE") {
+        let loaded = builder.set_certificate_chain_file(usable(&file.path)?);
+        return loaded.map_err(shown);
     }
-    let limit = if about.uid() == 0 { BY_ROOT } else { BY_OTHERS };
-    if about.permissions().mode() & limit != 0 {
-        return Err(
-            "others may read it; it must have permissions 0600 or less, or 0640 or less where root owns it".into(),
-        );
+    let mut found = X509::stack_from_pem(bytes).map_err(shown)?.into_iter();
+    let first = found.next().ok_or("it holds no certificate")?;
+    builder.set_certificate(&first).map_err(shown)?;
+    for other in found {
+        builder.add_extra_chain_cert(other).map_err(shown)?;
     }
-    let content = fs::read(path).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+fn load_key(file: &Content, tls: &Tls) -> Result<PKey<Private>, String> {
+    let content = file.bytes.as_ref()?;
     let password = tls.key_password.as_ref().map_or(&[][..], Secret::bytes);
     // Never the default, which asks at the terminal.
-    let read = PKey::private_key_from_pem_callback(&content, |place| {
+    let read = PKey::private_key_from_pem_callback(content, |place| {
         let count = password.len().min(place.len());
         place[..count].copy_from_slice(&password[..count]);
         Ok(count)
     });
-    read.or_else(|error| PKey::private_key_from_der(&content).map_err(|_| shown(error)))
+    read.or_else(|error| PKey::private_key_from_der(content).map_err(|_| shown(error)))
 }
 
 /// Checks, after the handshake, what OpenSSL does not. Returns what binds a password to the session, if the

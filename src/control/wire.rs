@@ -15,7 +15,8 @@ use tokio_openssl::SslStream;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::gatekeeper::{Gatekeeper, Security};
-use super::stream::Stream;
+use super::stream::{Meter, Stream};
+use super::tally::Tally;
 use crate::conninfo::auth::Auth;
 use crate::process::hold::hold;
 
@@ -92,10 +93,12 @@ pub(crate) struct Wire {
     /// Until the server is content.
     gatekeeper: Option<Gatekeeper>,
     progress: Progress,
+    tally: Tally,
+    meter: Arc<Meter>,
 }
 
 impl Wire {
-    pub(crate) fn new(way: Way, auth: &Auth, progress: Progress) -> Self {
+    pub(crate) fn new(way: Way, auth: &Auth, progress: Progress, meter: Arc<Meter>) -> Self {
         let security = match &way {
             Way::Clear(_) => Security::Clear,
             Way::Tls(_, None) => Security::Unbound,
@@ -105,10 +108,13 @@ impl Wire {
             way,
             gatekeeper: Some(Gatekeeper::new(auth.clone(), security)),
             progress,
+            tally: Tally::default(),
+            meter,
         }
     }
 
     fn look(&mut self, new: &[u8]) -> io::Result<()> {
+        self.tally.look(new, &self.meter);
         let Some(gatekeeper) = &mut self.gatekeeper else {
             return Ok(());
         };

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
@@ -22,7 +23,7 @@ pub(crate) fn refused(error: &ConninfoError) -> PyErr {
 
 /// How a connection is to be made.
 #[pyclass(frozen, module = "poolproof._native")]
-pub(crate) struct Conninfo(pub(crate) conninfo::Conninfo);
+pub(crate) struct Conninfo(pub(crate) Arc<conninfo::Conninfo>);
 
 #[pymethods]
 impl Conninfo {
@@ -31,6 +32,7 @@ impl Conninfo {
     #[pyo3(signature = (*, text, keywords, environment, home, user, sockets, defaults, newer))]
     #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
     fn new(
+        py: Python<'_>,
         text: Option<Vec<u8>>,
         keywords: Vec<(String, Vec<u8>)>,
         environment: HashMap<Vec<u8>, Vec<u8>>,
@@ -57,13 +59,16 @@ impl Conninfo {
             newer,
         };
         let conninfo = conninfo::Conninfo::new(given, surroundings);
-        conninfo.resolve().map_err(|error| refused(&error))?;
-        Ok(Self(conninfo))
+        // It reads files, which may take long.
+        let resolved = py.detach(|| conninfo.resolve().map(drop));
+        resolved.map_err(|error| refused(&error))?;
+        Ok(Self(Arc::new(conninfo)))
     }
 
     /// Where it leads now: host, address, port of each place. No passwords.
-    fn places(&self) -> PyResult<Vec<(String, Option<String>, u16)>> {
-        let target = self.0.resolve().map_err(|error| refused(&error))?;
+    fn places(&self, py: Python<'_>) -> PyResult<Vec<(String, Option<String>, u16)>> {
+        let target = py.detach(|| self.0.resolve());
+        let target = target.map_err(|error| refused(&error))?;
         let places = target.endpoints.into_iter();
         Ok(places
             .map(|place| (place.host, place.hostaddr, place.port))
@@ -71,12 +76,22 @@ impl Conninfo {
     }
 
     /// Everything but passwords, for a person or a test.
-    fn __repr__(&self) -> String {
-        match self.0.resolve() {
+    fn __repr__(&self, py: Python<'_>) -> String {
+        match py.detach(|| self.0.resolve()) {
             Ok(target) => format!("{target:?}"),
             Err(error) => format!("<Conninfo: {error}>"),
         }
     }
+}
+
+/// What a connection string gives, by keyword, as libpq's `PQconninfoParse` says it.
+#[pyfunction]
+pub(crate) fn parse_conninfo(text: &[u8]) -> PyResult<Vec<(String, Vec<u8>)>> {
+    let given = pairs::parse(text).map_err(|error| refused(&error))?;
+    Ok(given
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_vec()))
+        .collect())
 }
 
 /// Every keyword of libpq: its name, its variable, what becomes of it.

@@ -1,6 +1,6 @@
 //! The control plane for Python: a server, and operations whose end is waited for in slices.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -10,9 +10,12 @@ use super::errors::from_control;
 use crate::control::error::ControlError;
 use crate::control::pending::{Pending, pending};
 use crate::control::plane;
+use crate::control::questions;
 use crate::control::row::Row;
 use crate::control::server;
+use crate::control::servers;
 use crate::control::table::Table;
+use crate::process::generation;
 
 pyo3::create_exception!(poolproof._native, Refused, pyo3::exceptions::PyException);
 
@@ -42,6 +45,77 @@ pub(crate) fn wait<T: Send>(py: Python<'_>, pending: &Pending<T>, seconds: f64) 
     }
 }
 
+/// How a server is reached: by what is known, or by asking.
+#[derive(FromPyObject)]
+enum Source<'py> {
+    Known(PyRef<'py, Conninfo>),
+    Asked(PyRef<'py, Questions>),
+}
+
+/// Where the control plane asks how the next session is to be made.
+#[pyclass(frozen, module = "poolproof._native")]
+pub(crate) struct Questions(Arc<questions::Questions>);
+
+#[pymethods]
+impl Questions {
+    #[new]
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Their number in this process, as `news` gives it.
+    #[getter]
+    fn number(&self) -> u64 {
+        self.0.number()
+    }
+
+    /// The next question, if there is one; in a child there is none.
+    fn take(&self) -> Option<Question> {
+        self.0.take().map(|question| Question {
+            inner: Mutex::new(Some(question)),
+            generation: generation(),
+        })
+    }
+}
+
+/// One question, to be answered once. Dropping it answers that there is no answer.
+#[pyclass(frozen, module = "poolproof._native")]
+pub(crate) struct Question {
+    inner: Mutex<Option<questions::Question>>,
+    generation: u64,
+}
+
+impl Question {
+    fn say(&self, said: questions::Said) {
+        if self.generation != generation() {
+            return;
+        }
+        let mut place = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let question = place.take();
+        drop(place);
+        if let Some(question) = question {
+            question.answer(said);
+        }
+    }
+}
+
+#[pymethods]
+impl Question {
+    /// Answers with the parameters.
+    fn answer(&self, conninfo: &Conninfo) {
+        self.say(Ok(Arc::clone(&conninfo.0)));
+    }
+
+    /// Says why there are none, and whether trying again cannot help.
+    fn fail(&self, what: String, is_final: bool) {
+        self.say(Err(if is_final {
+            ControlError::Parameters { what }
+        } else {
+            ControlError::NotReady { what }
+        }));
+    }
+}
+
 /// A server, and how to reach it.
 #[pyclass(frozen, module = "poolproof._native")]
 pub(crate) struct Server(pub(crate) Arc<server::Server>);
@@ -49,9 +123,13 @@ pub(crate) struct Server(pub(crate) Arc<server::Server>);
 #[pymethods]
 impl Server {
     #[new]
-    #[pyo3(signature = (conninfo, *, size))]
-    fn new(conninfo: &Conninfo, size: usize) -> PyResult<Self> {
-        let server = server::Server::new(conninfo.0.clone(), size);
+    #[pyo3(signature = (source, *, size))]
+    fn new(source: Source<'_>, size: usize) -> PyResult<Self> {
+        let source = match source {
+            Source::Known(conninfo) => servers::Source::Known(Arc::clone(&conninfo.0)),
+            Source::Asked(questions) => servers::Source::Asked(Arc::clone(&questions.0)),
+        };
+        let server = server::Server::new(source, size);
         Ok(Self(Arc::new(
             server.map_err(|error| from_control(&error))?,
         )))

@@ -159,6 +159,12 @@ impl Lease {
         (renewals, blips, left.as_secs_f64())
     }
 
+    /// Notices that its server has sent.
+    #[getter]
+    fn notices(&self) -> u64 {
+        self.inner.notices()
+    }
+
     /// `(attempts that failed, those since the last renewal, why the last of them failed)`.
     fn trouble(&self) -> (u64, u32, String) {
         let trouble = self.inner.trouble();

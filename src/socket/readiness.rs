@@ -5,9 +5,12 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::thread;
 use std::time::Duration;
 
 const FAILED: i16 = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
+/// How long is rested where the system does not wait.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A descriptor, and what is waited for there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,9 @@ pub struct Wanted {
 
 /// Waits until something has come to one of them, for so long at most. Says of each whether it can be read and whether
 /// it can be written; one that has failed, or was closed, can be both.
+///
+/// poll(2) refuses more descriptors than `RLIMIT_NOFILE` lets a process open, and the limit may have been lowered since
+/// they were. Then each is told to be ready after a short rest: what is asked of one that is not says so.
 ///
 /// # Errors
 ///
@@ -40,7 +46,15 @@ pub fn wait(wanted: &[Wanted], at_most: Duration) -> io::Result<Vec<(bool, bool)
     let milliseconds = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
     // SAFETY: `polled` is valid for reads and writes of `count` of them while poll runs.
     if unsafe { libc::poll(polled.as_mut_ptr(), count, milliseconds) } < 0 {
-        return Err(io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() == Some(libc::EINVAL) {
+            thread::sleep(at_most.min(PAUSE));
+            return Ok(wanted
+                .iter()
+                .map(|one| (one.reading, one.writing))
+                .collect());
+        }
+        return Err(error);
     }
     Ok(polled
         .iter()
@@ -74,5 +88,28 @@ mod tests {
         assert_eq!(wait(&asked, none).unwrap(), [(false, true), (true, true)]);
         there.write_all(b"x").unwrap();
         assert_eq!(wait(&asked, none).unwrap(), [(true, true), (true, true)]);
+    }
+
+    #[test]
+    fn under_a_limit_that_was_lowered_each_is_ready_for_what_is_wanted() {
+        use crate::process::in_child;
+        // In a process of its own: the limit is the whole process's.
+        assert!(in_child(|| {
+            let (here, there) = UnixStream::pair().unwrap();
+            let lowered = libc::rlimit {
+                rlim_cur: 1,
+                rlim_max: 1,
+            };
+            // SAFETY: `lowered` is valid for reads.
+            let status = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const lowered) };
+            let asked = [(&here, true), (&there, false)].map(|(socket, reading)| Wanted {
+                fd: socket.as_raw_fd(),
+                reading,
+                writing: !reading,
+            });
+            let long = Duration::from_secs(60);
+            status == 0
+                && wait(&asked, long).is_ok_and(|ready| ready == [(true, false), (false, true)])
+        }));
     }
 }

@@ -354,7 +354,7 @@ def test_value_that_pg8000_refuses_is_still_refused(pg_url, engine_of):
 # --- nothing left -------------------------------------------------------------------
 
 
-def test_no_attempt_begins_after_the_end(pg_url, driver, engine_of):
+def test_no_attempt_begins_after_the_end(pg_url, driver, engine_of, observer):
     """The checkout looks at an idle connection, replaces it, and a listener is slow."""
     engine = engine_of(pg_url(driver))
     attempts = []
@@ -363,9 +363,7 @@ def test_no_attempt_begins_after_the_end(pg_url, driver, engine_of):
         connection.rollback()
     event.listen(engine, "do_connect", lambda *_: attempts.append(1) and None)
     event.listen(engine.pool, "invalidate", lambda *_: time.sleep(0.6))
-    killer = engine_of(pg_url(driver))
-    with killer.connect() as connection:
-        connection.execute(sa.text(f"select pg_terminate_backend({pid}, 5000)"))
+    observer.terminate(pid)
     engine.pool._checkout_timeout = 0.5  # connecting the first time took what it took
     with pytest.raises(poolproof.PoolTimeout) as caught:
         engine.connect()

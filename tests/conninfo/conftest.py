@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from conninfo.letting_in import started
 from plugins.certificates import Authority, Pair, every_kind
 from plugins.lying import LyingServer, Manners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from plugins.cluster import Cluster
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +60,9 @@ def serve(pairs) -> Iterator[Callable[..., LyingServer]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def real(cluster_templates, root) -> Iterator[Cluster]:
+    """Run Debian's PostgreSQL with a rule for each way of letting somebody in."""
+    yield from started(root)

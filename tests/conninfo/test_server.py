@@ -2,79 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
-
 import psycopg
 import pytest
 from sqlalchemy import create_engine
 
 from conninfo.asking import as_text, ask_control_plane, ask_libpq, ask_psql, psql_knows
-from plugins.cluster import Cluster
-from plugins.debian_server import ROOT
-from plugins.server import running, unavailable
+from conninfo.letting_in import ROLES, SECRET, asked_by_root, cut_off
 from plugins.threads import eventually
 from poolproof import Lease
 from poolproof.leases.table import LeaseTable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-RULES = """
-local   all all                trust
-hostnossl all in_clear 127.0.0.1/32 trust
-hostssl all in_tls 127.0.0.1/32 trust
-hostssl all by_cert 127.0.0.1/32 cert
-host all by_password 127.0.0.1/32 password
-host all by_md5 127.0.0.1/32 md5
-host all by_scram 127.0.0.1/32 scram-sha-256
-hostssl all by_scram_tls 127.0.0.1/32 scram-sha-256
-host all postgres 127.0.0.1/32 trust
-"""
-ROLES = re.findall(r"all (in_\w+|by_\w+)", RULES)
 MODES = ("disable", "allow", "prefer", "require", "verify-full")
-SECRET = "p\u00e4ss w\\rd'"  # noqa: S105
-
-
-@pytest.fixture(scope="session")
-def real(cluster_templates, root) -> Iterator[Cluster]:
-    """Run Debian's PostgreSQL with a rule for each way of letting somebody in."""
-    found = sorted(ROOT.glob("*/bin/initdb"))
-    if not found:
-        unavailable("no PostgreSQL with TLS: install Debian's package 'postgresql'")
-    cluster = Cluster(found[-1].parent)
-    pair = root.issue("real")
-    rules = cluster.home / "rules"
-    rules.write_text(RULES)
-    copies = {}
-    for name, source in (("crt", pair.path), ("key", pair.key_path), ("ca", root.path)):
-        copies[name] = cluster.home / f"real.{name}"
-        copies[name].write_bytes(source.read_bytes())
-        cluster.own(copies[name])
-    cluster.own(rules)
-    cluster.settings |= {
-        "hba_file": str(rules),
-        "ssl": "on",
-        "ssl_cert_file": str(copies["crt"]),
-        "ssl_key_file": str(copies["key"]),
-        "ssl_ca_file": str(copies["ca"]),
-    }
-    for started in running(cluster):
-        with asked_by_root(started) as session:
-            for role in ROLES:
-                way = "md5" if role == "by_md5" else "scram-sha-256"
-                session.execute(f"set password_encryption = '{way}'")
-                session.execute(
-                    psycopg.sql.SQL(
-                        "create role {} superuser login password {}"
-                    ).format(psycopg.sql.Identifier(role), SECRET)
-                )
-        yield started
-
-
-def asked_by_root(cluster: Cluster) -> psycopg.Connection:
-    where = {"host": str(cluster.home), "port": cluster.port}
-    return psycopg.connect(user="postgres", dbname="postgres", autocommit=True, **where)
 
 
 @pytest.fixture
@@ -205,14 +143,6 @@ def test_a_unix_socket(real):
 
 
 # --- what changes while we run ------------------------------------------------------
-
-
-def cut_off(real, role) -> None:
-    with asked_by_root(real) as session:
-        session.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s",
-            [role],
-        )
 
 
 def test_a_lease_goes_on_with_the_password_that_a_file_has_now(real, where, home):

@@ -79,7 +79,11 @@ def test_a_request_on_a_dead_connection_is_an_error_and_commits_nothing(stage, p
     with engine.connect() as connection:
         pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
     with stage.witness().begin() as other:
-        other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    gone = text("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = :pid")
+    with stage.witness().connect() as other:
+        others = other.execution_options(isolation_level="AUTOCOMMIT")
+        eventually(lambda: others.execute(gone, {"pid": pid}).scalar_one())
     request(engine, stage, report, "player", 0)
     engine.dispose()
     listen(player)

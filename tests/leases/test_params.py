@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from sqlalchemy import create_engine, event, exc
+from sqlalchemy import create_engine, exc
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from poolproof import Lease
@@ -92,19 +92,8 @@ def custom_creator(url):
     return create_engine(url, creator=lambda: None)
 
 
-def listener(url):
-    engine = create_engine(url)
-    event.listen(engine, "do_connect", lambda *_: None)
-    return engine
-
-
 def function_as_password(url):
     return create_engine(url, connect_args={"password": lambda: SECRET})
-
-
-def function_as_password_of_asyncpg(url):
-    url = url.replace("psycopg2", "asyncpg")
-    return create_async_engine(url, connect_args={"password": lambda: SECRET})
 
 
 def custom_async_creator(url):
@@ -124,9 +113,7 @@ def checked_context(url):
     [
         (custom_creator, "the engine has a creator of its own"),
         (custom_async_creator, "the engine has a creator of its own"),
-        (listener, "a listener of do_connect may change them"),
         (function_as_password, "the password is made by a function"),
-        (function_as_password_of_asyncpg, "the password is made by a function"),
         (checked_context, "SSLContext"),
     ],
 )

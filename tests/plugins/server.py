@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import importlib.util
 import os
 import time
@@ -69,16 +68,26 @@ class Observer:
 
     def end(self, pid: int, *, seconds: float = 60.0) -> bool:
         """End one session, which may have ended already; say whether it was there."""
-        milliseconds = int(seconds * 1000)
-        try:
-            ended = self.value("select pg_terminate_backend(%s, %s)", pid, milliseconds)
-        except psycopg.errors.InternalError_ as error:
-            # The server looks at the number until no process has it. By its next look
-            # one of another account may: the session has ended.
-            if os.strerror(errno.EPERM) not in str(error):
-                raise
-            return True
-        return bool(ended)
+        # Not with a timeout: the server then waits until no process has the number, and
+        # by its next look another one may.
+        found = self.rows(
+            "select backend_start, pg_terminate_backend(pid) from pg_stat_activity"
+            " where pid = %s",
+            pid,
+        )
+        if not found:
+            return False
+        [(began, was_there)] = found
+        deadline = time.monotonic() + seconds
+        while self.rows(
+            "select from pg_stat_activity where pid = %s and backend_start = %s",
+            pid,
+            began,
+        ):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        return bool(was_there)
 
     def terminate(self, pid: int, *, seconds: float = 60.0) -> None:
         """End one session, which is there; return when it is gone.

@@ -18,10 +18,11 @@ _QUERY = (
 def alone(observer):
     """End what earlier tests of this process have left on the server."""
     observer.rows(
-        "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+        "select pg_terminate_backend(pid) from pg_stat_activity"
         " where starts_with(application_name, %s)",
         APPLICATION_NAME,
     )
+    assert all_are_gone(observer)
 
 
 def all_are_gone(observer, *, seconds=10.0):

@@ -6,8 +6,10 @@ from every pool. Here is worked out how it reaches the engine's server.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
+from dataclasses import dataclass
 from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,13 +17,22 @@ from sqlalchemy import Engine, exc
 
 from poolproof import _native
 from poolproof._cooperative import locks_are_replaced
-from poolproof.drivers.server_params import from_dsn, from_pool
+from poolproof.control.questions import Answers
+from poolproof.drivers.server_params import (
+    from_creator,
+    from_dsn,
+    from_function,
+    has_functions,
+    known_creator,
+)
 from poolproof.errors import ControlError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Dialect, Pool
+
+    from poolproof.drivers.server_params import ControlDsn
 
 __all__ = [
     "Pending",
@@ -40,8 +51,18 @@ _POLL_S = 0.01
 _NO_THREAD_S = 0.05
 _MOST_S = 1_000_000.0
 
-# By the dialect, which an engine, its variants and its pools have in common.
-_servers: weakref.WeakKeyDictionary[Dialect, dict[str | None, _native.Server]] = (
+
+@dataclass(frozen=True)
+class _Reached:
+    """A server, and who is asked how to reach it; None where that is known."""
+
+    server: _native.Server
+    answers: Answers | None
+
+
+# By the dialect, which an engine, its variants and its pools have in common; then by
+# the text, or the function, that says how to reach it.
+_servers: weakref.WeakKeyDictionary[Dialect, dict[str | int | None, _Reached]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -88,7 +109,7 @@ def check_bind(bind: Any) -> None:
         engine_of(bind)
 
 
-def server_of(bind: Any, control_dsn: str | None = None) -> _native.Server:
+def server_of(bind: Any, control_dsn: ControlDsn | None = None) -> _native.Server:
     """Return the server of an engine, as the control plane reaches it.
 
     Args:
@@ -110,8 +131,13 @@ def server_of(bind: Any, control_dsn: str | None = None) -> _native.Server:
     return server_at(engine.pool, engine.dialect, control_dsn)
 
 
-def server_at(pool: Pool, dialect: Dialect, control_dsn: str | None) -> _native.Server:
+def server_at(
+    pool: Pool, dialect: Dialect, control_dsn: ControlDsn | None
+) -> _native.Server:
     """Return the server of a pool, as the control plane reaches it.
+
+    What functions make is asked for anew at each connecting. A listener of `do_connect`
+    that was added since is seen: there is another server then.
 
     Args:
         pool: The pool.
@@ -126,16 +152,46 @@ def server_at(pool: Pool, dialect: Dialect, control_dsn: str | None) -> _native.
         ControlError: Certificates or keys cannot be used.
     """
     known = _servers.setdefault(dialect, {})
-    server = known.get(control_dsn)
-    if server is not None and server.is_ours:
-        return server
-    given = from_pool(pool, dialect) if control_dsn is None else from_dsn(control_dsn)
+    key = id(control_dsn) if callable(control_dsn) else control_dsn
+    found = known.get(key)
+    if found is not None and found.server.is_ours:
+        if found.answers is not None:
+            found.answers.listen()
+            return found.server
+        if control_dsn is not None or not has_functions(
+            known_creator(pool, dialect), dialect
+        ):
+            return found.server
+    answers = _answers(pool, dialect, control_dsn)
+    if answers is not None:
+        source: Any = answers.questions
+    elif isinstance(control_dsn, str):
+        source = from_dsn(control_dsn)
+    else:
+        source = from_creator(known_creator(pool, dialect), dialect)
     try:
-        server = _native.Server(given, size=SIZE)
+        server = _native.Server(source, size=SIZE)
     except _native.Refused as error:
         raise refused(error) from None
-    known[control_dsn] = server
+    known[key] = _Reached(server, answers)
+    if callable(control_dsn):
+        with contextlib.suppress(TypeError):  # of a class without weak references
+            weakref.finalize(control_dsn, known.pop, key, None).atexit = False
     return server
+
+
+def _answers(
+    pool: Pool, dialect: Dialect, control_dsn: ControlDsn | None
+) -> Answers | None:
+    """Return who is asked how to reach a server, where functions say it."""
+    if callable(control_dsn):
+        return Answers(from_function, control_dsn, what="control_dsn")
+    if control_dsn is not None:
+        return None
+    creator = known_creator(pool, dialect)
+    if not has_functions(creator, dialect):
+        return None
+    return Answers(from_creator, creator, dialect, what="the engine")
 
 
 def readying(seconds: float | None) -> Iterator[tuple[float, ControlError]]:

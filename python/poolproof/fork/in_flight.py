@@ -110,7 +110,8 @@ def ports(pool: Pool, dialect: Any, dsn: str | None) -> frozenset[int]:
         dsn: Its `control_dsn`.
     """
     try:
-        server = from_pool(pool, dialect) if dsn is None else from_dsn(dsn)
+        is_text = isinstance(dsn, str)
+        server = from_dsn(dsn) if is_text else from_pool(pool, dialect)
     except Exception:  # noqa: BLE001 - a creator of its own, or a driver's word on its arguments
         said = os.environ.get("PGPORT", "").split(",")
         return frozenset(int(port) for port in said if port.isdigit()) or _DEFAULT

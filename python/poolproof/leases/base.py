@@ -27,6 +27,7 @@ from poolproof.control.server import check_bind, finish, refused, server_of
 from poolproof.errors import LeaseError, LeaseForked, LeaseLost, LeaseTimeout
 from poolproof.leases.checks import (
     TABLE,
+    check_control_dsn,
     check_name,
     check_seconds,
     check_table,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
+
+    from poolproof.drivers.server_params import ControlDsn
 
 __all__ = ["RELEASE_S", "LeaseBase", "Renewals"]
 
@@ -54,11 +57,14 @@ class Renewals(NamedTuple):
         renewals: Those that the server granted.
         blips: Attempts that failed, and were repeated.
         certain_s: For how long it is certain from now, in seconds.
+        notices: Notices that the server has sent the control plane of this process,
+            whichever lease they came with; they are dropped.
     """
 
     renewals: int
     blips: int
     certain_s: float
+    notices: int = 0
 
 
 class LeaseBase:
@@ -86,7 +92,7 @@ class LeaseBase:
         on_lost: Callable[[Self], object] | None = None,
         table: str = TABLE,
         application: str | None = None,
-        control_dsn: str | None = None,
+        control_dsn: ControlDsn | None = None,
     ) -> None:
         """Describe a lease. Connects to nothing yet.
 
@@ -113,7 +119,8 @@ class LeaseBase:
             application: What the table says the holder is; None takes the program's
                 name.
             control_dsn: How the control plane reaches the server, where the engine's
-                own parameters cannot be known: a URL, or `name=value` pairs.
+                own parameters cannot be known: a URL, or `name=value` pairs; or a
+                function that returns it, called before each connecting.
 
         Raises:
             ArgumentError: A value is not what it must be.
@@ -124,9 +131,9 @@ class LeaseBase:
         check_seconds("timeout", timeout, 0)
         check_seconds("steal_grace", steal_grace, 0, none=False)
         check_seconds("max_silence", max_silence, 0, above=True)
-        for what, given in (("application", application), ("control_dsn", control_dsn)):
-            if given is not None:
-                check_text(what, given)
+        if application is not None:
+            check_text("application", application)
+        check_control_dsn(control_dsn)
         check_bind(bind)
         if on_lost is not None and not callable(on_lost):
             raise exc.ArgumentError("on_lost must be a function of one argument")
@@ -321,7 +328,7 @@ class LeaseBase:
             LeaseForked: The parent of this process has it.
         """
         native = self._ours()
-        return Renewals(*native.counts())
+        return Renewals(*native.counts(), native.notices)
 
     def _ours(self) -> _native.Lease:
         native = self._native

@@ -7,8 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection, exc
 
+from poolproof import _checks
+
 __all__ = [
     "TABLE",
+    "check_control_dsn",
     "check_name",
     "check_seconds",
     "check_table",
@@ -59,6 +62,20 @@ def check_text(what: str, value: Any) -> None:
             f"{what} has U+{ord(found[0]):04X} at position {found.start()}: PostgreSQL "
             "takes neither zero bytes nor lone surrogates"
         )
+
+
+def check_control_dsn(value: Any) -> None:
+    """Check a `control_dsn`, as far as it can be told without a look at files.
+
+    Args:
+        value: What was given: text, a function that returns it, or None.
+
+    Raises:
+        ArgumentError: It is none of these.
+    """
+    _checks.no_coroutine_function("control_dsn", value)
+    if value is not None and not callable(value):
+        check_text("control_dsn", value)
 
 
 def check_table(table: Any) -> None:

@@ -23,13 +23,15 @@ from poolproof.control import notifier
 from poolproof.control.server import check_bind, finish, readying, refused, server_of
 from poolproof.errors import LeaseForked
 from poolproof.leases.blocks import PlainBlock
-from poolproof.leases.checks import check_text
+from poolproof.leases.checks import check_control_dsn, check_text
 from poolproof.leases.log import BeatLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from typing_extensions import Self
+
+    from poolproof.drivers.server_params import ControlDsn
 
 __all__ = ["STOP_S", "Beats", "Heartbeat", "HeartbeatBase"]
 
@@ -68,7 +70,7 @@ class HeartbeatBase:
         *,
         every: float = 10.0,
         stale_after: float | None = None,
-        control_dsn: str | None = None,
+        control_dsn: ControlDsn | None = None,
     ) -> None:
         """Describe a heartbeat. Connects to nothing yet.
 
@@ -94,8 +96,7 @@ class HeartbeatBase:
                 f"a heartbeat's values must be a list or a tuple, not "
                 f"{_checks.a_kind(values)}"
             )
-        if control_dsn is not None:
-            check_text("control_dsn", control_dsn)
+        check_control_dsn(control_dsn)
         check_bind(bind)
         for name, value, none in (
             ("every", every, False),

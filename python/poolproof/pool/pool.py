@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+    from poolproof.drivers.server_params import ControlDsn
+
 __all__ = ["Pool"]
 
 # Answers of Ticket.release that are not the number of a waiter.
@@ -102,7 +104,7 @@ class Pool(sqlalchemy.pool.Pool):
         max_idle: float | None = 600.0,
         min_idle: int = 0,
         end_stranded_backends: bool = False,
-        control_dsn: str | None = None,
+        control_dsn: ControlDsn | None = None,
         **kw: Any,
     ) -> None:
         """Make an empty pool; nothing is connected yet.
@@ -155,7 +157,8 @@ class Pool(sqlalchemy.pool.Pool):
                 connection that was discarded as hung or out of step.
             control_dsn: How the control plane reaches the server for that, and for
                 leases, where the engine's own parameters cannot be known: a URL, or
-                `name=value` pairs.
+                `name=value` pairs; or a function that returns it, called before each
+                connecting.
             **kw: `recycle`, `echo`, `logging_name`, `reset_on_return`, `events`,
                 `dialect`, as for every SQLAlchemy pool.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import exc
 
 from poolproof import _checks
-from poolproof.drivers.server_params import from_dsn
+from poolproof.drivers.server_params import check_dsn
+
+if TYPE_CHECKING:
+    from poolproof.drivers.server_params import ControlDsn
 
 __all__ = ["ASKING_S", "KEEP_ALIVE", "PING_TIMEOUT", "Settings"]
 
@@ -79,7 +82,7 @@ class Settings:
     max_idle: float | None
     min_idle: int
     end_stranded_backends: bool
-    control_dsn: str | None = field(repr=False)  # it may hold a password
+    control_dsn: ControlDsn | None = field(repr=False)  # it may hold a password
 
     @classmethod
     def like(cls, known: Settings | None, **values: Any) -> Settings:
@@ -172,7 +175,7 @@ class Settings:
         if self.keep_alive is not None:  # JSON and YAML make a list of it
             object.__setattr__(self, "keep_alive", tuple(self.keep_alive))
         _checks.boolean("end_stranded_backends", self.end_stranded_backends)
-        _check_dsn(self.control_dsn)
+        check_dsn(self.control_dsn)
 
     def check_with(self, *, pool_size: int, timeout: float | None) -> None:
         """Check the values against each other, and against QueuePool's own.
@@ -249,16 +252,6 @@ def _check_keep_alive(value: Any) -> None:
             "questions, at most 127; or None (the system's)"
         )
         raise exc.ArgumentError(msg)
-
-
-def _check_dsn(value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, str):
-        # Not quoted: it may hold a password.
-        msg = f"control_dsn is {_checks.a_kind(value)}, but must be text, or None"
-        raise exc.ArgumentError(msg)
-    from_dsn(value)
 
 
 def _refuse(name: str, value: float, other: str, bound: float) -> None:

@@ -237,6 +237,11 @@ impl Lease {
         (state.renewals, state.trouble.blips, left)
     }
 
+    /// Notices that its server has sent the control plane, whoever's statement they came with.
+    pub fn notices(&self) -> u64 {
+        self.server.notices()
+    }
+
     /// What its renewals met with.
     pub fn trouble(&self) -> Trouble {
         if !self.is_ours() {

@@ -36,7 +36,15 @@ _PID: Final = text("SELECT pg_backend_pid()")
 _SESSIONS: Final = text(
     "SELECT pid FROM pg_stat_activity WHERE application_name = :tag"
 )
-_END: Final = text("SELECT pg_terminate_backend(:pid, 5000)")
+# Not with a timeout: the server then waits until no process has the number, and by its
+# next look another one may.
+_END: Final = text(
+    "SELECT backend_start, pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE pid = :pid"
+)
+_IS_THERE: Final = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE pid = :pid AND backend_start = :began"
+)
 _ACTIVE: Final = text(
     "SELECT count(*) FROM pg_stat_activity WHERE pid = :pid AND state = 'active'"
     " AND wait_event = 'PgSleep'"
@@ -72,8 +80,15 @@ class _Scene:
 
     def end(self, pid: int) -> None:
         """End a session; it is gone when this returns."""
-        if not self._witness.execute(_END, {"pid": pid}).scalar_one():
-            raise SetupError(f"the backend {pid} does not end")
+        ended = self._witness.execute(_END, {"pid": pid}).one_or_none()
+        if ended is None or not ended[1]:
+            raise SetupError(f"the backend {pid} is not there to be ended")
+        deadline = time.monotonic() + _SETTLED_S
+        which = {"pid": pid, "began": ended[0]}
+        while self._witness.execute(_IS_THERE, which).scalar_one():
+            if time.monotonic() > deadline:
+                raise SetupError(f"the backend {pid} does not end")
+            time.sleep(_LOOK_S)
         self.ended.add(pid)
 
     def wait_active(self, pid: int) -> None:
