@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import Pool
 
+    from poolproof.drivers.server_params import ControlDsn
+
 __all__ = ["Stranded"]
 
 # How long the end of a process waits for those that are under way.
@@ -67,7 +69,7 @@ class Stranded:
         self._backends: tuple[_native.Server, _native.Backends] | None = None
         self._has_said_why = False
 
-    def reach(self, pool: Pool, dialect: Any, dsn: str | None) -> None:
+    def reach(self, pool: Pool, dialect: Any, dsn: ControlDsn | None) -> None:
         """Work out how the control plane reaches the pool's server.
 
         Args:

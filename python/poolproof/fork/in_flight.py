@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
     from typing_extensions import Self
 
+    from poolproof.drivers.server_params import ControlDsn
+
 __all__ = ["Opening", "ports", "sever_all"]
 
 # Where the system lists the open descriptors of a process: Linux, the BSDs and macOS.
@@ -101,7 +103,7 @@ def _open_files() -> _Files:
     return found
 
 
-def ports(pool: Pool, dialect: Any, dsn: str | None) -> frozenset[int]:
+def ports(pool: Pool, dialect: Any, dsn: ControlDsn | None) -> frozenset[int]:
     """Return the server's ports: as the engine is told, or else libpq's default.
 
     Args:
@@ -110,8 +112,9 @@ def ports(pool: Pool, dialect: Any, dsn: str | None) -> frozenset[int]:
         dsn: Its `control_dsn`.
     """
     try:
-        is_text = isinstance(dsn, str)
-        server = from_dsn(dsn) if is_text else from_pool(pool, dialect)
+        # What a function says is not asked for here: the ports seldom change.
+        text = dsn if isinstance(dsn, str) else None
+        server = from_pool(pool, dialect) if text is None else from_dsn(text)
     except Exception:  # noqa: BLE001 - a creator of its own, or a driver's word on its arguments
         said = os.environ.get("PGPORT", "").split(",")
         return frozenset(int(port) for port in said if port.isdigit()) or _DEFAULT
