@@ -57,14 +57,11 @@ class Renewals(NamedTuple):
         renewals: Those that the server granted.
         blips: Attempts that failed, and were repeated.
         certain_s: For how long it is certain from now, in seconds.
-        notices: Notices that the server has sent the control plane of this process,
-            whichever lease they came with; they are dropped.
     """
 
     renewals: int
     blips: int
     certain_s: float
-    notices: int = 0
 
 
 class LeaseBase:
@@ -328,7 +325,19 @@ class LeaseBase:
             LeaseForked: The parent of this process has it.
         """
         native = self._ours()
-        return Renewals(*native.counts(), native.notices)
+        return Renewals(*native.counts())
+
+    @property
+    def notices(self) -> int:
+        """How many notices the server has sent the control plane of this process.
+
+        They are dropped, whichever lease they came with.
+
+        Raises:
+            LeaseError: It was never acquired.
+            LeaseForked: The parent of this process has it.
+        """
+        return self._ours().notices
 
     def _ours(self) -> _native.Lease:
         native = self._native
