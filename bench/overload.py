@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from _crowd import HOLD_S, POOLS, SLOTS, Run
+from _crowd import HOLD_S, POOLS, SLOTS, STEADY, Run, steady_seconds
 from _rounds import Number, Story
 
 METHOD = f"""
@@ -19,7 +19,10 @@ as well. Open: they come at random (Poisson, one thread or greenlet each) at a m
 of what the slots can serve. Closed: a crowd, that multiple of what can be served within
 the patience, of which each asks again at once. In time is who has given the slot back
 within its patience; capacity is slots x seconds / mean hold, as measured in the same
-run. Both pools run within each round, in alternating order, on connections that are
+run. Steady: {STEADY} callers who pause for as long as they hold, of whom order of
+arrival could serve each in half of its time; once, all holders keep theirs for 1.2
+`pool_timeout`; counted are those who are refused later than 5 `pool_timeout` after
+that. Both pools run within each round, in alternating order, on connections that are
 open already; threads and greenlets in a process each, which plays nothing else.
 """
 SECONDS = 3.0
@@ -27,6 +30,8 @@ SHORTEST = 0.1  # of that, and of the patience, in a trial
 PATIENCE_S = 0.4
 LOADS = (1.2, 2.0, 10.0)
 ENOUGH = 85  # percent of capacity
+STEADY_TIMEOUTS_S = (0.5, 1.0)
+FEW = 1  # percent of those who ask
 
 
 class Crowd:
@@ -72,6 +77,12 @@ def share(answer: dict[str, float], seconds: float) -> float:
     return 100 * answer["in_time"] * answer["hold_s"] / (SLOTS * seconds)
 
 
+def refused(answer: dict[str, float]) -> float:
+    """Return the percentage of those who asked, once it had settled, and got none."""
+    asked = answer["served_then"] + answer["refused_then"]
+    return 100 * answer["refused_then"] / max(asked, 1)
+
+
 def main() -> int:
     """Measure and report."""
     story = Story("overload", METHOD, rounds=7)
@@ -83,24 +94,43 @@ def main() -> int:
         for arrivals in ("closed", "open")
         for load in LOADS
     ]
+    cases += [
+        (kind, "steady", timeout)
+        for kind in ("threads", "gevent")
+        for timeout in STEADY_TIMEOUTS_S
+    ]
     answers: dict[tuple[object, ...], list[dict[str, float]]] = {
         (*case, side): [] for case in cases for side in POOLS
     }
+
+    def run_of(side: str, arrivals: str, load: float) -> Run:
+        if arrivals != "steady":
+            return Run(side, arrivals, load, seconds, patience, patience)
+        limit = load * scale
+        return Run(side, arrivals, 0.0, steady_seconds(limit), limit, limit)
+
     for kind in ("threads", "gevent"):
         crowd = Crowd(kind)
         for number in story.rounds(kind):
             for case in [case for case in cases if case[0] == kind]:
                 for side in POOLS if number % 2 else reversed(POOLS):
-                    run = Run(side, *case[1:], seconds, patience, patience)
-                    answers[(*case, side)].append(crowd.play(run))
+                    answers[(*case, side)].append(crowd.play(run_of(side, *case[1:])))
         crowd.close()
     for case in cases:
         kind, arrivals, load = case
+        steady = arrivals == "steady"
         ours, theirs = (
-            [share(answer, seconds) for answer in answers[(*case, side)]]
+            [
+                refused(answer) if steady else share(answer, seconds)
+                for answer in answers[(*case, side)]
+            ]
             for side in POOLS
         )
         beside = {"QueuePool (%)": statistics.median(theirs)}
+        if steady:
+            name = f"{kind}, steady, pool_timeout={load:g}: refused"
+            story.add(Number(name, "%", ours, at_most=FEW, sides=beside))
+            continue
         name = f"{kind}, {arrivals}, {load:g} × the load: in time"
         story.add(Number(name, "%", ours, at_least=ENOUGH, sides=beside))
     waits = [one["soonest_refusal_s"] for given in answers.values() for one in given]

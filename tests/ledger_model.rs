@@ -107,6 +107,14 @@ struct Model {
     /// Newest first until then, and slots given so since the last to the longest wait.
     newest_until: Option<Instant>,
     given: u32,
+    /// Slots given to waiting callers, ever.
+    served: u64,
+    /// How long newest first was to last, and when it was last over.
+    lasts: Duration,
+    over_at: Option<Instant>,
+    /// How long callers whom order had served waited in vain, the shortest of them, and time-outs that weigh less.
+    vain: Option<Duration>,
+    ignored: u32,
     nested: bool,
 }
 
@@ -116,6 +124,9 @@ struct Queued {
     thread: u64,
     since: Instant,
     limit: Option<Duration>,
+    /// Callers before it, waiting or served, and slots given out, when it came.
+    before: usize,
+    served: u64,
 }
 
 impl Model {
@@ -141,6 +152,8 @@ impl Model {
             return None;
         }
         let mut at = 0;
+        self.served += 1;
+        self.end_newest_first(now);
         if self.newest_first(now) {
             at = self.queue.len() - 1;
             self.given += 1;
@@ -150,19 +163,50 @@ impl Model {
                     |one: &Queued| one.limit.is_none_or(|all| (now - one.since) * 2 <= all);
                 at = self.queue.iter().position(has_time).unwrap_or(at);
             }
-        } else {
-            self.newest_until = None;
         }
-        Some(self.take(at))
+        Some(self.take(at, now))
     }
 
-    fn take(&mut self, at: usize) -> Queued {
+    fn take(&mut self, at: usize, now: Instant) -> Queued {
         let taken = self.queue.remove(at);
         if self.queue.is_empty() {
-            self.newest_until = None;
-            self.given = 0;
+            self.newest_until = self.newest_until.map(|until| until.min(now));
+            self.end_newest_first(now);
+            self.vain = None;
+            self.ignored = 0;
         }
         taken
+    }
+
+    fn end_newest_first(&mut self, now: Instant) {
+        if self.newest_until.is_some_and(|until| until <= now) {
+            self.over_at = self.newest_until.take();
+            self.given = 0;
+        }
+    }
+
+    /// What a caller's time-out does to the order, as the rule says it in words.
+    fn ran_out(&mut self, who: Queued, now: Instant) {
+        self.end_newest_first(now);
+        let waited = now - who.since;
+        let order_had_served = (self.served - who.served) * 10 >= who.before as u64 * 11;
+        if order_had_served {
+            let shortest = self.vain.filter(|_| self.ignored > 0).unwrap_or(waited);
+            self.vain = Some(shortest.min(waited));
+            self.ignored = (self.ignored + 4).min(64);
+        } else if self.ignored > 0 && waited < self.vain.unwrap() / 2 {
+            self.ignored -= 1;
+        } else {
+            let mut lasts = waited;
+            if self.newest_until.is_none() {
+                let soon = self.over_at.is_some_and(|at| now - at < self.lasts * 4);
+                if soon {
+                    lasts = (self.lasts * 4).min(waited * 32).max(waited);
+                }
+                self.lasts = lasts;
+            }
+            self.newest_until = self.newest_until.max(Some(now + lasts));
+        }
     }
 
     fn slots_of(&self, thread: u64) -> usize {
@@ -269,11 +313,15 @@ impl World {
             let caller = Caller::thread(thread);
             let id = self.ledger.wait(caller, limit, self.now);
             let since = self.now;
+            let before = self.model.queue.len() + self.model.lent.len() + self.model.offered.len();
+            let served = self.model.served;
             self.model.queue.push(Queued {
                 id,
                 thread,
                 since,
                 limit,
+                before,
+                served,
             });
             if self.model.slots_of(thread) > 0 {
                 self.model.nested = self.model.all_holders_wait();
@@ -401,8 +449,7 @@ impl World {
             let thread = queued.map_or(0, |queued| queued.thread);
             let told = self.model.nested(thread);
             if let Some(queued) = queued {
-                let until = self.now + (self.now - queued.since) * 2;
-                self.model.newest_until = self.model.newest_until.max(Some(until));
+                self.model.ran_out(queued, self.now);
             }
             match self
                 .ledger
@@ -427,7 +474,7 @@ impl World {
             "an offer lost or invented"
         );
         if let Some(at) = at {
-            self.model.take(at);
+            self.model.take(at, self.now);
         }
         if let Some(grant) = grant {
             self.model.lent.insert(grant.slot);
@@ -739,10 +786,59 @@ fn one_caller_in_a_hurry_costs_a_patient_crowd_its_order_for_a_moment_only() {
         ledger.release(slots[0], later),
         Release::Offered(patient[3])
     );
-    // Twice as long as it waited, nobody else's time has run out.
-    let calm = later + Duration::from_millis(100);
+    // As long as it waited, nobody else's time has run out.
+    let calm = later + Duration::from_millis(50);
     assert!(!ledger.snapshot(calm).newest_first);
     assert_eq!(ledger.release(slots[1], calm), Release::Offered(patient[0]));
+}
+
+#[test]
+fn one_who_was_passed_over_and_runs_out_of_time_prolongs_nothing() {
+    let (mut ledger, slots, start) = full();
+    let waiters = queue_up(&mut ledger, &[Some(50), Some(100)], start);
+    let at = |ms| start + Duration::from_millis(ms);
+    let ended = ledger.run_out(waiters[0], Caller::thread(10), at(50));
+    assert_eq!(ended, RanOut::Nothing);
+    // Others come behind the second and are served; in order it would have been the first.
+    let mut slot = slots[0];
+    for _ in 1..SHARE {
+        let newest = ledger.wait(Caller::thread(50), None, at(60));
+        assert_eq!(ledger.release(slot, at(60)), Release::Offered(newest));
+        slot = ledger.accept(newest, at(60)).unwrap().slot;
+    }
+    let patient = ledger.wait(Caller::thread(60), None, at(60));
+    let behind = ledger.wait(Caller::thread(61), None, at(60));
+    assert!(ledger.snapshot(at(99)).newest_first);
+    let ended = ledger.run_out(waiters[1], Caller::thread(11), at(99));
+    assert_eq!(ended, RanOut::Nothing);
+    assert!(!ledger.snapshot(at(100)).newest_first);
+    assert_eq!(ledger.release(slot, at(100)), Release::Offered(patient));
+    assert_eq!(ledger.release(slots[1], at(100)), Release::Offered(behind));
+}
+
+#[test]
+fn newest_first_lasts_longer_when_it_begins_again_soon() {
+    let (mut ledger, _slots, start) = full();
+    ledger.wait(Caller::thread(9), None, start);
+    let mut now = start;
+    let mut lasts_after = |pause| {
+        now += Duration::from_millis(pause);
+        let hurried = ledger.wait(Caller::thread(7), None, now);
+        now += Duration::from_millis(50);
+        let ended = ledger.run_out(hurried, Caller::thread(7), now);
+        assert_eq!(ended, RanOut::Nothing);
+        let began = now;
+        while ledger.snapshot(now).newest_first {
+            now += Duration::from_millis(1);
+        }
+        (now - began).as_millis()
+    };
+    assert_eq!(lasts_after(0), 50);
+    assert_eq!(
+        [149, 10, 10, 10].map(&mut lasts_after),
+        [200, 800, 1_600, 1_600]
+    );
+    assert_eq!(lasts_after(4 * 1_600 - 50), 50);
 }
 
 #[test]

@@ -369,7 +369,7 @@ impl Waiter {
         Ok(lock(&self.gate.inner).ledger.accept(self.id, now))
     }
 
-    /// Leaves the queue because the time is over, which is a sign of overload unless a slot was offered in the
+    /// Leaves the queue because the time is over, which may be a sign of overload unless a slot was offered in the
     /// last instant.
     ///
     /// # Errors

@@ -229,7 +229,7 @@ impl Ledger {
 
     /// Joins the queue, after `acquire` found nothing, for at most `limit`; `None` is without bound.
     pub fn wait(&mut self, caller: Caller, limit: Option<Duration>, now: Instant) -> WaiterId {
-        let waiter = self.waiters.join(caller, limit, now);
+        let waiter = self.waiters.join(caller, limit, self.lent.len(), now);
         // Only the wait of a holder can be the last that was wanting.
         if self.held_by(caller) > 0 {
             self.nested = self.every_holder_waits();
@@ -286,12 +286,12 @@ impl Ledger {
 
     /// Ends a wait. An offer that was made already is returned, so that it is used or given back, never lost.
     pub fn leave(&mut self, waiter: WaiterId, now: Instant) -> Option<Grant> {
-        let grant = self.waiters.leave(waiter)?;
+        let grant = self.waiters.leave(waiter, now)?;
         self.restart(grant, now);
         Some(grant)
     }
 
-    /// Ends a wait whose time is over: a sign of overload, unless an offer was made already.
+    /// Ends a wait whose time is over: it may be a sign of overload, unless an offer was made already.
     pub fn run_out(&mut self, waiter: WaiterId, caller: Caller, now: Instant) -> RanOut {
         let nested = self.nested(caller);
         match (self.waiters.run_out(waiter, now), nested) {

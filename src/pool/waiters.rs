@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::ledger::Grant;
-use super::overload::Overload;
+use super::overload::{Overload, Place};
 
 /// Names one wait. Never used twice by one ledger, and only grows.
 pub type WaiterId = u64;
@@ -43,6 +43,8 @@ pub struct Waiting {
     pub since: Instant,
     /// How long at most; `None` is without bound.
     pub limit: Option<Duration>,
+    /// Where order of arrival would have it stand.
+    pub place: Place,
 }
 
 impl Waiting {
@@ -93,15 +95,23 @@ impl Waiters {
         self.queue.iter()
     }
 
-    /// Puts one more at the end of the queue.
-    pub fn join(&mut self, caller: Caller, limit: Option<Duration>, now: Instant) -> WaiterId {
+    /// Puts one more at the end of the queue, while so many slots are `lent`.
+    pub fn join(
+        &mut self,
+        caller: Caller,
+        limit: Option<Duration>,
+        lent: usize,
+        now: Instant,
+    ) -> WaiterId {
         let id = self.next;
         self.next += 1;
+        let place = self.overload.place(self.queue.len() + lent);
         self.queue.push_back(Waiting {
             id,
             caller,
             since: now,
             limit,
+            place,
         });
         id
     }
@@ -112,7 +122,7 @@ impl Waiters {
             return None;
         }
         let at = self.overload.next(&self.queue, now);
-        self.remove(at)
+        self.remove(at, now)
     }
 
     /// Records what `waiting`, who has left the queue, is offered.
@@ -132,24 +142,24 @@ impl Waiters {
     }
 
     /// Ends the wait of `id`: out of the queue, or with the offer that came in the last instant.
-    pub fn leave(&mut self, id: WaiterId) -> Option<Grant> {
+    pub fn leave(&mut self, id: WaiterId, now: Instant) -> Option<Grant> {
         match self.position(id) {
             Some(at) => {
-                self.remove(at);
+                self.remove(at, now);
                 None
             }
             None => self.accept(id),
         }
     }
 
-    /// Ends the wait of `id` because its time is over: as [`Waiters::leave`], and a sign of overload when there
-    /// is no offer.
+    /// Ends the wait of `id` because its time is over: as [`Waiters::leave`], and it may be a sign of overload when
+    /// there is no offer.
     pub fn run_out(&mut self, id: WaiterId, now: Instant) -> Option<Grant> {
         if let Some(waiting) = self.position(id).and_then(|at| self.queue.get(at)) {
             let waited = now.saturating_duration_since(waiting.since);
-            self.overload.ran_out(waited, now);
+            self.overload.ran_out(waiting.place, waited, now);
         }
-        self.leave(id)
+        self.leave(id, now)
     }
 
     /// The offers that have not been accepted yet.
@@ -168,10 +178,10 @@ impl Waiters {
             .ok()
     }
 
-    fn remove(&mut self, at: usize) -> Option<Waiting> {
+    fn remove(&mut self, at: usize, now: Instant) -> Option<Waiting> {
         let waiting = self.queue.remove(at);
         if self.queue.is_empty() {
-            self.overload.drained();
+            self.overload.drained(now);
         }
         waiting
     }

@@ -153,6 +153,56 @@ def test_crowd_of_three_times_the_load_is_served_in_time_as_by_queuepool(
     assert_whole(pool, dbapi, 2)
 
 
+def steady_crowd(pool, timeout):
+    """Play a crowd that order could serve in a quarter of its time, and a hiccup.
+
+    Return how many were served and refused once it should have recovered.
+    """
+    hold, callers, slots = 0.02, 36, 5
+    served, refused, to_keep = [], [], [timeout * 1.2] * slots
+    start = time.monotonic()
+    settled = start + timeout * (1 + 1.2 + 5)
+    end = settled + timeout * 6
+
+    def ask():
+        while time.monotonic() < end:
+            try:
+                connection = pool.connect()
+            except exc.TimeoutError:
+                refused.append(time.monotonic())
+            else:
+                late = time.monotonic() - start > timeout and to_keep
+                time.sleep(to_keep.pop() if late else hold)
+                connection.close()
+                served.append(time.monotonic())
+            time.sleep(hold)
+
+    tasks = [Task(ask) for _ in range(callers)]
+    for task in tasks:
+        task.result()
+    # The hiccup made others wait too long.
+    assert any(at < settled for at in refused)
+    return sum(at > settled for at in served), sum(at > settled for at in refused)
+
+
+@pytest.mark.difference
+@pytest.mark.alone
+@ours
+def test_steady_crowd_is_refused_after_a_hiccup_no_more_than_by_queuepool(
+    make_pool, dbapi
+):
+    """Who was passed over and ran out of time is no sign that more come than can be."""
+    options = {"pool_size": 5, "max_overflow": 0, "timeout": 0.4}
+    theirs = QueuePool(dbapi.connect, **options)
+    _served, control = steady_crowd(theirs, 0.4)
+    theirs.dispose()
+    pool = make_pool(**options)
+    served, refused = steady_crowd(pool, 0.4)
+    # While passing over went on for ever it was a fifth.
+    assert refused <= control + served / 20, (refused, control, served)
+    assert_whole(pool, dbapi, 5)
+
+
 @pytest.mark.difference
 @ours
 def test_refusal_names_few_of_many_threads_and_looks_at_no_more(make_pool, monkeypatch):
