@@ -232,9 +232,7 @@ class Play:
             self._serve(now, caller, now + patience)
         else:
             before = len(self.queue) + SLOTS - self.free
-            self.queue[caller] = Waiting(
-                now, limit, now + patience, before, self.given
-            )
+            self.queue[caller] = Waiting(now, limit, now + patience, before, self.given)
             self.at(now + limit, "over", caller)
         self._look_for_growth(now)
 

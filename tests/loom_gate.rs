@@ -232,6 +232,36 @@ fn one_whose_time_runs_out_while_being_served_loses_no_slot() {
 }
 
 #[test]
+fn the_order_is_back_when_the_queue_is_empty_whoever_is_served_and_whoever_runs_out_of_time() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(ONE));
+        let grant = gate.acquire(0).unwrap().unwrap();
+        let waiters =
+            [1, 2].map(
+                |thread| match gate.join(Caller::thread(thread), None, true).unwrap() {
+                    Admission::Waiting(waiter) => waiter,
+                    Admission::Granted(grant) => panic!("{grant:?}"),
+                },
+            );
+        let quitters = waiters.map(|waiter| {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || match waiter.run_out().unwrap() {
+                Outcome::Granted(grant) => put(&gate, grant),
+                Outcome::TimedOut => {}
+                ended => panic!("{ended:?}"),
+            })
+        });
+        put(&gate, grant);
+        for quitter in quitters {
+            quitter.join().unwrap();
+        }
+        let end = gate.snapshot().unwrap();
+        assert_eq!((end.idle, end.lent, end.waiting), (1, 0, 0));
+        assert!(!end.newest_first);
+    });
+}
+
+#[test]
 fn of_two_holders_that_wait_for_each_other_the_last_is_told() {
     loom::model(|| {
         let gate = Arc::new(Gate::new(Limits {
