@@ -21,13 +21,15 @@ mod _native {
     #[pymodule_export]
     use crate::py::conninfo::{Conninfo, keywords, parse_conninfo};
     #[pymodule_export]
-    use crate::py::control::{LeaseRow, Operation, Question, Questions, Refused, Server};
+    use crate::py::control::{LeaseRow, Operation, Question, Questions, Server};
+    #[pymodule_export]
+    use crate::py::errors::{Forked, Refused};
     #[pymodule_export]
     use crate::py::fault::{
         Finding, OwnRow, Price, classify, fault_price, fault_prices, fault_rows, fault_text,
     };
     #[pymodule_export]
-    use crate::py::gate::{Forked, Gate, Nested, Ticket, Waiter};
+    use crate::py::gate::{Gate, Nested, Ticket, Waiter};
     #[pymodule_export]
     use crate::py::lease::{
         BeatCounts, Heartbeat, Lease, durable_commit, leave_all, news, start_control,

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 use super::conninfo::Conninfo;
 use super::errors::from_control;
+use super::seconds::length;
 use crate::control::error::ControlError;
 use crate::control::pending::{Pending, pending};
 use crate::control::plane;
@@ -17,17 +18,10 @@ use crate::control::servers;
 use crate::control::table::Table;
 use crate::process::generation;
 
-pyo3::create_exception!(poolproof._native, Refused, pyo3::exceptions::PyException);
-
 /// How long one operation of a person at a terminal may take.
 const OPERATION: Duration = Duration::from_secs(10);
 /// Signals are looked at this often: a condition variable swallows the interruption.
 const SLICE: Duration = Duration::from_millis(50);
-
-/// A length that Python gave in seconds; one that no clock can count is the longest there is.
-pub(crate) fn length(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX / 4)
-}
 
 /// Waits for an answer without the interpreter, and lets Ctrl-C end the wait.
 pub(crate) fn wait<T: Send>(py: Python<'_>, pending: &Pending<T>, seconds: f64) -> PyResult<bool> {

@@ -1,14 +1,26 @@
 //! The one map from the core's errors to Python's exceptions.
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::control::Refused;
-use super::gate::Forked;
 use crate::control::error::ControlError;
 use crate::pool::Stale;
 use crate::process::RegisterError;
 use crate::socket::deadline::WatchError;
+
+create_exception!(
+    poolproof._native,
+    Forked,
+    PyException,
+    "The gate was made before a fork. Never leaves the package."
+);
+create_exception!(
+    poolproof._native,
+    Refused,
+    PyException,
+    "An operation of the control plane has no answer: kind, text, SQLSTATE. Never leaves the package."
+);
 
 /// A gate that a parent process made.
 pub(crate) fn from_stale(error: Stale) -> PyErr {

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -14,13 +13,6 @@ use super::snapshot::Snapshot;
 use crate::pool;
 use crate::pool::{Admission, Caller, Grant, Limits, Outcome, Released};
 use crate::process::thread_id;
-
-create_exception!(
-    poolproof._native,
-    Forked,
-    PyException,
-    "The gate was made before a fork. Never leaves the package."
-);
 
 /// Who may hold which slot of one pool, in one process.
 #[pyclass(frozen, module = "poolproof._native")]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use super::control::{Refused, Server, length, wait};
-use super::errors::from_control;
+use super::control::{Server, wait};
+use super::errors::{Refused, from_control};
+use super::seconds::length;
 use crate::control;
 use crate::control::error::ControlError;
 use crate::control::heartbeat::{self, Rhythm, Text};

@@ -11,5 +11,6 @@ pub(crate) mod fault;
 pub(crate) mod gate;
 pub(crate) mod lease;
 pub(crate) mod process;
+pub(crate) mod seconds;
 pub(crate) mod snapshot;
 pub(crate) mod socket;

@@ -8,6 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::errors::{from_register, from_watch};
+use super::seconds::limit;
 use crate::process::Registration;
 use crate::socket::deadline::{Step, Watch};
 use crate::socket::options::{self, Family, KeepAlive};
@@ -43,7 +44,7 @@ impl Socket {
         }
         let chosen = options::family(fd) == Family::Other || options::has_user_timeout(fd);
         if let (false, Some(timeout_s)) = (chosen, user_timeout_s) {
-            options::user_timeout(fd, Some(length(timeout_s)?));
+            options::user_timeout(fd, Some(limit(timeout_s)?));
         }
         Ok(Self {
             registration,
@@ -93,7 +94,7 @@ impl Socket {
 
     /// Bounds a step (`CALL`, `BLOCK`, `HOLD`) to so many seconds from now, in place of its earlier bound.
     fn arm(&self, step: u8, seconds: f64) -> PyResult<()> {
-        let (step, after) = (named(step)?, length(seconds)?);
+        let (step, after) = (named(step)?, limit(seconds)?);
         self.watch.arm(step, now(), after);
         if step == Step::Call && self.brief_user_timeout && self.watch.is_intact() {
             self.user_timeout_set.store(true, Ordering::Relaxed);
@@ -173,14 +174,6 @@ fn named(step: u8) -> PyResult<Step> {
         HOLD => Ok(Step::Hold),
         _ => Err(PyValueError::new_err(format!("there is no step {step}"))),
     }
-}
-
-/// Seconds as a length; one that no clock can count is the longest there is, one below zero is none at all.
-fn length(seconds: f64) -> PyResult<Duration> {
-    if seconds.is_nan() {
-        return Err(PyValueError::new_err("a deadline of NaN s is not possible"));
-    }
-    Ok(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
 #[allow(clippy::disallowed_methods, reason = "a deadline counts from now")]
