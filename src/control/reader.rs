@@ -11,7 +11,7 @@ use tokio::sync::{Mutex as Turns, oneshot};
 
 use super::plane;
 use super::stage::waiting_for;
-use crate::process::quiet;
+use crate::process::threads;
 
 /// Reads the files of one server's connections, one after the other.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Reader {
                 // Taken by the thread; or here, where there is none.
                 let place = Arc::new(Mutex::new(Some(work)));
                 let taken = Arc::clone(&place);
-                let started = quiet::spawn("poolproof-files", move || {
+                let started = threads::spawn("poolproof-files", move || {
                     if let Some(work) = take(&taken) {
                         let read = work();
                         drop(turn);
