@@ -1,12 +1,12 @@
 """What a child does with the pools and connections that came over a fork.
 
 Safety does not depend on this module: the sockets were severed inside `fork()`, before
-any Python ran (src/process/at_fork.rs). What is left is to make the leftovers quiet. Every
-pool gets an empty ledger; every inherited driver connection is made immortal, because
-destructors take locks that a thread of the parent may have held, and some warn; every
-inherited fairy becomes a `ForkedFairy`, which does nothing in silence for what ends a
-connection's use (rollback, close, invalidate) and raises `ConnectionForked` for what
-would go on with it.
+any Python ran (src/process/at_fork.rs). What is left is to make the leftovers quiet.
+Every pool gets an empty ledger; every inherited driver connection is made immortal,
+because destructors take locks that a thread of the parent may have held, and some warn;
+every inherited fairy becomes a `ForkedFairy`, which does nothing in silence for what
+ends a connection's use (rollback, close, invalidate) and raises `ConnectionForked` for
+what would go on with it.
 
 Renewal runs from `os.register_at_fork`. Forks made by C code do not run such hooks, so
 each verb compares the generation first and renews then.
