@@ -55,12 +55,20 @@ def _is_there(observer, pid):
 
 
 def _said(caplog):
-    """Return what was logged about backends, from WARNING on."""
-    return [
-        record.message
-        for record in caplog.records
-        if record.name == "poolproof.stranded" and record.levelno >= logging.WARNING
-    ]
+    """Return what was logged about backends, from WARNING on, once there is any.
+
+    It is counted first, and then told.
+    """
+
+    def said():
+        return [
+            record.message
+            for record in caplog.records
+            if record.name == "poolproof.stranded" and record.levelno >= logging.WARNING
+        ]
+
+    eventually(said)
+    return said()
 
 
 def _settle(engine, *, recognised=True):
