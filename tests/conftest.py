@@ -111,7 +111,8 @@ def _breaks_pg8000(item: pytest.Item) -> bool:
     """
     directory = item.path.parent.name
     return directory == "faults" or (
-        directory in {"rest", "connecting", "retry"} and "pg8000" in item.name
+        directory in {"rest", "connecting", "retry", "integrations"}
+        and "pg8000" in item.name
     )
 
 
