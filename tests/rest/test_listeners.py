@@ -183,11 +183,11 @@ def test_listener_of_checkout_is_bounded_by_a_block(proxied, link):
 def test_connection_that_a_listener_of_checkout_uses_is_free_for_its_caller(
     make_engine, pg_url, driver
 ):
-    engine = make_engine(pg_url(driver), pool_timeout=0.2, checkout_timeout=1)
+    engine = make_engine(pg_url(driver), pool_timeout=0.2, checkout_timeout=2)
     event.listen(engine, "checkout", lambda one, *_: one.cursor().execute(ONE))
     for _ in range(2):
         with engine.connect() as connection:
-            connection.execute(text("select pg_sleep(1.2)"))
+            connection.execute(text("select pg_sleep(2.2)"))
     assert engine.pool.stats().discarded == {}
 
 
