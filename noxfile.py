@@ -7,6 +7,7 @@ the cache directory, one for each Python (tools/build_cache.py).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -16,13 +17,18 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "tools"))
 
 import build_cache
+import caches
 import interpreters
 from steps import Steps
 
@@ -62,6 +68,7 @@ OPENSSL = (
     if Path("/usr/include/openssl/ssl.h").exists() and shutil.which("pkg-config")
     else OPENSSL_INSIDE
 )
+LINKED = ("--auditwheel=skip", *OPENSSL)
 IN_SDIST = {
     *("Cargo.lock", "Cargo.toml", "clippy.toml", "pyproject.toml", "src", "python"),
     *("LICENSE", "LICENSE-APACHE", "LICENSE-MIT", "PKG-INFO", "README.md"),
@@ -79,14 +86,15 @@ os.environ["PYTHONPYCACHEPREFIX"] = str(HERE / ".nox" / "bytecode")
 os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 
-nox.needs_version = ">=2025.2"
+nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
+# `make test` runs two side by side: the tests, which are the longest, and what else
+# there is, one after the other. Tests never run beside tests (`no_other_tests`).
 nox.options.sessions = [
-    *("rust", "lint", "typing", "tests"),
+    *("tests", "rust", "lint", "typing", "docs"),
     *(f"matrix(python='{version}', sqlalchemy='{line}')" for version, line in COVER),
-    "docs",
 ]
 
 
@@ -96,37 +104,40 @@ def cargo(steps: Steps, *args: str, env: dict[str, str]) -> None:
     steps.run("cargo", command, "-q", "--locked", *rest, external=True, env=env)
 
 
-_built: dict[tuple[str, ...], Path] = {}
-
-
 def wheel(
     session: nox.Session, version: str, *options: str, aloud: bool = False
 ) -> Path:
-    """Build the wheel for one Python, once, into .nox/, and return its path."""
-    key = (version, *options)
-    if key in _built:
-        return _built[key]
-    out = HERE / ".nox" / "built" / ("release" if "--release" in options else "dev")
+    """Build the wheel for one Python, once for all sessions, and return its path."""
     tag = f"cp{version.replace('.', '')}"
-    for old in out.glob(f"*-{tag}-*.whl"):
-        old.unlink()
-    with build_cache.target_directory(tag) as env:
-        session.run(
-            "maturin",
-            "build",
-            *(() if aloud else ("--quiet",)),
-            "--locked",
-            f"--interpreter={PYTHONS[version]}",
-            f"--out={out}",
-            # Its libraries need not be those of other systems.
-            *(() if OPENSSL_INSIDE[0] in options else ("--auditwheel=skip", *OPENSSL)),
-            *options,
-            external=True,
-            env=env,
-        )
-    (built,) = out.glob(f"*-{tag}-*.whl")
-    _built[key] = built
-    return built
+    kind = "release" if "--release" in options else "dev"
+    linked = (OPENSSL, *options, PYTHONS[version], maturin_version(session))
+    made_by = build_cache.wheel_directory(f"{kind}-{tag}", *map(str, linked))
+    with made_by as (out, built):
+        if built is not None:
+            return built
+        with build_cache.target_directory(tag) as env:
+            session.run(
+                "maturin",
+                "build",
+                *(() if aloud else ("--quiet",)),
+                "--locked",
+                f"--interpreter={PYTHONS[version]}",
+                f"--out={out}",
+                # Its libraries need not be those of other systems.
+                *(() if OPENSSL_INSIDE[0] in options else LINKED),
+                *options,
+                external=True,
+                env=env,
+            )
+        (made,) = out.glob("*.whl")
+        return made
+
+
+def maturin_version(session: nox.Session) -> str:
+    """Return which maturin builds the wheels."""
+    return str(
+        session.run("maturin", "--version", external=True, silent=True, log=False)
+    )
 
 
 def install(
@@ -155,7 +166,7 @@ def install(
     )
 
 
-@nox.session(python=False)
+@nox.session(python=False, allow_parallel=True)
 def rust(session: nox.Session) -> None:
     """Check the crate: format, clippy with and without Python, documents, tests."""
     with Steps(session) as steps, build_cache.target_directory("core") as env:
@@ -170,7 +181,7 @@ def rust(session: nox.Session) -> None:
         cargo(steps, "test", core, *OPENSSL, *session.posargs, env=env)
         loom = env | {"RUSTFLAGS": "--cfg loom", "LOOM_MAX_PREEMPTIONS": "3"}
         for target in loom_targets():
-            cargo(steps, "test", "--release", core, *target, env=loom)
+            cargo(steps, "test", "--profile=loom", core, *target, env=loom)
 
 
 def loom_targets() -> list[list[str]]:
@@ -183,7 +194,7 @@ def loom_targets() -> list[list[str]]:
     return targets
 
 
-@nox.session(python=MAIN)
+@nox.session(python=MAIN, allow_parallel=True)
 def lint(session: nox.Session) -> None:
     """Check the form of the Python code, and the layers of both languages."""
     session.install("--group=lint")
@@ -193,19 +204,31 @@ def lint(session: nox.Session) -> None:
         steps.run("python", "tools/check_layers.py")
 
 
-@nox.session(python=MAIN)
+@nox.session(python=MAIN, allow_parallel=True)
 def typing(session: nox.Session) -> None:
     """Check types: the package, its public names in use, the extension's stub."""
     install(session, "--group=typing")
-    env = {"MYPYPATH": "python"}
-    with Steps(session) as steps:
+    # What mypy has found out about the dependencies serves a fresh clone as well.
+    known = caches.cache_directory() / "mypy"
+    env = {"MYPY_CACHE_DIR": str(known), "MYPYPATH": "python"}
+    with caches.locked(known), Steps(session) as steps:
         steps.run("mypy", "python/poolproof", "tests/typing", env=env)
-        steps.run("mypy", "noxfile.py", "tools", env={"MYPYPATH": "tools"})
-        steps.run("mypy", "bench", env={"MYPYPATH": "bench:tests:python"})
+        steps.run("mypy", "noxfile.py", "tools", env=env | {"MYPYPATH": "tools"})
+        steps.run("mypy", "bench", env=env | {"MYPYPATH": "bench:tests:python"})
         steps.run("stubtest", "poolproof._native", env=env)
 
 
-@nox.session(python=MAIN)
+@contextlib.contextmanager
+def no_other_tests() -> Iterator[None]:
+    """Keep the tests of other sessions waiting: theirs would be too many processes.
+
+    And some measure time, or take what all processes share.
+    """
+    with caches.locked(HERE / ".nox" / "pytest"):
+        yield
+
+
+@nox.session(python=MAIN, allow_parallel=True)
 def tests(session: nox.Session) -> None:
     """Run every Python test on one interpreter."""
     install(session, "--group=test", SQLALCHEMY[MAIN_LINE])
@@ -215,13 +238,13 @@ def tests(session: nox.Session) -> None:
     # A third of the bytecodes, from a random start; `make matrix` has them all.
     env = {"POOLPROOF_TEST_STEP": "3"} | os.environ
     chosen = ("-m", "not alone and not soak")
-    with Steps(session) as steps:
+    with no_other_tests(), Steps(session) as steps:
         steps.run("pytest", *SIDE_BY_SIDE, *chosen, env=env)
-        # What measures time, and what disturbs others, runs alone.
+        # What measures time, and what disturbs others, runs beside no other.
         steps.run("pytest", "-m", "alone and not soak")
 
 
-@nox.session
+@nox.session(allow_parallel=True)
 @nox.parametrize("python,sqlalchemy", PAIRS)
 def matrix(session: nox.Session, sqlalchemy: str) -> None:
     """Run the contract on every Python and SQLAlchemy line; `make matrix` runs more."""
@@ -230,14 +253,20 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
         session.log(f"not on this machine, left out: Python {', '.join(absent)}")
     install(session, "--group=test", SQLALCHEMY[sqlalchemy], extras="drill")
     chosen = ("-m", "not alone and not soak", *session.posargs)
-    # The session `tests` has every driver, and more bytecodes.
-    part = {"POOLPROOF_TEST_DRIVERS": "psycopg2", "POOLPROOF_TEST_STEP": "5"}
+    # The session `tests` has every driver, and more bytecodes; and it shows that
+    # QueuePool keeps the contract.
+    part = {
+        "POOLPROOF_TEST_DRIVERS": "psycopg2",
+        "POOLPROOF_TEST_POOLS": "poolproof",
+        "POOLPROOF_TEST_STEP": "5",
+    }
     env = part | os.environ
     folders = env.get("POOLPROOF_TEST_FOLDERS", "").split() or CONTRACT
-    session.run("pytest", *SIDE_BY_SIDE, *folders, *chosen, env=env)
+    with no_other_tests():
+        session.run("pytest", *SIDE_BY_SIDE, *folders, *chosen, env=env)
 
 
-@nox.session(python=MAIN)
+@nox.session(python=MAIN, allow_parallel=True)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     # The integrations are documented from their docstrings.

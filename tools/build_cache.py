@@ -1,5 +1,7 @@
 """Share cargo's target directories between checkouts.
 
+Sessions that run side by side want the same wheel: the first builds it.
+
 Cargo decides by file times whether the crate must be compiled again, and does
 not see that a target directory was last used by another checkout: it would
 hand out that checkout's library. So a directory is locked while it is used, and
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 import caches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -53,12 +55,58 @@ def target_directory(name: str) -> Iterator[dict[str, str]]:
         yield environment
 
 
+@contextlib.contextmanager
+def wheel_directory(name: str, *key: str) -> Iterator[tuple[Path, Path | None]]:
+    """Hold a directory of this checkout for one wheel, which several sessions want.
+
+    Args:
+        name: Of the directory, in .nox/built.
+        key: What the wheel depends on beside the sources: the interpreter, options.
+
+    Yields:
+        The directory, and the wheel in it if it is made of these sources in this way.
+        Else it is empty, and what is built must be put there before the block ends.
+    """
+    directory = CHECKOUT / ".nox" / "built" / name
+    with caches.locked(directory):
+        directory.mkdir(exist_ok=True)
+        stamp = directory / "made-of"
+        made_of = " ".join([wheel_digest(), *key])
+        found = sorted(directory.glob("*.whl"))
+        if found and stamp.exists() and stamp.read_text() == made_of:
+            yield directory, found[0]
+            return
+        stamp.unlink(missing_ok=True)
+        for old in found:
+            old.unlink()
+        yield directory, None
+        stamp.write_text(made_of)
+
+
 def sources_digest() -> str:
     """Return a digest of everything that cargo compiles from this checkout."""
-    digest = hashlib.sha256()
     files = [CHECKOUT / "Cargo.toml", CHECKOUT / "Cargo.lock", CHECKOUT / "build.rs"]
     for folder in ("src", "tests", "benches", "examples"):
         files += sorted((CHECKOUT / folder).rglob("*.rs"))
+    return _digest_of(files)
+
+
+def wheel_digest() -> str:
+    """Return a digest of everything that a wheel is made of."""
+    files = [CHECKOUT / "Cargo.toml", CHECKOUT / "Cargo.lock", CHECKOUT / "build.rs"]
+    files += [CHECKOUT / "pyproject.toml", CHECKOUT / "README.md"]
+    files += sorted(CHECKOUT.glob("LICENSE*"))
+    files += sorted((CHECKOUT / "src").rglob("*.rs"))
+    files += sorted(
+        file
+        for file in (CHECKOUT / "python").rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".so"
+    )
+    return _digest_of(files)
+
+
+def _digest_of(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
     for file in files:
         if file.exists():
             content = file.read_bytes()

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
+_NEW = ".new"
 
 # The interpreter below a virtual environment, if it is one: what is built and
 # made with it must outlive that environment.
@@ -64,14 +65,23 @@ def link(pythons: dict[str, Path], directory: Path) -> Path:
     """Make *directory* hold `python3.X` for each of *pythons*, and nothing else.
 
     Put first on the PATH it gives every tool the same answer, without the other
-    programs that stand beside an interpreter.
+    programs that stand beside an interpreter. What is right already is not touched, and
+    what is not is replaced in one step: other processes use the directory meanwhile.
 
     Returns:
         The directory.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    for stale in directory.iterdir():
-        stale.unlink()
-    for version, path in pythons.items():
-        (directory / f"python{version}").symlink_to(path)
+    wanted = {f"python{version}": path for version, path in pythons.items()}
+    for there in directory.iterdir():
+        if there.name not in wanted and not there.name.endswith(_NEW):
+            there.unlink(missing_ok=True)
+    for name, path in wanted.items():
+        there = directory / name
+        if there.is_symlink() and there.readlink() == path:
+            continue
+        new = directory / f"{name}-{os.getpid()}{_NEW}"
+        new.unlink(missing_ok=True)
+        new.symlink_to(path)
+        new.replace(there)
     return directory

@@ -81,3 +81,49 @@ def test_a_directory_is_held_by_one_at_a_time(monkeypatch, tmp_path):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with lock.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.fixture
+def wheels(monkeypatch, tmp_path):
+    """Return a function that builds a wheel if need be, and says whether it had to."""
+    checkout = make_checkout(tmp_path / "a", "word", age_s=0)
+    (checkout / "python").mkdir()
+    (checkout / ".nox" / "built").mkdir(parents=True)
+    monkeypatch.setattr(build_cache, "CHECKOUT", checkout)
+
+    def build(*key: str, fails: bool = False) -> bool:
+        with build_cache.wheel_directory("dev-cp313", *key) as (directory, found):
+            if found is not None:
+                return False
+            assert not list(directory.glob("*.whl"))
+            if fails:
+                raise InterruptedError
+            (directory / "one.whl").write_text("")
+            return True
+
+    return build
+
+
+def test_a_wheel_is_built_once_for_all_sessions(wheels):
+    assert wheels("options")
+    assert not wheels("options")
+
+
+def test_another_wheel_is_built_for_other_sources_or_options(wheels):
+    assert wheels("options")
+    assert wheels("others")
+    module = build_cache.CHECKOUT / "python" / "module.py"
+    module.write_text("one = 1")
+    assert wheels("others")
+    module.write_text("one = 2")
+    assert wheels("others")
+    (build_cache.CHECKOUT / "src" / "main.rs").write_text("fn main() {}")
+    assert wheels("others")
+    assert not wheels("others")
+
+
+def test_a_build_that_failed_is_tried_again(wheels):
+    assert wheels("options")
+    with pytest.raises(InterruptedError):
+        wheels("others", fails=True)
+    assert wheels("options")

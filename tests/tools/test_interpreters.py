@@ -79,3 +79,18 @@ def test_the_bootstrap_says_in_one_sentence_that_there_is_no_python(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("bootstrap: no Python 3.10 or newer was found; ")
     assert done.stderr.count("\n") == 1
+
+
+def test_what_is_linked_already_is_not_touched(tmp_path):
+    """Other sessions start interpreters by these names meanwhile."""
+    directory = tmp_path / "pythons"
+    this = Path(sys.executable)
+    interpreters.link({"3.12": this, "3.13": this}, directory)
+    before = (directory / "python3.13").lstat()
+    interpreters.link({"3.11": Path("/bin/sh"), "3.13": this}, directory)
+    assert (directory / "python3.13").lstat().st_ino == before.st_ino
+    interpreters.link({"3.11": this, "3.13": this}, directory)
+    assert {one.name: one.readlink() for one in directory.iterdir()} == {
+        "python3.11": this,
+        "python3.13": this,
+    }

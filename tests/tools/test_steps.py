@@ -31,12 +31,12 @@ def second(session):
 """
 
 
-def run_nox(place, command):
+def run_nox(place, command, *options):
     noxfile = place / "noxfile.py"
     tools = str(CHECKOUT / "tools")
     noxfile.write_text(NOXFILE.format(tools=tools, place=place, command=command))
     return subprocess.run(
-        [CHECKOUT / "tools" / "bootstrap", "nox", "--noxfile", noxfile],
+        [CHECKOUT / "tools" / "bootstrap", "nox", "--noxfile", noxfile, *options],
         capture_output=True,
         text=True,
         check=False,
@@ -53,6 +53,19 @@ def test_what_comes_after_a_failure_runs_and_the_end_names_what_failed(tmp_path)
     assert "* second: success" in done.stderr
 
 
+def test_side_by_side_all_run_and_the_end_names_what_failed(tmp_path):
+    """As `make test` runs them; each one's output stands together."""
+    done = run_nox(tmp_path, "false", "--parallel=2", "--allow-parallel")
+    assert done.returncode == 1
+    assert (tmp_path / "step").exists(), "the rest of the session did not run"
+    assert (tmp_path / "session").exists(), "the session beside it did not run"
+    _, _, rest = done.stdout.partition(" first: aborted")
+    block, _, _ = rest.partition("==========\n")[2].partition("==========")
+    assert "1 of 2 steps failed: false" in block
+    assert "* first: aborted" in done.stderr
+    assert "* second: success" in done.stderr
+
+
 def test_where_nothing_fails_nothing_is_said_of_failures(tmp_path):
     done = run_nox(tmp_path, "true")
     assert done.returncode == 0, done.stderr
@@ -65,4 +78,4 @@ def test_no_session_of_make_test_ends_at_its_first_failed_step():
     sessions = source.split("@nox.session")[1:]
     for name in ("rust", "lint", "typing", "tests"):
         (body,) = [one for one in sessions if f"\ndef {name}(" in one]
-        assert "with Steps(session) as steps" in body, name
+        assert "Steps(session) as steps" in body, name
