@@ -320,20 +320,21 @@ class _MishapError(Exception):
     pass
 
 
+@pytest.mark.parametrize("kind", [_MishapError, ZeroDivisionError, TimeoutError])
 @pytest.mark.parametrize("orm", [False, True])
-def test_error_of_a_listener_of_the_way_back_is_raised(engine, table, count, orm):
+def test_error_of_a_listener_of_the_way_back_is_raised(engine, table, count, orm, kind):
     raised = []
 
     @event.listens_for(engine, "checkin")
     def fail(_connection, _record):
         if not raised:
             raised.append(1)
-            raise _MishapError
+            raise kind
 
     def unit(given):
         given.execute(text(f"insert into {table} values (1)"))
 
-    with pytest.raises(_MishapError):
+    with pytest.raises(kind):
         poolproof.run_transaction(
             sessionmaker(engine) if orm else engine, unit, backoff=QUICK
         )

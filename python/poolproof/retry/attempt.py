@@ -9,6 +9,7 @@ from sqlalchemy import exc, text
 
 from poolproof._sqlalchemy import record_of
 from poolproof.drivers import base as drivers
+from poolproof.faults.error_info import read
 from poolproof.faults.opened import who_made_read_only
 from poolproof.pool.entry import Entry
 from poolproof.retry import commit_status
@@ -95,7 +96,8 @@ class Attempt:
         """Tell whether all is done, and an error of its connection's way back is none.
 
         SQLAlchemy wraps what was asked for, not what it does while a connection goes
-        back: so an error that a listener met is not taken for one.
+        back: so an error that a listener met is not taken for one, nor one that it
+        raised without a driver.
 
         Args:
             error: What the attempt ended with after its commit.
@@ -103,6 +105,7 @@ class Attempt:
         return (
             self.engine is not None
             and not isinstance(error, exc.SQLAlchemyError)
+            and _came_through_driver(error)
             and commit_status.is_of_connection(error, self.engine)
         )
 
@@ -238,3 +241,9 @@ def check_end(result: object, *, ended: bool) -> None:
         raise TypeError(msg)
     if ended:
         raise exc.InvalidRequestError(_ENDED_ITSELF)
+
+
+def _came_through_driver(error: Exception) -> bool:
+    """Tell whether an error is a driver's, or was raised inside a driver's call."""
+    signal = read(error)
+    return signal.dbapi or bool(signal.frames)
