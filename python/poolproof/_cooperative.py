@@ -1,8 +1,8 @@
 """Callers that wait for a slot without blocking their thread: gevent, eventlet.
 
 Where the standard locks are replaced, sleeping in Rust would stop every greenlet of
-the thread. Such a caller sleeps on a lock of its own kind, its bell, and whoever frees
-a slot is told by the gate whose bell to ring.
+the thread. Such a caller sleeps on a lock of its own kind, and the gate says which of
+them to release when a slot is free.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from poolproof._native import Gate, Nested, Ticket, Waiter
 
-__all__ = ["Sleepers", "locks_are_replaced"]
+__all__ = ["CooperativeWaiters", "locks_are_replaced"]
 
 # A waiter looks for its slot this often by itself, in seconds: a slot that was given
-# back by a destructor finds nobody to ring for it.
+# back by a destructor wakes none of them.
 _LOOK_AGAIN_S = 0.25
 
 
@@ -33,14 +33,14 @@ def locks_are_replaced() -> bool:
     return not isinstance(allocate, types.BuiltinFunctionType)
 
 
-class Sleepers:
-    """The bells of one pool's cooperative waiters, by the number of their wait."""
+class CooperativeWaiters:
+    """The wake-ups of one pool's cooperative waiters, by the number of their wait."""
 
-    __slots__ = ("_bells",)
+    __slots__ = ("_wakeups",)
 
     def __init__(self) -> None:
-        """Make an empty set of bells."""
-        self._bells: dict[int, Any] = {}
+        """Make an empty set."""
+        self._wakeups: dict[int, Any] = {}
 
     def wait(self, gate: Gate, timeout: float | None) -> Ticket | None:
         """Wait for a slot on the caller's own kind of lock.
@@ -82,9 +82,9 @@ class Sleepers:
         place = gate.join(threading.get_ident(), timeout)
         if isinstance(place, _native.Ticket):
             return place
-        bell = threading.Lock()
-        bell.acquire()
-        self._bells[place.number] = bell
+        wakeup = threading.Lock()
+        wakeup.acquire()
+        self._wakeups[place.number] = wakeup
         try:
             timeout = tell(place)
             while True:
@@ -96,7 +96,7 @@ class Sleepers:
                     left = min(left, started + timeout - time.monotonic())
                     if left <= 0:
                         return place.run_out()
-                bell.acquire(True, left)
+                wakeup.acquire(True, left)
         except BaseException:
             # The error may keep this frame, and with it the place in the queue.
             ticket = place.leave()
@@ -104,23 +104,23 @@ class Sleepers:
                 self.wake(ticket.give_back())
             raise
         finally:
-            self._bells.pop(place.number, None)
+            self._wakeups.pop(place.number, None)
 
     def wake(self, number: int | None) -> None:
-        """Ring for a waiter; None and those who have gone are let be.
+        """Wake a waiter; None, and one that has gone, is let be.
 
         Args:
             number: What the gate has answered.
         """
         if number is not None:
-            self._ring(self._bells.get(number))
+            self._wake(self._wakeups.get(number))
 
     def wake_all(self) -> None:
-        """Ring for everybody: their gate has gone."""
-        for bell in list(self._bells.values()):
-            self._ring(bell)
+        """Wake all: their gate has gone."""
+        for wakeup in list(self._wakeups.values()):
+            self._wake(wakeup)
 
     @staticmethod
-    def _ring(bell: Any) -> None:
-        if bell is not None and bell.locked():
-            bell.release()
+    def _wake(wakeup: Any) -> None:
+        if wakeup is not None and wakeup.locked():
+            wakeup.release()

@@ -100,9 +100,9 @@ def test_difference_connection_that_the_keeper_closes_is_nobodys(make_pool, dbap
     counted = pool.stats()
     status = pool.status()
     closed.set()
-    assert (counted.in_use, counted.upkeep, counted.idle) == (0, 1, 0)
+    assert (counted.in_use, counted.maintenance, counted.idle) == (0, 1, 0)
     assert "Current Checked out connections: 0" in status
-    eventually(lambda: not pool.stats().upkeep)
+    eventually(lambda: not pool.stats().maintenance)
 
 
 def test_difference_pool_grows_again_after_it_was_pruned(make_pool, dbapi):

@@ -147,7 +147,7 @@ def statistics(stats: poolproof.PoolStats) -> tuple[int, ...]:
         stats.max_overflow,
         stats.idle,
         stats.in_use,
-        stats.upkeep,
+        stats.maintenance,
         stats.waiting,
         stats.newest_first,
         stats.checkouts_total,

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 __all__ = [
+    "ErrorInfo",
     "Phase",
     "ReadOnly",
-    "Signal",
     "driver_named",
     "in_hot_standby",
     "mark",
@@ -98,7 +98,7 @@ _COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
+class ErrorInfo:
     """An error in plain values.
 
     Attributes:
@@ -141,7 +141,7 @@ def unwrap(error: BaseException) -> BaseException:
     return error
 
 
-def read(error: BaseException, driver: str = "") -> Signal:
+def read(error: BaseException, driver: str = "") -> ErrorInfo:
     """Read what an exception says about itself.
 
     Args:
@@ -164,7 +164,7 @@ def read(error: BaseException, driver: str = "") -> Signal:
     known = driver.partition("_")[0] or _driver_of(classes) or _driver_of(frames)
     dbapi = bool(names & _DBAPI_NAMES)
     hidden = list(_masked(error))
-    return Signal(
+    return ErrorInfo(
         sqlstate=_sqlstate(said) if dbapi else None,
         message=_message(said),
         classes=classes,

@@ -164,10 +164,10 @@ class _Hook:
         raw = _raw(connection)
         driver = _driver_connection(connection)
         asyncpg.explain(driver, error)
-        signal = read(error, driver_name)
-        read_only = _read_only(ctx, raw, driver, signal.sqlstate)
+        info = read(error, driver_name)
+        read_only = _read_only(ctx, raw, driver, info.sqlstate)
         verdict = judge(
-            signal,
+            info,
             phase=_phase(ctx, raw),
             read_only="imposed" if read_only == "doubtful" else read_only,
             closed=_closed(driver),
@@ -187,7 +187,7 @@ class _Hook:
                 verdict,
                 driver=driver_name,
                 error=error,
-                sqlstate=signal.sqlstate,
+                sqlstate=info.sqlstate,
                 backend_pid=_pid(connection, driver),
             )
             _charge(ctx, final, overruled=final is not verdict)
@@ -196,8 +196,8 @@ class _Hook:
             # that: a listener that comes after this one may still keep it. Then, and
             # where the error cannot tell, the pool finds out.
             costs = final.cost != "nothing"
-            doubtful = verdict.fault in _DOUBTFUL or not signal.dbapi
-            known = signal.deadline  # that has a reason of its own
+            doubtful = verdict.fault in _DOUBTFUL or not info.dbapi
+            known = info.deadline  # that has a reason of its own
             reason = final.fault.value if costs and not known else None
             entry.charge(reason, doubtful=costs or doubtful)
             if isinstance(error, OSError):

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal, TypedDict, cast, get_args
 
 from poolproof import _native
 from poolproof.faults.error_info import (
+    ErrorInfo,
     Phase,
     ReadOnly,
-    Signal,
     driver_named,
     named,
     phase_of,
@@ -266,14 +266,14 @@ class Circumstances(TypedDict, total=False):
     sees_sockets: bool
 
 
-def judge(signal: Signal, **known: Unpack[Circumstances]) -> Verdict:
+def judge(info: ErrorInfo, **known: Unpack[Circumstances]) -> Verdict:
     """Look an error up in the table.
 
     Args:
-        signal: What the exception says about itself.
+        info: What the exception says about itself.
         known: Its `Circumstances`.
     """
-    return _verdict(look_up(signal, **known))
+    return _verdict(look_up(info, **known))
 
 
 def _verdict(found: _native.Finding, cause: str | None = None) -> Verdict:
@@ -286,24 +286,24 @@ def _verdict(found: _native.Finding, cause: str | None = None) -> Verdict:
     )
 
 
-def look_up(signal: Signal, **known: Unpack[Circumstances]) -> _native.Finding:
+def look_up(info: ErrorInfo, **known: Unpack[Circumstances]) -> _native.Finding:
     """Ask the core; see `judge`.
 
     Returns:
         What it says, and the number of the built-in row that held, if one did.
     """
     return _native.classify(
-        sqlstate=signal.sqlstate,
-        message=signal.message,
-        classes=signal.classes,
-        masked=signal.masked,
-        driver=signal.driver,
-        dbapi=signal.dbapi,
-        frames=signal.frames,
-        by_driver=signal.by_driver,
-        interruption=signal.interruption,
-        deadline=signal.deadline,
-        survived=signal.survived,
+        sqlstate=info.sqlstate,
+        message=info.message,
+        classes=info.classes,
+        masked=info.masked,
+        driver=info.driver,
+        dbapi=info.dbapi,
+        frames=info.frames,
+        by_driver=info.by_driver,
+        interruption=info.interruption,
+        deadline=info.deadline,
+        survived=info.survived,
         phase=known.get("phase", "unknown"),
         read_only=known.get("read_only", "unknown"),
         closed=known.get("closed", False),

@@ -125,7 +125,7 @@ def is_inherited(connection: object) -> bool:
     return id(connection) in _inherited
 
 
-def disown(connection: object) -> None:
+def leak(connection: object) -> None:
     """Make an inherited driver connection immortal, and remember it.
 
     Args:
@@ -166,7 +166,7 @@ class ForkedFairy(ConnectionFairy):
             fairy: A fairy that was checked out, or detached, at the fork.
             parent_pid: The process that it belongs to.
         """
-        disown(fairy.dbapi_connection)
+        leak(fairy.dbapi_connection)
         finalizer = getattr(fairy, "_finalizer", None)  # SQLAlchemy 2.1
         if finalizer is not None:
             finalizer.detach()

@@ -11,7 +11,7 @@ import copy
 import re
 
 from poolproof.errors import DeadlineExceeded
-from poolproof.faults.error_info import Signal, read
+from poolproof.faults.error_info import ErrorInfo, read
 
 __all__ = ["ConnectFailure", "times"]
 
@@ -58,13 +58,13 @@ class ConnectFailure:
         """
         self.at = at
         self.first_line = _first_line(error)
-        signal = read(error)
+        info = read(error)
         copied = _copy(error)
-        self.may_change = not (signal.dbapi and _lasts(signal))
+        self.may_change = not (info.dbapi and _lasts(info))
         self.is_for_all = (
             copied is not None
             and self.may_change
-            and (signal.dbapi or isinstance(error, OSError))
+            and (info.dbapi or isinstance(error, OSError))
         )
         if copied is None:
             copied = ConnectionError(f"{type(error).__name__}: {self.first_line}")
@@ -92,10 +92,10 @@ class ConnectFailure:
         return told
 
 
-def _lasts(signal: Signal) -> bool:
-    if signal.sqlstate is not None:
-        return signal.sqlstate.startswith(_LASTING_CODES)
-    text = signal.message
+def _lasts(info: ErrorInfo) -> bool:
+    if info.sqlstate is not None:
+        return info.sqlstate.startswith(_LASTING_CODES)
+    text = info.message
     return any(words in text for words in _LASTING_WORDS) or bool(_MISSING.search(text))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from poolproof.pool.owner import Owner
 
 if TYPE_CHECKING:
-    from poolproof._cooperative import Sleepers
+    from poolproof._cooperative import CooperativeWaiters
     from poolproof._native import Gate, Ticket
     from poolproof.pool.connector import Connecting
     from poolproof.pool.entry import Entry
@@ -29,7 +29,7 @@ class Maintained(Owner, Protocol):
     _connecting: Connecting
     _gate: Gate
     _idle: dict[int, Entry]
-    _sleepers: Sleepers
+    _waiters: CooperativeWaiters
 
     def entries(self) -> list[Entry]:
         """List the entries, at rest or not."""

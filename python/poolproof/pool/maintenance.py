@@ -144,7 +144,7 @@ def _close(pool: Maintained, slot: int, reason: str) -> bool:
     if ticket is None:
         return False
     if not _has_reason(pool, slot, reason):  # it was lent and came back meanwhile
-        pool._sleepers.wake(ticket.give_back())
+        pool._waiters.wake(ticket.give_back())
         return False
     entry: Entry = ticket.take(pool._idle)
     try:
@@ -153,7 +153,7 @@ def _close(pool: Maintained, slot: int, reason: str) -> bool:
     except Exception:
         pool.logger.exception("poolproof: Closing a connection failed")
     finally:
-        pool._sleepers.wake(ticket.vacate())
+        pool._waiters.wake(ticket.vacate())
     return True
 
 
@@ -181,7 +181,7 @@ def _open_one(pool: Maintained, plan: Plan) -> float:
     if ticket is None:
         return UNPLANNED
     if not pool.is_used:  # disposed of, before the slot was taken
-        pool._sleepers.wake(ticket.vacate())
+        pool._waiters.wake(ticket.vacate())
         return UNPLANNED
     limit = pool._checkout_timeout
     due = now + (_CONNECTING_S if limit is None else limit)

@@ -24,7 +24,7 @@ import sqlalchemy.pool
 from sqlalchemy import event
 
 from poolproof import _checks, _native
-from poolproof._cooperative import Sleepers, locks_are_replaced
+from poolproof._cooperative import CooperativeWaiters, locks_are_replaced
 from poolproof._counts import Counts
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.control.stranded import Stranded
@@ -254,7 +254,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._idle: dict[int, Entry] = {}
         self._entries: weakref.WeakSet[Entry] = weakref.WeakSet()
         self._detached: weakref.WeakSet[ConnectionFairy] = weakref.WeakSet()
-        self._sleepers = Sleepers()
+        self._waiters = CooperativeWaiters()
         self._gate = self._make_gate()
         self._connecting = Connecting(fail_fast_after, connect_retry_for)
         if end_stranded_backends:
@@ -436,7 +436,7 @@ class Pool(sqlalchemy.pool.Pool):
                 except Exception as error:
                     found = self._find_resting() if may_rest else None
                     if found is not None:
-                        self._sleepers.wake(ticket.vacate())
+                        self._waiters.wake(ticket.vacate())
                         self.unopened.add(_CHECKOUT)
                         return found
                     if not isinstance(error, Resting):
@@ -444,7 +444,7 @@ class Pool(sqlalchemy.pool.Pool):
         except BaseException as error:
             if ticket.used and isinstance(error, Exception):
                 raise _native.Forked from error
-            self._sleepers.wake(ticket.vacate())
+            self._waiters.wake(ticket.vacate())
             raise
         if ticket.used:
             entry.close()
@@ -476,7 +476,7 @@ class Pool(sqlalchemy.pool.Pool):
             if entry is not None and entry.dbapi_connection is not None:
                 entry.ticket = ticket
                 return entry
-            self._sleepers.wake(ticket.vacate())
+            self._waiters.wake(ticket.vacate())
             self.unopened.add(_CHECKOUT)
         return None
 
@@ -543,7 +543,7 @@ class Pool(sqlalchemy.pool.Pool):
         if limit == 0:
             ended = None
         elif locks_are_replaced():
-            ended = self._sleepers.wait_and_tell(
+            ended = self._waiters.wait_and_tell(
                 self._gate, limit, lambda place: self.nests.told(self, place, limit)
             )
         else:
@@ -625,7 +625,7 @@ class Pool(sqlalchemy.pool.Pool):
         """
         if self._is_minded:
             keeper.returned(self, entry)
-        self._sleepers.wake(entry.ticket.vacate())
+        self._waiters.wake(entry.ticket.vacate())
         if entry.expires_at < self.next_look:
             keeper.look_at(self)
 
@@ -635,11 +635,11 @@ class Pool(sqlalchemy.pool.Pool):
             try:
                 entry.close()
             finally:
-                self._sleepers.wake(entry.ticket.vacate())
+                self._waiters.wake(entry.ticket.vacate())
         elif answer == _NOBODYS:
             self._close_nobodys(entry)
         else:
-            self._sleepers.wake(answer)
+            self._waiters.wake(answer)
 
     def give_up(self, entry: Entry) -> None:
         """Take back the slot of an entry whose check-in failed half-way.
@@ -651,7 +651,7 @@ class Pool(sqlalchemy.pool.Pool):
             try:
                 entry.close()
             finally:
-                self._sleepers.wake(entry.ticket.vacate())
+                self._waiters.wake(entry.ticket.vacate())
 
     def _close_nobodys(self, entry: Entry) -> None:
         """Close what belongs to a disposed generation, but no leftover of a fork."""
@@ -706,7 +706,7 @@ class Pool(sqlalchemy.pool.Pool):
             number = sockets.descriptor(connection)
             if number is not None:
                 _native.sever(number)
-            renewal.disown(connection)
+            renewal.leak(connection)
 
     def _bound_of(self, entry: Entry) -> connect_plan.Bound:
         """Say how long an entry's connecting may take."""
@@ -823,7 +823,7 @@ class Pool(sqlalchemy.pool.Pool):
             fairy = entry.fairy_ref() if entry.fairy_ref is not None else None
             if fairy is not None:
                 renewal.ForkedFairy.take_over(fairy, self._opened_by)
-            renewal.disown(entry.dbapi_connection)
+            renewal.leak(entry.dbapi_connection)
             entry.dbapi_connection = None
             entry.fairy_ref = None
             entry.finalize_callback.clear()
@@ -844,7 +844,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._gate = self._make_gate()
         self._connecting = self._connecting.renewed()
         self._generation = _native.generation()
-        self._sleepers.wake_all()
+        self._waiters.wake_all()
 
     # --- the rest of QueuePool's methods ----------------------------------------------
 
@@ -860,7 +860,7 @@ class Pool(sqlalchemy.pool.Pool):
             renewal.renew(self)
             return self.dispose()
         for number in waiters:
-            self._sleepers.wake(number)
+            self._waiters.wake(number)
         for entry in idle:
             entry.close()
         keeper.let_go(self)
@@ -924,7 +924,7 @@ class Pool(sqlalchemy.pool.Pool):
             max_overflow=self._max_overflow,
             idle=now.idle,
             in_use=now.lent,
-            upkeep=now.maintenance,
+            maintenance=now.maintenance,
             waiting=now.waiting,
             newest_first=now.newest_first,
             checkouts_total=now.lent_total - self.unopened.copy().get(_CHECKOUT, 0),
@@ -994,7 +994,7 @@ class Pool(sqlalchemy.pool.Pool):
     def overflow(self) -> int:
         """Connections beyond `pool_size`; negative while there are fewer."""
         stats = self.stats()
-        used = stats.idle + stats.in_use + stats.upkeep
+        used = stats.idle + stats.in_use + stats.maintenance
         return used - self._size if self._size else 0
 
     def name(self) -> str:

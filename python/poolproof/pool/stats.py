@@ -21,7 +21,7 @@ class PoolStats:
         max_overflow: Connections allowed beyond `size`; -1 is without bound.
         idle: Slots at rest.
         in_use: Slots that callers have, those that they open or close included.
-        upkeep: Slots that the keeper has at this instant, to open a connection ahead of
+        maintenance: Slots that the keeper has at this instant, to open one ahead of
             need or to close an old one.
         waiting: Callers waiting for a slot.
         newest_first: Whether the newest of them are served first, because the time of
@@ -49,7 +49,7 @@ class PoolStats:
     max_overflow: int
     idle: int
     in_use: int
-    upkeep: int
+    maintenance: int
     waiting: int
     newest_first: bool
     checkouts_total: int
