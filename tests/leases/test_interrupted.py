@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from plugins.processes import run_script
-from poolproof import Lease, _native
-from poolproof.control.notifier import Notifier
 
 HEAD = """
     import atexit, contextlib, sys, threading, time
@@ -92,16 +90,6 @@ def test_an_interrupted_start_of_the_notifier_costs_neither_lease_nor_the_next_o
     assert ran.stdout.split() == told, ran.stderr
     (loss,) = ran.stderr.splitlines()  # and nothing at the interpreter's end
     assert f"Lease {name!r} is lost" in loss
-
-
-def test_a_thread_whose_turn_is_over_ends_though_there_is_something_to_tell(engine):
-    """An interruption may cut one off from whoever started it."""
-    notifier = Notifier(_native.generation())
-    lease = Lease(engine, "never acquired")
-    notifier._watched[1] = lease
-    notifier._turn = turn = object()
-    assert notifier._goes_on(turn)
-    assert not notifier._goes_on(object())
 
 
 ENDING = (

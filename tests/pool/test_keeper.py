@@ -102,7 +102,7 @@ def end_lingering(monkeypatch):
     running = keeper._keepers[_native.generation()]
     eventually(lambda: running.lingers_until)
     monkeypatch.setattr(keeper, "LINGERS_S", 0.01)
-    running._ring()
+    running.wake()
     eventually(lambda: not keepers())
 
 
@@ -157,7 +157,7 @@ def test_difference_what_is_due_sooner_wakes_one_that_lingers(
     eventually(lambda: running.lingers_until)
     waiting = make_pool(min_idle=2)
     rest(waiting, 1)
-    eventually(lambda: waiting.checkedin() == 2)
+    eventually(lambda: waiting.checkedin() >= 2)  # 3, if it was faster than the caller
     assert keepers() == [thread]
     waiting.dispose()
     end_lingering(monkeypatch)

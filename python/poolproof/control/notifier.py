@@ -8,10 +8,8 @@ some task waits; a child begins with a new one.
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import contextlib
-import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from poolproof import _native
 from poolproof._cooperative import locks_are_replaced
 from poolproof._log import Log
+from poolproof._service_thread import ServiceThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,10 +52,7 @@ class Notifier:
         self._watched: weakref.WeakValueDictionary[int, Watched] = (
             weakref.WeakValueDictionary()
         )
-        self._lock = threading.Lock()
-        # Of the thread that tells. One whose turn is over ends.
-        self._turn: object | None = None
-        self._thread: threading.Thread | None = None
+        self._thread = ServiceThread(NAME, self._run, self._start_again)
 
     def watch(self, number: int, who: Watched) -> bool:
         """Tell somebody when there is news, and see to it that a thread does.
@@ -68,23 +64,10 @@ class Notifier:
         Returns:
             Whether there is such a thread.
         """
-        with self._lock:
-            self._watched[number] = who
-            if self._turn is None and not _ending:
-                try:
-                    self._turn = turn = object()
-                    self._start(turn)
-                except BaseException as error:
-                    # Interrupted (Ctrl-C), it may have begun all the same.
-                    self._turn = None
-                    if not isinstance(error, RuntimeError):
-                        raise
-                    # No thread is to be had, now.
-                    _log.warning(
-                        "The notifier cannot start, and on_lost is not called: %s",
-                        error,
-                    )
-            return self._turn is not None and not _ending
+        self._watched[number] = who
+        if not _ending:
+            self._start()
+        return self._thread.runs and not _ending
 
     def unwatch(self, number: int) -> None:
         """Tell of something no more.
@@ -98,41 +81,32 @@ class Notifier:
 
     def end(self) -> None:
         """Have the thread end, and wait for it for a moment."""
-        thread = self._thread
         _native.wake_news()
-        if thread is None or thread is threading.current_thread():
-            return
-        if thread.is_alive():  # else it has ended, or was interrupted as it began
-            thread.join(_JOIN_S)
+        self._thread.join(_JOIN_S)
 
-    def _start(self, turn: object) -> None:
-        if locks_are_replaced():
-            # A greenlet goes on in a child of a fork, where `threading` has forgotten
-            # its thread, and would fail at its end.
-            _thread.start_new_thread(self._run, (turn,))
-        else:
-            self._thread = threading.Thread(
-                target=self._run, args=(turn,), name=NAME, daemon=True
-            )
+    def _start(self) -> None:
+        try:
             self._thread.start()
+        except RuntimeError as error:  # no thread is to be had, now
+            _log.warning(
+                "The notifier cannot start, and on_lost is not called: %s", error
+            )
 
-    def _run(self, turn: object) -> None:
+    def _start_again(self) -> None:
+        if self._goes_on():
+            self._start()
+
+    def _run(self) -> None:
         is_cooperative = locks_are_replaced()
-        while self._goes_on(turn):
+        while self._goes_on():
             if is_cooperative:
                 time.sleep(_POLL_S)
             for number in _native.news(0.0 if is_cooperative else _SLICE_S):
                 self._tell(number)
 
-    def _goes_on(self, turn: object) -> bool:
+    def _goes_on(self) -> bool:
         is_ours = self._generation == _native.generation()
-        with self._lock:
-            if self._turn is not turn:
-                return False
-            if is_ours and self._watched and not _ending:
-                return True
-            self._turn = None
-        return False
+        return is_ours and bool(self._watched) and not _ending
 
     def _tell(self, number: int) -> None:
         who = self._watched.get(number)

@@ -10,9 +10,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from poolproof._checks import a_kind
-from poolproof._listeners import Listeners
 from poolproof._log import Log
 from poolproof.errors import DeadlineExceeded
+from poolproof.faults.listeners import Listeners
 from poolproof.faults.table import Fault, Verdict
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ Long, because it is one idea: when the thread runs, sleeps and ends.
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import contextlib
 import math
@@ -29,14 +28,12 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from poolproof import _native
-from poolproof._cooperative import locks_are_replaced
 from poolproof._log import Log
+from poolproof._service_thread import ServiceThread
 from poolproof.pool import hold_warning, maintenance
 from poolproof.pool.maintenance import NEVER, UNPLANNED, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from poolproof.pool.entry import Entry
     from poolproof.pool.maintained import Maintained
     from poolproof.pool.settings import Settings
@@ -166,41 +163,6 @@ def let_go(pool: Maintained) -> None:
         look_at(pool)
 
 
-class _Seat:
-    """A thread to be, or a greenlet where gevent or eventlet makes them instead.
-
-    Attributes:
-        is_taken: Whether it has begun.
-    """
-
-    __slots__ = ("_run", "_thread", "is_taken")
-
-    def __init__(self, run: Callable[[_Seat], None]) -> None:
-        self._run = run
-        self._thread: threading.Thread | None = None
-        self.is_taken = False
-
-    def start(self) -> None:
-        """Start it."""
-        if locks_are_replaced():
-            # A greenlet lives on in a child, where the module threading has forgotten
-            # it, and would complain at its end.
-            _thread.start_new_thread(self._sit, ())
-        else:
-            self._thread = threading.Thread(target=self._sit, name=NAME, daemon=True)
-            self._thread.start()
-
-    def _sit(self) -> None:
-        self.is_taken = True
-        self._run(self)
-
-    def join(self, seconds: float) -> None:
-        """Wait for its end, if it is another thread."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(seconds)
-
-
 class Keeper:
     """The thread, what it was asked, and what it has planned.
 
@@ -209,7 +171,7 @@ class Keeper:
             there is nothing, on the monotonic clock; 0 while it has something to do.
     """
 
-    __slots__ = ("_asked", "_bell", "_chair", "_generation", "lingers_until")
+    __slots__ = ("_asked", "_generation", "_thread", "_wakeup", "lingers_until")
 
     def __init__(self, generation: int) -> None:
         """Make a keeper that does not run yet.
@@ -220,15 +182,14 @@ class Keeper:
         self._generation = generation
         # Each request is put in and taken out in one step; 0 is at once.
         self._asked: dict[weakref.ref[Maintained], float] = {}
-        # At most one thread, by the name of its seat: taking it is one step as well.
-        self._chair: dict[str, _Seat] = {}
-        self._bell: Any = None
+        self._thread = ServiceThread(NAME, self._run, self._start_again)
+        self._wakeup: Any = None
         self.lingers_until = 0.0
 
     @property
     def runs(self) -> bool:
         """Whether there is a thread, or one is being started."""
-        return bool(self._chair)
+        return self._thread.runs
 
     def ask(self, pool: Maintained, due: float) -> None:
         """Note a request, and see to it that somebody reads it.
@@ -243,10 +204,10 @@ class Keeper:
             self._asked.setdefault(reference, due)
         else:
             self._asked[reference] = 0.0
-        if self._chair:
+        if self._thread.runs:
             # Read after the request was put: who lingers reads it after setting this.
             if not 0.0 < self.lingers_until <= due:
-                self._ring()
+                self.wake()
         elif not _ending and not sys.is_finalizing():
             # Later a thread may be made, but would not begin, and starting it waits.
             self._start()
@@ -262,38 +223,37 @@ class Keeper:
             self._asked[reference] = 0.0
 
     def _start(self) -> None:
-        # Of the kind that is in use now: gevent may have replaced them since.
-        bell = threading.Lock()
-        bell.acquire()
-        seat = _Seat(self._run)
         try:
-            if self._chair.setdefault(NAME, seat) is seat:
-                self._bell = bell
-                seat.start()
-        except BaseException as error:
-            if self._chair.get(NAME) is seat and not seat.is_taken:
-                self._chair.pop(NAME, None)
-            if not isinstance(error, RuntimeError):
-                raise
+            self._thread.start(self._prepare)
+        except RuntimeError as error:
             # No thread is to be had, now; the next request tries again.
             if not _ending:
                 _log.warning("The keeper cannot start: %s", error)
 
-    def _ring(self) -> None:
-        bell = self._bell
-        if bell is not None and bell.locked():
-            with contextlib.suppress(RuntimeError):  # somebody else rang
-                bell.release()
+    def _prepare(self) -> None:
+        # Of the kind that is in use now: gevent may have replaced them since.
+        wakeup = threading.Lock()
+        wakeup.acquire()
+        self._wakeup = wakeup
+
+    def wake(self) -> None:
+        """Have the thread look at once."""
+        wakeup = self._wakeup
+        if wakeup is not None and wakeup.locked():
+            with contextlib.suppress(RuntimeError):  # another caller woke it
+                wakeup.release()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread's end, for so many seconds at most."""
+        self._thread.join(seconds)
 
     def _collected(self, _reference: object) -> None:
         if self._generation == _native.generation():
-            self._ring()
+            self.wake()
 
     # --- the thread -----------------------------------------------------------------
 
-    def _run(self, seat: _Seat) -> None:
-        if self._chair.setdefault(NAME, seat) is not seat:
-            return
+    def _run(self) -> None:
         plans: dict[weakref.ref[Maintained], Plan] = {}
         try:
             self._work(plans)
@@ -304,10 +264,10 @@ class Keeper:
                 raise
         finally:
             _forget(plans)
-            self._chair.pop(NAME, None)
-            # Whoever asked in the last instant has found the chair taken.
-            if self._asked and self._goes_on():
-                self._start()
+
+    def _start_again(self) -> None:
+        if self._asked and self._goes_on():
+            self._start()
 
     def _goes_on(self) -> bool:
         """Tell whether this is still the process and the time for it."""
@@ -315,7 +275,7 @@ class Keeper:
 
     def _work(self, plans: dict[weakref.ref[Maintained], Plan]) -> None:
         """Look at what is due, and sleep until the next, until nothing ever is."""
-        bell = self._bell
+        wakeup = self._wakeup
         while self._goes_on():
             self._read_requests(plans)
             due = self._look_at_all(plans)
@@ -328,14 +288,14 @@ class Keeper:
                 continue
             left = due - time.monotonic()
             if left > 0:
-                bell.acquire(True, min(left, _LONGEST_SLEEP_S))
+                wakeup.acquire(True, min(left, _LONGEST_SLEEP_S))
 
     def _linger(self) -> None:
         """Wait for something to do that is due soon, or for the end of the waiting."""
         self.lingers_until = time.monotonic() + LINGERS_S
         try:
             if not self._asked:
-                self._bell.acquire(True, LINGERS_S)
+                self._wakeup.acquire(True, LINGERS_S)
         finally:
             self.lingers_until = 0.0
 
@@ -411,12 +371,10 @@ def _end() -> None:
     keeper = _keepers.get(_native.generation())
     if keeper is None:
         return
-    seat = keeper._chair.get(NAME)
-    keeper._ring()
-    if seat is not None:
-        # Ctrl-C ends the waiting; the interpreter would print it as an error.
-        with contextlib.suppress(KeyboardInterrupt):
-            seat.join(_JOIN_S)
+    keeper.wake()
+    # Ctrl-C ends the waiting; the interpreter would print it as an error.
+    with contextlib.suppress(KeyboardInterrupt):
+        keeper.join(_JOIN_S)
 
 
 # Also where no keeper runs yet: what the interpreter tears down comes back to a pool.

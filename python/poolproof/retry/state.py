@@ -13,9 +13,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from poolproof._listeners import Listeners
 from poolproof._log import Log
 from poolproof.errors import CommitOutcomeUnknown
+from poolproof.faults.listeners import Listeners
 from poolproof.pool.deadlines import deadline as bounding
 
 if TYPE_CHECKING:
