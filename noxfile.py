@@ -76,7 +76,7 @@ IN_SDIST = {
 EXTRAS = "flask,celery,gunicorn,luigi,cli,drill"
 
 os.environ["PATH"] = os.pathsep.join(
-    [str(interpreters.link(PYTHONS, HERE / ".nox" / "pythons")), os.environ["PATH"]]
+    [str(interpreters.link(PYTHONS)), os.environ["PATH"]]
 )
 # The tests start interpreters by the hundred. One that finds no bytecode compiles all
 # that it imports anew, for longer than many a test takes; and who wants none beside the

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
+LINKS = Path(__file__).resolve().parent.parent / ".nox" / "pythons"
 _NEW = ".new"
 
 # The interpreter below a virtual environment, if it is one: what is built and
@@ -32,10 +33,12 @@ def found() -> dict[str, Path]:
 
 
 def _first_that_runs(version: str) -> Path | None:
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     directories = [Path(entry) for entry in os.get_exec_path()]
+    # Each of pyenv's shims starts a dozen programs to find what is found below.
+    directories = [entry for entry in directories if entry != pyenv / "shims"]
     candidates = [entry / f"python{version}" for entry in directories]
     candidates += [entry / "python3" for entry in directories]
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     candidates += sorted((pyenv / "versions").glob(f"{version}.*/bin/python"))
     for candidate in candidates:
         if candidate.exists() and (real := _ask(candidate, version)) is not None:
@@ -58,10 +61,12 @@ def _ask(candidate: Path, version: str) -> Path | None:
     lines = answer.stdout.splitlines()
     if answer.returncode != 0 or lines[:1] != [version]:
         return None
-    return Path(lines[1])
+    path = Path(lines[1])
+    # One that `link` has put there stands for another: it must not become its own.
+    return path.readlink() if path.parent == LINKS else path
 
 
-def link(pythons: dict[str, Path], directory: Path) -> Path:
+def link(pythons: dict[str, Path], directory: Path = LINKS) -> Path:
     """Make *directory* hold `python3.X` for each of *pythons*, and nothing else.
 
     Put first on the PATH it gives every tool the same answer, without the other

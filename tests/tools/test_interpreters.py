@@ -94,3 +94,27 @@ def test_what_is_linked_already_is_not_touched(tmp_path):
         "python3.11": this,
         "python3.13": this,
     }
+
+
+def test_the_shims_of_pyenv_are_not_asked(path, tmp_path, monkeypatch):
+    """They are slow; what they stand for is found in pyenv's directory."""
+    shims = tmp_path / "pyenv" / "shims"
+    shim(shims / f"python{THIS}", f': > {tmp_path}/asked; exec {sys.executable} "$@"')
+    monkeypatch.setenv("PATH", f"{shims}:{path}")
+    assert interpreters.found() == {}
+    real = tmp_path / "pyenv" / "versions" / f"{THIS}.7" / "bin" / "python"
+    shim(real, f'exec {sys.executable} "$@"')
+    assert list(interpreters.found()) == [THIS]
+    assert not (tmp_path / "asked").exists()
+
+
+def test_a_session_of_a_session_finds_what_the_links_stand_for(monkeypatch, tmp_path):
+    """A link to what was found would be one to itself."""
+    directory = tmp_path / "pythons"
+    monkeypatch.setattr(interpreters, "LINKS", directory)
+    base = Path(sys._base_executable)
+    interpreters.link({THIS: base}, directory)
+    monkeypatch.setenv("PATH", str(directory))
+    for _ in range(2):
+        assert interpreters.found()[THIS] == base
+        interpreters.link(interpreters.found(), directory)
