@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from poolproof.pool import keeper
+from poolproof.pool import maintenance_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ SECONDS = 15.0  # how long what is ending may take to end
 
 # The keeper's thread waits a second for something to do before it ends: once for each
 # test here, where there is one at a time.
-keeper.LINGERS_S = 0.02
+maintenance_thread.LINGERS_S = 0.02
 
 
 def sockets() -> set[tuple[int, int]]:

@@ -34,7 +34,7 @@ TRACED = (
     "poolproof/fork/sockets.py",
     "poolproof/fork/renewal.py",
     "poolproof/pool/hold_warning.py",
-    "poolproof/pool/keeper.py",
+    "poolproof/pool/maintenance_thread.py",
     "sqlalchemy/pool/base.py",
 )
 

@@ -14,7 +14,7 @@ import poolproof
 from plugins.pools import rest
 from plugins.threads import Task, assert_whole, eventually
 from poolproof import _native
-from poolproof.pool import keeper, maintenance
+from poolproof.pool import maintenance, maintenance_thread
 
 pytestmark = pytest.mark.difference
 
@@ -41,7 +41,11 @@ def looks(monkeypatch):
 
 
 def keepers():
-    return [thread for thread in threading.enumerate() if thread.name == keeper.NAME]
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name == maintenance_thread.NAME
+    ]
 
 
 def wait_until_it_sleeps(pool):
@@ -79,7 +83,7 @@ def test_difference_keeper_ends_with_the_last_connection(make_pool):
 
 @pytest.fixture
 def lingers(monkeypatch):
-    monkeypatch.setattr(keeper, "LINGERS_S", 0.5)
+    monkeypatch.setattr(maintenance_thread, "LINGERS_S", 0.5)
 
 
 @pytest.fixture
@@ -89,7 +93,7 @@ def started(monkeypatch):
     start = threading.Thread.start
 
     def counting(thread):
-        if thread.name == keeper.NAME:
+        if thread.name == maintenance_thread.NAME:
             found.append(thread)
         start(thread)
 
@@ -99,9 +103,9 @@ def started(monkeypatch):
 
 def end_lingering(monkeypatch):
     """Have one that lingers for ever end now."""
-    running = keeper._keepers[_native.generation()]
+    running = maintenance_thread._keepers[_native.generation()]
     eventually(lambda: running.lingers_until)
-    monkeypatch.setattr(keeper, "LINGERS_S", 0.01)
+    monkeypatch.setattr(maintenance_thread, "LINGERS_S", 0.01)
     running.wake()
     eventually(lambda: not keepers())
 
@@ -109,7 +113,7 @@ def end_lingering(monkeypatch):
 def test_difference_tasks_that_dispose_share_one_thread(
     make_pool, started, monkeypatch
 ):
-    monkeypatch.setattr(keeper, "LINGERS_S", FOREVER)
+    monkeypatch.setattr(maintenance_thread, "LINGERS_S", FOREVER)
     pool = make_pool()
     for _ in range(50):
         rest(pool, 1)
@@ -123,13 +127,15 @@ def test_difference_tasks_that_dispose_hardly_wake_it(
     make_pool, lingers, started, monkeypatch
 ):
     woken = []
-    read = keeper.Keeper._read_requests
+    read = maintenance_thread.MaintenanceThread._read_requests
 
     def counting(running, plans):
         woken.append(1)
         read(running, plans)
 
-    monkeypatch.setattr(keeper.Keeper, "_read_requests", counting)
+    monkeypatch.setattr(
+        maintenance_thread.MaintenanceThread, "_read_requests", counting
+    )
     pool = make_pool()
     begun = time.monotonic()
     tasks = 0
@@ -144,12 +150,12 @@ def test_difference_tasks_that_dispose_hardly_wake_it(
 def test_difference_what_is_due_sooner_wakes_one_that_lingers(
     make_pool, dbapi, monkeypatch
 ):
-    monkeypatch.setattr(keeper, "LINGERS_S", FOREVER)
+    monkeypatch.setattr(maintenance_thread, "LINGERS_S", FOREVER)
     pool = make_pool()
     rest(pool, 1)
     pool.dispose()
     (thread,) = keepers()
-    running = keeper._keepers[_native.generation()]
+    running = maintenance_thread._keepers[_native.generation()]
     eventually(lambda: running.lingers_until)
     pool = make_pool(max_idle=0.05)
     rest(pool, 2)
@@ -169,7 +175,7 @@ def test_difference_what_comes_to_rest_beside_one_that_lingers_is_looked_after(
     pool = make_pool()
     rest(pool, 1)
     pool.dispose()
-    running = keeper._keepers[_native.generation()]
+    running = maintenance_thread._keepers[_native.generation()]
     eventually(lambda: running.lingers_until)
     late = make_pool(max_idle=0.8)  # not sooner than it looks by itself
     rest(late, 2)
@@ -258,7 +264,7 @@ def test_difference_whatever_a_look_raises_the_keeper_goes_on(
         return tend(pool, plan)
 
     monkeypatch.setattr(maintenance, "tend", fail_once)
-    monkeypatch.setattr(keeper, "_AFTER_ERROR_S", 0.05)
+    monkeypatch.setattr(maintenance_thread, "_AFTER_ERROR_S", 0.05)
     pool = make_pool(max_idle=0.05)
     rest(pool, 1)
     eventually(lambda: not dbapi.open)

@@ -11,7 +11,7 @@ from sqlalchemy import event
 import poolproof
 from plugins.pools import rest
 from plugins.threads import assert_whole, eventually, wait_until_none_is_out
-from poolproof.pool import keeper, maintenance
+from poolproof.pool import maintenance, maintenance_thread
 
 pytestmark = pytest.mark.difference
 
@@ -159,7 +159,9 @@ def test_difference_lifetimes_are_spread_by_a_tenth():
 def test_difference_connection_that_is_too_old_is_replaced_at_its_checkout(
     make_pool, dbapi, short_lives, monkeypatch
 ):
-    monkeypatch.setattr(keeper, "look_at", lambda *_: None)  # it would be first
+    monkeypatch.setattr(
+        maintenance_thread, "look_at", lambda *_: None
+    )  # it would be first
     short_lives(0.05)
     pool = make_pool()
     rest(pool, 1)
@@ -187,7 +189,7 @@ def test_difference_connection_in_use_is_not_closed_for_its_age_until_it_rests(
 def test_difference_close_at_checkout_for_age_is_bounded(
     make_pool, socket_dbapi, short_lives, monkeypatch
 ):
-    monkeypatch.setattr(keeper, "look_at", lambda *_: None)
+    monkeypatch.setattr(maintenance_thread, "look_at", lambda *_: None)
     short_lives(0.01)
 
     def hang(connection):
@@ -210,7 +212,7 @@ def test_difference_close_at_checkout_for_age_is_bounded(
 def test_difference_failing_close_listener_at_checkout_loses_no_slot(
     make_pool, dbapi, short_lives, monkeypatch
 ):
-    monkeypatch.setattr(keeper, "look_at", lambda *_: None)
+    monkeypatch.setattr(maintenance_thread, "look_at", lambda *_: None)
     short_lives(0.01)
     pool = make_pool(pool_size=1, max_overflow=0, timeout=0)
     rest(pool, 1)

@@ -13,7 +13,7 @@ from sqlalchemy import event
 import poolproof
 from plugins.pools import rest
 from plugins.threads import Task, assert_whole, eventually, wait_for_waiters
-from poolproof.pool import keeper
+from poolproof.pool import maintenance_thread
 
 pytestmark = pytest.mark.difference
 
@@ -118,7 +118,7 @@ def test_difference_failures_to_connect_are_logged_once_and_tried_again(
     refused = []
 
     def refuse_the_keeper(connection):
-        if threading.current_thread().name == keeper.NAME:
+        if threading.current_thread().name == maintenance_thread.NAME:
             refused.append(time.monotonic())
             raise dbapi.OperationalError("password=secret")
 

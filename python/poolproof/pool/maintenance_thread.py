@@ -1,4 +1,4 @@
-"""The keeper: one thread of a process that looks after the connections at rest.
+"""The keeper: the thread of a process that maintains the connections at rest.
 
 It closes those that are too old or have rested too long, opens some ahead of need, and
 warns of those that are held for too long. It runs only while something of this will be
@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from poolproof.pool.maintained import Maintained
     from poolproof.pool.settings import Settings
 
-__all__ = ["first_look", "lent", "let_go", "look_at", "look_at_resting", "returned"]
+__all__ = [
+    "first_look",
+    "let_go",
+    "look_at",
+    "look_at_resting",
+    "on_checkin",
+    "on_checkout",
+]
 
 NAME = "poolproof-keeper"
 _AFTER_ERROR_S = 10.0
@@ -68,7 +75,7 @@ def first_look(settings: Settings) -> float:
     return UNPLANNED if needed else -math.inf
 
 
-def lent(pool: Maintained, entry: Entry) -> None:
+def on_checkout(pool: Maintained, entry: Entry) -> None:
     """Note a checkout of a pool that minds them.
 
     Args:
@@ -101,7 +108,7 @@ def _ask_for_more(pool: Maintained, *, opened: bool) -> None:
         look_at(pool)
 
 
-def returned(pool: Maintained, entry: Entry) -> None:
+def on_checkin(pool: Maintained, entry: Entry) -> None:
     """Note a check-in to a pool that minds them.
 
     Args:
@@ -125,7 +132,7 @@ def look_at(pool: Maintained, due: float = 0.0) -> None:
     generation = _native.generation()
     keeper = _keepers.get(generation)
     if keeper is None:
-        keeper = _keepers.setdefault(generation, Keeper(generation))
+        keeper = _keepers.setdefault(generation, MaintenanceThread(generation))
         for older in list(_keepers):
             if older != generation:
                 _keepers.pop(older, None)
@@ -163,7 +170,7 @@ def let_go(pool: Maintained) -> None:
         look_at(pool)
 
 
-class Keeper:
+class MaintenanceThread:
     """The thread, what it was asked, and what it has planned.
 
     Attributes:
@@ -360,7 +367,7 @@ def _forget(plans: dict[weakref.ref[Maintained], Plan]) -> None:
 
 
 # The keeper of this process, by its generation: a child's is another one.
-_keepers: dict[int, Keeper] = {}
+_keepers: dict[int, MaintenanceThread] = {}
 _ending = False
 
 

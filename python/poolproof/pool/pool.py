@@ -34,7 +34,13 @@ from poolproof.errors import DeadlineExceeded, Holder, NestedCheckout, PoolTimeo
 from poolproof.faults.guard import install_guard
 from poolproof.fork import renewal, sockets
 from poolproof.fork.in_flight import Opening, ports
-from poolproof.pool import deadlines, discard_all, keeper, maintenance, validation
+from poolproof.pool import (
+    deadlines,
+    discard_all,
+    maintenance,
+    maintenance_thread,
+    validation,
+)
 from poolproof.pool.connector import Connecting, Resting
 from poolproof.pool.dialect_hooks import install_hooks
 from poolproof.pool.entry import Entry, begin_reset
@@ -225,7 +231,7 @@ class Pool(sqlalchemy.pool.Pool):
         self.has_strands = locks_are_replaced()
         # When the keeper looks at this pool next, and whether it is to hear of each
         # checkout and check-in.
-        self.next_look = keeper.first_look(self.settings)
+        self.next_look = maintenance_thread.first_look(self.settings)
         self._is_minded = min_idle > 0 or hold_warning is not None or self.has_strands
         # Since it was made or disposed of.
         self.is_used = False
@@ -336,7 +342,7 @@ class Pool(sqlalchemy.pool.Pool):
             if self._bounds_holders or deadlines.ever_used:
                 entry.bound_holding()
             if self._is_minded:
-                keeper.lent(self, entry)
+                maintenance_thread.on_checkout(self, entry)
         elif fairy.dbapi_connection is not None:
             self._detached.add(fairy)  # by a listener of the checkout
         return fairy
@@ -609,14 +615,14 @@ class Pool(sqlalchemy.pool.Pool):
         # Of an empty one as well: the keeper takes it away as late as the others.
         entry.rested_at = monotonic()
         if self._is_minded:
-            keeper.returned(self, entry)
+            maintenance_thread.on_checkin(self, entry)
         answer = entry.ticket.release(self._idle, entry)
         if self._connecting.bells:
             self._connecting.ring()
         if answer is not None:
             self._let_go(entry, answer)
         elif entry.expires_at < self.next_look:
-            keeper.look_at_resting(self, entry)
+            maintenance_thread.look_at_resting(self, entry)
 
     def _leave_empty(self, entry: Entry) -> None:
         """Give back a slot whose connection could not be replaced.
@@ -624,10 +630,10 @@ class Pool(sqlalchemy.pool.Pool):
         As an empty slot: who looks for a connection at rest must not find the entry.
         """
         if self._is_minded:
-            keeper.returned(self, entry)
+            maintenance_thread.on_checkin(self, entry)
         self._waiters.wake(entry.ticket.vacate())
         if entry.expires_at < self.next_look:
-            keeper.look_at(self)
+            maintenance_thread.look_at(self)
 
     def _let_go(self, entry: Entry, answer: int) -> None:
         """Do what the gate has answered about an entry that does not rest."""
@@ -836,7 +842,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._detached = weakref.WeakSet()
         self._idle = {}
         self._opened_by = os.getpid()
-        self.next_look = keeper.first_look(self.settings)
+        self.next_look = maintenance_thread.first_look(self.settings)
         self.is_used = False
         self.discarded = Counts()
         self.unopened = Counts()
@@ -863,7 +869,7 @@ class Pool(sqlalchemy.pool.Pool):
             self._waiters.wake(number)
         for entry in idle:
             entry.close()
-        keeper.let_go(self)
+        maintenance_thread.let_go(self)
         if self._should_log_info():  # what it would say takes longer than all the rest
             self.logger.info("Pool disposed. %s", self.status())
         return None
