@@ -187,12 +187,135 @@ mod tests {
     }
 
     fn gatekeeper(require: &str) -> Gatekeeper {
+        guarding(require, "prefer", Security::Clear)
+    }
+
+    fn guarding(require: &str, binding: &str, security: Security) -> Gatekeeper {
         let mut given = crate::conninfo::given::Given::default();
         given.set("require_auth", require);
+        given.set("channel_binding", binding);
         given.set("user", "u");
         let target =
             crate::conninfo::Conninfo::new(given, crate::conninfo::Surroundings::default());
-        Gatekeeper::new(target.resolve().unwrap().auth, Security::Clear)
+        Gatekeeper::new(target.resolve().unwrap().auth, security)
+    }
+
+    /// Whether it goes no further after one of these messages.
+    fn is_refused(mut gatekeeper: Gatekeeper, messages: &[Vec<u8>]) -> bool {
+        messages
+            .iter()
+            .any(|message| gatekeeper.look(message).is_err())
+    }
+
+    const WAYS: [(i32, &str); 9] = [
+        (3, "password"),
+        (5, "md5"),
+        (7, "gss"),
+        (8, "gss"),
+        (9, "sspi"),
+        (10, "scram-sha-256"),
+        (11, "scram-sha-256"),
+        (12, "scram-sha-256"),
+        (0, "none"),
+    ];
+
+    #[test]
+    fn each_way_of_asking_has_its_name() {
+        for (code, name) in WAYS {
+            let asked = [question(code, b"")];
+            assert!(
+                is_refused(gatekeeper(&format!("!{name}")), &asked),
+                "{code}"
+            );
+            assert!(!is_refused(gatekeeper(name), &asked), "{code}");
+            for (_, other) in WAYS.iter().filter(|(_, other)| *other != name) {
+                assert!(is_refused(gatekeeper(other), &asked), "{code} {other}");
+                assert!(!is_refused(gatekeeper(&format!("!{other}")), &asked));
+            }
+        }
+        for code in [1, 2, 4, 6, 13, 99, -1, i32::MIN] {
+            assert!(is_refused(gatekeeper(""), &[question(code, b"")]), "{code}");
+        }
+        // One without a code is none of the protocol's.
+        let short = [&b"R"[..], &7i32.to_be_bytes(), b"abc"].concat();
+        assert!(is_refused(gatekeeper(""), &[short]));
+    }
+
+    #[test]
+    fn who_was_asked_as_is_allowed_may_be_let_in() {
+        let content = question(0, b"");
+        for (code, name) in WAYS {
+            let mut gatekeeper = gatekeeper(name);
+            if code != 0 {
+                assert!(!gatekeeper.look(&question(code, b"")).unwrap());
+            }
+            assert!(gatekeeper.look(&content).unwrap(), "{name}");
+        }
+        // Every question counts, not the first alone.
+        let both = [question(5, b"salt"), question(3, b"")];
+        assert!(is_refused(gatekeeper("md5"), &both));
+    }
+
+    #[test]
+    fn a_password_that_must_be_bound_is_given_to_no_other_question() {
+        let bound = || guarding("", "require", Security::Bound);
+        for (code, name) in WAYS {
+            let is_scram = name == "scram-sha-256";
+            let asked = [question(code, b"SCRAM-SHA-256-PLUS\0\0")];
+            assert_eq!(is_refused(bound(), &asked), !is_scram, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_offered_must_be_possible() {
+        const PLUS: &[u8] = b"SCRAM-SHA-256\0SCRAM-SHA-256-PLUS\0\0";
+        const PLAIN: &[u8] = b"SCRAM-SHA-256\0SCRAM-SHA-256-PLUSS\0\0";
+        use Security::{Bound, Clear, Unbound};
+        for (offer, security, binding, is_wrong) in [
+            (PLUS, Clear, "disable", true),
+            (PLUS, Clear, "prefer", true),
+            (PLUS, Clear, "require", true),
+            (PLUS, Unbound, "disable", false),
+            (PLUS, Unbound, "prefer", true),
+            (PLUS, Unbound, "require", true),
+            (PLUS, Bound, "disable", false),
+            (PLUS, Bound, "prefer", false),
+            (PLUS, Bound, "require", false),
+            (PLAIN, Clear, "disable", false),
+            (PLAIN, Clear, "prefer", false),
+            (PLAIN, Clear, "require", true),
+            (PLAIN, Unbound, "prefer", false),
+            (PLAIN, Unbound, "require", true),
+            (PLAIN, Bound, "disable", false),
+            (PLAIN, Bound, "prefer", false),
+            (PLAIN, Bound, "require", true),
+        ] {
+            let offered = [question(10, offer)];
+            let keeper = guarding("", binding, security);
+            assert_eq!(
+                is_refused(keeper, &offered),
+                is_wrong,
+                "{security:?} {binding}"
+            );
+        }
+    }
+
+    #[test]
+    fn lengths_have_their_bounds() {
+        let begun = |kind: u8, length: usize| {
+            let said = i32::try_from(length).unwrap();
+            is_refused(
+                gatekeeper(""),
+                &[[&[kind][..], &said.to_be_bytes()].concat()],
+            )
+        };
+        for (kind, most) in [(AUTHENTICATION, LONGEST_QUESTION), (b'N', LONGEST)] {
+            assert!(begun(kind, LENGTH - 1));
+            assert!(!begun(kind, LENGTH + 4));
+            assert!(!begun(kind, most));
+            assert!(begun(kind, most + 1));
+        }
+        assert!(is_refused(gatekeeper(""), &[b"N\xff\xff\xff\xff".to_vec()]));
     }
 
     #[test]

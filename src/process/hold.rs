@@ -126,4 +126,82 @@ mod tests {
         enters.join().unwrap();
         assert!(is_waiting);
     }
+
+    #[test]
+    fn a_fork_waits_for_every_one_who_is_inside() {
+        // In a process of its own: there is one state.
+        assert!(super::super::in_child(|| {
+            let (one, other) = (hold(), hold());
+            IS_INSIDE.store(true, Ordering::Release);
+            let leaves = thread::spawn(move || {
+                thread::sleep(Duration::from_millis(20));
+                drop(one);
+                thread::sleep(Duration::from_millis(20));
+                IS_INSIDE.store(false, Ordering::Release);
+                drop(other);
+            });
+            wait();
+            let has_waited = !IS_INSIDE.load(Ordering::Acquire);
+            go_on();
+            has_waited && leaves.join().is_ok() && STATE.load(Ordering::Acquire) == 0
+        }));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "that is what is measured")]
+    fn a_fork_waits_for_nobody_where_nobody_is_and_for_a_second_where_one_stays() {
+        use std::time::Instant;
+        assert!(super::super::in_child(|| {
+            let length_of_wait = || {
+                let began = Instant::now();
+                wait();
+                go_on();
+                began.elapsed()
+            };
+            let prompt = (0..5).map(|_| length_of_wait()).min();
+            let stays = hold();
+            let patient = length_of_wait();
+            drop(stays);
+            prompt.is_some_and(|prompt| prompt < patient / 2)
+                && patient >= PAUSE * LOOKS
+                && STATE.load(Ordering::Acquire) == 0
+        }));
+    }
+
+    #[test]
+    fn of_two_forks_at_once_a_section_waits_for_both() {
+        assert!(super::super::in_child(|| {
+            wait();
+            wait();
+            let enters = thread::spawn(|| drop(hold()));
+            thread::sleep(Duration::from_millis(20));
+            go_on();
+            thread::sleep(Duration::from_millis(20));
+            let is_waiting = !enters.is_finished();
+            go_on();
+            is_waiting && enters.join().is_ok() && STATE.load(Ordering::Acquire) == 0
+        }));
+    }
+
+    #[test]
+    fn the_end_of_the_process_waits_for_who_is_inside() {
+        use std::io::{Read, Write};
+        use std::os::unix::net::UnixStream;
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        // It ends by exit, not by _exit as `in_child`'s would.
+        assert!(super::super::in_child(move || {
+            until_exit();
+            let inside = hold();
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(50));
+                let _told = there.write_all(b"out");
+                drop(inside);
+            });
+            // SAFETY: no preconditions; what is registered for the end runs in this thread.
+            unsafe { libc::exit(0) }
+        }));
+        let mut said = String::new();
+        here.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "out");
+    }
 }
