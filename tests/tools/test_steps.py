@@ -74,8 +74,18 @@ def test_where_nothing_fails_nothing_is_said_of_failures(tmp_path):
 
 def test_no_session_of_make_test_ends_at_its_first_failed_step():
     """`session.run` twice in one session: the second is not run after a failure."""
-    source = (CHECKOUT / "noxfile.py").read_text()
-    sessions = source.split("@nox.session")[1:]
     for name in ("rust", "lint", "typing", "tests"):
-        (body,) = [one for one in sessions if f"\ndef {name}(" in one]
-        assert "Steps(session) as steps" in body, name
+        assert "Steps(session) as steps" in body_of(name), name
+
+
+def test_tests_of_two_sessions_never_run_at_the_same_time():
+    """Some measure time, or take what all processes share."""
+    for name in ("tests", "matrix"):
+        assert "with no_other_tests()" in body_of(name), name
+
+
+def body_of(name):
+    """Return the source of a session, from its decorator's arguments on."""
+    sessions = (CHECKOUT / "noxfile.py").read_text().split("@nox.session")[1:]
+    (body,) = [one for one in sessions if f"\ndef {name}(" in one]
+    return body
