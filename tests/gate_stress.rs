@@ -128,6 +128,10 @@ fn no_slot_is_held_twice_lost_or_given_to_one_who_gave_up() {
     }
     let end = gate.snapshot().unwrap();
     assert_eq!((end.lent, end.upkeep, end.waiting), (0, 0, 0));
+    assert!(
+        !end.newest_first,
+        "nobody waits, so there is no order to turn round"
+    );
     assert!(end.idle <= 2);
     assert!(checker.served.load(Ordering::SeqCst) >= (THREADS * TURNS / 3) as u64);
 }
