@@ -91,7 +91,7 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    fn new(fault: Fault, verdict: &Verdict, cause: &str, row: Option<usize>) -> Self {
+    fn new(fault: Fault, verdict: Verdict, cause: &str, row: Option<usize>) -> Self {
         Self {
             fault: fault.name(),
             cost: verdict.cost.name(),
@@ -179,7 +179,7 @@ pub(crate) fn classify(
     };
     let found = fault::classify(&signal, &rows);
     let verdict = found.verdict(sees_sockets);
-    Ok(Finding::new(found.fault, &verdict, found.cause, found.row))
+    Ok(Finding::new(found.fault, verdict, found.cause, found.row))
 }
 
 fn named(fault: &str) -> PyResult<Fault> {
@@ -192,7 +192,7 @@ fn named(fault: &str) -> PyResult<Fault> {
 pub(crate) fn fault_price(fault: &str, phase: &str, sees_sockets: bool) -> PyResult<Finding> {
     let fault = named(fault)?;
     let (verdict, meaning) = fault::appraise(fault, Phase::named(phase), sees_sockets);
-    Ok(Finding::new(fault, &verdict, meaning, None))
+    Ok(Finding::new(fault, verdict, meaning, None))
 }
 
 /// The rows of the table: fault, what is looked at, cause.
