@@ -15,8 +15,9 @@ from sqlalchemy.pool import NullPool
 import poolproof
 from conninfo.asking import as_text
 from conninfo.letting_in import ROTATING, asked_by_root, cut_off
-from plugins.threads import eventually
+from plugins.threads import Task, eventually
 from poolproof import ControlError, Lease, LeaseTimeout
+from poolproof.control.server import server_of
 
 SECRET = "t0ken of a cloud"  # noqa: S105
 
@@ -301,6 +302,22 @@ def test_the_backends_of_an_engine_with_a_listener_can_be_ended(real, tokens):
         eventually(lambda: entry.backend.is_recognised is not None)
         assert (entry.backend.pid, entry.backend.is_recognised) == (pid, True)
     engine.dispose()
+
+
+def test_threads_that_begin_at_once_have_one_server_whose_questions_are_heard():
+    for _ in range(20):
+        engine = create_engine("postgresql+psycopg2://u@127.0.0.1:1/d")
+        event.listen(engine, "do_connect", lambda *_: None)
+        start = threading.Barrier(8)
+
+        def ask(engine=engine, start=start):
+            start.wait(20)
+            return server_of(engine)
+
+        tasks = [Task(ask) for _ in range(8)]
+        [first, *others] = [task.result() for task in tasks]
+        assert all(other is first for other in others)
+        engine.dispose()
 
 
 def test_a_coroutine_function_is_refused():

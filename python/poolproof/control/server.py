@@ -11,7 +11,7 @@ import time
 import weakref
 from dataclasses import dataclass
 from inspect import getattr_static
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from sqlalchemy import Engine, exc
 
@@ -60,9 +60,12 @@ class _Reached:
     answers: Answers | None
 
 
-# By the dialect, which an engine, its variants and its pools have in common; then by
-# the text, or the function, that says how to reach it.
-_servers: weakref.WeakKeyDictionary[Dialect, dict[str | int | None, _Reached]] = (
+# What says how to reach it (the text, the function's id, or nothing), whether it is
+# asked, and in which process.
+_Key: TypeAlias = tuple[str | int | None, bool, int]
+
+# By the dialect, which an engine, its variants and its pools have in common.
+_servers: weakref.WeakKeyDictionary[Dialect, dict[_Key, _Reached]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -151,47 +154,45 @@ def server_at(
         ArgumentError: It cannot be worked out how to reach the server.
         ControlError: Certificates or keys cannot be used.
     """
+    creator = known_creator(pool, dialect) if control_dsn is None else None
+    asks = callable(control_dsn) or (
+        creator is not None and has_functions(creator, dialect)
+    )
+    said = id(control_dsn) if callable(control_dsn) else control_dsn
+    key = (said, asks, _native.generation())
     known = _servers.setdefault(dialect, {})
-    key = id(control_dsn) if callable(control_dsn) else control_dsn
     found = known.get(key)
-    if found is not None and found.server.is_ours:
-        if found.answers is not None:
-            found.answers.listen()
-            return found.server
-        if control_dsn is not None or not has_functions(
-            known_creator(pool, dialect), dialect
-        ):
-            return found.server
-    answers = _answers(pool, dialect, control_dsn)
-    if answers is not None:
+    if found is None:
+        # Of two threads at once, the first has made it: the answers of the other's
+        # would be heard by nobody.
+        found = known.setdefault(key, _reached(creator, dialect, control_dsn, asks))
+        if callable(control_dsn):
+            with contextlib.suppress(TypeError):  # of a class without weak references
+                weakref.finalize(control_dsn, known.pop, key, None).atexit = False
+    if found.answers is not None:
+        found.answers.listen()
+    return found.server
+
+
+def _reached(
+    creator: Any, dialect: Dialect, control_dsn: ControlDsn | None, asks: bool
+) -> _Reached:
+    """Prepare to reach a server, by asking or by what is known."""
+    answers = None
+    if callable(control_dsn):
+        answers = Answers(from_function, control_dsn, what="control_dsn")
         source: Any = answers.questions
-    elif isinstance(control_dsn, str):
+    elif asks:
+        answers = Answers(from_creator, creator, dialect, what="the engine")
+        source = answers.questions
+    elif control_dsn is not None:
         source = from_dsn(control_dsn)
     else:
-        source = from_creator(known_creator(pool, dialect), dialect)
+        source = from_creator(creator, dialect)
     try:
-        server = _native.Server(source, size=SIZE)
+        return _Reached(_native.Server(source, size=SIZE), answers)
     except _native.Refused as error:
         raise refused(error) from None
-    known[key] = _Reached(server, answers)
-    if callable(control_dsn):
-        with contextlib.suppress(TypeError):  # of a class without weak references
-            weakref.finalize(control_dsn, known.pop, key, None).atexit = False
-    return server
-
-
-def _answers(
-    pool: Pool, dialect: Dialect, control_dsn: ControlDsn | None
-) -> Answers | None:
-    """Return who is asked how to reach a server, where functions say it."""
-    if callable(control_dsn):
-        return Answers(from_function, control_dsn, what="control_dsn")
-    if control_dsn is not None:
-        return None
-    creator = known_creator(pool, dialect)
-    if not has_functions(creator, dialect):
-        return None
-    return Answers(from_creator, creator, dialect, what="the engine")
 
 
 def readying(seconds: float | None) -> Iterator[tuple[float, ControlError]]:
