@@ -77,3 +77,41 @@ def test_a_child_hears_nothing_of_the_parents_notifier(pg_url, name):
     done = run_script(FORKING, url, name, warnings="ignore")
     assert done.stdout.split() == ["child", "0"], done
     assert not done.stderr
+
+
+ASKING = """
+    import gevent.monkey
+    gevent.monkey.patch_all()
+    import os, sys
+    import gevent
+    from sqlalchemy import create_engine, event
+    import poolproof
+
+    engine = create_engine(sys.argv[1], poolclass=poolproof.Pool)
+    asked = []
+
+    def listen(*_):
+        gevent.sleep(0.01)  # as one does that asks a cloud
+        asked.append(os.getpid())
+
+    event.listen(engine, "do_connect", listen)
+
+    def take(name):
+        with poolproof.Lease(engine, name) as lease:
+            lease.check()
+
+    take(sys.argv[2])
+    child = os.fork()
+    take(sys.argv[2] + str(child == 0))
+    if not child:
+        os._exit(0 if asked[-1] == os.getpid() else 1)
+    _, status = os.waitpid(child, 0)
+    print("asked", set(asked) == {os.getpid()}, "child", status)
+"""
+
+
+def test_a_function_that_gives_the_parameters_may_let_others_run(pg_url, name):
+    url = pg_url("psycopg").render_as_string(hide_password=False)
+    done = run_script(ASKING, url, name, warnings="ignore")
+    assert done.stdout.split() == ["asked", "True", "child", "0"], done
+    assert not done.stderr
