@@ -82,7 +82,8 @@ os.environ["PATH"] = os.pathsep.join(
 # that it imports anew, for longer than many a test takes; and who wants none beside the
 # sources (PYTHONDONTWRITEBYTECODE is set in many a container) finds none there.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-os.environ["PYTHONPYCACHEPREFIX"] = str(HERE / ".nox" / "bytecode")
+BYTECODE = HERE / ".nox" / "bytecode"
+os.environ["PYTHONPYCACHEPREFIX"] = str(BYTECODE)
 os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 
@@ -218,6 +219,16 @@ def typing(session: nox.Session) -> None:
         steps.run("stubtest", "poolproof._native", env=env)
 
 
+def compile_once(session: nox.Session, *folders: str) -> None:
+    """Have one process compile what else each worker of a fresh clone would compile."""
+    place = BYTECODE.joinpath(*HERE.parts[1:], "tests")
+    tag = f"cpython-{str(session.python).replace('.', '')}"
+    if not any(place.glob(f"conftest.{tag}-pytest-*.pyc")):
+        # What is wrong is said by the workers.
+        words = ("pytest", "--collect-only", "-q", *folders)
+        session.run(*words, silent=True, success_codes=range(6))
+
+
 @contextlib.contextmanager
 def no_other_tests() -> Iterator[None]:
     """Keep the tests of other sessions waiting: theirs would be too many processes.
@@ -239,6 +250,7 @@ def tests(session: nox.Session) -> None:
     env = {"POOLPROOF_TEST_STEP": "3"} | os.environ
     chosen = ("-m", "not alone and not soak")
     with no_other_tests(), Steps(session) as steps:
+        compile_once(session)
         steps.run("pytest", *SIDE_BY_SIDE, *chosen, env=env)
         # What measures time, and what disturbs others, runs beside no other.
         steps.run("pytest", "-m", "alone and not soak")
@@ -263,6 +275,7 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
     env = part | os.environ
     folders = env.get("POOLPROOF_TEST_FOLDERS", "").split() or CONTRACT
     with no_other_tests():
+        compile_once(session, *folders)
         session.run("pytest", *SIDE_BY_SIDE, *folders, *chosen, env=env)
 
 
