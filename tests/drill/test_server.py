@@ -104,30 +104,30 @@ def test_it_goes_when_its_owner_is_gone_without_a_word():
 
 
 def keep(home: Path, temporary: Path) -> subprocess.Popen[str]:
-    """Run the keeper by itself, as `EmbeddedServer` does; it has its order."""
-    keeper = subprocess.Popen(
-        [sys.executable, "-I", str(Path(module.__file__).with_name("keeper.py"))],
+    """Run the supervisor by itself, as `EmbeddedServer` does; it has its order."""
+    supervisor = subprocess.Popen(
+        [sys.executable, "-I", str(Path(module.__file__).with_name("supervisor.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(temporary)},
     )
-    keeper.stdin.write(json.dumps({"home": str(home)}) + "\n")
-    keeper.stdin.flush()
-    return keeper
+    supervisor.stdin.write(json.dumps({"home": str(home)}) + "\n")
+    supervisor.stdin.flush()
+    return supervisor
 
 
 def test_a_server_that_cannot_start_says_why(workplace):
-    """Programs that are not PostgreSQL's: the keeper passes their words on."""
+    """Programs that are not PostgreSQL's: the supervisor passes their words on."""
     home = workplace / "pginstall1"
     (home / "bin").mkdir(parents=True)
     for name in ("initdb", "postgres"):
         (home / "bin" / name).write_text("#!/bin/sh\necho no room left >&2; exit 1\n")
         (home / "bin" / name).chmod(0o755)
-    keeper = keep(home, workplace)
-    out, _ = keeper.communicate(timeout=200)
+    supervisor = keep(home, workplace)
+    out, _ = supervisor.communicate(timeout=200)
     assert json.loads(out) == {"error": "initdb failed: no room left"}
-    assert keeper.returncode == 1
+    assert supervisor.returncode == 1
     assert not list(workplace.glob("poolproof-drill-*"))
 
 
@@ -142,10 +142,10 @@ def test_root_need_not_open_its_own_directories_to_the_server(tmp_path):
         (home / part.name).symlink_to(part)
     libraries = f"{package.name}.libs"
     (tmp_path / libraries).symlink_to(package.with_name(libraries))
-    keeper = keep(home, tmp_path)
-    facts = json.loads(keeper.stdout.readline())
+    supervisor = keep(home, tmp_path)
+    facts = json.loads(supervisor.stdout.readline())
     assert Path(facts["directory"]).parent != tmp_path
-    keeper.communicate(timeout=200)
+    supervisor.communicate(timeout=200)
     assert tmp_path.stat().st_mode & 0o777 == 0o700
     assert not Path(facts["directory"]).exists()
 
