@@ -33,9 +33,9 @@ def steps(stage) -> int:
         return connection.execute(text(STEPS)).scalar_one()
 
 
-def work(stage, meanwhile=None, *, target=None):
+def work(stage, meanwhile=None, *, target=None, begin_s=3.0):
     """Have one worker work, directly on the server; return what was counted."""
-    worker = Worker(stage, target or stage.target, "a lease", 0.5)
+    worker = Worker(stage, target or stage.target, "a lease", begin_s)
     with Troupe(stall_s=20) as troupe:
         troupe.thread("a lease/0", worker.act)
         if meanwhile is not None:
@@ -53,7 +53,7 @@ def test_work_that_nothing_happens_to_is_finished(stage):
 
 
 def test_work_that_never_begins_is_a_fault(stage):
-    counted = work(stage, target=stage.target.through(1))
+    counted = work(stage, target=stage.target.through(1), begin_s=0.5)
     assert (counted.begun, counted.barren) == (0, 1)
     assert counted.restarts == counted.failed > 0
 
