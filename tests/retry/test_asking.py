@@ -11,6 +11,7 @@ from sqlalchemy.orm import sessionmaker
 
 import poolproof
 from plugins.steps import Steps
+from poolproof.retry import commit_status
 
 QUICK = poolproof.Backoff(first=0.001, most=0.01)
 MOST = 80  # more steps than asking takes
@@ -199,7 +200,7 @@ def test_limit_of_the_caller_ends_the_asking_as_unknown(
     engine = make_engine(pg_url(driver).set(port=steps.port))
     engine.connect().close()
     event.listen(engine, "commit", lambda _: steps.lose_commit(99, "end"))
-    monkeypatch.setattr("poolproof.retry.commit_status._status", strike)
+    monkeypatch.setattr(commit_status, "_status", strike)
     with pytest.raises(poolproof.CommitOutcomeUnknown) as caught:
         poolproof.run_transaction(
             engine,
