@@ -23,7 +23,7 @@ from poolproof.drivers.server_params import UnknownParametersError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolproof.drivers.libpq import Conninfo
+    from poolproof.drivers.conninfo import Conninfo
 
 __all__ = ["Answers"]
 

@@ -20,14 +20,14 @@ from sqlalchemy import URL, exc
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from poolproof import _checks
-from poolproof.drivers.libpq import HINT, conninfo
+from poolproof.drivers.conninfo import HINT, conninfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from sqlalchemy import Dialect, Pool
 
-    from poolproof.drivers.libpq import Conninfo
+    from poolproof.drivers.conninfo import Conninfo
 
     _Reader = Callable[[Any, tuple[Any, ...], dict[str, Any]], Conninfo]
 

@@ -14,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from poolproof import _native
-from poolproof.drivers.libpq import PORT
+from poolproof.drivers.conninfo import PORT
 from poolproof.drivers.server_params import from_dsn, from_pool
 
 if TYPE_CHECKING:
