@@ -11,7 +11,7 @@ import poolproof
 from plugins.cluster import APPLICATION_NAME
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.target import Address
-from poolproof.drivers import base as drivers
+from poolproof.drivers.base import Driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,13 +95,13 @@ def statements(monkeypatch) -> Callable[[Engine], Callable[[], int]]:
 
     def begin(_: Engine) -> Callable[[], int]:
         asked = []
-        really = drivers.ask
+        really = Driver.ask
 
-        def ask(connection: Any) -> bool:
+        def ask(driver: Driver, connection: Any) -> bool:
             asked.append(connection)
-            return really(connection)
+            return really(driver, connection)
 
-        monkeypatch.setattr(drivers, "ask", ask)
+        monkeypatch.setattr(Driver, "ask", ask)
         return lambda: len(asked)
 
     return begin

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import event, exc
 
 from plugins.wire import SOON, Stopwatch, answer, await_message, backend, message
-from poolproof.drivers import base as drivers
+from poolproof.drivers import known
+from poolproof.drivers.base import Driver
 
 LIBPQ = pytest.mark.parametrize("driver", ["psycopg2", "psycopg"], indirect=True)
 
@@ -91,9 +92,10 @@ def test_unknown_driver_is_asked_without_autocommit(pg_url, driver, make_engine)
         def rollback(self):
             raw.dbapi_connection.rollback()
 
-    assert drivers.of(Bare(), engine.dialect).must_ask
-    assert drivers.ask(Bare())
-    assert drivers.ask(Bare())
+    found = known.of(Bare(), engine.dialect)
+    assert found.must_ask
+    assert found.ask(Bare())
+    assert found.ask(Bare())
     raw.close()
     assert engine.pool.stats().discarded == {}
 
@@ -202,11 +204,11 @@ def test_interruption_in_a_ping_loses_no_slot(make_engine, pg_url, driver, monke
     engine = make_engine(pg_url(driver), pool_pre_ping="always")
     backend(engine)
 
-    def interrupted(_):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(drivers, "ask", interrupted)
+        patch.setattr(Driver, "ask", interrupted)
         with pytest.raises(KeyboardInterrupt):
             engine.connect()
     assert engine.pool.checkedout() == 0
@@ -246,14 +248,14 @@ def test_answer_that_comes_as_the_bound_passes_is_none(
 ):
     engine = make_engine(pg_url(driver), pool_pre_ping="always", ping_timeout=0.2)
     first = backend(engine)
-    really = drivers.ask
+    really = Driver.ask
 
-    def ask_and_dawdle(connection):
-        answered = really(connection)
+    def ask_and_dawdle(driver, connection):
+        answered = really(driver, connection)
         time.sleep(0.4)
         return answered
 
-    monkeypatch.setattr(drivers, "ask", ask_and_dawdle)
+    monkeypatch.setattr(Driver, "ask", ask_and_dawdle)
     assert backend(engine) != first
     assert engine.pool.stats().discarded == {"ping_timeout": 1}
 
@@ -292,6 +294,6 @@ def test_ping_leaves_no_transaction_open(make_engine, pg_url, driver, level):
     engine = make_engine(pg_url(driver), pool_pre_ping="always", **options)
     engine.raw_connection().close()
     raw = engine.raw_connection()
-    known = drivers.of(raw.dbapi_connection, engine.dialect)
-    assert known.status(raw.dbapi_connection) == known.idle
+    found = known.of(raw.dbapi_connection, engine.dialect)
+    assert found.status(raw.dbapi_connection) == found.idle
     raw.close()

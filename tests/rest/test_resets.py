@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, exc, text
 
 import poolproof
 from plugins.threads import Task
-from poolproof.drivers import base as drivers
+from poolproof.drivers import known
 
 
 @pytest.mark.parametrize("verb", ["execute", "commit", "rollback"])
@@ -49,9 +49,8 @@ def test_a_reset_keeps_nothing_until_the_collector_comes():
         kept.append(weakref.ref(end))
         pg8000.core._read(end, 5)
 
-    translated = drivers.in_own_words(
-        read, create_engine("postgresql+pg8000://").dialect
-    )
+    dialect = create_engine("postgresql+pg8000://").dialect
+    translated = known.by_name(dialect.driver).in_own_words(read, dialect)
     gc.disable()
     try:
         with contextlib.suppress(pg8000.InterfaceError):

@@ -18,7 +18,7 @@ from plugins.processes import run_in_fork
 from plugins.threads import eventually
 from plugins.wire import message
 from poolproof import _native
-from poolproof.drivers import base as drivers
+from poolproof.drivers.base import Driver
 from poolproof.fork import sockets
 
 LIBPQ = pytest.mark.parametrize("driver", ["psycopg2", "psycopg"], indirect=True)
@@ -107,13 +107,13 @@ def test_user_timeout_is_set_for_the_pools_own_calls_alone(
     engine.raw_connection().close()
     seen = []
 
-    really = drivers.ask
+    really = Driver.ask
 
-    def ask(connection):
+    def ask(driver, connection):
         seen.append(user_timeout(connection))
-        return really(connection)
+        return really(driver, connection)
 
-    monkeypatch.setattr(drivers, "ask", ask)
+    monkeypatch.setattr(Driver, "ask", ask)
     raw = engine.raw_connection()
     assert seen == [1500]
     assert user_timeout(raw.dbapi_connection) == 0

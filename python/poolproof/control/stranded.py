@@ -21,7 +21,7 @@ from poolproof._counts import Counts
 from poolproof._log import Log
 from poolproof.control import notifier
 from poolproof.control.server import refused, server_at
-from poolproof.drivers import backend
+from poolproof.drivers import known
 from poolproof.errors import ControlError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Stranded:
         Returns:
             The backend; None where it cannot be known or watched.
         """
-        pid = backend.ask(connection)
+        pid = known.of(connection, None).backend_pid(connection)
         if pid is None or socket is None:
             return None
         try:

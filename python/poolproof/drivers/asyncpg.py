@@ -1,6 +1,6 @@
-"""A session that asyncpg has lost between two statements, and does not know it.
+"""asyncpg, and a session that it has lost between two statements without knowing it.
 
-The server's farewell comes to asyncpg while it expects nothing. It drops the message,
+The server's goodbye comes to asyncpg while it expects nothing. It drops the message,
 refuses the next statement, says goodbye and gives the connection up; a stray answer
 meets the same end. What is left is the socket: a server that lives reads the goodbye
 and closes, one that was gone before answers with a reset.
@@ -12,33 +12,71 @@ import select
 import sys
 from typing import Any
 
-__all__ = ["explain", "meant"]
+from poolproof.drivers.base import Driver
+
+__all__ = ["Asyncpg", "meant"]
 
 _REFUSED = "asyncpg.exceptions._base", "InternalClientError"
 _NOT_SENT = "cannot switch to state "
 _WITHIN_MS = 100
 
 
-def explain(driver: Any, error: BaseException) -> None:
-    """Make the end of the session the cause of an error, where it is certain.
+class Asyncpg(Driver):
+    """asyncpg."""
 
-    It waits a tenth of a second at most, and only for an error of this kind.
+    __slots__ = ()
 
-    Args:
-        driver: The driver's connection, as the error has left it.
-        error: The driver's exception, or what SQLAlchemy's adapter made of it.
-    """
-    refused = error if _is_refusal(error) else error.__cause__
-    if (
-        refused is not None
-        and _is_refusal(refused)
-        and refused.__cause__ is None
-        and str(refused).startswith(_NOT_SENT)
-        and _was_reset(driver)
-    ):
-        # As asyncpg itself says it when the end comes in mid-statement.
-        ended = sys.modules["asyncpg"].ConnectionDoesNotExistError
-        refused.__cause__ = ended("the session ended before this statement")
+    def __init__(self) -> None:
+        """Say what holds for the driver."""
+        super().__init__("asyncpg")
+
+    def backend_pid(self, connection: Any) -> int | None:
+        """Say which backend a connection talks to.
+
+        Args:
+            connection: The driver's own connection.
+        """
+        pid = connection.get_server_pid()
+        return pid if isinstance(pid, int) and pid > 0 else None
+
+    def setting(self, connection: Any, name: str) -> str | None:
+        """Return a setting that the server has reported.
+
+        Args:
+            connection: The driver's own connection.
+            name: The setting's name.
+        """
+        value = getattr(connection.get_settings(), name, None)
+        return value if isinstance(value, str) else None
+
+    def is_closed(self, connection: Any) -> bool:
+        """Tell whether a connection is closed, or being aborted.
+
+        Args:
+            connection: The driver's own connection.
+        """
+        return bool(connection.is_closed())
+
+    def explain_error(self, connection: Any, error: BaseException) -> None:
+        """Make the end of the session the cause of an error, where it is certain.
+
+        It waits a tenth of a second at most, and only for an error of this kind.
+
+        Args:
+            connection: The driver's own connection, as the error has left it.
+            error: The driver's exception, or what SQLAlchemy's adapter made of it.
+        """
+        refused = error if _is_refusal(error) else error.__cause__
+        if (
+            refused is not None
+            and _is_refusal(refused)
+            and refused.__cause__ is None
+            and str(refused).startswith(_NOT_SENT)
+            and _was_reset(connection)
+        ):
+            # As asyncpg itself says it when the end comes in mid-statement.
+            ended = sys.modules["asyncpg"].ConnectionDoesNotExistError
+            refused.__cause__ = ended("the session ended before this statement")
 
 
 def meant(error: BaseException) -> BaseException:
@@ -57,8 +95,8 @@ def _is_refusal(error: BaseException) -> bool:
     return (kind.__module__, kind.__qualname__) == _REFUSED
 
 
-def _was_reset(driver: Any) -> bool:
-    transport = getattr(driver, "_transport", None)
+def _was_reset(connection: Any) -> bool:
+    transport = getattr(connection, "_transport", None)
     socket = None if transport is None else transport.get_extra_info("socket")
     number = -1 if socket is None else socket.fileno()
     make = getattr(select, "poll", None)  # Windows has none, nor has gevent

@@ -1,12 +1,12 @@
-"""Which backend of the server a connection talks to: its process id there."""
+"""Which backend of the server a connection of a pool talks to, kept on its entry."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from poolproof.drivers import base as drivers
+from poolproof.drivers import known
 
-__all__ = ["ask", "pid_of", "remember"]
+__all__ = ["pid_of", "remember"]
 
 # On the pool's entry, not in its `info`, which is the application's.
 _ATTRIBUTE = "_poolproof_backend_pid"
@@ -18,7 +18,8 @@ def remember(entry: Any) -> None:
     Args:
         entry: The entry of any pool, with its connection.
     """
-    setattr(entry, _ATTRIBUTE, ask(entry.driver_connection))
+    connection = entry.driver_connection
+    setattr(entry, _ATTRIBUTE, known.of(connection, None).backend_pid(connection))
 
 
 def pid_of(entry: object) -> int | None:
@@ -33,20 +34,3 @@ def pid_of(entry: object) -> int | None:
     """
     pid = getattr(entry, _ATTRIBUTE, None)
     return pid if isinstance(pid, int) else None
-
-
-def ask(driver_connection: object) -> int | None:
-    """Read the backend's process id out of the driver, without a round trip."""
-    if drivers.is_mock(driver_connection):
-        return None
-    info = getattr(driver_connection, "info", None)  # psycopg2, psycopg
-    key = getattr(driver_connection, "_backend_key_data", None)  # pg8000
-    get = getattr(driver_connection, "get_server_pid", None)  # asyncpg
-    pid: object = None
-    if isinstance(key, bytes):
-        pid = int.from_bytes(key[:4], "big")
-    elif callable(get):
-        pid = get()
-    elif info is not None:
-        pid = getattr(info, "backend_pid", None)
-    return pid if isinstance(pid, int) and pid > 0 else None

@@ -24,13 +24,10 @@ __all__ = [
     "Phase",
     "ReadOnly",
     "driver_named",
-    "in_hot_standby",
     "mark",
     "named",
     "phase_of",
     "read",
-    "read_only_of",
-    "server_read_only",
     "unwrap",
 ]
 
@@ -230,71 +227,6 @@ def phase_of(
         plain = bool(words) and words[0].lower() in _PLAIN and ";" not in text
         return phase if plain and autocommit is False else "unknown"
     return phase
-
-
-def read_only_of(connection: object) -> ReadOnly:
-    """Say who made the connection's transaction read-only, without a round trip.
-
-    The server reports both settings that make transactions read-only by themselves
-    (PostgreSQL 14 and newer). When neither is on, the application did it.
-
-    Args:
-        connection: The driver's own connection.
-    """
-    for name in ("readonly", "read_only"):
-        if getattr(connection, name, None) is True:
-            return "chosen"
-    imposed = server_read_only(connection)
-    if imposed is None:
-        return "unknown"
-    return "imposed" if imposed else "chosen"
-
-
-def server_read_only(connection: object) -> bool | None:
-    """Say whether a session's transactions are read-only by themselves.
-
-    Args:
-        connection: The driver's own connection.
-
-    Returns:
-        None where the server does not report it (before PostgreSQL 14), or the driver
-        does not keep it.
-    """
-    values = [
-        _server_setting(connection, name)
-        for name in ("in_hot_standby", "default_transaction_read_only")
-    ]
-    if "on" in values:
-        return True
-    return False if values == ["off", "off"] else None
-
-
-def in_hot_standby(connection: object) -> bool:
-    """Tell whether the server reports that it is a standby, which none can choose.
-
-    Args:
-        connection: The driver's own connection.
-    """
-    return _server_setting(connection, "in_hot_standby") == "on"
-
-
-def _server_setting(connection: object, name: str) -> str | None:
-    """Return a setting that the server reports by itself, if the driver keeps it."""
-    value: object = None
-    kept = getattr(connection, "parameter_statuses", None)  # pg8000
-    settings = getattr(connection, "get_settings", None)  # asyncpg
-    status = getattr(
-        getattr(connection, "info", None), "parameter_status", None
-    )  # psycopg, psycopg2
-    if isinstance(kept, dict):
-        value = kept.get(name, kept.get(name.encode()))
-    elif callable(settings):
-        value = getattr(settings(), name, None)
-    elif callable(status):
-        value = status(name)
-    if isinstance(value, bytes):
-        return value.decode("ascii", "replace")
-    return value if isinstance(value, str) else None
 
 
 def _trail(error: BaseException) -> Iterator[tuple[str, str, FrameType]]:

@@ -11,8 +11,7 @@ from sqlalchemy.engine import Dialect, Engine
 
 from poolproof import _checks
 from poolproof._log import Log
-from poolproof.drivers import asyncpg, backend
-from poolproof.drivers import base as drivers
+from poolproof.drivers import backend, known
 from poolproof.faults import opened
 from poolproof.faults.error_info import Phase, ReadOnly, phase_of, read
 from poolproof.faults.events import report
@@ -27,15 +26,14 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
+    from poolproof.drivers.base import Driver
+
 __all__ = ["Charged", "guard", "install_guard"]
 
 _log = Log("poolproof.guard")
 
 # Faults that leave it open whether the connection is still in step.
 _DOUBTFUL = frozenset({Fault.CORRUPTION, Fault.INTERRUPTED, Fault.SUSPECT})
-
-# libpq's PQTRANS_ACTIVE.
-_ACTIVE = 1
 
 _HOOK = "_poolproof_hook"
 
@@ -162,16 +160,17 @@ class _Hook:
         if entry is not None:
             entry.explain(error)
         raw = _raw(connection)
-        driver = _driver_connection(connection)
-        asyncpg.explain(driver, error)
+        own = None if connection is None else connection.driver_connection
+        driver = known.of(own, ctx.dialect)
+        driver.explain_error(own, error)
         info = read(error, driver_name)
-        read_only = _read_only(ctx, raw, driver, info.sqlstate)
+        read_only = _read_only(ctx, raw, own, info.sqlstate)
         verdict = judge(
             info,
             phase=_phase(ctx, raw),
             read_only="imposed" if read_only == "doubtful" else read_only,
-            closed=_closed(driver),
-            busy=_busy(driver),
+            closed=driver.is_closed(own),
+            busy=driver.is_busy(own),
             disconnect=ctx.is_disconnect,
             # SQLAlchemy's own ping replaces every connection when it finds one dead.
             sees_sockets=self.sees_sockets and not ctx.is_pre_ping,
@@ -197,8 +196,8 @@ class _Hook:
             # where the error cannot tell, the pool finds out.
             costs = final.cost != "nothing"
             doubtful = verdict.fault in _DOUBTFUL or not info.dbapi
-            known = info.deadline  # that has a reason of its own
-            reason = final.fault.value if costs and not known else None
+            has_reason = info.deadline
+            reason = final.fault.value if costs and not has_reason else None
             entry.charge(reason, doubtful=costs or doubtful)
             if isinstance(error, OSError):
                 return _of_the_driver(ctx, entry, error)
@@ -212,7 +211,8 @@ def _of_the_driver(
 
     Elsewhere the verb of the dialect has done so.
     """
-    own = drivers.translated(error, ctx.dialect)
+    driver = known.by_name(ctx.dialect.driver)
+    own = None if driver is None else driver.translated(error, ctx.dialect)
     if own is None:
         return None
     entry.explain(own)
@@ -255,32 +255,6 @@ def _usable(connection: Connection | None) -> PoolProxiedConnection | None:
 
 def _raw(fairy: PoolProxiedConnection | None) -> object:
     return None if fairy is None else fairy.dbapi_connection
-
-
-def _driver_connection(fairy: PoolProxiedConnection | None) -> object:
-    found = None if fairy is None else fairy.driver_connection
-    return None if drivers.is_mock(found) else found
-
-
-def _closed(driver: object) -> bool:
-    """Whether the driver says so: psycopg2, psycopg (a number or a bool), asyncpg."""
-    if driver is None:
-        return False
-    is_closed = getattr(driver, "is_closed", None)
-    return bool(
-        getattr(driver, "closed", False)
-        or getattr(driver, "broken", False)
-        or (callable(is_closed) and is_closed())
-    )
-
-
-def _busy(driver: object) -> bool:
-    """Whether the driver says so (psycopg2, psycopg); after a whole call it is not."""
-    ask = getattr(driver, "get_transaction_status", None)
-    pgconn = getattr(driver, "pgconn", None)
-    if callable(ask):
-        return bool(ask() == _ACTIVE)
-    return getattr(pgconn, "transaction_status", None) == _ACTIVE
 
 
 def _phase(ctx: ExceptionContext, raw: object) -> Phase:
@@ -328,8 +302,8 @@ def _remember(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         _log.exception("the backend's process id could not be read")
 
 
-def _pid(fairy: PoolProxiedConnection | None, driver: object) -> int | None:
+def _pid(fairy: PoolProxiedConnection | None, driver: Driver) -> int | None:
     if fairy is None:
         return None
     kept = backend.pid_of(getattr(fairy, "_connection_record", None))
-    return backend.ask(driver) if kept is None else kept
+    return driver.backend_pid(fairy.driver_connection) if kept is None else kept

@@ -22,10 +22,9 @@ from sqlalchemy import event
 
 from poolproof._log import Log
 from poolproof._sqlalchemy import expire
-from poolproof.drivers import backend
-from poolproof.drivers import base as drivers
+from poolproof.drivers import backend, known
+from poolproof.drivers.other import is_mock
 from poolproof.faults import events
-from poolproof.faults.error_info import in_hot_standby, read_only_of, server_read_only
 from poolproof.faults.table import Fault, appraise
 
 if TYPE_CHECKING:
@@ -85,10 +84,11 @@ class _Sessions:
         self, connection: DBAPIConnection, record: ConnectionPoolEntry
     ) -> None:
         """Remember a session that was just opened."""
-        if drivers.is_mock(record.driver_connection):
+        if is_mock(record.driver_connection):
             return
         try:
-            read_only = server_read_only(record.driver_connection)
+            own = record.driver_connection
+            read_only = known.of(own, None).read_only(own)
             if read_only is None and self.asks:
                 self.asks = False
                 self.answer = _ask(connection)
@@ -177,11 +177,26 @@ def who_made_read_only(entry: object, driver: object) -> ReadOnly:
         write; ``"doubtful"`` where only the session itself knows; otherwise what the
         driver says.
     """
-    found = read_only_of(driver)
+    found = _says(driver)
     opened = getattr(entry, _ATTRIBUTE, None)
     if found == "chosen" or not isinstance(opened, _Opened):
         return found
-    return opened.judge(found, standby=in_hot_standby(driver))
+    return opened.judge(found, standby=known.of(driver, None).in_hot_standby(driver))
+
+
+def _says(connection: object) -> ReadOnly:
+    """Say who made a session's transaction read-only, by what its driver knows.
+
+    The server reports both settings that make transactions read-only by themselves
+    (PostgreSQL 14 and newer). When neither is on, the application did it.
+    """
+    driver = known.of(connection, None)
+    if driver.is_told_read_only(connection):
+        return "chosen"
+    imposed = driver.read_only(connection)
+    if imposed is None:
+        return "unknown"
+    return "imposed" if imposed else "chosen"
 
 
 def is_to_be_asked(entry: object, found: ReadOnly, driver: object) -> bool:
@@ -197,7 +212,7 @@ def is_to_be_asked(entry: object, found: ReadOnly, driver: object) -> bool:
         found in {"doubtful", "chosen"}
         and isinstance(opened, _Opened)
         and monotonic() - opened.chose_at >= _AGAIN_S
-        and read_only_of(driver) != "chosen"
+        and _says(driver) != "chosen"
     )
 
 
@@ -265,11 +280,12 @@ def _ask(connection: Any) -> bool:
 
 def _has_row(connection: Any, question: str) -> bool:
     """Ask something whose answer is a row or none, and leave no transaction behind."""
-    threshold = drivers.prepare_nothing(connection)
+    driver = known.of(connection, None)
+    threshold = driver.prepare_nothing(connection)
     cursor = connection.cursor()
     cursor.execute(question)
     found = cursor.fetchone() is not None
     cursor.close()
     connection.rollback()
-    drivers.prepare_again(connection, threshold)
+    driver.prepare_again(connection, threshold)
     return found

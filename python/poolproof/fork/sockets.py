@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poolproof import _native
-from poolproof.drivers import base as drivers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from poolproof.drivers import known
 
 __all__ = [
     "descriptor",
@@ -48,30 +45,13 @@ def _collected(ender: _Ender) -> None:
 def descriptor(connection: Any) -> int | None:
     """Find the descriptor that a driver connection talks through.
 
-    psycopg2, psycopg and others have `fileno()`; pg8000 keeps a socket object in
-    `_usock`, the MySQL drivers in `_sock`.
-
     Args:
         connection: A DBAPI connection, or what SQLAlchemy adapts one with.
 
     Returns:
         The descriptor, or None where the driver shows none (SQLite, stubs, mocks).
     """
-    if drivers.is_mock(connection):
-        return None
-    for candidate in (
-        connection,
-        getattr(connection, "_usock", None),
-        getattr(connection, "_sock", None),
-    ):
-        fileno: Callable[[], object] | None = getattr(candidate, "fileno", None)
-        if callable(fileno):
-            # A driver may refuse, for instance on a closed connection.
-            with contextlib.suppress(Exception):
-                number = fileno()
-                if isinstance(number, int) and number >= 0:
-                    return number
-    return None
+    return known.of(connection, None).descriptor(connection)
 
 
 def watch(
@@ -139,15 +119,12 @@ def is_foreign(connection: Any) -> bool:
         connection: A DBAPI connection.
     """
     socket = find(connection)
-    return (
-        socket is not None
-        and not socket.severed
-        and not socket.intact
-        # Other databases' drivers connect anew by themselves.
-        and drivers.of(connection, None).tells
-        # One that has closed the number itself has none.
-        and descriptor(connection) is not None
-    )
+    if socket is None or socket.severed or socket.intact:
+        return False
+    # Other databases' drivers connect anew by themselves; and one that has closed the
+    # number itself has none.
+    driver = known.of(connection, None)
+    return driver.tells and driver.descriptor(connection) is not None
 
 
 def end_session(connection: Any) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from poolproof import _native
 from poolproof._sqlalchemy import ConnectionFairy
-from poolproof.drivers import base as drivers
+from poolproof.drivers import known
 from poolproof.faults.error_info import mark
 from poolproof.fork import renewal, sockets
 from poolproof.pool import deadlines
@@ -41,11 +41,14 @@ def install_hooks(dialect: Any) -> None:
     """
     if getattr(dialect.do_rollback, "is_protected", False):
         return
+    driver = known.by_name(getattr(dialect, "driver", ""))
     for name, wrap, step in _VERBS:
         verb = getattr(dialect, name, None)  # SQLAlchemy's stand-in lacks some
         if verb is not None:
             wrapped = wrap(verb, step)
-            setattr(dialect, name, drivers.in_own_words(wrapped, dialect))
+            if driver is not None:
+                wrapped = driver.in_own_words(wrapped, dialect)
+            setattr(dialect, name, wrapped)
 
 
 def _cover(connection: Any) -> None:
@@ -112,9 +115,7 @@ def _see_answer(entry: Entry, connection: Any) -> None:
     Raises:
         OperationalError: The driver's; the outcome is not known.
     """
-    if getattr(connection, "autocommit", False) or getattr(
-        connection, "_pipeline", None
-    ):
+    if getattr(connection, "autocommit", False) or entry.driver.is_piped(connection):
         return
     dbapi: Any = entry.owner._dialect.dbapi
     raise dbapi.OperationalError(
@@ -172,12 +173,13 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
 
 def _roll_back_detached(fairy: ConnectionFairy, verb: Callable[[], None]) -> None:
     raw: Any = fairy.dbapi_connection
+    driver = known.of(raw, None)
     if sockets.is_foreign(raw):
         # No error: SQLAlchemy would leave it to the collector, which closes it.
         sockets.end_session(raw)
-    elif drivers.is_suspended(drivers.of(raw, None), raw):
+    elif driver.is_suspended(raw):
         sockets.end_session(raw)
-        drivers.abandon(raw)
+        driver.abandon(raw)
     else:
         with _bounded_detached(fairy):
             verb()

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
-from poolproof.drivers import backend
-from poolproof.drivers import base as drivers
 from poolproof.pool.entry import Entry
 
 if TYPE_CHECKING:
@@ -81,15 +79,15 @@ def remember(entry: Entry) -> None:
     connection: Any = entry.dbapi_connection
     driver = entry.driver
     entry.set_again = None
-    if not _is_of_postgresql(driver):
+    if not driver.is_of_postgresql:
         return
     was_open = _end_failed(connection, driver)
-    threshold = drivers.prepare_nothing(connection)
+    threshold = driver.prepare_nothing(connection)
     cursor = connection.cursor()
     cursor.execute(_SETTINGS)
     found = {_text(name): _text(value) for name, value in cursor.fetchall()}
     cursor.close()
-    drivers.prepare_again(connection, threshold)
+    driver.prepare_again(connection, threshold)
     if not was_open:  # else a listener's, who may mean it to go on
         connection.rollback()
     _see_pooler(entry, found.pop("pid"))
@@ -111,10 +109,6 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _is_of_postgresql(driver: Driver) -> bool:
-    return driver.name not in {"other", "mock"}
-
-
 def _calls(settings: dict[str, str]) -> Iterator[str]:
     for name, value in settings.items():
         yield f"set_config({_quoted(name)}, {_quoted(value)}, false)"
@@ -129,7 +123,7 @@ def _see_pooler(entry: Entry, pid: str) -> None:
     """Say once where the session is not the one that the driver began."""
     pool = entry.owner
     # None as well: PgBouncer makes the number up, and half of them are negative.
-    told = backend.ask(entry.driver_connection)
+    told = entry.driver.backend_pid(entry.driver_connection)
     if entry.driver.tells and str(told) != pid and not pool.warned_of_pooler:
         pool.warned_of_pooler = True
         pool.logger.warning(_POOLED, pool.name())
@@ -141,34 +135,26 @@ def _discard(
     """Discard what a session holds, bounded as every check-in is."""
     if state.terminate_only or not isinstance(record, Entry):
         return  # it is closed, or nobody's that the pool knows
-    if not _is_of_postgresql(record.driver):
+    driver = record.driver
+    if not driver.is_of_postgresql:
         return
     if record.socket is not None and not record.socket.intact:
         return  # it was severed, in the middle of a command
-    _end_transaction(connection, record.driver)
+    _end_transaction(connection, driver)
     raw: Any = connection
     before = getattr(raw, "autocommit", True)
     if before is not True:
         raw.autocommit = True
-    threshold = drivers.prepare_nothing(raw)
+    threshold = driver.prepare_nothing(raw)
     cursor = raw.cursor()
     cursor.execute("DISCARD ALL")
     if record.set_again is not None:
         cursor.execute(record.set_again)
     cursor.close()
-    drivers.prepare_again(raw, threshold)
+    driver.prepare_again(raw, threshold)
     if before is not True:
         raw.autocommit = before
-    _forget_prepared(raw)
-
-
-def _forget_prepared(connection: Any) -> None:
-    """Empty psycopg's list of what it has prepared: the server has forgotten it."""
-    prepared = getattr(connection, "_prepared", None)
-    if prepared is not None:
-        prepared.clear()
-        # That notes a DEALLOCATE ALL: for nothing, and too late for what comes next.
-        getattr(prepared, "_to_flush", []).clear()
+    driver.forget_prepared(raw)
 
 
 def _end_transaction(connection: Any, driver: Driver) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from poolproof._sqlalchemy import ConnectionRecord
-from poolproof.drivers import base as drivers
+from poolproof.drivers.interruption import is_own
 from poolproof.fork import sockets
 from poolproof.pool import deadlines
 
@@ -204,7 +204,9 @@ class Entry(deadlines.Bounds):
         Args:
             reason: Why, as `PoolStats.discarded` counts it.
         """
-        if not self.owner.warned_of_state and drivers.listens(self.dbapi_connection):
+        if not self.owner.warned_of_state and self.driver.listens(
+            self.dbapi_connection
+        ):
             self.owner.warned_of_state = True
             self.owner.logger.warning(_LISTENS, self.dbapi_connection, reason)
         self.owner.logger.debug(
@@ -240,7 +242,7 @@ class Entry(deadlines.Bounds):
             while self.finalize_callback and self.dbapi_connection is not None:
                 self.finalize_callback.pop()(self.dbapi_connection)
         except Exception as error:
-            if not drivers.is_own(error, self.owner):
+            if not is_own(error, self.owner):
                 raise
             self.owner.logger.info(
                 "Connection %r broke at its check-in (%s); discarding it",
@@ -263,11 +265,11 @@ class Entry(deadlines.Bounds):
         connection: Any = self.dbapi_connection
         if self.reason == BUSY:
             return True  # at the beginning of this check-in
-        if self.socket is None or not drivers.is_suspended(self.driver, connection):
+        if self.socket is None or not self.driver.is_suspended(connection):
             return False
         self.reason = BUSY
         self.socket.sever()
-        drivers.abandon(connection)
+        self.driver.abandon(connection)
         return True
 
 

@@ -28,8 +28,7 @@ from poolproof._cooperative import CooperativeWaiters, locks_are_replaced
 from poolproof._counts import Counts
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.control.stranded import Stranded
-from poolproof.drivers import base as drivers
-from poolproof.drivers import connect_plan
+from poolproof.drivers import connect_plan, known
 from poolproof.errors import DeadlineExceeded, Holder, NestedCheckout, PoolTimeout
 from poolproof.faults.guard import install_guard
 from poolproof.fork import renewal, sockets
@@ -736,7 +735,7 @@ class Pool(sqlalchemy.pool.Pool):
         self, connection: DBAPIConnection, entry: Entry, user_timeout_lent: bool
     ) -> None:
         """Learn what a new connection is, and bound the queries of its listeners."""
-        entry.driver = driver = drivers.of(connection, self._dialect)
+        entry.driver = driver = known.of(connection, self._dialect)
         entry.suspect = entry.is_always_suspect = (
             driver.must_ask or self.settings.pre_ping == "always"
         )
@@ -799,15 +798,13 @@ class Pool(sqlalchemy.pool.Pool):
 
         The driver's object stays for good: its destructor would do the same.
         """
-        validation.report_foreign(
-            connection, drivers.of(connection, self._dialect).name
-        )
+        validation.report_foreign(connection, known.of(connection, self._dialect))
         _native.forget(connection)
         sockets.end_session(connection)
 
     def _close_severed(self, connection: DBAPIConnection) -> None:
         """Close what has no socket any more; the driver's goodbye is meant to fail."""
-        unsent = drivers.unsent(connection)
+        unsent = known.of(connection, self._dialect).unsent(connection)
         try:
             self._dialect.do_terminate(connection)
         except Exception as error:  # noqa: BLE001 - the driver's own, of any class

@@ -8,15 +8,18 @@ cannot tell is asked: a nonce, bounded by `ping_timeout`.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poolproof.drivers import backend
-from poolproof.drivers import base as drivers
+from poolproof.drivers.interruption import is_own
 from poolproof.faults import events
 from poolproof.faults.table import Fault, Verdict
 from poolproof.fork import sockets
 from poolproof.pool.deadlines import bounded
 from poolproof.pool.entry import BUSY, FOREIGN, Entry
+
+if TYPE_CHECKING:
+    from poolproof.drivers.base import Driver
 
 __all__ = ["at_checkin", "at_checkout", "report", "report_foreign"]
 
@@ -44,7 +47,7 @@ def at_checkin(entry: Entry) -> str | None:
     connection: Any = entry.dbapi_connection
     if driver.status(connection) != driver.idle:
         return BUSY
-    if driver.locks and (connection.lock.locked() or drivers.is_piped(connection)):
+    if driver.locks and (connection.lock.locked() or driver.is_piped(connection)):
         return BUSY
     socket = entry.socket
     if socket is None:
@@ -91,15 +94,15 @@ def report(entry: Entry, finding: str) -> None:
         )
 
 
-def report_foreign(connection: object, driver: str) -> None:
+def report_foreign(connection: object, driver: Driver) -> None:
     """Report that the number of a connection's socket is somebody else's by now.
 
     Args:
         connection: A DBAPI connection.
-        driver: The driver's name.
+        driver: The connection's driver.
     """
     cause = "a connection's descriptor was closed beside its driver"
-    _report_corruption(cause, driver, backend.ask(connection))
+    _report_corruption(cause, driver.name, driver.backend_pid(connection))
 
 
 def _report_corruption(cause: str, driver: str, pid: int | None) -> None:
@@ -119,16 +122,16 @@ def _report_corruption(cause: str, driver: str, pid: int | None) -> None:
 def _ping(entry: Entry, now: float) -> str | None:
     if sockets.is_foreign(entry.dbapi_connection):
         return FOREIGN
-    if drivers.is_of_another_hub(entry.dbapi_connection):
+    if entry.driver.is_of_another_hub(entry.dbapi_connection):
         return SILENT  # it would not answer here, now or at the next call
     limit = entry.owner.settings.ping_timeout
     if entry.due is not None:
         limit = max(0.0, min(limit, entry.due - now))
     try:
         with bounded(entry, "ping", limit):
-            answered = drivers.ask(entry.dbapi_connection)
+            answered = entry.driver.ask(entry.dbapi_connection)
     except Exception as error:
-        if not drivers.is_own(error, entry.owner):
+        if not is_own(error, entry.owner):
             raise
         entry.owner.logger.debug("Ping of %r failed: %r", entry.dbapi_connection, error)
         return SILENT

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import exc, text
 
 from poolproof._sqlalchemy import record_of
-from poolproof.drivers import base as drivers
+from poolproof.drivers import known
 from poolproof.faults.error_info import read
 from poolproof.faults.opened import who_made_read_only
 from poolproof.pool.entry import Entry
@@ -138,7 +138,7 @@ class Attempt:
             raw, driver = fairy.dbapi_connection, entry.driver
         else:
             raw = fairy.driver_connection
-            driver = drivers.of(raw, connection.dialect)
+            driver = known.of(raw, connection.dialect)
         if driver.tells and driver.status(raw) == driver.failed:
             raise exc.InvalidRequestError(_FAILED)
         if verify:

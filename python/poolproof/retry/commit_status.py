@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from sqlalchemy import exc, text
 
 from poolproof._log import Log
-from poolproof.drivers import base as drivers
+from poolproof.drivers.interruption import is_own
 from poolproof.faults.error_info import read, unwrap
 from poolproof.retry.state import add_note
 
@@ -171,7 +171,7 @@ def is_of_connection(error: Exception, engine: Engine) -> bool:
     if signal.interruption:
         return False
     # asyncpg lets errors through that its adapter has no name for.
-    return signal.dbapi or drivers.is_own(error, engine.pool)
+    return signal.dbapi or is_own(error, engine.pool)
 
 
 def _ask_once(engine: Engine, mark: Mark, *, end: bool) -> Status | None:

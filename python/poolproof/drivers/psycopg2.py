@@ -1,0 +1,67 @@
+"""psycopg2."""
+
+from __future__ import annotations
+
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
+
+from poolproof.drivers.libpq import LibpqDriver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Psycopg2"]
+
+# Not a function of Python's: it runs at each checkout and check-in.
+_STATUS = methodcaller("get_transaction_status")
+
+
+class Psycopg2(LibpqDriver):
+    """psycopg2, and what has its methods."""
+
+    __slots__ = ()
+
+    def __init__(self, status: Callable[[Any], object] = _STATUS) -> None:
+        """Make the driver of one class of connections.
+
+        Args:
+            status: Says the transaction status.
+        """
+        super().__init__("psycopg2", status)
+
+    @classmethod
+    def of_class(cls, kind: type) -> Psycopg2:
+        """Make the driver of a class of connections.
+
+        Args:
+            kind: The class. Its own method, called as a function, costs half of a
+                methodcaller.
+        """
+        status = getattr(kind, "get_transaction_status", None)
+        return cls(status) if callable(status) else cls()
+
+    def listens(self, connection: Any) -> bool:
+        """Tell whether a notification has come that nobody has read.
+
+        Args:
+            connection: A DBAPI connection.
+        """
+        return bool(getattr(connection, "notifies", None))
+
+    def is_told_read_only(self, connection: Any) -> bool:
+        """Tell whether transactions are to begin read-only.
+
+        Args:
+            connection: The driver's own connection.
+        """
+        return getattr(connection, "readonly", None) is True
+
+    def _tells_the_session(self, connection: Any) -> bool:
+        """Tell whether it says SET when its autocommit is switched.
+
+        It does where it has been given how transactions are to begin.
+        """
+        return callable(getattr(connection, "set_session", None)) and any(
+            getattr(connection, name, None) is not None
+            for name in ("isolation_level", "readonly", "deferrable")
+        )
