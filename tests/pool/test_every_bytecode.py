@@ -27,6 +27,7 @@ from plugins.threads import eventually
 
 TRACED = (
     "poolproof/drivers/connect_plan.py",
+    "poolproof/drivers/known.py",
     "poolproof/pool/connector.py",
     "poolproof/pool/pool.py",
     "poolproof/pool/entry.py",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from poolproof.drivers.connect_plan import Bound, ConnectPlan
+
 __all__ = ["Driver", "number_of"]
 
 _NEVER = object()  # no status is this one
@@ -239,6 +241,25 @@ class Driver:
         """
         del connection
         return False
+
+    # --- before there is a connection -----------------------------------------------
+
+    def connect_plan(
+        self, dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> ConnectPlan | None:
+        """Say what the driver is to be told, so that connecting keeps to a bound.
+
+        Args:
+            dbapi: The driver's module.
+            bound: What holds for this call.
+            args: The arguments of its `connect()`.
+            keywords: Those by name.
+
+        Returns:
+            The plan, or None where the call is left alone.
+        """
+        del dbapi, bound, args, keywords
+        return None
 
     # --- questions ------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ which counts for each address by itself, and pg8000's `timeout`, which counts fo
 step. By default that is what the user chose, or half a minute. A checkout's bound that
 was chosen, and an enclosing `deadline`, shorten it to what is left, and never lengthen.
 
-A libpq `service` may hold anything, and is left alone.
+What a driver is told is its own part: `Driver.connect_plan`.
 """
 
 from __future__ import annotations
@@ -16,31 +16,37 @@ import os
 import socket
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import zip_longest
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from poolproof.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from contextvars import Token
+    from typing import TypeAlias
 
     from typing_extensions import Self
 
-__all__ = ["PATIENCE_S", "Bound", "bound_connects", "unreadable", "unwatched"]
+    # Of a driver's module, the bound, and the arguments of its connect().
+    Planner: TypeAlias = Callable[
+        [Any, "Bound", tuple[Any, ...], dict[str, Any]], "ConnectPlan | None"
+    ]
 
-# libpq counts whole seconds and, before its version 17, takes 1 for 2.
-_LIBPQ_LEAST_S = 2
-# Of what is left, for libpq's whole seconds: what has passed since the checkout began
-# does not cost a second.
-_ROUNDED_UP_S = 0.1
+__all__ = [
+    "PATIENCE_S",
+    "Bound",
+    "ConnectPlan",
+    "bound_connects",
+    "count_addresses",
+    "left_until",
+    "unreadable",
+    "unwatched",
+]
+
 # What each address gets where nothing was chosen, in seconds. A server that sleeps
 # until it is asked takes longer to wake than a request may wait for a slot.
 PATIENCE_S = 30
-_LIBPQ_WITH_USER_TIMEOUT = 120_000
-# 0 would tell a socket not to wait at all.
-_PG8000_LEAST_S = 0.01
 # As milliseconds it still fits a C integer.
 _MOST_S = 1_000_000.0
 # The number of a name's addresses, and until when that is taken for true: the driver
@@ -48,14 +54,6 @@ _MOST_S = 1_000_000.0
 _KNOWN_FOR_S = 30.0
 _MOST_KNOWN = 1000
 _known: dict[str, tuple[float, int]] = {}
-# libpq's options that say how long it tries, and their environment variables.
-_LIBPQ_OPTIONS = {
-    "connect_timeout": "PGCONNECT_TIMEOUT",
-    "host": "PGHOST",
-    "hostaddr": "PGHOSTADDR",
-    "service": "PGSERVICE",
-    "target_session_attrs": "PGTARGETSESSIONATTRS",
-}
 # What the drivers say of a connect_timeout and of a TCP_USER_TIMEOUT that ran out.
 _RAN_OUT = ("timeout expired", os.strerror(errno.ETIMEDOUT))
 
@@ -95,7 +93,7 @@ _current: ContextVar[Bound | None] = ContextVar("poolproof_connecting", default=
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class ConnectPlan:
     """What the driver is told.
 
     Attributes:
@@ -111,17 +109,17 @@ class _Plan:
     afterwards: Callable[[Any], None] | None = None
 
 
-def bound_connects(dialect: Any) -> None:
+def bound_connects(dialect: Any, plan: Planner) -> None:
     """Have a dialect's `connect` keep to the `Bound` that it is called under.
 
-    Idempotent; does nothing for drivers without a known option.
+    Idempotent.
 
     Args:
         dialect: The dialect instance of one engine.
+        plan: Its driver's `connect_plan`.
     """
     connect = getattr(dialect, "connect", None)
-    plan = _PLANS.get(getattr(dialect, "driver", ""))
-    if plan is None or connect is None or getattr(connect, "is_bounded", False):
+    if connect is None or getattr(connect, "is_bounded", False):
         return
 
     def bounded(*args: Any, **keywords: Any) -> Any:
@@ -142,7 +140,7 @@ def bound_connects(dialect: Any) -> None:
 
 
 def _connect_within(
-    plan: _Plan, dbapi: Any, connect: Callable[..., Any], args: tuple[Any, ...]
+    plan: ConnectPlan, dbapi: Any, connect: Callable[..., Any], args: tuple[Any, ...]
 ) -> Any:
     """Connect, and give an error that the bound led to its reason."""
     began = monotonic()
@@ -172,79 +170,15 @@ def _ran_out(error: BaseException, late: bool) -> bool:
     return inner is not None
 
 
-# --- libpq --------------------------------------------------------------------------
+def count_addresses(host: str) -> int:
+    """Say how many addresses a name has.
 
+    Args:
+        host: A name, an address, or a unix socket's directory.
 
-def _psycopg2_plan(
-    dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
-) -> _Plan | None:
-    text = args[0] if args else keywords.get("dsn")
-    given = dbapi.extensions.parse_dsn(text) if text else {}
-    version = _version(getattr(dbapi, "extensions", None), "libpq_version")
-    return _libpq_plan({**given, **_given(keywords)}, bound, keywords, version)
-
-
-def _psycopg_plan(
-    dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
-) -> _Plan | None:
-    text = args[0] if args else keywords.get("conninfo")
-    given = dbapi.conninfo.conninfo_to_dict(text) if text else {}
-    version = _version(getattr(dbapi, "pq", None), "version")
-    return _libpq_plan({**given, **_given(keywords)}, bound, keywords, version)
-
-
-def _version(owner: Any, name: str) -> int:
-    """Ask for libpq's version; 0 where nobody says it, or not as a number (a mock)."""
-    found = getattr(owner, name, int)()
-    return found if isinstance(found, int) else 0
-
-
-def _given(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in keywords.items() if value is not None}
-
-
-def _libpq_plan(
-    given: Mapping[str, Any], bound: Bound, keywords: dict[str, Any], version: int
-) -> _Plan | None:
-    """Bound each of the addresses that libpq would try, one by one."""
-    options = {
-        name: str(given.get(name, os.environ.get(variable, "")))
-        for name, variable in _LIBPQ_OPTIONS.items()
-    }
-    if options["service"]:
-        return None
-    try:
-        chosen = int(float(options["connect_timeout"] or 0))
-    except ValueError:
-        return None  # it is the driver's to refuse
-    count = sum(
-        1 if number else _count_addresses(host)
-        for host, number in zip_longest(
-            options["host"].split(","), options["hostaddr"].split(","), fillvalue=""
-        )
-    )
-    if options["target_session_attrs"] == "prefer-standby":
-        count *= 2  # the second round takes whoever is there
-    share = None if options["connect_timeout"] else bound.patience
-    if bound.due is not None:
-        left = max(_LIBPQ_LEAST_S, int(_left(bound.due) / count + _ROUNDED_UP_S))
-        share = left if share is None else min(share, left)
-    told, limit, counts = dict(keywords), None, chosen
-    if share is not None and not 0 < chosen <= share:
-        told["connect_timeout"] = counts = share
-        limit = float(share * count)
-    lends = (
-        counts > 0
-        and "tcp_user_timeout" not in given
-        and version >= _LIBPQ_WITH_USER_TIMEOUT
-    )
-    if lends:
-        told["tcp_user_timeout"] = counts * 1000
-    return _Plan(told, limit, lends)
-
-
-def _count_addresses(host: str) -> int:
-    """Say how many addresses a name has; unix sockets and unknown names count as 1."""
+    Returns:
+        1 or more; unix sockets and unknown names count as 1.
+    """
     if not host or host[0] in "/@":
         return 1
     now = monotonic()
@@ -267,41 +201,16 @@ def _look_up(host: str) -> int:
         return 1
 
 
-def _left(due: float) -> float:
+def left_until(due: float) -> float:
+    """Say how long there is until an instant, as far as a C integer can hold it.
+
+    Args:
+        due: On the monotonic clock.
+
+    Returns:
+        Seconds; below 0 when it has passed.
+    """
     return min(_MOST_S, due - monotonic())
-
-
-# --- pg8000 -------------------------------------------------------------------------
-
-
-def _pg8000_plan(
-    _dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
-) -> _Plan | None:
-    chosen = keywords.get("timeout")
-    if args or keywords.get("sock") is not None:
-        return None
-    if chosen is not None and not isinstance(chosen, (int, float)):
-        return None  # it is the driver's to refuse
-    local = keywords.get("unix_sock") is not None
-    count = 1 if local else _count_addresses(str(keywords.get("host", "localhost")))
-    share: float | None = bound.patience if chosen is None else None
-    if bound.due is not None:
-        left = round(max(_PG8000_LEAST_S, _left(bound.due) / count), 3)
-        share = left if share is None else min(share, left)
-    if share is None or (chosen is not None and chosen <= share):
-        return _Plan(keywords, None)
-
-    def afterwards(connection: Any) -> None:
-        connection._usock.settimeout(chosen)
-
-    return _Plan({**keywords, "timeout": share}, share * count, afterwards=afterwards)
-
-
-_PLANS = {
-    "psycopg2": _psycopg2_plan,
-    "psycopg": _psycopg_plan,
-    "pg8000": _pg8000_plan,
-}
 
 
 def unreadable(kind: str, dialect: Any) -> Exception:

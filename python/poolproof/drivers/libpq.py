@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import os
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from poolproof.drivers.base import Driver
+from poolproof.drivers.connect_plan import ConnectPlan, count_addresses, left_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-__all__ = ["LibpqDriver"]
+    from poolproof.drivers.connect_plan import Bound
+
+__all__ = ["LibpqDriver", "ask_version"]
 
 # PQTRANS_IDLE, PQTRANS_ACTIVE and PQTRANS_INERROR.
 _IDLE, _ACTIVE, _FAILED = 0, 1, 3
+
+# It counts whole seconds and, before its version 17, takes 1 for 2.
+_LEAST_S = 2
+# Of what is left, for the whole seconds: what has passed since the checkout began does
+# not cost a second.
+_ROUNDED_UP_S = 0.1
+_WITH_USER_TIMEOUT = 120_000
+# The options that say how long it tries, and their environment variables.
+_OPTIONS = {
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "service": "PGSERVICE",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+}
 
 
 class LibpqDriver(Driver):
@@ -62,3 +82,76 @@ class LibpqDriver(Driver):
         status = getattr(info, "parameter_status", None)
         value = status(name) if callable(status) else None
         return value if isinstance(value, str) else None
+
+    def _plan(
+        self,
+        text: Mapping[str, Any],
+        bound: Bound,
+        keywords: dict[str, Any],
+        version: int,
+    ) -> ConnectPlan | None:
+        """Bound each of the addresses that libpq would try, one by one.
+
+        A `service` may hold anything, and is left alone.
+
+        Args:
+            text: What a connection string holds.
+            bound: What holds for this call.
+            keywords: The arguments of `connect()` by name; they count before *text*.
+            version: libpq's.
+        """
+        said = {name: value for name, value in keywords.items() if value is not None}
+        given = {**text, **said}
+        options = {
+            name: str(given.get(name, os.environ.get(variable, "")))
+            for name, variable in _OPTIONS.items()
+        }
+        if options["service"]:
+            return None
+        try:
+            chosen = int(float(options["connect_timeout"] or 0))
+        except ValueError:
+            return None  # it is the driver's to refuse
+        count = _count(options)
+        share = None if options["connect_timeout"] else bound.patience
+        if bound.due is not None:
+            left = max(_LEAST_S, int(left_until(bound.due) / count + _ROUNDED_UP_S))
+            share = left if share is None else min(share, left)
+        told, limit, counts = dict(keywords), None, chosen
+        if share is not None and not 0 < chosen <= share:
+            told["connect_timeout"] = counts = share
+            limit = float(share * count)
+        lends = (
+            counts > 0
+            and "tcp_user_timeout" not in given
+            and version >= _WITH_USER_TIMEOUT
+        )
+        if lends:
+            told["tcp_user_timeout"] = counts * 1000
+        return ConnectPlan(told, limit, lends)
+
+
+def _count(options: Mapping[str, str]) -> int:
+    """Count the addresses that are tried, one after the other."""
+    count = sum(
+        1 if number else count_addresses(host)
+        for host, number in zip_longest(
+            options["host"].split(","), options["hostaddr"].split(","), fillvalue=""
+        )
+    )
+    # The second round takes whichever answers.
+    return 2 * count if options["target_session_attrs"] == "prefer-standby" else count
+
+
+def ask_version(owner: Any, name: str) -> int:
+    """Ask for libpq's version.
+
+    Args:
+        owner: What the driver's function for it is in, or None.
+        name: The function's name.
+
+    Returns:
+        The version; 0 where it is not told, or not as a number (a mock).
+    """
+    found = getattr(owner, name, int)()
+    return found if isinstance(found, int) else 0

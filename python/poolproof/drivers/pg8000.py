@@ -7,15 +7,21 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from poolproof.drivers.base import Driver, number_of
+from poolproof.drivers.connect_plan import ConnectPlan, count_addresses, left_until
 from poolproof.drivers.interruption import is_interruption, passed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from poolproof.drivers.connect_plan import Bound
+
 __all__ = ["Pg8000"]
 
 # The bytes of the protocol's ReadyForQuery.
 _IDLE, _FAILED = b"I", b"E"
+
+# 0 would tell a socket not to wait at all.
+_LEAST_S = 0.01
 
 
 def _status(connection: Any) -> object:
@@ -88,6 +94,38 @@ class Pg8000(Driver):
             connection: A DBAPI connection.
         """
         return bool(getattr(connection, "notifications", None))
+
+    def connect_plan(
+        self, dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> ConnectPlan | None:
+        """Bound each address that it tries, in its `timeout`.
+
+        Args:
+            dbapi: The driver's module.
+            bound: What holds for this call.
+            args: The arguments of its `connect()`.
+            keywords: Those by name.
+        """
+        del dbapi
+        chosen = keywords.get("timeout")
+        if args or keywords.get("sock") is not None:
+            return None
+        if chosen is not None and not isinstance(chosen, (int, float)):
+            return None  # it is the driver's to refuse
+        local = keywords.get("unix_sock") is not None
+        count = 1 if local else count_addresses(str(keywords.get("host", "localhost")))
+        share: float | None = bound.patience if chosen is None else None
+        if bound.due is not None:
+            left = round(max(_LEAST_S, left_until(bound.due) / count), 3)
+            share = left if share is None else min(share, left)
+        if share is None or (chosen is not None and chosen <= share):
+            return ConnectPlan(keywords, None)
+
+        def afterwards(connection: Any) -> None:
+            connection._usock.settimeout(chosen)
+
+        told = {**keywords, "timeout": share}
+        return ConnectPlan(told, share * count, afterwards=afterwards)
 
     def unsent(self, connection: Any) -> Any:
         """Return the file through which it writes.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from poolproof.drivers.libpq import LibpqDriver
+from poolproof.drivers.libpq import LibpqDriver, ask_version
+
+if TYPE_CHECKING:
+    from poolproof.drivers.connect_plan import Bound, ConnectPlan
 
 __all__ = ["Psycopg"]
 
@@ -76,6 +79,22 @@ class Psycopg(LibpqDriver):
             connection: The driver's own connection.
         """
         return getattr(connection, "read_only", None) is True
+
+    def connect_plan(
+        self, dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> ConnectPlan | None:
+        """Say what it is to be told, so that connecting keeps to a bound.
+
+        Args:
+            dbapi: The driver's module.
+            bound: What holds for this call.
+            args: The arguments of its `connect()`.
+            keywords: Those by name.
+        """
+        text = args[0] if args else keywords.get("conninfo")
+        given = dbapi.conninfo.conninfo_to_dict(text) if text else {}
+        version = ask_version(getattr(dbapi, "pq", None), "version")
+        return self._plan(given, bound, keywords, version)
 
     def prepare_nothing(self, connection: Any) -> Any:
         """Have it neither prepare nor count what is asked next.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-from poolproof.drivers.libpq import LibpqDriver
+from poolproof.drivers.libpq import LibpqDriver, ask_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from poolproof.drivers.connect_plan import Bound, ConnectPlan
 
 __all__ = ["Psycopg2"]
 
@@ -55,6 +57,22 @@ class Psycopg2(LibpqDriver):
             connection: The driver's own connection.
         """
         return getattr(connection, "readonly", None) is True
+
+    def connect_plan(
+        self, dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> ConnectPlan | None:
+        """Say what it is to be told, so that connecting keeps to a bound.
+
+        Args:
+            dbapi: The driver's module.
+            bound: What holds for this call.
+            args: The arguments of its `connect()`.
+            keywords: Those by name.
+        """
+        text = args[0] if args else keywords.get("dsn")
+        given = dbapi.extensions.parse_dsn(text) if text else {}
+        version = ask_version(getattr(dbapi, "extensions", None), "libpq_version")
+        return self._plan(given, bound, keywords, version)
 
     def _tells_the_session(self, connection: Any) -> bool:
         """Tell whether it says SET when its autocommit is switched.

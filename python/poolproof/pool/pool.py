@@ -688,7 +688,9 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _open(self, create: Any, entry: Entry) -> DBAPIConnection:
         install_hooks(self._dialect)
-        connect_plan.bound_connects(self._dialect)
+        driver = known.by_name(getattr(self._dialect, "driver", ""))
+        if driver is not None:
+            connect_plan.bound_connects(self._dialect, driver.connect_plan)
         # create_engine(pool=…) sets it late.
         install_guard(self._dialect, self.sees_sockets)
         self._choose_ping()
