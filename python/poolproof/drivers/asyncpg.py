@@ -10,9 +10,15 @@ from __future__ import annotations
 
 import select
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import exc
 
 from poolproof.drivers.base import Driver
+from poolproof.drivers.conninfo import HINT, conninfo, said, ssl_words
+
+if TYPE_CHECKING:
+    from poolproof.drivers.conninfo import Conninfo
 
 __all__ = ["Asyncpg", "meant"]
 
@@ -20,11 +26,19 @@ _REFUSED = "asyncpg.exceptions._base", "InternalClientError"
 _NOT_SENT = "cannot switch to state "
 _WITHIN_MS = 100
 
+# What it has of libpq's words.
+_LIKE_LIBPQ = (
+    *("host", "port", "user", "password", "passfile", "target_session_attrs"),
+    *("service", "servicefile", "krbsrvname", "gsslib"),
+)
+
 
 class Asyncpg(Driver):
     """asyncpg."""
 
     __slots__ = ()
+
+    calls_password = True
 
     def __init__(self) -> None:
         """Say what holds for the driver."""
@@ -56,6 +70,42 @@ class Asyncpg(Driver):
             connection: The driver's own connection.
         """
         return bool(connection.is_closed())
+
+    def server_params(
+        self, dbapi: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Conninfo:
+        """Say which server it would connect to, and how.
+
+        Args:
+            dbapi: The driver's module.
+            args: The arguments of its `connect()`.
+            keywords: Those by name.
+
+        Raises:
+            ArgumentError: It cannot be known.
+        """
+        del dbapi
+        if args or keywords.get("dsn"):
+            raise exc.ArgumentError(f"asyncpg is given a dsn: {HINT}")
+        settings = keywords.get("server_settings") or {}
+        given = {name: keywords.get(name) for name in _LIKE_LIBPQ} | {
+            "dbname": keywords.get("database"),
+            "application_name": settings.get("application_name"),
+            "sslnegotiation": "direct" if keywords.get("direct_tls") else None,
+        }
+        context = keywords.get("ssl")
+        if isinstance(context, str):
+            given["sslmode"] = context
+        else:
+            given |= ssl_words(context, otherwise=None)
+        listed = (list, tuple)
+        return conninfo(
+            None,
+            {
+                name: ",".join(map(str, value)) if isinstance(value, listed) else value
+                for name, value in said(given).items()
+            },
+        )
 
     def explain_error(self, connection: Any, error: BaseException) -> None:
         """Make the end of the session the cause of an error, where it is certain.

@@ -1,7 +1,9 @@
 """What the pool, the guard and the sockets ask a driver: one object each.
 
 Each driver has a subclass in a file of its own, which says what differs there. Every
-method is given the driver's connection, and only `ask` sends anything.
+method that is given a connection sends nothing, but for `ask`.
+
+Long, because it is one idea: all that differs from driver to driver.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolproof.drivers.connect_plan import Bound, ConnectPlan
+    from poolproof.drivers.conninfo import Conninfo
 
 __all__ = ["Driver", "number_of"]
 
@@ -62,6 +65,7 @@ class Driver:
         locks: Whether a call waits for a lock of the connection's, which something that
             is suspended may hold.
         is_of_postgresql: Whether it speaks to PostgreSQL.
+        calls_password: Whether the password may be a function that it calls.
     """
 
     __slots__ = (
@@ -78,6 +82,7 @@ class Driver:
 
     status: Callable[[Any], object]
     is_of_postgresql = True
+    calls_password = False
 
     def __init__(
         self,
@@ -174,7 +179,7 @@ class Driver:
         Args:
             connection: A DBAPI connection.
         """
-        return self.status(connection) == self.active
+        return self.is_busy(connection)
 
     def is_piped(self, connection: Any) -> bool:
         """Tell whether a pipeline was entered and not left.
@@ -260,6 +265,21 @@ class Driver:
         """
         del dbapi, bound, args, keywords
         return None
+
+    def server_params(
+        self, dbapi: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Conninfo:
+        """Say in libpq's words which server the driver would connect to, and how.
+
+        Args:
+            dbapi: The driver's module.
+            args: The arguments of its `connect()`.
+            keywords: Those by name; the caller has no more use for them.
+
+        Raises:
+            ArgumentError: It cannot be known; the message names `control_dsn`.
+        """
+        raise NotImplementedError
 
     # --- questions ------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,9 @@ from sqlalchemy import exc
 from poolproof import _native
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-__all__ = ["HINT", "PORT", "Conninfo", "conninfo"]
+__all__ = ["HINT", "PORT", "Conninfo", "conninfo", "said", "ssl_words"]
 
 Conninfo = _native.Conninfo
 
@@ -78,6 +79,46 @@ def conninfo(
         # Not as a cause or context: it holds the whole text.
         error = "a parameter holds half of a character (a surrogate)"
     raise exc.ArgumentError(f"{error}: {HINT}" if text is None else error)
+
+
+def said(
+    keywords: Mapping[str, Any], drivers_own: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return what a driver's arguments say in libpq's words.
+
+    Args:
+        keywords: Arguments by name; None says nothing.
+        drivers_own: Names that mean something to the driver alone.
+    """
+    return {
+        "dbname" if name == "database" else name: value
+        for name, value in keywords.items()
+        if value is not None and name not in drivers_own
+    }
+
+
+def ssl_words(context: Any, *, otherwise: str | None) -> dict[str, Any]:
+    """Say in libpq's words what an SSL context asks for, as far as it can be seen.
+
+    Args:
+        context: An SSLContext, True, False, or None.
+        otherwise: The `sslmode` where it is None.
+
+    Raises:
+        ArgumentError: It cannot be seen.
+    """
+    if context is None:
+        return {"sslmode": otherwise}
+    if context is True:
+        return {"sslmode": "verify-full", "sslrootcert": "system"}
+    if context is False:
+        return {"sslmode": "disable"}
+    if isinstance(context, ssl.SSLContext) and context.verify_mode == ssl.CERT_NONE:
+        return {"sslmode": "require"}
+    raise exc.ArgumentError(
+        f"an SSLContext does not say which certificates it trusts: {HINT}, with "
+        "sslmode and sslrootcert"
+    )
 
 
 def _bytes(value: Any) -> bytes:

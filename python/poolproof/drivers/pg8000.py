@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import exc
+
 from poolproof.drivers.base import Driver, number_of
 from poolproof.drivers.connect_plan import ConnectPlan, count_addresses, left_until
+from poolproof.drivers.conninfo import HINT, conninfo, said, ssl_words
 from poolproof.drivers.interruption import is_interruption, passed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolproof.drivers.connect_plan import Bound
+    from poolproof.drivers.conninfo import Conninfo
 
 __all__ = ["Pg8000"]
 
@@ -126,6 +131,41 @@ class Pg8000(Driver):
 
         told = {**keywords, "timeout": share}
         return ConnectPlan(told, share * count, afterwards=afterwards)
+
+    def server_params(
+        self, dbapi: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Conninfo:
+        """Say which server it would connect to, and how.
+
+        Args:
+            dbapi: The driver's module.
+            args: The arguments of its `connect()`.
+            keywords: Those by name.
+
+        Raises:
+            ArgumentError: It cannot be known.
+        """
+        del dbapi
+        if args or keywords.get("sock") is not None:
+            raise exc.ArgumentError(f"pg8000 is given arguments by position: {HINT}")
+        timeout = keywords.get("timeout")
+        given = {
+            "user": keywords.get("user"),
+            "password": keywords.get("password"),
+            "dbname": keywords.get("database"),
+            "host": keywords.get("host") or "localhost",
+            "port": keywords.get("port"),
+            "application_name": keywords.get("application_name"),
+            "replication": keywords.get("replication"),
+            "connect_timeout": None if timeout is None else math.ceil(timeout),
+            **ssl_words(keywords.get("ssl_context"), otherwise="prefer"),
+        }
+        path = keywords.get("unix_sock")
+        if path:
+            given["host"], _, given["port"] = str(path).rpartition("/.s.PGSQL.")
+            if not given["port"].isdigit():
+                raise exc.ArgumentError(f"unix_sock has an unusual name: {HINT}")
+        return conninfo(None, said(given), is_libpq=False)
 
     def unsent(self, connection: Any) -> Any:
         """Return the file through which it writes.

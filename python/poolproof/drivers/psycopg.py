@@ -6,15 +6,23 @@ import threading
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from poolproof.drivers.conninfo import conninfo, said
 from poolproof.drivers.libpq import LibpqDriver, ask_version
 
 if TYPE_CHECKING:
     from poolproof.drivers.connect_plan import Bound, ConnectPlan
+    from poolproof.drivers.conninfo import Conninfo
 
 __all__ = ["Psycopg"]
 
 # Not a function of Python's: it runs at each checkout and check-in.
 _STATUS = attrgetter("pgconn.transaction_status")
+
+# What is not libpq's among the arguments of its connect().
+_OWN_ARGUMENTS = {
+    *("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"),
+    *("server_cursor_factory",),
+}
 
 
 class Psycopg(LibpqDriver):
@@ -95,6 +103,19 @@ class Psycopg(LibpqDriver):
         given = dbapi.conninfo.conninfo_to_dict(text) if text else {}
         version = ask_version(getattr(dbapi, "pq", None), "version")
         return self._plan(given, bound, keywords, version)
+
+    def server_params(
+        self, dbapi: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Conninfo:
+        """Say which server it would connect to, and how.
+
+        Args:
+            dbapi: The driver's module.
+            args: The arguments of its `connect()`.
+            keywords: Those by name.
+        """
+        text = args[0] if args else keywords.pop("conninfo", None)
+        return conninfo(text or None, said(keywords, _OWN_ARGUMENTS), dbapi=dbapi)
 
     def prepare_nothing(self, connection: Any) -> Any:
         """Have it neither prepare nor count what is asked next.

@@ -5,17 +5,22 @@ from __future__ import annotations
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
+from poolproof.drivers.conninfo import conninfo, said
 from poolproof.drivers.libpq import LibpqDriver, ask_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolproof.drivers.connect_plan import Bound, ConnectPlan
+    from poolproof.drivers.conninfo import Conninfo
 
 __all__ = ["Psycopg2"]
 
 # Not a function of Python's: it runs at each checkout and check-in.
 _STATUS = methodcaller("get_transaction_status")
+
+# What is not libpq's among the arguments of its connect().
+_OWN_ARGUMENTS = {"connection_factory", "cursor_factory", "async", "async_"}
 
 
 class Psycopg2(LibpqDriver):
@@ -73,6 +78,19 @@ class Psycopg2(LibpqDriver):
         given = dbapi.extensions.parse_dsn(text) if text else {}
         version = ask_version(getattr(dbapi, "extensions", None), "libpq_version")
         return self._plan(given, bound, keywords, version)
+
+    def server_params(
+        self, dbapi: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Conninfo:
+        """Say which server it would connect to, and how.
+
+        Args:
+            dbapi: The driver's module.
+            args: The arguments of its `connect()`.
+            keywords: Those by name.
+        """
+        text = args[0] if args else keywords.pop("dsn", None)
+        return conninfo(text, said(keywords, _OWN_ARGUMENTS), dbapi=dbapi)
 
     def _tells_the_session(self, connection: Any) -> bool:
         """Tell whether it says SET when its autocommit is switched.

@@ -1,8 +1,8 @@
 """How the control plane reaches the server that an engine uses.
 
-An engine's parameters are its driver's: libpq's words and environment for psycopg2 and
-psycopg, pg8000's own, asyncpg's own. Here they become plain values: once, or anew for
-each connection where functions make them (listeners of `do_connect`, the password of
+An engine's parameters are its driver's, which says what they mean
+(`Driver.server_params`). Here they become plain values: once, or anew for each
+connection where functions make them (listeners of `do_connect`, the password of
 asyncpg, a `control_dsn` that is called). What cannot be known (a creator) is refused
 with a sentence that names `control_dsn`. No error here quotes a value that may be a
 secret.
@@ -12,24 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
-import ssl
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import URL, exc
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from poolproof import _checks
+from poolproof.drivers import known
 from poolproof.drivers.conninfo import HINT, conninfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Dialect, Pool
 
+    from poolproof.drivers.base import Driver
     from poolproof.drivers.conninfo import Conninfo
-
-    _Reader = Callable[[Any, tuple[Any, ...], dict[str, Any]], Conninfo]
 
 __all__ = [
     "ControlDsn",
@@ -152,10 +150,7 @@ def known_creator(pool: Pool, dialect: Dialect) -> Any:
     creator = getattr(creator, "__wrapped__", creator)
     if getattr(creator, "__qualname__", "") != "create_engine.<locals>.connect":
         raise exc.ArgumentError(f"the engine has a creator of its own: {HINT}")
-    if dialect.driver not in _READERS:
-        raise exc.ArgumentError(
-            f"the parameters of the driver {dialect.driver} are not known: {HINT}"
-        )
+    _driver(dialect)
     return creator
 
 
@@ -169,7 +164,7 @@ def has_functions(creator: Any, dialect: Dialect) -> bool:
     if next(_listeners(dialect), None) is not None:
         return True
     _, _, keywords = _arguments(creator, dialect)
-    return dialect.driver == "asyncpg" and callable(keywords.get("password"))
+    return _driver(dialect).calls_password and callable(keywords.get("password"))
 
 
 def from_creator(creator: Any, dialect: Any) -> Conninfo:
@@ -202,7 +197,7 @@ def from_creator(creator: Any, dialect: Any) -> Conninfo:
                 f"{HINT}"
             )
     password = keywords.get("password")
-    if dialect.driver == "asyncpg" and callable(password):
+    if _driver(dialect).calls_password and callable(password):
         keywords["password"] = made = _called("the password", password)
         if not isinstance(made, str):
             if inspect.iscoroutine(made):
@@ -217,16 +212,25 @@ def from_creator(creator: Any, dialect: Any) -> Conninfo:
 def _read(dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Conninfo:
     if callable(keywords.get("password")):
         raise exc.ArgumentError(f"the password is made by a function: {HINT}")
-    return _READERS[dialect.driver](dialect, args, keywords)
+    return _driver(dialect).server_params(dialect.dbapi, args, keywords)
+
+
+def _driver(dialect: Any) -> Driver:
+    driver = known.by_name(dialect.driver)
+    if driver is None:
+        raise exc.ArgumentError(
+            f"the parameters of the driver {dialect.driver} are not known: {HINT}"
+        )
+    return driver
 
 
 def _arguments(
     creator: Any, engines: Any
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Return the dialect, and what the engine gives to its driver."""
-    known = inspect.getclosurevars(creator).nonlocals
-    dialect = known.get("dialect", engines)
-    return dialect, tuple(known.get("cargs_tup", ())), dict(known["cparams"])
+    seen = inspect.getclosurevars(creator).nonlocals
+    dialect = seen.get("dialect", engines)
+    return dialect, tuple(seen.get("cargs_tup", ())), dict(seen["cparams"])
 
 
 def _listeners(dialect: Any) -> Iterator[Any]:
@@ -281,119 +285,3 @@ def _named(function: Any) -> str:
 def _close(connection: Any) -> None:
     with contextlib.suppress(Exception):
         connection.close()
-
-
-# --- libpq --------------------------------------------------------------------------
-
-# What is the driver's own among the arguments of its connect().
-_PSYCOPG2_S = {"connection_factory", "cursor_factory", "async", "async_"}
-_PSYCOPG_S = {
-    *("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"),
-    *("server_cursor_factory",),
-}
-
-
-def _psycopg2(
-    dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]
-) -> Conninfo:
-    text = args[0] if args else keywords.pop("dsn", None)
-    return conninfo(text, _said(keywords, _PSYCOPG2_S), dbapi=dialect.dbapi)
-
-
-def _psycopg(dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Conninfo:
-    text = args[0] if args else keywords.pop("conninfo", None)
-    return conninfo(text or None, _said(keywords, _PSYCOPG_S), dbapi=dialect.dbapi)
-
-
-def _said(keywords: Mapping[str, Any], drivers_own: Collection[str]) -> dict[str, Any]:
-    return {
-        "dbname" if name == "database" else name: value
-        for name, value in keywords.items()
-        if value is not None and name not in drivers_own
-    }
-
-
-# --- drivers of their own -----------------------------------------------------------
-
-
-def _pg8000(_dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Conninfo:
-    if args or keywords.get("sock") is not None:
-        raise exc.ArgumentError(f"pg8000 is given arguments by position: {HINT}")
-    given = {
-        "user": keywords.get("user"),
-        "password": keywords.get("password"),
-        "dbname": keywords.get("database"),
-        "host": keywords.get("host") or "localhost",
-        "port": keywords.get("port"),
-        "application_name": keywords.get("application_name"),
-        "replication": keywords.get("replication"),
-        "connect_timeout": _whole_seconds(keywords.get("timeout")),
-        **_of_context(keywords.get("ssl_context"), otherwise="prefer"),
-    }
-    path = keywords.get("unix_sock")
-    if path:
-        given["host"], _, given["port"] = str(path).rpartition("/.s.PGSQL.")
-        if not given["port"].isdigit():
-            raise exc.ArgumentError(f"unix_sock has an unusual name: {HINT}")
-    return conninfo(None, _said(given, set()), is_libpq=False)
-
-
-def _whole_seconds(seconds: float | None) -> int | None:
-    return None if seconds is None else math.ceil(seconds)
-
-
-# What asyncpg has of libpq's words, and what is its own.
-_LIKE_LIBPQ = (
-    *("host", "port", "user", "password", "passfile", "target_session_attrs"),
-    *("service", "servicefile", "krbsrvname", "gsslib"),
-)
-
-
-def _asyncpg(
-    _dialect: Any, args: tuple[Any, ...], keywords: dict[str, Any]
-) -> Conninfo:
-    if args or keywords.get("dsn"):
-        raise exc.ArgumentError(f"asyncpg is given a dsn: {HINT}")
-    settings = keywords.get("server_settings") or {}
-    given = {name: keywords.get(name) for name in _LIKE_LIBPQ} | {
-        "dbname": keywords.get("database"),
-        "application_name": settings.get("application_name"),
-        "sslnegotiation": "direct" if keywords.get("direct_tls") else None,
-    }
-    context = keywords.get("ssl")
-    if isinstance(context, str):
-        given["sslmode"] = context
-    else:
-        given |= _of_context(context, otherwise=None)
-    listed = (list, tuple)
-    return conninfo(
-        None,
-        {
-            name: ",".join(map(str, value)) if isinstance(value, listed) else value
-            for name, value in _said(given, set()).items()
-        },
-    )
-
-
-def _of_context(context: Any, *, otherwise: str | None) -> dict[str, Any]:
-    """Say in libpq's words what an SSL context asks for, as far as it can be seen."""
-    if context is None:
-        return {"sslmode": otherwise}
-    if context is True:
-        return {"sslmode": "verify-full", "sslrootcert": "system"}
-    if context is False:
-        return {"sslmode": "disable"}
-    if isinstance(context, ssl.SSLContext) and context.verify_mode == ssl.CERT_NONE:
-        return {"sslmode": "require"}
-    raise exc.ArgumentError(
-        f"an SSLContext does not say which certificates it trusts: {HINT}, with "
-        "sslmode and sslrootcert"
-    )
-
-
-_READERS: dict[str, _Reader] = {
-    "psycopg2": _psycopg2,
-    "psycopg": _psycopg,
-    "pg8000": _pg8000,
-    "asyncpg": _asyncpg,
-}
