@@ -15,6 +15,7 @@ from sqlalchemy import exc, text
 import poolproof
 from plugins.leaks import let_go_of_log_records
 from plugins.threads import Task
+from poolproof.drivers import known
 from poolproof.fork import sockets
 
 INSERT = "insert into {} values (1)"
@@ -237,9 +238,8 @@ def test_driver_of_another_database_may_have_connected_anew(make_engine):
     ours, peer = socket.socketpair()
     with ours, peer:
         connection = Driver(ours)
-        sockets.watch(
-            connection, keep_alive=None, tcp_user_timeout=None, off_is_chosen=False
-        )
+        driver = known.of(connection, None)
+        sockets.watch(connection, driver, keep_alive=None, tcp_user_timeout=None)
         os.dup2(peer.fileno(), ours.fileno())
         assert not sockets.find(connection).intact
         assert not sockets.is_foreign(connection)

@@ -141,6 +141,13 @@ def test_a_breach_planted_in_the_package_is_found(
             "retry/b uses ._gate of pool",
         ),
         (
+            {
+                "drivers/a.py": "def f(c):\n    return hasattr(c, '_usock')\n",
+                "fork/b.py": "def f(c):\n    return getattr(c, '_usock', None)\n",
+            },
+            "fork/b asks for _usock, which drivers/ knows of",
+        ),
+        (
             {"_native.pyi": "def f() -> tuple[int, int, int, int]: ...\n"},
             "a tuple of 4 values crosses the bridge",
         ),

@@ -118,7 +118,8 @@ def rules(root: Path) -> Iterator[Breach]:
         root: The checkout.
     """
     package = _Package(root)
-    for rule in (_folders, _native, _circle, _flat, _classes, _private, _tuples):
+    names = (_private, _of_drivers)
+    for rule in (_folders, _native, _circle, _flat, _classes, *names, _tuples):
         yield from rule(package)
 
 
@@ -216,6 +217,38 @@ def _private(package: _Package) -> Iterator[Breach]:
             else:
                 what = f".{name} is another's private name, not in _sqlalchemy.py"
                 yield Breach(module.path, node.lineno, what)
+
+
+def _of_drivers(package: _Package) -> Iterator[Breach]:
+    """What a driver calls its private parts stands in drivers/, in a text too."""
+    theirs: set[str] = set()
+    ours: set[str] = set()
+    for module in package.modules.values():
+        ours.update(_defined(module.tree))
+        if module.inside.startswith(KNOWS_DRIVERS):
+            theirs.update(name for _, name in _named(module.tree))
+    for module in package.modules.values():
+        if module.inside.startswith(KNOWS_DRIVERS):
+            continue
+        for line, name in _named(module.tree):
+            if name in theirs - ours:
+                what = f"{module.name} asks for {name}, which drivers/ knows of"
+                yield Breach(module.path, line, what)
+
+
+def _named(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the private names that getattr and hasattr are given, with their lines."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in {"getattr", "hasattr"}
+        ):
+            for argument in node.args[1:2]:
+                if isinstance(argument, ast.Constant) and _is_private(
+                    str(argument.value)
+                ):
+                    yield node.lineno, str(argument.value)
 
 
 def _defined(tree: ast.Module) -> Iterator[str]:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poolproof import _native
 from poolproof.drivers import known
+
+if TYPE_CHECKING:
+    from poolproof.drivers.base import Driver
 
 __all__ = [
     "descriptor",
@@ -56,20 +59,20 @@ def descriptor(connection: Any) -> int | None:
 
 def watch(
     connection: Any,
+    driver: Driver,
     *,
     keep_alive: tuple[int, int, int] | None,
     tcp_user_timeout: float | None,
-    off_is_chosen: bool,
     user_timeout_lent: bool = False,
 ) -> _native.Socket | None:
     """Register the socket of a connection, if it has one, and tune it.
 
     Args:
         connection: A DBAPI connection that was just opened in this process.
+        driver: Its driver.
         keep_alive: Seconds of silence, seconds between questions, questions; None
             leaves the system's.
         tcp_user_timeout: Its ``TCP_USER_TIMEOUT`` in seconds, or None.
-        off_is_chosen: Whether its driver turns keep-alives on unless told otherwise.
         user_timeout_lent: Whether its ``TCP_USER_TIMEOUT`` was for connecting alone.
 
     Returns:
@@ -78,7 +81,7 @@ def watch(
     Raises:
         OSError: No descriptor or thread is left for the watchdog.
     """
-    number = descriptor(connection)
+    number = driver.descriptor(connection)
     if number is None:
         return None
     try:
@@ -87,7 +90,8 @@ def watch(
         return None
     if keep_alive is not None:
         idle_s, interval_s, count = keep_alive
-        socket.keep_alive(idle_s, interval_s, count, off_is_chosen)
+        # Where a driver turns them on unless told otherwise, off is chosen.
+        socket.keep_alive(idle_s, interval_s, count, driver.keeps_alive)
     key = id(connection)
     ender = None
     # Without weak references the registration ends when the connection is closed.

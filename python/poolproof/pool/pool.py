@@ -747,9 +747,9 @@ class Pool(sqlalchemy.pool.Pool):
         try:
             entry.socket = sockets.watch(
                 connection,
+                driver,
                 keep_alive=self.settings.keep_alive,
                 tcp_user_timeout=self.settings.tcp_user_timeout,
-                off_is_chosen=driver.keeps_alive,
                 user_timeout_lent=user_timeout_lent,
             )
         except OSError as error:
