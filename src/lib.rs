@@ -32,8 +32,8 @@ mod _native {
     use crate::py::gate::{Gate, Nested, Ticket, Waiter};
     #[pymodule_export]
     use crate::py::lease::{
-        BeatCounts, Heartbeat, Lease, durable_commit, leave_all, news, start_control,
-        wait_all_over, wake_news,
+        BeatCounts, Heartbeat, Lease, durable_commit, events, leave_all, start_control,
+        wait_all_over, wake_events,
     };
     #[pymodule_export]
     use crate::py::process::{forget, forked, generation, sever, severed};

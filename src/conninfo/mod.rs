@@ -11,7 +11,7 @@ pub mod auth;
 pub mod error;
 pub mod given;
 pub mod keyword;
-pub mod pairs;
+mod pairs;
 mod passfile;
 mod resolve;
 mod service;
@@ -84,6 +84,22 @@ impl Conninfo {
     /// [`ConninfoError`] when that cannot be known, or libpq would be stricter than what can be done here.
     pub fn resolve(&self) -> Result<Target, ConninfoError> {
         resolve::resolve(&self.given, &self.surroundings)
+    }
+}
+
+/// Reads a connection string, by its beginning.
+///
+/// # Errors
+///
+/// [`ConninfoError`]; it quotes nothing that may be a secret.
+pub fn parse(text: &[u8]) -> Result<Given, ConninfoError> {
+    if text.contains(&0) {
+        return Err(ConninfoError::new("a connection string holds no byte 0"));
+    }
+    // Around a URL there is white space where it comes from a file; pairs know their own.
+    match url::split(text.trim_ascii()) {
+        Some((scheme, body)) => url::parse(scheme, body),
+        None => pairs::parse(text),
     }
 }
 

@@ -1,24 +1,8 @@
-//! A connection string of libpq: `name=value` pairs, or a URL.
+//! A connection string of libpq as `name=value` pairs.
 
 use super::error::ConninfoError;
 use super::given::Given;
 use super::keyword;
-
-/// Reads a connection string, by its beginning.
-///
-/// # Errors
-///
-/// [`ConninfoError`]; it quotes nothing that may be a secret.
-pub fn parse(text: &[u8]) -> Result<Given, ConninfoError> {
-    if text.contains(&0) {
-        return Err(ConninfoError::new("a connection string holds no byte 0"));
-    }
-    // Around a URL there is white space where it comes from a file; pairs know their own.
-    match super::url::split(text.trim_ascii()) {
-        Some((scheme, body)) => super::url::parse(scheme, body),
-        None => pairs(text),
-    }
-}
 
 /// What C calls a space.
 pub(super) fn is_space(byte: u8) -> bool {
@@ -30,7 +14,12 @@ fn skip_spaces(text: &[u8]) -> &[u8] {
     text.get(end.unwrap_or(text.len())..).unwrap_or_default()
 }
 
-fn pairs(text: &[u8]) -> Result<Given, ConninfoError> {
+/// Reads pairs.
+///
+/// # Errors
+///
+/// [`ConninfoError`]; it quotes nothing that may be a secret.
+pub(super) fn parse(text: &[u8]) -> Result<Given, ConninfoError> {
     let mut given = Given::default();
     let mut rest = skip_spaces(text);
     while !rest.is_empty() {

@@ -22,7 +22,7 @@ fn around(environment: &[(&str, &str)], home: Option<&Path>) -> Surroundings {
 }
 
 fn resolved(text: &str, environment: &[(&str, &str)]) -> Result<Target, ConninfoError> {
-    Conninfo::new(pairs::parse(text.as_bytes())?, around(environment, None)).resolve()
+    Conninfo::new(parse(text.as_bytes())?, around(environment, None)).resolve()
 }
 
 fn refused(text: &str) -> String {
@@ -124,13 +124,13 @@ fn given_before_service_before_environment() {
     let service = "[other]\nuser=no\n[mine]\n# a comment\nhost=h\nport=7\ndbname=d\n";
     fs::write(home.join(".pg_service.conf"), service).unwrap();
     let variables = [("PGHOST", "e"), ("PGUSER", "u"), ("PGPORT", "9")];
-    let given = pairs::parse(b"service=mine port=8").unwrap();
+    let given = parse(b"service=mine port=8").unwrap();
     let target = Conninfo::new(given, around(&variables, Some(&home))).resolve();
     let target = target.unwrap();
     let place = &target.endpoints[0];
     assert_eq!((place.host.as_str(), place.port), ("h", 8));
     assert_eq!((target.user.as_str(), target.database.as_str()), ("u", "d"));
-    let given = pairs::parse(b"service=absent").unwrap();
+    let given = parse(b"service=absent").unwrap();
     let error = Conninfo::new(given, around(&[], Some(&home))).resolve();
     assert!(error.unwrap_err().to_string().contains("service"));
     fs::remove_dir_all(home).unwrap();
@@ -160,7 +160,7 @@ fn a_password_file_is_read_as_libpq_reads_it() {
     fs::write(&path, lines).unwrap();
     let found = |text: &str| {
         let text = format!("{text} user=u dbname=d:1");
-        let given = pairs::parse(text.as_bytes()).unwrap();
+        let given = parse(text.as_bytes()).unwrap();
         let target = Conninfo::new(given, around(&[], Some(&home))).resolve();
         let password = target.unwrap().endpoints[0].password.clone();
         password.map(|password| password.bytes().to_vec())
@@ -175,7 +175,7 @@ fn a_password_file_is_read_as_libpq_reads_it() {
     assert_eq!(found("host=i").unwrap(), b"any");
     assert_eq!(found("host=i password=own").unwrap(), b"own");
     // Read anew each time.
-    let given = pairs::parse(b"host=i user=u").unwrap();
+    let given = parse(b"host=i user=u").unwrap();
     let conninfo = Conninfo::new(given, around(&[], Some(&home)));
     fs::write(&path, "*:*:*:*:other").unwrap();
     let target = conninfo.resolve().unwrap();
@@ -285,6 +285,6 @@ fn any_text_is_read_or_refused() {
         let _either = resolved(&text, &[]);
     });
     proptest!(|(bytes in proptest::collection::vec(any::<u8>(), 0..60))| {
-        let _either = pairs::parse(&bytes);
+        let _either = parse(&bytes);
     });
 }

@@ -1,4 +1,4 @@
-//! The roll of the leases of this process, so that they can be given back before it ends.
+//! The active leases of this process, so that they can be given back before it ends.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -7,7 +7,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::lease::Lease;
 use super::plane;
 use super::stream::Stream;
 use super::timer::{sleep, timeout};
@@ -18,28 +17,36 @@ use crate::socket::owned::OwnedSocket;
 /// How long a process that is told to end goes on for the sake of those who wait for its leases.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Default)]
-struct Roll {
-    leases: Mutex<HashMap<u64, Weak<Lease>>>,
+/// Something that is given back before the process ends.
+pub(crate) trait GivenBack: Send + Sync {
+    /// Gives it back, or gives up the wait for it. Returns at once.
+    fn leave(&self);
+    /// The same, because the process was told to end.
+    fn surrender(&self);
+}
+
+#[derive(Default)]
+struct Active {
+    leases: Mutex<HashMap<u64, Weak<dyn GivenBack>>>,
     emptied: Condvar,
 }
 
-static ROLL: PerProcess<Roll> = PerProcess::new();
+static ACTIVE: PerProcess<Active> = PerProcess::new();
 
-fn roll() -> &'static Roll {
-    match ROLL.get_or_make(|| Ok::<_, Infallible>(Roll::default())) {
-        Ok(roll) => roll,
+fn active() -> &'static Active {
+    match ACTIVE.get_or_make(|| Ok::<_, Infallible>(Active::default())) {
+        Ok(active) => active,
         Err(never) => match never {},
     }
 }
 
-impl Roll {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Weak<Lease>>> {
+impl Active {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Weak<dyn GivenBack>>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those on it.
-    fn leases(&self) -> Vec<Arc<Lease>> {
+    /// Those that are there.
+    fn leases(&self) -> Vec<Arc<dyn GivenBack>> {
         self.lock().values().filter_map(Weak::upgrade).collect()
     }
 }
@@ -47,20 +54,19 @@ impl Roll {
 /// Takes the lock, as a thread does that is caught by a fork.
 #[cfg(test)]
 pub(super) fn hold() -> impl Drop {
-    roll().lock()
+    active().lock()
 }
 
-/// On the roll until it is dropped.
+/// Among the active until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Enrolled {
     number: u64,
     held: Option<Held>,
 }
 
-/// Puts a lease on the roll.
-pub(crate) fn enroll(lease: &Arc<Lease>) -> Enrolled {
-    let number = lease.number();
-    roll().lock().insert(number, Arc::downgrade(lease));
+/// Counts a lease among the active.
+pub(crate) fn enroll(number: u64, lease: Weak<dyn GivenBack>) -> Enrolled {
+    active().lock().insert(number, lease);
     Enrolled { number, held: None }
 }
 
@@ -74,28 +80,28 @@ impl Enrolled {
 
 impl Drop for Enrolled {
     fn drop(&mut self) {
-        let roll = roll();
-        let mut leases = roll.lock();
+        let active = active();
+        let mut leases = active.lock();
         leases.remove(&self.number);
         if leases.is_empty() {
-            roll.emptied.notify_all();
+            active.emptied.notify_all();
         }
     }
 }
 
 /// Gives every lease of this process back, and every wait for one up. Returns at once.
 pub fn leave_all() {
-    for lease in roll().leases() {
+    for lease in active().leases() {
         lease.leave();
     }
 }
 
 /// Waits for so long at most until nothing is left to give back. True when that is so.
 pub fn wait_over(at_most: Duration) -> bool {
-    let roll = roll();
-    let waited = roll
+    let active = active();
+    let waited = active
         .emptied
-        .wait_timeout_while(roll.lock(), at_most, |leases| !leases.is_empty());
+        .wait_timeout_while(active.lock(), at_most, |leases| !leases.is_empty());
     let (leases, _) = waited.unwrap_or_else(PoisonError::into_inner);
     leases.is_empty()
 }
@@ -115,11 +121,11 @@ fn listen(bell: UnixStream) -> io::Result<()> {
 }
 
 async fn surrender_all() {
-    for lease in roll().leases() {
+    for lease in active().leases() {
         lease.surrender();
     }
     let all_back = async {
-        while !roll().lock().is_empty() {
+        while !active().lock().is_empty() {
             sleep(Duration::from_millis(5)).await;
         }
     };

@@ -18,9 +18,9 @@ use tokio_postgres::types::Type;
 use super::error::ControlError;
 use super::server::{Parameter, Server, User};
 use super::timer::sleep;
-use super::{clock, news, plane};
+use super::{clock, events, plane};
 use crate::process::generation;
-use crate::socket::place::Place;
+use crate::socket::address::SocketAddress;
 
 /// Connections that are opened within this time are asked about in one query.
 const GATHER: Duration = Duration::from_millis(50);
@@ -52,7 +52,7 @@ pub struct Backends {
 pub struct Backend {
     server: Arc<Server>,
     pid: i32,
-    place: Place,
+    place: SocketAddress,
     /// When its connection was open already: whoever began later is another.
     met: Duration,
     generation: u64,
@@ -93,7 +93,11 @@ impl Backends {
     /// # Errors
     ///
     /// [`ControlError::Start`] when there is no control plane to be had, [`ControlError::Forked`] in a child.
-    pub fn meet(self: &Arc<Self>, pid: i32, place: Place) -> Result<Arc<Backend>, ControlError> {
+    pub fn meet(
+        self: &Arc<Self>,
+        pid: i32,
+        place: SocketAddress,
+    ) -> Result<Arc<Backend>, ControlError> {
         self.server.check()?;
         let backend = Arc::new(Backend {
             server: Arc::clone(&self.server),
@@ -186,13 +190,13 @@ async fn recognise(server: &Server, new: &[Arc<Backend>]) -> Result<(), ControlE
         let found = match (seen.get(&backend.pid), &backend.place) {
             // Younger than the connection: the process id was given away again.
             (Some(one), _) if one.age < least => Err(Fate::Unrecognised),
-            (Some(one), Place::Tcp(local))
+            (Some(one), SocketAddress::Tcp(local))
                 if one.address == Some(local.ip()) && one.port == Some(i32::from(local.port())) =>
             {
                 Ok(one.start)
             }
             // The server says of a unix socket no more than that it is one.
-            (Some(one), Place::Unix(path))
+            (Some(one), SocketAddress::Unix(path))
                 if (one.address, one.port) == (None, Some(-1))
                     && server.tells_pids_at(ANSWER, path).await? =>
             {
@@ -223,14 +227,14 @@ impl Backend {
     }
 
     /// Ends it, for its connection was given up; one that is not known beyond doubt is left alone. Returns at once,
-    /// with the number by which [`news`] tell of its [`fate`](Self::fate).
+    /// with the number by which [`events`] tell of its [`fate`](Self::fate).
     ///
     /// # Errors
     ///
     /// [`ControlError::Start`] when there is no control plane to be had, [`ControlError::Forked`] in a child.
     pub fn end(self: &Arc<Self>) -> Result<u64, ControlError> {
         self.server.check()?;
-        let number = news::number();
+        let number = events::number();
         let (backend, user) = (Arc::clone(self), self.server.join());
         let work = async move {
             let fate = match backend.known_start().await {
@@ -249,7 +253,7 @@ impl Backend {
 
     fn meet_fate(&self, fate: Fate, number: u64) {
         *lock(&self.fate) = Some(fate);
-        news::tell(number);
+        events::tell(number);
     }
 
     /// What became of it; none while that is open, and in a child of a fork.
@@ -267,7 +271,7 @@ impl Backend {
             match (self.start.get(), &self.place) {
                 (Some(known), _) => return known.clone(),
                 // Over a unix socket the connection must be open when its row is seen.
-                (None, Place::Tcp(_)) if clock::now() < until => sleep(LOOK).await,
+                (None, SocketAddress::Tcp(_)) if clock::now() < until => sleep(LOOK).await,
                 (None, _) => return Err(Fate::Unrecognised),
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! libpq's order. What is optional may fail: with `prefer` a server that refuses TLS, or whose TLS fails, is asked
 //! again in clear; with `allow` the other way round. Whatever else a server that was reached says is the answer, and
-//! the other places are not asked: they would be sent a password that the first has refused.
+//! the other candidates are not asked: they would be sent a password that the first has refused.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use crate::socket::owned::OwnedSocket;
 
 /// An endpoint, and one of its addresses; none for a unix socket.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Candidate<'a> {
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) address: Option<SocketAddr>,
 }
@@ -45,25 +45,25 @@ pub(crate) struct Opened {
 /// Why there is none.
 pub(crate) struct Failure {
     pub(crate) error: ControlError,
-    /// Whether another place may be asked: nobody answered there, or the server is not ready.
+    /// Whether another candidate may be asked: nobody answered there, or the server is not ready.
     pub(crate) asks_on: bool,
-    /// Whether another way to the same place may be tried: TLS instead of none, none instead of TLS.
+    /// Whether another way to the same candidate may be tried: TLS instead of none, none instead of TLS.
     pub(crate) may_change: bool,
 }
 
 impl Failure {
-    fn io(place: &Place<'_>, error: impl ToString) -> Self {
+    fn io(candidate: &Candidate<'_>, error: impl ToString) -> Self {
         Self {
-            error: ControlError::unreachable(&place.endpoint.shown(), error),
+            error: ControlError::unreachable(&candidate.endpoint.shown(), error),
             asks_on: true,
             may_change: false,
         }
     }
 
-    fn tls(place: &Place<'_>, what: String) -> Self {
+    fn tls(candidate: &Candidate<'_>, what: String) -> Self {
         Self {
             error: ControlError::Connect {
-                place: place.endpoint.shown(),
+                place: candidate.endpoint.shown(),
                 what: in_words(&format!("TLS: {what}")),
                 sqlstate: None,
                 tls: true,
@@ -77,13 +77,13 @@ impl Failure {
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const NOT_YET: &str = "57P03";
 
-/// Opens a connection to `place`.
+/// Opens a connection to `candidate`.
 pub(crate) async fn dial(
     target: &Target,
-    place: &Place<'_>,
+    candidate: &Candidate<'_>,
     reader: &Reader,
 ) -> Result<Opened, Failure> {
-    let ways: &[bool] = match (place.address, target.tls.mode) {
+    let ways: &[bool] = match (candidate.address, target.tls.mode) {
         // TLS is not for unix sockets.
         (None, _) | (_, TlsMode::Disable) => &[false],
         (_, TlsMode::Allow) => &[false, true],
@@ -92,33 +92,33 @@ pub(crate) async fn dial(
     };
     let mut first = None;
     for with_tls in ways {
-        match Box::pin(attempt(target, place, *with_tls, reader)).await {
+        match Box::pin(attempt(target, candidate, *with_tls, reader)).await {
             Err(failure) if failure.may_change => first = first.or(Some(failure)),
             // What was wanted first is what its user asks about.
             Err(failure) => return Err(first.unwrap_or(failure)),
             opened => return opened,
         }
     }
-    Err(first.unwrap_or_else(|| Failure::io(place, "there is no way to it")))
+    Err(first.unwrap_or_else(|| Failure::io(candidate, "there is no way to it")))
 }
 
 async fn attempt(
     target: &Target,
-    place: &Place<'_>,
+    candidate: &Candidate<'_>,
     with_tls: bool,
     reader: &Reader,
 ) -> Result<Opened, Failure> {
-    let stream = connected(place).await?;
+    let stream = connected(candidate).await?;
     let (socket, meter) = (Arc::clone(stream.socket()), stream.meter());
     let way = if with_tls {
-        encrypted(target, place, stream, reader).await?
+        encrypted(target, candidate, stream, reader).await?
     } else {
         Way::Clear(stream)
     };
     let is_tls = matches!(way, Way::Tls(..));
     let progress = Progress::default();
     let wire = Wire::new(way, &target.auth, progress.clone(), Arc::clone(&meter));
-    let mut config = config(target, place.endpoint);
+    let mut config = config(target, candidate.endpoint);
     if is_tls {
         // The driver finds it done.
         config.ssl_mode(SslMode::Require);
@@ -134,7 +134,7 @@ async fn attempt(
             meter,
         }),
         Err(error) => {
-            let mut failed = ControlError::connecting(&place.endpoint.shown(), &error);
+            let mut failed = ControlError::connecting(&candidate.endpoint.shown(), &error);
             let state = failed.sqlstate().map(str::to_owned);
             if let ControlError::Connect { tls, .. } = &mut failed {
                 *tls = progress.is_refused();
@@ -151,26 +151,26 @@ async fn attempt(
     }
 }
 
-async fn connected(place: &Place<'_>) -> Result<Stream, Failure> {
+async fn connected(candidate: &Candidate<'_>) -> Result<Stream, Failure> {
     let reactor = plane::reactor().map_err(|error| Failure {
         error,
         asks_on: false,
         may_change: false,
     })?;
-    let stream = match place.address {
-        None => Stream::connect_unix(reactor, &place.endpoint.path()).await,
+    let stream = match candidate.address {
+        None => Stream::connect_unix(reactor, &candidate.endpoint.path()).await,
         Some(address) => Stream::connect(reactor, address).await,
     };
-    stream.map_err(|error| Failure::io(place, error))
+    stream.map_err(|error| Failure::io(candidate, error))
 }
 
 async fn encrypted(
     target: &Target,
-    place: &Place<'_>,
+    candidate: &Candidate<'_>,
     mut socket: Stream,
     reader: &Reader,
 ) -> Result<Way, Failure> {
-    let io = |error: io::Error| Failure::io(place, error);
+    let io = |error: io::Error| Failure::io(candidate, error);
     if !target.tls.is_direct {
         socket.write_all(&SSL_REQUEST).await.map_err(io)?;
         let mut answer = [0];
@@ -179,13 +179,13 @@ async fn encrypted(
             [b'S'] => {}
             [b'N'] if target.tls.mode < TlsMode::Require => return Ok(Way::Clear(socket)),
             [b'N'] => {
-                let mut failure = Failure::tls(place, "the server does not support TLS".into());
+                let mut failure = Failure::tls(candidate, "the server does not support TLS".into());
                 failure.may_change = false;
                 return Err(failure);
             }
             _ => {
                 return Err(Failure::io(
-                    place,
+                    candidate,
                     "the server does not answer the question for TLS",
                 ));
             }
@@ -200,37 +200,37 @@ async fn encrypted(
     };
     let mut stream = {
         let _hold = hold();
-        let ssl = tls::session(&target.tls, &files, place.endpoint);
+        let ssl = tls::session(&target.tls, &files, candidate.endpoint);
         let ssl = ssl.map_err(parameters)?;
-        let stream =
-            SslStream::new(ssl, socket).map_err(|error| Failure::tls(place, tls::shown(error)))?;
+        let stream = SslStream::new(ssl, socket)
+            .map_err(|error| Failure::tls(candidate, tls::shown(error)))?;
         Encrypted::new(stream)
     };
     let shaken = stream.shake_hands().await;
     let _hold = hold();
     let Some(ssl) = stream.ssl() else {
-        return Err(Failure::io(place, "there is no TLS"));
+        return Err(Failure::io(candidate, "there is no TLS"));
     };
     if let Err(error) = shaken {
         if let Some(why) = tls::mistrust(ssl) {
             return Err(Failure::tls(
-                place,
+                candidate,
                 format!("its certificate is not trusted: {why}"),
             ));
         }
-        let mut failure = Failure::tls(place, error.to_string());
+        let mut failure = Failure::tls(candidate, error.to_string());
         if error.io_error().is_some() || error.ssl_error().is_none() {
             // Cut off, which may happen to anybody.
-            failure.error = ControlError::unreachable(&place.endpoint.shown(), error);
+            failure.error = ControlError::unreachable(&candidate.endpoint.shown(), error);
         }
         return Err(failure);
     }
-    let binding = tls::checked(ssl, &target.tls, place.endpoint);
-    let binding = binding.map_err(|what| Failure::tls(place, what))?;
+    let binding = tls::checked(ssl, &target.tls, candidate.endpoint);
+    let binding = binding.map_err(|what| Failure::tls(candidate, what))?;
     Ok(Way::Tls(stream, binding))
 }
 
-/// Files that cannot be used: no place is to blame, but where TLS is optional, it may be left.
+/// Files that cannot be used: no candidate is to blame, but where TLS is optional, it may be left.
 fn parameters(what: String) -> Failure {
     Failure {
         error: ControlError::Parameters { what },

@@ -12,17 +12,17 @@ use std::time::Duration;
 use crate::process::per_process::PerProcess;
 
 #[derive(Debug, Default)]
-struct News {
+struct Events {
     untold: Mutex<VecDeque<u64>>,
     arrived: Condvar,
 }
 
-static NEWS: PerProcess<News> = PerProcess::new();
+static EVENTS: PerProcess<Events> = PerProcess::new();
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
-fn news() -> &'static News {
-    match NEWS.get_or_make(|| Ok::<_, Infallible>(News::default())) {
-        Ok(news) => news,
+fn events() -> &'static Events {
+    match EVENTS.get_or_make(|| Ok::<_, Infallible>(Events::default())) {
+        Ok(events) => events,
         Err(never) => match never {},
     }
 }
@@ -30,7 +30,10 @@ fn news() -> &'static News {
 /// Takes the lock, as a thread does that is caught by a fork.
 #[cfg(test)]
 pub(super) fn hold() -> impl Drop {
-    news().untold.lock().unwrap_or_else(PoisonError::into_inner)
+    events()
+        .untold
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A number that nothing else has, 1 or more.
@@ -40,17 +43,17 @@ pub fn number() -> u64 {
 
 /// Tells of the thing with this number; 0 is none, and only wakes who waits.
 pub fn tell(number: u64) {
-    let news = news();
-    let mut untold = news.untold.lock().unwrap_or_else(PoisonError::into_inner);
+    let events = events();
+    let mut untold = events.untold.lock().unwrap_or_else(PoisonError::into_inner);
     untold.push_back(number);
-    news.arrived.notify_all();
+    events.arrived.notify_all();
 }
 
-/// Waits for news, for so long at most, and takes them: the numbers that were told.
+/// Waits for events, for so long at most, and takes them: the numbers that were told.
 pub fn wait(at_most: Duration) -> Vec<u64> {
-    let news = news();
-    let untold = news.untold.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = news
+    let events = events();
+    let untold = events.untold.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = events
         .arrived
         .wait_timeout_while(untold, at_most, |untold| untold.is_empty());
     let (mut untold, _) = waited.unwrap_or_else(PoisonError::into_inner);

@@ -9,17 +9,17 @@ use std::time::Duration;
 use super::backend::Backends;
 use super::error::ControlError;
 use super::heartbeat::{Beats, Heartbeat, Rhythm};
-use super::lease::{Lease, Phase, Terms};
+use super::lease::{Lease, LeaseState, Terms};
 use super::pending::pending;
 use super::questions::Questions;
 use super::server::Server;
 use super::servers::Source;
 use super::table::Table;
-use super::{news, plane, roll};
+use super::{active, events, plane};
 use crate::conninfo::given::Given;
 use crate::conninfo::{Conninfo, Surroundings};
 use crate::process::in_child;
-use crate::socket::place::Place;
+use crate::socket::address::SocketAddress;
 
 const SOON: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(60);
@@ -67,7 +67,7 @@ fn a_lease_whose_lock_was_held_is_of_no_use_and_no_harm() {
         lease.touch();
         lease.leave();
         lease.disown("no".into());
-        lease.phase() == Phase::Over
+        lease.phase() == LeaseState::Over
             && lease.right().0 == 0
             && lease.counts().0 == 0
             && lease.trouble().blips == 0
@@ -94,7 +94,7 @@ fn a_heartbeat_whose_lock_was_held_is_still() {
 #[test]
 fn backends_whose_locks_were_held_are_left_to_the_parent() {
     let backends = Backends::new(server());
-    let place = || Place::Unix(PathBuf::from("/nowhere"));
+    let place = || SocketAddress::Unix(PathBuf::from("/nowhere"));
     let backend = backends.meet(1, place()).unwrap();
     let (_news, _fate) = (backends.hold(), backend.hold());
     assert!(in_child(|| {
@@ -137,13 +137,13 @@ fn an_inherited_server_is_asked_nothing() {
 #[test]
 fn news_roll_and_plane_are_made_anew() {
     let lease = lease(&server());
-    let held = (news::hold(), roll::hold(), plane::hold());
+    let held = (events::hold(), active::hold(), plane::hold());
     assert!(in_child(|| {
-        let number = news::number();
-        news::tell(number);
-        roll::leave_all();
-        news::wait(LONG) == [number]
-            && roll::wait_over(SOON)
+        let number = events::number();
+        events::tell(number);
+        active::leave_all();
+        events::wait(LONG) == [number]
+            && active::wait_over(SOON)
             && plane::spawn(async {}, |_| {}).is_ok()
     }));
     drop(held);
@@ -159,12 +159,12 @@ fn a_lease_whose_control_plane_has_gone_says_so_and_the_next_is_asked_for() {
         let one = lease(&server());
         plane::break_down();
         let mut phase = one.phase();
-        while phase == Phase::Waiting {
+        while phase == LeaseState::Waiting {
             std::thread::sleep(SOON);
             phase = one.phase();
         }
         let other = lease(&server());
-        matches!(phase, Phase::Lost(why) if why.contains("has gone: broken down by a test"))
-            && other.phase() == Phase::Waiting
+        matches!(phase, LeaseState::Lost(why) if why.contains("has gone: broken down by a test"))
+            && other.phase() == LeaseState::Waiting
     }));
 }

@@ -13,7 +13,7 @@ use super::pending::{Pending, pending};
 use super::server::{Parameter, Server};
 use super::term::Term;
 use super::timer::sleep;
-use super::{clock, news, plane};
+use super::{clock, events, plane};
 use crate::process::generation;
 
 /// How long one beat may take, at least and at most.
@@ -127,7 +127,7 @@ impl Heartbeat {
     ) -> Result<(Arc<Self>, Pending<Result<(), ControlError>>, Pending<()>), ControlError> {
         server.check()?;
         let heartbeat = Arc::new(Self {
-            number: news::number(),
+            number: events::number(),
             generation: generation(),
             rhythm,
             server: Arc::clone(server),
@@ -162,7 +162,7 @@ impl Heartbeat {
         Ok((heartbeat, first, over))
     }
 
-    /// Its number in this process, by which [`news`] speak of it.
+    /// Its number in this process, by which [`events`] speak of it.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -213,7 +213,7 @@ impl Heartbeat {
         state.beats.failures += 1;
         state.beats.last_error = Some(why);
         drop(state);
-        news::tell(self.number);
+        events::tell(self.number);
     }
 
     async fn go_on(&self) {
@@ -279,14 +279,14 @@ impl Heartbeat {
             Ok(_rows) => {
                 state.beats.beats += 1;
                 if state.beats.last_error.take().is_some() {
-                    news::tell(self.number);
+                    events::tell(self.number);
                 }
                 Ok(())
             }
             Err(error) => {
                 state.beats.failures += 1;
                 if state.beats.last_error.replace(error.to_string()).is_none() {
-                    news::tell(self.number);
+                    events::tell(self.number);
                 }
                 Err(error)
             }

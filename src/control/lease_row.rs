@@ -4,7 +4,7 @@ use tokio_postgres::Error;
 
 /// Who holds a lease, or held it, as the table says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct LeaseRow {
     /// The lease's name.
     pub name: String,
     /// The number of its last acquisition.
@@ -45,7 +45,7 @@ pub(super) fn query() -> String {
     )
 }
 
-impl Row {
+impl LeaseRow {
     pub(super) fn read(row: &tokio_postgres::Row) -> Result<Self, Error> {
         Ok(Self {
             name: row.try_get(0)?,

@@ -5,27 +5,27 @@
 //! pooler in transaction mode: each operation is one statement, nothing is prepared, no session state is kept, and
 //! each has a deadline of its own.
 
+pub mod active;
 pub mod backend;
 pub mod clock;
 mod conveyed;
 mod definition;
 mod dial;
 pub mod error;
+pub mod events;
 #[cfg(test)]
 mod fork_tests;
 mod gatekeeper;
 pub mod heartbeat;
 pub mod lease;
+pub mod lease_row;
 mod link;
 mod names;
-pub mod news;
 pub mod pending;
 pub mod plane;
 pub mod questions;
 mod reactor;
 mod reader;
-pub mod roll;
-pub mod row;
 pub mod server;
 pub mod servers;
 mod session;

@@ -4,13 +4,13 @@ use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::news;
+use super::events;
 use crate::process::generation;
 
 #[derive(Debug)]
-struct Place<T> {
+struct Shared<T> {
     answer: Mutex<Answer<T>>,
-    /// Whom the news have to tell of its end.
+    /// Whom the events have to tell of its end.
     announced: Mutex<Vec<u64>>,
     given: Condvar,
 }
@@ -23,7 +23,7 @@ enum Answer<T> {
     Gone,
 }
 
-impl<T> Place<T> {
+impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Answer<T>> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -38,26 +38,26 @@ impl<T> Place<T> {
 /// The side that waits.
 #[derive(Debug)]
 pub struct Pending<T> {
-    place: Arc<Place<T>>,
+    shared: Arc<Shared<T>>,
     generation: u64,
 }
 
 /// The side that answers, once.
 #[derive(Debug)]
-pub struct Promise<T>(Arc<Place<T>>);
+pub struct Promise<T>(Arc<Shared<T>>);
 
-/// A place for one answer: who waits, and who answers.
+/// A shared for one answer: who waits, and who answers.
 pub fn pending<T>() -> (Pending<T>, Promise<T>) {
-    let place = Arc::new(Place {
+    let shared = Arc::new(Shared {
         answer: Mutex::new(Answer::Awaited),
         announced: Mutex::new(Vec::new()),
         given: Condvar::new(),
     });
     let pending = Pending {
-        place: Arc::clone(&place),
+        shared: Arc::clone(&shared),
         generation: generation(),
     };
-    (pending, Promise(place))
+    (pending, Promise(shared))
 }
 
 impl<T> Promise<T> {
@@ -76,7 +76,7 @@ impl<T> Drop for Promise<T> {
         self.0.given.notify_all();
         drop(answer);
         for number in self.0.announced().drain(..) {
-            news::tell(number);
+            events::tell(number);
         }
     }
 }
@@ -85,7 +85,7 @@ impl<T> Drop for Promise<T> {
 impl<T> Pending<T> {
     /// Takes both locks, as a thread does that is caught by a fork.
     pub(super) fn hold(&self) -> (impl Drop + '_, impl Drop + '_) {
-        (self.place.lock(), self.place.announced())
+        (self.shared.lock(), self.shared.announced())
     }
 }
 
@@ -95,21 +95,21 @@ impl<T> Pending<T> {
         if self.generation != generation() {
             return false;
         }
-        let answer = self.place.lock();
+        let answer = self.shared.lock();
         let waited = self
-            .place
+            .shared
             .given
             .wait_timeout_while(answer, at_most, |answer| matches!(answer, Answer::Awaited));
         let (answer, _) = waited.unwrap_or_else(PoisonError::into_inner);
         !matches!(*answer, Answer::Awaited)
     }
 
-    /// Has the [`news`] tell when there is nothing to wait for any more, under the number that this returns. Whoever
+    /// Has the [`events`] tell when there is nothing to wait for any more, under the number that this returns. Whoever
     /// asks for it looks once more afterwards: an answer that is there already is not told.
     pub fn announce(&self) -> u64 {
-        let number = news::number();
+        let number = events::number();
         if self.generation == generation() {
-            self.place.announced().push(number);
+            self.shared.announced().push(number);
         }
         number
     }
@@ -119,7 +119,7 @@ impl<T> Pending<T> {
         if self.generation != generation() {
             return None;
         }
-        let mut answer = self.place.lock();
+        let mut answer = self.shared.lock();
         if matches!(*answer, Answer::Awaited) {
             return None;
         }
@@ -155,7 +155,7 @@ mod tests {
         drop(promise);
         let mut told = Vec::new();
         while !told.contains(&third) {
-            told.extend(news::wait(Duration::from_secs(10)));
+            told.extend(events::wait(Duration::from_secs(10)));
         }
         let ours = told
             .into_iter()

@@ -1,7 +1,7 @@
 //! Questions to Python: how is the next session to be made? For an engine whose parameters a function makes anew each
 //! time, as a token of a cloud's.
 //!
-//! The control plane calls nobody. It leaves a question here, has the [`news`] tell of it, and goes on with other
+//! The control plane calls nobody. It leaves a question here, has the [`events`] tell of it, and goes on with other
 //! things; a thread of Python takes the question, calls what is to be called, and answers. Who asked may have given up
 //! by then. Nothing here is kept over a fork: a child asks by questions of its own.
 
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::error::ControlError;
 use super::stage::waiting_for;
-use super::{news, plane};
+use super::{events, plane};
 use crate::conninfo::Conninfo;
 use crate::process::generation;
 
@@ -31,7 +31,7 @@ pub struct Questions {
 impl Default for Questions {
     fn default() -> Self {
         Self {
-            number: news::number(),
+            number: events::number(),
             generation: generation(),
             asked: Mutex::default(),
         }
@@ -39,7 +39,7 @@ impl Default for Questions {
 }
 
 impl Questions {
-    /// Their number, as [`news`] gives it.
+    /// Their number, as [`events`] gives it.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -74,7 +74,7 @@ impl Questions {
             asked.retain(|answer| !answer.is_closed());
             asked.push_back(answer);
         }
-        news::tell(self.number);
+        events::tell(self.number);
         let what = "the function that gives its parameters";
         let answered = waiting_for(what, answered).await;
         answered.unwrap_or_else(|_dropped| {

@@ -16,7 +16,6 @@ use super::plane;
 use super::servers::Source;
 use super::session::{Opener, Session};
 use super::stage::{noted, was_waiting_for};
-use super::table::Table;
 use super::timer::{sleep, timeout};
 use crate::process::generation;
 
@@ -100,7 +99,7 @@ impl Server {
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, ControlError> {
-        self.lent(within, async |loan| loan.query(sql, parameters).await)
+        self.lent(within, async |guard| guard.query(sql, parameters).await)
             .await
     }
 
@@ -114,11 +113,11 @@ impl Server {
         within: Duration,
         sql: &str,
     ) -> Result<Vec<SimpleQueryMessage>, ControlError> {
-        self.lent(within, async |loan| {
-            loan.is_settled = false;
-            loan.begin();
-            let answer = loan.client.simple_query(sql).await;
-            loan.settle(answer)
+        self.lent(within, async |guard| {
+            guard.is_settled = false;
+            guard.begin();
+            let answer = guard.client.simple_query(sql).await;
+            guard.settle(answer)
         })
         .await
     }
@@ -129,12 +128,12 @@ impl Server {
     ///
     /// [`ControlError`]; after `within` at the latest.
     pub async fn tells_pids_at(&self, within: Duration, path: &Path) -> Result<bool, ControlError> {
-        self.lent(within, async |loan| {
-            if loan.path() != Some(path) {
-                return loan.settle(Ok(false));
+        self.lent(within, async |guard| {
+            if guard.path() != Some(path) {
+                return guard.settle(Ok(false));
             }
-            let told = loan.told_pid().await;
-            let rows = loan
+            let told = guard.told_pid().await;
+            let rows = guard
                 .query("SELECT pg_catalog.pg_backend_pid()", &[])
                 .await?;
             let is = rows.first().and_then(|row| row.try_get::<_, i32>(0).ok());
@@ -143,7 +142,7 @@ impl Server {
         .await
     }
 
-    /// Has `work` done on one session, whose questions and answers are told to its loan.
+    /// Has `work` done on one session, whose questions and answers are told to its guard.
     ///
     /// # Errors
     ///
@@ -151,11 +150,11 @@ impl Server {
     pub(crate) async fn lent<T>(
         &self,
         within: Duration,
-        work: impl AsyncFnOnce(&mut Loan) -> Result<T, ControlError>,
+        work: impl AsyncFnOnce(&mut SessionGuard) -> Result<T, ControlError>,
     ) -> Result<T, ControlError> {
         let work = async {
-            let mut loan = self.lend().await?;
-            work(&mut loan).await
+            let mut guard = self.lend().await?;
+            work(&mut guard).await
         };
         noted(self.bound(within, work)).await
     }
@@ -186,9 +185,9 @@ impl Server {
         answer
     }
 
-    async fn lend(&self) -> Result<Loan, ControlError> {
+    async fn lend(&self) -> Result<SessionGuard, ControlError> {
         match self.pool.get().await {
-            Ok(session) => Ok(Loan {
+            Ok(session) => Ok(SessionGuard {
                 session,
                 is_settled: true,
                 notices: Arc::clone(&self.notices),
@@ -248,13 +247,13 @@ impl Drop for User {
 
 /// A session that is lent. Unless all that was asked on it was answered, it is cut off as it goes back, and the pool
 /// lends it to nobody.
-pub(crate) struct Loan {
+pub(crate) struct SessionGuard {
     session: Object<Opener>,
     is_settled: bool,
     notices: Arc<AtomicU64>,
 }
 
-impl Deref for Loan {
+impl Deref for SessionGuard {
     type Target = Session;
 
     fn deref(&self) -> &Session {
@@ -262,7 +261,7 @@ impl Deref for Loan {
     }
 }
 
-impl Loan {
+impl SessionGuard {
     /// Asks one question, and notes whether it was answered.
     pub(crate) async fn query(
         &mut self,
@@ -275,8 +274,9 @@ impl Loan {
         self.settle(answer)
     }
 
-    /// The tables of leases that this session has looked at, by the names that were asked for.
-    pub(crate) fn tables(&mut self) -> &mut HashMap<String, Table> {
+    /// The tables of leases that this session has looked at: their quoted names with the schema, by those that were
+    /// asked for.
+    pub(crate) fn tables(&mut self) -> &mut HashMap<String, String> {
         &mut self.session.tables
     }
 
@@ -290,7 +290,7 @@ impl Loan {
     }
 }
 
-impl Drop for Loan {
+impl Drop for SessionGuard {
     fn drop(&mut self) {
         let notices = self.session.take_notices();
         self.notices.fetch_add(notices, Ordering::Relaxed);

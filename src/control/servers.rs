@@ -1,4 +1,4 @@
-//! The servers that a session may be with: which places there are, in which order they are asked, and which will do.
+//! The servers that a session may be with: which candidates there are, in which order they are asked, and which will do.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::dial::{Failure, Place, dial};
+use super::dial::{Candidate, Failure, dial};
 use super::error::ControlError;
 use super::link::{Link, drive};
 use super::names;
@@ -32,11 +32,11 @@ pub enum Source {
 pub(crate) struct Servers {
     source: Source,
     reader: Reader,
-    /// Which place to begin with: the one that worked last, and the next after one that did not.
+    /// Which candidate to begin with: the one that worked last, and the next after one that did not.
     first: AtomicUsize,
 }
 
-/// The longest that one place may take, unless `connect_timeout` says.
+/// The longest that one candidate may take, unless `connect_timeout` says.
 const CONNECT: Duration = Duration::from_secs(10);
 
 impl Servers {
@@ -51,7 +51,7 @@ impl Servers {
     /// Opens a connection to the first that will do, and drives it.
     pub(crate) async fn open(&self) -> Result<(Client, Link), ControlError> {
         let target = self.target().await?;
-        let places = self.places(&target).await?;
+        let candidates = self.candidates(&target).await?;
         let wanted: &[Sessions] = match target.sessions {
             Sessions::PreferStandby => &[Sessions::Standby, Sessions::Any],
             // What is leased is written: of several servers, only one that takes writes will do.
@@ -60,12 +60,12 @@ impl Servers {
         };
         let within = target.connect_timeout.unwrap_or(CONNECT);
         let mut failure = None;
-        for turn in 0..places.len() * wanted.len() {
-            let sessions = wanted[turn / places.len()];
+        for turn in 0..candidates.len() * wanted.len() {
+            let sessions = wanted[turn / candidates.len()];
             // Moved on before the attempt: whoever runs out of time there begins elsewhere the next time.
             let turn = self.first.fetch_add(1, Ordering::Relaxed);
-            let place = &places[turn % places.len()];
-            let opening = open(&target, place, sessions, &self.reader);
+            let candidate = &candidates[turn % candidates.len()];
+            let opening = open(&target, candidate, sessions, &self.reader);
             match timeout(within, Box::pin(opening)).await {
                 Ok(Ok(session)) => {
                     self.first.store(turn, Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl Servers {
                         Some(what) => format!("{seconds:.2} s were not enough for {what}"),
                         None => format!("no answer within {seconds:.2} s"),
                     };
-                    failure = Some(ControlError::unreachable(&place.endpoint.shown(), what));
+                    failure = Some(ControlError::unreachable(&candidate.endpoint.shown(), what));
                 }
             }
         }
@@ -104,19 +104,19 @@ impl Servers {
         Ok(target)
     }
 
-    async fn places<'a>(&self, target: &'a Target) -> Result<Vec<Place<'a>>, ControlError> {
-        let mut places = Vec::new();
+    async fn candidates<'a>(&self, target: &'a Target) -> Result<Vec<Candidate<'a>>, ControlError> {
+        let mut candidates = Vec::new();
         let mut failure = None;
         for endpoint in &target.endpoints {
             if endpoint.is_local() {
-                places.push(Place {
+                candidates.push(Candidate {
                     endpoint,
                     address: None,
                 });
                 continue;
             }
             match addresses(endpoint).await {
-                Ok(found) => places.extend(found.into_iter().map(|address| Place {
+                Ok(found) => candidates.extend(found.into_iter().map(|address| Candidate {
                     endpoint,
                     address: Some(address),
                 })),
@@ -124,11 +124,11 @@ impl Servers {
             }
         }
         if target.is_shuffled {
-            shuffle(&mut places);
+            shuffle(&mut candidates);
         }
         match failure {
-            Some(error) if places.is_empty() => Err(error),
-            _ => Ok(places),
+            Some(error) if candidates.is_empty() => Err(error),
+            _ => Ok(candidates),
         }
     }
 }
@@ -147,22 +147,22 @@ fn named(application: &str) -> String {
 }
 
 /// Draws an order by lot.
-fn shuffle<T>(places: &mut [T]) {
+fn shuffle<T>(candidates: &mut [T]) {
     // Each of these is made with keys of its own.
-    for n in (1..places.len()).rev() {
+    for n in (1..candidates.len()).rev() {
         let drawn = RandomState::new().hash_one(n);
         let below = u64::try_from(n + 1).unwrap_or(1);
-        places.swap(n, usize::try_from(drawn % below).unwrap_or(0));
+        candidates.swap(n, usize::try_from(drawn % below).unwrap_or(0));
     }
 }
 
 async fn open(
     target: &Target,
-    place: &Place<'_>,
+    candidate: &Candidate<'_>,
     sessions: Sessions,
     reader: &Reader,
 ) -> Result<(Client, Link), Failure> {
-    let opened = dial(target, place, reader).await?;
+    let opened = dial(target, candidate, reader).await?;
     let (cut, ended) = drive(opened.connection, opened.socket);
     let link = Link {
         path: opened.path,
@@ -170,7 +170,7 @@ async fn open(
         ended,
         meter: opened.meter,
     };
-    check(&opened.client, place, sessions)
+    check(&opened.client, candidate, sessions)
         .await
         .map_err(|error| Failure {
             error,
@@ -193,16 +193,20 @@ async fn addresses(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ControlError>
     let found = names::addresses(name)
         .await
         .map_err(|error| ControlError::unreachable(&endpoint.shown(), error))?;
-    let place = |address| SocketAddr::new(address, endpoint.port);
-    Ok(found.into_iter().map(place).collect())
+    let candidate = |address| SocketAddr::new(address, endpoint.port);
+    Ok(found.into_iter().map(candidate).collect())
 }
 
 /// Checks that a server will do.
-async fn check(client: &Client, place: &Place<'_>, wanted: Sessions) -> Result<(), ControlError> {
+async fn check(
+    client: &Client,
+    candidate: &Candidate<'_>,
+    wanted: Sessions,
+) -> Result<(), ControlError> {
     if wanted == Sessions::Any {
         return Ok(());
     }
-    let shown = place.endpoint.shown();
+    let shown = candidate.endpoint.shown();
     let query = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'";
     let row = client.query_typed_one(query, &[]).await;
     let row = row.map_err(|error| ControlError::connecting(&shown, &error))?;

@@ -19,7 +19,6 @@ use super::error::ControlError;
 use super::link::Link;
 use super::servers::{Servers, Source};
 use super::stream::ANSWER;
-use super::table::Table;
 use super::told_pid::told_pid;
 
 /// A session; a task moves its bytes.
@@ -27,7 +26,7 @@ use super::told_pid::told_pid;
 pub(crate) struct Session {
     pub(crate) client: ClientWrapper,
     /// The tables of leases that it has looked at, by the names that were asked for.
-    pub(crate) tables: HashMap<String, Table>,
+    pub(crate) tables: HashMap<String, String>,
     link: Link,
     is_broken: AtomicBool,
 }

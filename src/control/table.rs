@@ -11,8 +11,8 @@ use tokio_postgres::types::Type;
 
 use super::definition::{DEFINITION, Found, LOOK};
 use super::error::ControlError;
-use super::row::{self, Row};
-use super::server::{Loan, Parameter, Server};
+use super::lease_row::{self, LeaseRow};
+use super::server::{Parameter, Server, SessionGuard};
 use super::stream::ANSWER;
 
 /// How long a whole table may be, in bytes: some 300,000 leases.
@@ -83,19 +83,19 @@ impl Table {
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<tokio_postgres::Row>, ControlError> {
         let answer = server
-            .lent(within, async |loan| {
-                let Some(table) = self.seen(loan).await? else {
+            .lent(within, async |guard| {
+                let Some(table) = self.seen(guard).await? else {
                     return Err(ControlError::Server {
                         what: format!("there is no table {}", self.name),
                         sqlstate: "42P01".into(),
                         is_fatal: false,
                     });
                 };
-                loan.allow(bytes);
-                let answer = loan.query(&table.sql(statement), parameters).await;
+                guard.allow(bytes);
+                let answer = guard.query(&table.sql(statement), parameters).await;
                 if answer.is_err() {
                     // It may have been dropped, and be another the next time.
-                    loan.tables().remove(&self.quoted);
+                    guard.tables().remove(&self.quoted);
                 }
                 answer
             })
@@ -159,17 +159,20 @@ impl Table {
     /// None when there is no such table.
     async fn look(&self, server: &Server, within: Duration) -> Result<Option<Self>, ControlError> {
         let seen = server
-            .lent(within, async |loan| self.seen(loan).await)
+            .lent(within, async |guard| self.seen(guard).await)
             .await;
         seen.map_err(|error| self.refused(error))
     }
 
     /// The table with its schema, as this session sees it; none when there is none.
-    async fn seen(&self, loan: &mut Loan) -> Result<Option<Self>, ControlError> {
-        if let Some(table) = loan.tables().get(&self.quoted) {
-            return Ok(Some(table.clone()));
+    async fn seen(&self, guard: &mut SessionGuard) -> Result<Option<Self>, ControlError> {
+        if let Some(quoted) = guard.tables().get(&self.quoted) {
+            return Ok(Some(Self {
+                name: self.name.clone(),
+                quoted: quoted.clone(),
+            }));
         }
-        let rows = loan.query(LOOK, &[(&self.quoted, Type::TEXT)]).await?;
+        let rows = guard.query(LOOK, &[(&self.quoted, Type::TEXT)]).await?;
         let Some(row) = rows.first() else {
             return Ok(None);
         };
@@ -178,7 +181,9 @@ impl Table {
             return Err(self.wrong(&fault));
         }
         let table = self.found(&found.schema, &found.name);
-        loan.tables().insert(self.quoted.clone(), table.clone());
+        guard
+            .tables()
+            .insert(self.quoted.clone(), table.quoted.clone());
         Ok(Some(table))
     }
 
@@ -237,12 +242,18 @@ impl Table {
         server: &Server,
         within: Duration,
         name: Option<&str>,
-    ) -> Result<Vec<Row>, ControlError> {
+    ) -> Result<Vec<LeaseRow>, ControlError> {
         let most = if name.is_some() { ANSWER } else { LIST };
         let found = self
-            .query_up_to(most, server, within, &row::query(), &[(&name, Type::TEXT)])
+            .query_up_to(
+                most,
+                server,
+                within,
+                &lease_row::query(),
+                &[(&name, Type::TEXT)],
+            )
             .await?;
-        let read = found.iter().map(Row::read).collect::<Result<_, _>>();
+        let read = found.iter().map(LeaseRow::read).collect::<Result<_, _>>();
         read.map_err(|error| ControlError::from_driver(&error))
     }
 

@@ -81,7 +81,7 @@ impl ReadOnly {
     clippy::struct_excessive_bools,
     reason = "each is a fact of its own, none excludes another"
 )]
-pub struct Signal<'a> {
+pub struct ErrorInfo<'a> {
     /// The SQLSTATE, when the server or the driver gave one.
     pub sqlstate: Option<&'a str>,
     /// The driver's message, whole.

@@ -1,8 +1,8 @@
 //! Looking an error up in the rows.
 
+use super::error_info::{ErrorInfo, Phase, ReadOnly};
 use super::kind::Fault;
 use super::rows::{PRICES, Price, ROWS, Row, Rule, Test};
-use super::signal::{Phase, ReadOnly, Signal};
 use super::statement::speaks_of_another;
 use super::verdict::{Cost, Outcome, Retry, Verdict};
 
@@ -106,19 +106,16 @@ fn follow(rule: Rule, phase: Phase, answered: bool) -> (Retry, Outcome) {
 /// Says what an error means.
 ///
 /// `own` are rows of the application's, which are looked at before those of the table.
-pub fn classify<'a>(signal: &Signal<'_>, own: &'a [Row<'a>]) -> Finding<'a> {
-    let text = Text::of(signal.message);
+pub fn classify<'a>(info: &ErrorInfo<'_>, own: &'a [Row<'a>]) -> Finding<'a> {
+    let text = Text::of(info.message);
     let mut place = None;
-    let row = own
-        .iter()
-        .find(|row| holds(row, signal, &text))
-        .or_else(|| {
-            place = ROWS.iter().position(|row| holds(row, signal, &text));
-            place.and_then(|place| ROWS.get(place))
-        });
+    let row = own.iter().find(|row| holds(row, info, &text)).or_else(|| {
+        place = ROWS.iter().position(|row| holds(row, info, &text));
+        place.and_then(|place| ROWS.get(place))
+    });
     let fault = match row {
         Some(row) => row.fault,
-        None if signal.closed || signal.disconnect => Fault::ConnectionLost,
+        None if info.closed || info.disconnect => Fault::ConnectionLost,
         None => Fault::None,
     };
     let price = price_of(fault);
@@ -127,10 +124,10 @@ pub fn classify<'a>(signal: &Signal<'_>, own: &'a [Row<'a>]) -> Finding<'a> {
         cause: row.map_or(price.meaning, |row| row.cause),
         row: place,
         price,
-        phase: signal.phase,
-        answered: signal.sqlstate.is_some(),
-        gone: signal.closed || signal.disconnect,
-        deadline: signal.deadline,
+        phase: info.phase,
+        answered: info.sqlstate.is_some(),
+        gone: info.closed || info.disconnect,
+        deadline: info.deadline,
     }
 }
 
@@ -199,7 +196,7 @@ pub fn unquoted(line: &str) -> String {
     out
 }
 
-fn holds(row: &Row<'_>, signal: &Signal<'_>, text: &Text) -> bool {
+fn holds(row: &Row<'_>, info: &ErrorInfo<'_>, text: &Text) -> bool {
     let names_code = row
         .tests
         .iter()
@@ -207,11 +204,11 @@ fn holds(row: &Row<'_>, signal: &Signal<'_>, text: &Text) -> bool {
     // The server's own words, which may quote the application's, count only beside a SQLSTATE
     // that the row names; the driver's words only where there is no SQLSTATE.
     let names_driver = row.tests.iter().any(|test| matches!(test, Test::Driver(_)));
-    let server = names_driver || DRIVERS.contains(&signal.driver);
-    let words = server && (names_code || (signal.dbapi && signal.sqlstate.is_none()));
+    let server = names_driver || DRIVERS.contains(&info.driver);
+    let words = server && (names_code || (info.dbapi && info.sqlstate.is_none()));
     row.tests.iter().all(|test| match *test {
-        Test::Code(code) => server && signal.sqlstate == Some(code),
-        Test::Class(class) => server && signal.sqlstate.is_some_and(|code| code.starts_with(class)),
+        Test::Code(code) => server && info.sqlstate == Some(code),
+        Test::Class(class) => server && info.sqlstate.is_some_and(|code| code.starts_with(class)),
         Test::Is(what) => words && text.first == what,
         Test::Starts(what) => words && !text.connecting && text.first.starts_with(what),
         Test::Has(what) => words && !text.connecting && text.first.contains(what),
@@ -221,21 +218,19 @@ fn holds(row: &Row<'_>, signal: &Signal<'_>, text: &Text) -> bool {
                 && (text.first.contains(what)
                     || text.attempts.iter().any(|line| line.contains(what)))
         }
-        Test::Driver(driver) => signal.driver == driver,
-        Test::Exception(class) => signal.classes.contains(&class),
-        Test::Interrupts(class) => {
-            signal.classes.contains(&class) || signal.masked.contains(&class)
-        }
-        Test::Interruption => signal.interruption,
-        Test::Deadline => signal.deadline,
-        Test::Survived => signal.survived,
-        Test::Busy => signal.busy,
-        Test::Connecting => signal.phase == Phase::Connect,
-        Test::Through(function) => signal.frames.contains(&function),
-        Test::Raw => !signal.dbapi && signal.by_driver,
-        Test::Foreign => !signal.dbapi,
-        Test::AnotherStatement => speaks_of_another(signal.message),
-        Test::ReadOnlyChosen => signal.read_only == ReadOnly::Chosen,
-        Test::ReadOnlyAlways => signal.read_only == ReadOnly::Always,
+        Test::Driver(driver) => info.driver == driver,
+        Test::Exception(class) => info.classes.contains(&class),
+        Test::Interrupts(class) => info.classes.contains(&class) || info.masked.contains(&class),
+        Test::Interruption => info.interruption,
+        Test::Deadline => info.deadline,
+        Test::Survived => info.survived,
+        Test::Busy => info.busy,
+        Test::Connecting => info.phase == Phase::Connect,
+        Test::Through(function) => info.frames.contains(&function),
+        Test::Raw => !info.dbapi && info.by_driver,
+        Test::Foreign => !info.dbapi,
+        Test::AnotherStatement => speaks_of_another(info.message),
+        Test::ReadOnlyChosen => info.read_only == ReadOnly::Chosen,
+        Test::ReadOnlyAlways => info.read_only == ReadOnly::Always,
     })
 }

@@ -4,31 +4,31 @@ use proptest::prelude::*;
 
 use super::rows::{PRICES, ROWS, Row, Test};
 use super::statement::speaks_of_another;
-use super::{Cost, Fault, Outcome, Phase, ReadOnly, Retry, Signal, appraise, classify};
+use super::{Cost, ErrorInfo, Fault, Outcome, Phase, ReadOnly, Retry, appraise, classify};
 
-fn server(code: &'static str, message: &'static str) -> Signal<'static> {
-    Signal {
+fn server(code: &'static str, message: &'static str) -> ErrorInfo<'static> {
+    ErrorInfo {
         sqlstate: Some(code),
         message,
         classes: vec!["psycopg2.errors.Some"],
         driver: "psycopg2",
         dbapi: true,
-        ..Signal::default()
+        ..ErrorInfo::default()
     }
 }
 
-fn client(driver: &'static str, message: &'static str) -> Signal<'static> {
-    Signal {
+fn client(driver: &'static str, message: &'static str) -> ErrorInfo<'static> {
+    ErrorInfo {
         message,
         classes: vec!["driver.OperationalError"],
         driver,
         dbapi: true,
-        ..Signal::default()
+        ..ErrorInfo::default()
     }
 }
 
-fn fault(signal: &Signal<'_>) -> Fault {
-    classify(signal, &[]).fault
+fn fault(info: &ErrorInfo<'_>) -> Fault {
+    classify(info, &[]).fault
 }
 
 #[test]
@@ -88,10 +88,10 @@ fn words_of_the_application_are_no_fault() {
     assert_eq!(fault(&server("P0001", raised)), Fault::None);
     let quoted = "syntax error at or near \"server closed the connection unexpectedly\"";
     assert_eq!(fault(&client("psycopg2", quoted)), Fault::None);
-    let own = Signal {
+    let own = ErrorInfo {
         message: raised,
         classes: vec!["builtins.ValueError"],
-        ..Signal::default()
+        ..ErrorInfo::default()
     };
     assert_eq!(fault(&own), Fault::None);
 }
@@ -101,9 +101,9 @@ fn another_database_is_not_judged_by_these_words() {
     for driver in ["", "pysqlite", "mysqlconnector"] {
         let text = "server closed the connection unexpectedly";
         assert_eq!(fault(&client(driver, text)), Fault::None);
-        let mut signal = server("25006", "read only");
-        signal.driver = driver;
-        assert_eq!(fault(&signal), Fault::None);
+        let mut info = server("25006", "read only");
+        info.driver = driver;
+        assert_eq!(fault(&info), Fault::None);
     }
 }
 
@@ -143,23 +143,23 @@ fn a_termination_costs_one_connection_where_sockets_are_seen() {
 
 #[test]
 fn a_write_to_a_standby_costs_the_generation_unless_it_was_meant() {
-    let mut signal = server("25006", "cannot execute INSERT in a read-only transaction");
-    assert_eq!(classify(&signal, &[]).verdict(true).cost, Cost::Generation);
-    signal.read_only = ReadOnly::Chosen;
-    assert_eq!(classify(&signal, &[]).verdict(true).cost, Cost::Nothing);
+    let mut info = server("25006", "cannot execute INSERT in a read-only transaction");
+    assert_eq!(classify(&info, &[]).verdict(true).cost, Cost::Generation);
+    info.read_only = ReadOnly::Chosen;
+    assert_eq!(classify(&info, &[]).verdict(true).cost, Cost::Nothing);
 }
 
 #[test]
 fn a_commit_that_broke_is_unknown_and_never_repeated() {
-    let mut signal = client("psycopg2", "server closed the connection unexpectedly");
+    let mut info = client("psycopg2", "server closed the connection unexpectedly");
     for (phase, retry, outcome) in [
         (Phase::Commit, Retry::Never, Outcome::Unknown),
         (Phase::Unknown, Retry::Never, Outcome::Unknown),
         (Phase::Statement, Retry::WholeUnit, Outcome::NotDone),
         (Phase::Connect, Retry::Reconnect, Outcome::NotDone),
     ] {
-        signal.phase = phase;
-        let verdict = classify(&signal, &[]).verdict(true);
+        info.phase = phase;
+        let verdict = classify(&info, &[]).verdict(true);
         assert_eq!(
             (verdict.retry, verdict.outcome),
             (retry, outcome),
@@ -170,55 +170,55 @@ fn a_commit_that_broke_is_unknown_and_never_repeated() {
 
 #[test]
 fn connecting_costs_nothing_because_there_is_nothing_yet() {
-    let mut signal = client("psycopg2", "server closed the connection unexpectedly");
-    signal.phase = Phase::Connect;
-    assert_eq!(classify(&signal, &[]).verdict(false).cost, Cost::Nothing);
+    let mut info = client("psycopg2", "server closed the connection unexpectedly");
+    info.phase = Phase::Connect;
+    assert_eq!(classify(&info, &[]).verdict(false).cost, Cost::Nothing);
 }
 
 #[test]
 fn a_closed_connection_is_lost_whatever_was_said() {
-    let mut signal = server("XX000", "something");
-    assert_eq!(fault(&signal), Fault::None);
-    signal.closed = true;
-    assert_eq!(fault(&signal), Fault::ConnectionLost);
-    let mut signal = server("40001", "could not serialize access");
-    signal.disconnect = true;
-    assert_eq!(classify(&signal, &[]).verdict(true).cost, Cost::Connection);
-    assert_eq!(classify(&signal, &[]).verdict(false).cost, Cost::Generation);
+    let mut info = server("XX000", "something");
+    assert_eq!(fault(&info), Fault::None);
+    info.closed = true;
+    assert_eq!(fault(&info), Fault::ConnectionLost);
+    let mut info = server("40001", "could not serialize access");
+    info.disconnect = true;
+    assert_eq!(classify(&info, &[]).verdict(true).cost, Cost::Connection);
+    assert_eq!(classify(&info, &[]).verdict(false).cost, Cost::Generation);
 }
 
 #[test]
 fn an_interruption_is_not_looked_up() {
-    let mut signal = server("23505", "");
-    signal.interruption = true;
-    assert_eq!(fault(&signal), Fault::Interrupted);
+    let mut info = server("23505", "");
+    info.interruption = true;
+    assert_eq!(fault(&info), Fault::Interrupted);
 }
 
 #[test]
 fn an_exception_amid_an_answer_of_pg8000_is_corruption() {
-    let mut signal = Signal {
+    let mut info = ErrorInfo {
         message: "'NoneType' object has no attribute 'append'",
         classes: vec!["builtins.AttributeError"],
         driver: "pg8000",
         by_driver: true,
-        ..Signal::default()
+        ..ErrorInfo::default()
     };
-    assert_eq!(fault(&signal), Fault::Suspect);
-    signal.frames = vec!["pg8000.core:handle_messages", "pg8000.core:handle_DATA_ROW"];
-    assert_eq!(fault(&signal), Fault::Corruption);
+    assert_eq!(fault(&info), Fault::Suspect);
+    info.frames = vec!["pg8000.core:handle_messages", "pg8000.core:handle_DATA_ROW"];
+    assert_eq!(fault(&info), Fault::Corruption);
 }
 
 #[test]
 fn a_deadline_of_ours_never_costs_more_than_its_connection() {
-    let mut signal = client("psycopg2", "server closed the connection unexpectedly");
-    signal.disconnect = true;
-    signal.phase = Phase::Ping;
-    assert_eq!(classify(&signal, &[]).verdict(false).cost, Cost::Generation);
-    signal.deadline = true;
+    let mut info = client("psycopg2", "server closed the connection unexpectedly");
+    info.disconnect = true;
+    info.phase = Phase::Ping;
+    assert_eq!(classify(&info, &[]).verdict(false).cost, Cost::Generation);
+    info.deadline = true;
     for phase in Phase::ALL {
-        signal.phase = phase;
+        info.phase = phase;
         for sees in [true, false] {
-            let found = classify(&signal, &[]);
+            let found = classify(&info, &[]);
             let wanted = if phase == Phase::Connect {
                 Cost::Nothing
             } else {
@@ -232,46 +232,46 @@ fn a_deadline_of_ours_never_costs_more_than_its_connection() {
 
 #[test]
 fn a_checkout_that_a_deadline_ended_costs_nothing() {
-    let signal = Signal {
+    let info = ErrorInfo {
         classes: vec!["poolproof.PoolTimeout", "sqlalchemy.exc.TimeoutError"],
         deadline: true,
-        ..Signal::default()
+        ..ErrorInfo::default()
     };
-    let found = classify(&signal, &[]);
+    let found = classify(&info, &[]);
     assert_eq!(found.fault, Fault::PoolTimeout);
     assert_eq!(found.verdict(true).cost, Cost::Nothing);
 }
 
 #[test]
 fn an_interruption_that_the_driver_hides_is_one() {
-    let mut signal = client("psycopg", "cannot exit pipeline mode while busy");
-    assert_eq!(fault(&signal), Fault::Corruption);
-    signal.masked = vec!["billiard.exceptions.SoftTimeLimitExceeded"];
-    assert_eq!(fault(&signal), Fault::Interrupted);
+    let mut info = client("psycopg", "cannot exit pipeline mode while busy");
+    assert_eq!(fault(&info), Fault::Corruption);
+    info.masked = vec!["billiard.exceptions.SoftTimeLimitExceeded"];
+    assert_eq!(fault(&info), Fault::Interrupted);
 }
 
 #[test]
 fn a_connection_of_the_servers_own_that_broke_is_not_ours() {
-    let mut signal = server("08001", "could not connect to server \"elsewhere\"");
-    assert_eq!(fault(&signal), Fault::ConnectionLost);
-    signal.survived = true;
-    assert_eq!(fault(&signal), Fault::Suspect);
+    let mut info = server("08001", "could not connect to server \"elsewhere\"");
+    assert_eq!(fault(&info), Fault::ConnectionLost);
+    info.survived = true;
+    assert_eq!(fault(&info), Fault::Suspect);
 }
 
 #[test]
 fn a_row_of_the_applications_decides_and_has_no_place_in_the_table() {
-    let signal = server("40001", "could not serialize access");
+    let info = server("40001", "could not serialize access");
     let own = [Row {
         fault: Fault::ReadOnly,
         tests: &[Test::Class("40")],
         cause: "own",
     }];
-    let found = classify(&signal, &own);
+    let found = classify(&info, &own);
     assert_eq!(
         (found.fault, found.cause, found.row),
         (Fault::ReadOnly, "own", None)
     );
-    let place = classify(&signal, &[]).row;
+    let place = classify(&info, &[]).row;
     assert!(place.is_some_and(|place| ROWS[place].fault == Fault::Serialization));
 }
 
@@ -322,15 +322,15 @@ proptest! {
         dbapi: bool, by_driver: bool, closed: bool, disconnect: bool, sees: bool,
         phase in phases(),
     ) {
-        let signal = Signal {
+        let info = ErrorInfo {
             sqlstate: code.as_deref(),
             message: &message,
             classes: vec![&exception],
             driver: &driver,
             dbapi, by_driver, closed, disconnect, phase,
-            ..Signal::default()
+            ..ErrorInfo::default()
         };
-        let found = classify(&signal, &[]);
+        let found = classify(&info, &[]);
         let verdict = found.verdict(sees);
         prop_assert!(!found.cause.is_empty());
         // Only what is known not to be done may be repeated.
@@ -346,13 +346,13 @@ proptest! {
         let code = format!("{class}{rest}");
         // The one row that reads the text of such an error.
         prop_assume!(!(code == "42601" && speaks_of_another(&message)));
-        let signal = Signal {
+        let info = ErrorInfo {
             sqlstate: Some(&code),
             message: &message,
             driver: "psycopg2",
             dbapi: true,
-            ..Signal::default()
+            ..ErrorInfo::default()
         };
-        prop_assert_eq!(classify(&signal, &[]).fault, Fault::None);
+        prop_assert_eq!(classify(&info, &[]).fault, Fault::None);
     }
 }

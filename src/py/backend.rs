@@ -23,7 +23,7 @@ impl Backends {
     /// Notes the backend of a new connection; None for a socket that the server could not tell from others, and for
     /// a process id that no server has (a pooler makes them up).
     fn meet(&self, socket: &Socket, pid: i64) -> PyResult<Option<Backend>> {
-        let (Some(place), Ok(pid)) = (socket.place(), i32::try_from(pid)) else {
+        let (Some(place), Ok(pid)) = (socket.address(), i32::try_from(pid)) else {
             return Ok(None);
         };
         let met = self.0.meet(pid, place);
@@ -55,7 +55,7 @@ impl Backend {
         self.0.is_recognised()
     }
 
-    /// Ends it, unless it is not known beyond doubt. Returns the number by which `news` tell that it is done.
+    /// Ends it, unless it is not known beyond doubt. Returns the number by which `events` tell that it is done.
     fn end(&self) -> PyResult<u64> {
         self.0.end().map_err(|error| from_control(&error))
     }

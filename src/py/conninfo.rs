@@ -12,7 +12,7 @@ use super::errors::from_control;
 use crate::conninfo::error::ConninfoError;
 use crate::conninfo::given::Given;
 use crate::conninfo::keyword::KEYWORDS;
-use crate::conninfo::{self, Surroundings, pairs};
+use crate::conninfo::{self, Surroundings};
 use crate::control::error::ControlError;
 
 pub(crate) fn refused(error: &ConninfoError) -> PyErr {
@@ -43,7 +43,7 @@ impl Conninfo {
         newer: Vec<(String, String)>,
     ) -> PyResult<Self> {
         let mut given = match text {
-            Some(text) => pairs::parse(&text).map_err(|error| refused(&error))?,
+            Some(text) => conninfo::parse(&text).map_err(|error| refused(&error))?,
             None => Given::default(),
         };
         for (name, value) in keywords {
@@ -87,7 +87,7 @@ impl Conninfo {
 /// What a connection string gives, by keyword, as libpq's `PQconninfoParse` says it.
 #[pyfunction]
 pub(crate) fn parse_conninfo(text: &[u8]) -> PyResult<Vec<(String, Vec<u8>)>> {
-    let given = pairs::parse(text).map_err(|error| refused(&error))?;
+    let given = conninfo::parse(text).map_err(|error| refused(&error))?;
     Ok(given
         .iter()
         .map(|(name, value)| (name.to_owned(), value.to_vec()))

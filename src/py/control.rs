@@ -9,10 +9,10 @@ use super::conninfo::Conninfo;
 use super::errors::from_control;
 use super::seconds::length;
 use crate::control::error::ControlError;
+use crate::control::lease_row;
 use crate::control::pending::{Pending, pending};
 use crate::control::plane;
 use crate::control::questions;
-use crate::control::row::Row;
 use crate::control::server;
 use crate::control::servers;
 use crate::control::table::Table;
@@ -57,7 +57,7 @@ impl Questions {
         Self(Arc::default())
     }
 
-    /// Their number in this process, as `news` gives it.
+    /// Their number in this process, as `events` gives it.
     #[getter]
     fn number(&self) -> u64 {
         self.0.number()
@@ -174,7 +174,7 @@ impl Server {
         work: impl FnOnce(Arc<server::Server>) -> F + Send + 'static,
     ) -> PyResult<Operation>
     where
-        F: Future<Output = Result<Vec<Row>, ControlError>> + Send + 'static,
+        F: Future<Output = Result<Vec<lease_row::LeaseRow>, ControlError>> + Send + 'static,
     {
         self.0.check().map_err(|error| from_control(&error))?;
         let (pending, promise) = pending();
@@ -214,7 +214,7 @@ pub(crate) struct LeaseRow {
 /// Something that the control plane works on.
 #[pyclass(frozen, module = "poolproof._native")]
 pub(crate) struct Operation {
-    pending: Pending<Result<Vec<Row>, ControlError>>,
+    pending: Pending<Result<Vec<lease_row::LeaseRow>, ControlError>>,
     /// Why there will be no answer.
     why: Arc<OnceLock<String>>,
 }

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::exceptions::PyValueError;
 
 use crate::fault::{
-    self, Fault, PRICES, Phase, ROWS, ReadOnly, Row, Rule, Signal, Test, Verdict, unquoted,
+    self, ErrorInfo, Fault, PRICES, Phase, ROWS, ReadOnly, Row, Rule, Test, Verdict, unquoted,
 };
 
 /// A row of the application's. Python has checked it.
@@ -159,7 +159,7 @@ pub(crate) fn classify(
             })
         })
         .collect::<PyResult<Vec<_>>>()?;
-    let signal = Signal {
+    let info = ErrorInfo {
         sqlstate,
         message,
         classes: classes.iter().map(String::as_str).collect(),
@@ -177,7 +177,7 @@ pub(crate) fn classify(
         read_only: ReadOnly::named(read_only),
         phase: Phase::named(phase),
     };
-    let found = fault::classify(&signal, &rows);
+    let found = fault::classify(&info, &rows);
     let verdict = found.verdict(sees_sockets);
     Ok(Finding::new(found.fault, verdict, found.cause, found.row))
 }

@@ -8,11 +8,11 @@ use super::control::{Server, wait};
 use super::errors::{Refused, from_control};
 use super::seconds::length;
 use crate::control;
+use crate::control::active;
 use crate::control::error::ControlError;
 use crate::control::heartbeat::{self, Rhythm, Text};
-use crate::control::lease::{self, Phase, Refusal, Terms};
+use crate::control::lease::{self, LeaseState, Refusal, Terms};
 use crate::control::pending::Pending;
-use crate::control::roll;
 use crate::control::table::{DURABLE, Table};
 
 /// A lease that is asked for, held, or over. Dropping it gives it back.
@@ -66,7 +66,7 @@ impl Lease {
         })
     }
 
-    /// Its number in this process, as `news` gives it.
+    /// Its number in this process, as `events` gives it.
     #[getter]
     fn number(&self) -> u64 {
         self.inner.number()
@@ -83,7 +83,7 @@ impl Lease {
         wait(py, &self.acquired, seconds)
     }
 
-    /// Has `news` tell of the end of that wait, under the number that is returned; what has ended is not told.
+    /// Has `events` tell of the end of that wait, under the number that is returned; what has ended is not told.
     fn announce(&self) -> u64 {
         self.acquired.announce()
     }
@@ -92,7 +92,7 @@ impl Lease {
     fn take(&self) -> PyResult<Option<i64>> {
         match self.acquired.take() {
             None => match self.inner.phase() {
-                Phase::Lost(what) => Err(from_control(&ControlError::Gone { what })),
+                LeaseState::Lost(what) => Err(from_control(&ControlError::Gone { what })),
                 _ => Ok(None),
             },
             Some(Ok(fence)) => Ok(Some(fence)),
@@ -142,10 +142,10 @@ impl Lease {
     /// `"waiting"`, `"held"`, `"lost"` or `"over"`, and why it was lost.
     fn phase(&self) -> (&'static str, String) {
         match self.inner.phase() {
-            Phase::Waiting => ("waiting", String::new()),
-            Phase::Held => ("held", String::new()),
-            Phase::Lost(reason) => ("lost", reason),
-            Phase::Over => ("over", String::new()),
+            LeaseState::Waiting => ("waiting", String::new()),
+            LeaseState::Held => ("held", String::new()),
+            LeaseState::Lost(reason) => ("lost", reason),
+            LeaseState::Over => ("over", String::new()),
         }
     }
 
@@ -226,29 +226,29 @@ pub(crate) fn durable_commit() -> &'static str {
 /// What has happened since the last call: leases that were lost, answers that were announced, by their numbers. Waits
 /// for so many seconds at most.
 #[pyfunction]
-pub(crate) fn news(py: Python<'_>, seconds: f64) -> Vec<u64> {
+pub(crate) fn events(py: Python<'_>, seconds: f64) -> Vec<u64> {
     let at_most = length(seconds);
-    py.detach(|| control::news::wait(at_most))
+    py.detach(|| control::events::wait(at_most))
 }
 
-/// Wakes whoever waits in `news`, and tells of this number; 0 is none.
+/// Wakes whoever waits in `events`, and tells of this number; 0 is none.
 #[pyfunction]
 #[pyo3(signature = (number = 0))]
-pub(crate) fn wake_news(number: u64) {
-    control::news::tell(number);
+pub(crate) fn wake_events(number: u64) {
+    control::events::tell(number);
 }
 
 /// Has every lease of this process given back, and every wait for one given up. Returns at once.
 #[pyfunction]
 pub(crate) fn leave_all() {
-    roll::leave_all();
+    active::leave_all();
 }
 
 /// Waits for so many seconds at most until nothing is left to give back. True when that is so.
 #[pyfunction]
 pub(crate) fn wait_all_over(py: Python<'_>, seconds: f64) -> bool {
     let at_most = length(seconds);
-    py.detach(|| roll::wait_over(at_most))
+    py.detach(|| active::wait_over(at_most))
 }
 
 /// A statement that is run again and again. Dropping it ends it.
@@ -291,7 +291,7 @@ impl Heartbeat {
         Ok(Self { inner, first, over })
     }
 
-    /// Its number in this process, as `news` gives it.
+    /// Its number in this process, as `events` gives it.
     #[getter]
     fn number(&self) -> u64 {
         self.inner.number()
@@ -308,7 +308,7 @@ impl Heartbeat {
         wait(py, &self.first, seconds)
     }
 
-    /// Has `news` tell of the end of that wait, under the number that is returned; what has ended is not told.
+    /// Has `events` tell of the end of that wait, under the number that is returned; what has ended is not told.
     fn announce(&self) -> u64 {
         self.first.announce()
     }

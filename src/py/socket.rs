@@ -10,10 +10,10 @@ use pyo3::prelude::*;
 use super::errors::{from_register, from_watch};
 use super::seconds::limit;
 use crate::process::Registration;
-use crate::socket::deadline::{Step, Watch};
+use crate::socket::address::{self, SocketAddress};
+use crate::socket::deadline::{DeadlineKind, Watch};
 use crate::socket::options::{self, Family, KeepAlive};
-use crate::socket::place::{Place, place};
-use crate::socket::probe::{self, Verdict};
+use crate::socket::probe::{self, ProbeResult};
 
 /// The socket of one connection. A child of this process cannot use it. Ends with the object.
 #[pyclass(frozen, module = "poolproof._native")]
@@ -85,10 +85,10 @@ impl Socket {
             return Some("dead");
         }
         match self.registration.fd().map(probe::probe) {
-            Some(Verdict::AtRest) => None,
-            Some(Verdict::Desynchronised) => Some("desynchronised"),
-            Some(Verdict::Unknown) => Some("unknown"),
-            Some(Verdict::Dead) | None => Some("dead"),
+            Some(ProbeResult::AtRest) => None,
+            Some(ProbeResult::Desynchronised) => Some("desynchronised"),
+            Some(ProbeResult::Unknown) => Some("unknown"),
+            Some(ProbeResult::Dead) | None => Some("dead"),
         }
     }
 
@@ -96,7 +96,7 @@ impl Socket {
     fn arm(&self, step: u8, seconds: f64) -> PyResult<()> {
         let (step, after) = (named(step)?, limit(seconds)?);
         self.watch.arm(step, now(), after);
-        if step == Step::Call && self.brief_user_timeout && self.watch.is_intact() {
+        if step == DeadlineKind::Call && self.brief_user_timeout && self.watch.is_intact() {
             self.user_timeout_set.store(true, Ordering::Relaxed);
             self.user_timeout(Some(after));
         }
@@ -107,7 +107,7 @@ impl Socket {
     fn disarm(&self, step: u8) -> PyResult<bool> {
         let step = named(step)?;
         let expired = self.watch.disarm(step);
-        if step == Step::Call && self.user_timeout_set.swap(false, Ordering::Relaxed) {
+        if step == DeadlineKind::Call && self.user_timeout_set.swap(false, Ordering::Relaxed) {
             self.user_timeout(None);
         }
         Ok(expired)
@@ -150,8 +150,8 @@ impl Socket {
 
 impl Socket {
     /// Where it stands, as long as it was not severed.
-    pub(super) fn place(&self) -> Option<Place> {
-        self.registration.fd().and_then(place)
+    pub(super) fn address(&self) -> Option<SocketAddress> {
+        self.registration.fd().and_then(address::of)
     }
 
     /// Sets the option through the watch's own descriptor: a driver may close its number within a call, and it may
@@ -163,15 +163,15 @@ impl Socket {
     }
 }
 
-pub(crate) const CALL: u8 = Step::Call as u8;
-pub(crate) const BLOCK: u8 = Step::Block as u8;
-pub(crate) const HOLD: u8 = Step::Hold as u8;
+pub(crate) const CALL: u8 = DeadlineKind::Call as u8;
+pub(crate) const BLOCK: u8 = DeadlineKind::Block as u8;
+pub(crate) const HOLD: u8 = DeadlineKind::Hold as u8;
 
-fn named(step: u8) -> PyResult<Step> {
+fn named(step: u8) -> PyResult<DeadlineKind> {
     match step {
-        CALL => Ok(Step::Call),
-        BLOCK => Ok(Step::Block),
-        HOLD => Ok(Step::Hold),
+        CALL => Ok(DeadlineKind::Call),
+        BLOCK => Ok(DeadlineKind::Block),
+        HOLD => Ok(DeadlineKind::Hold),
         _ => Err(PyValueError::new_err(format!("there is no step {step}"))),
     }
 }

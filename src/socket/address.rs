@@ -14,7 +14,7 @@ use super::options::{Family, family};
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum SocketAddress {
     /// The address and port of this end, which nobody else has while the connection is open.
     Tcp(SocketAddr),
     /// The path at which the peer listens.
@@ -22,7 +22,7 @@ pub enum Place {
 }
 
 /// Says where the socket behind `fd` stands; none when it is not connected, or to nothing that has a name.
-pub fn place(fd: RawFd) -> Option<Place> {
+pub fn of(fd: RawFd) -> Option<SocketAddress> {
     if fd < 0 {
         return None;
     }
@@ -32,12 +32,12 @@ pub fn place(fd: RawFd) -> Option<Place> {
         let mut local = stream.local_addr().ok()?;
         // An IPv4 address in IPv6's clothes is what the peer calls an IPv4 address.
         local.set_ip(local.ip().to_canonical());
-        return Some(Place::Tcp(local));
+        return Some(SocketAddress::Tcp(local));
     }
     // SAFETY: as above.
     let stream = ManuallyDrop::new(unsafe { UnixStream::from_raw_fd(fd) });
     let peer = stream.peer_addr().ok()?;
-    Some(Place::Unix(peer.as_pathname()?.to_path_buf()))
+    Some(SocketAddress::Unix(peer.as_pathname()?.to_path_buf()))
 }
 
 #[cfg(test)]
@@ -53,7 +53,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (_accepted, seen) = listener.accept().unwrap();
-        assert_eq!(place(stream.as_raw_fd()), Some(Place::Tcp(seen)));
+        assert_eq!(of(stream.as_raw_fd()), Some(SocketAddress::Tcp(seen)));
         // It is still its owner's.
         assert!(stream.local_addr().is_ok());
     }
@@ -63,12 +63,15 @@ mod tests {
         let path = std::env::temp_dir().join(format!("poolproof-{}.sock", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         let stream = UnixStream::connect(&path).unwrap();
-        assert_eq!(place(stream.as_raw_fd()), Some(Place::Unix(path.clone())));
+        assert_eq!(
+            of(stream.as_raw_fd()),
+            Some(SocketAddress::Unix(path.clone()))
+        );
         drop(listener);
         std::fs::remove_file(path).unwrap();
         let (nameless, _peer) = UnixStream::pair().unwrap();
-        assert_eq!(place(nameless.as_raw_fd()), None);
-        assert_eq!(place(1_000_000), None);
-        assert_eq!(place(-1), None);
+        assert_eq!(of(nameless.as_raw_fd()), None);
+        assert_eq!(of(1_000_000), None);
+        assert_eq!(of(-1), None);
     }
 }

@@ -4,7 +4,7 @@
 //! signals, its own `cancel` may wait as well. `shutdown` on the socket ends the wait at once, as an ordinary
 //! disconnect. One thread in each process does it; it starts with the first deadline and knows no Python.
 //!
-//! A watch has one deadline for each [`Step`]; the earliest of them stands in its *post*, which the thread walks
+//! A watch has one deadline for each [`DeadlineKind`]; the earliest of them stands in its *post*, which the thread walks
 //! past when the earliest of all comes. All are atomics and nobody takes a lock, so there is none to be held at
 //! a fork: a child finds the posts of its parent marked with an older generation and takes them over as free.
 //!
@@ -129,7 +129,7 @@ fn owned(generation: u64) -> u64 {
 
 /// What a deadline is for. One watch can have one of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum DeadlineKind {
     /// One call of the pool's own: a ping, a reset, the queries of a new connection.
     Call,
     /// Whatever the holder does until an instant of its choice.
@@ -139,7 +139,7 @@ pub enum Step {
 }
 
 const NONE_EXPIRED: u8 = u8::MAX;
-const STEPS: [Step; 3] = [Step::Call, Step::Block, Step::Hold];
+const KINDS: [DeadlineKind; 3] = [DeadlineKind::Call, DeadlineKind::Block, DeadlineKind::Hold];
 
 /// A socket that deadlines can be set on, by one thread at a time.
 pub struct Watch {
@@ -150,7 +150,7 @@ pub struct Watch {
     /// What [`Watch::expired`] says after the end.
     expired_before: AtomicU8,
     /// When each step is due; [`IDLE`] where it is not bounded. The earliest stands in the post.
-    due: [AtomicU64; STEPS.len()],
+    due: [AtomicU64; KINDS.len()],
     /// Severs the duplicate in children, and knows it from another socket with its number.
     registration: Registration,
 }
@@ -203,7 +203,7 @@ impl Watch {
             generation,
             ended: AtomicBool::new(false),
             expired_before: AtomicU8::new(NONE_EXPIRED),
-            due: [const { AtomicU64::new(IDLE) }; STEPS.len()],
+            due: [const { AtomicU64::new(IDLE) }; KINDS.len()],
             registration,
         })
     }
@@ -260,38 +260,38 @@ impl Watch {
     }
 
     /// Bounds `step` to `after` from `now`, in place of its earlier bound. Does nothing in a child.
-    pub fn arm(&self, step: Step, now: Instant, after: Duration) {
+    pub fn arm(&self, step: DeadlineKind, now: Instant, after: Duration) {
         let due = nanoseconds(now.checked_add(after)).min(LAST);
         self.set(step, due);
     }
 
     /// Takes the bound of `step` back. True when some deadline has passed, and the socket is shut.
-    pub fn disarm(&self, step: Step) -> bool {
+    pub fn disarm(&self, step: DeadlineKind) -> bool {
         self.set(step, IDLE)
     }
 
     /// The step whose deadline has passed, also after the end; none while the socket is open, or in a child.
-    pub fn expired(&self) -> Option<Step> {
+    pub fn expired(&self) -> Option<DeadlineKind> {
         if self.is_over() {
             let before = self.expired_before.load(Ordering::Relaxed);
-            return STEPS.into_iter().find(|step| *step as u8 == before);
+            return KINDS.into_iter().find(|step| *step as u8 == before);
         }
         if self.settled() != EXPIRED {
             return None;
         }
-        let set = |step: &Step| self.due(*step).load(Ordering::Relaxed) != IDLE;
-        STEPS
+        let set = |step: &DeadlineKind| self.due(*step).load(Ordering::Relaxed) != IDLE;
+        KINDS
             .into_iter()
             .filter(set)
             .min_by_key(|step| self.due(*step).load(Ordering::Relaxed))
     }
 
-    fn due(&self, step: Step) -> &AtomicU64 {
+    fn due(&self, step: DeadlineKind) -> &AtomicU64 {
         let [call, block, hold] = &self.due;
         match step {
-            Step::Call => call,
-            Step::Block => block,
-            Step::Hold => hold,
+            DeadlineKind::Call => call,
+            DeadlineKind::Block => block,
+            DeadlineKind::Hold => hold,
         }
     }
 
@@ -309,7 +309,7 @@ impl Watch {
 
     /// Sets one deadline, and the earliest of all in the post. True when one has passed already: then they stay
     /// as they are, for [`Watch::expired`].
-    fn set(&self, step: Step, due: u64) -> bool {
+    fn set(&self, step: DeadlineKind, due: u64) -> bool {
         if self.is_over() {
             return false;
         }
@@ -317,7 +317,7 @@ impl Watch {
         if due == before {
             return self.settled() == EXPIRED;
         }
-        let others = STEPS.into_iter().filter(|other| *other != step);
+        let others = KINDS.into_iter().filter(|other| *other != step);
         let earliest = others
             .map(|other| self.due(other).load(Ordering::Relaxed))
             .chain([due])
@@ -530,46 +530,46 @@ mod tests {
         let (mut here, _peer) = UnixStream::pair().unwrap();
         let watch = Watch::new(here.as_raw_fd()).unwrap();
         let started = Instant::now();
-        watch.arm(Step::Call, started, SOON);
+        watch.arm(DeadlineKind::Call, started, SOON);
         assert_eq!(here.read(&mut [0]).unwrap(), 0);
         assert!(started.elapsed() >= SOON);
-        assert!(watch.disarm(Step::Call));
-        assert_eq!(watch.expired(), Some(Step::Call));
+        assert!(watch.disarm(DeadlineKind::Call));
+        assert_eq!(watch.expired(), Some(DeadlineKind::Call));
     }
 
     #[test]
     fn a_deadline_that_was_taken_back_does_nothing() {
         let (mut here, mut peer) = UnixStream::pair().unwrap();
         let watch = Watch::new(here.as_raw_fd()).unwrap();
-        watch.arm(Step::Call, Instant::now(), SOON);
-        assert!(!watch.disarm(Step::Call));
+        watch.arm(DeadlineKind::Call, Instant::now(), SOON);
+        assert!(!watch.disarm(DeadlineKind::Call));
         thread::sleep(SOON * 3);
         peer.write_all(b"x").unwrap();
         assert_eq!(here.read(&mut [0]).unwrap(), 1);
-        assert!(!watch.disarm(Step::Call));
+        assert!(!watch.disarm(DeadlineKind::Call));
     }
 
     #[test]
     fn a_near_deadline_is_seen_behind_a_far_one() {
         let (far, mut far_peer) = UnixStream::pair().unwrap();
         let far_watch = Watch::new(far.as_raw_fd()).unwrap();
-        far_watch.arm(Step::Call, Instant::now(), FAR);
+        far_watch.arm(DeadlineKind::Call, Instant::now(), FAR);
         thread::sleep(SOON);
         let (mut near, _near_peer) = UnixStream::pair().unwrap();
         let near_watch = Watch::new(near.as_raw_fd()).unwrap();
-        near_watch.arm(Step::Call, Instant::now(), SOON);
+        near_watch.arm(DeadlineKind::Call, Instant::now(), SOON);
         assert_eq!(near.read(&mut [0]).unwrap(), 0);
-        assert!(near_watch.disarm(Step::Call));
+        assert!(near_watch.disarm(DeadlineKind::Call));
         far_peer.write_all(b"x").unwrap();
-        assert!(!far_watch.disarm(Step::Call));
+        assert!(!far_watch.disarm(DeadlineKind::Call));
     }
 
     #[test]
     fn an_endless_deadline_can_be_set() {
         let (here, _peer) = UnixStream::pair().unwrap();
         let watch = Watch::new(here.as_raw_fd()).unwrap();
-        watch.arm(Step::Call, Instant::now(), Duration::MAX);
-        assert!(!watch.disarm(Step::Call));
+        watch.arm(DeadlineKind::Call, Instant::now(), Duration::MAX);
+        assert!(!watch.disarm(DeadlineKind::Call));
     }
 
     #[test]
@@ -577,16 +577,16 @@ mod tests {
         let (here, mut peer) = UnixStream::pair().unwrap();
         let watch = Watch::new(here.as_raw_fd()).unwrap();
         drop(here);
-        watch.arm(Step::Call, Instant::now(), SOON);
+        watch.arm(DeadlineKind::Call, Instant::now(), SOON);
         assert_eq!(peer.read(&mut [0]).unwrap(), 0);
-        assert!(watch.disarm(Step::Call));
+        assert!(watch.disarm(DeadlineKind::Call));
     }
 
     #[test]
     fn a_dropped_watch_leaves_the_socket_alone() {
         let (mut here, mut peer) = UnixStream::pair().unwrap();
         let watch = Watch::new(here.as_raw_fd()).unwrap();
-        watch.arm(Step::Call, Instant::now(), SOON);
+        watch.arm(DeadlineKind::Call, Instant::now(), SOON);
         drop(watch);
         thread::sleep(SOON * 3);
         peer.write_all(b"x").unwrap();
@@ -602,12 +602,12 @@ mod tests {
                         let (mut here, _peer) = UnixStream::pair().unwrap();
                         let watch = Watch::new(here.as_raw_fd()).unwrap();
                         let after = Duration::from_micros(100 + (turn * 37 + n * 101) % 3000);
-                        watch.arm(Step::Call, Instant::now(), after);
+                        watch.arm(DeadlineKind::Call, Instant::now(), after);
                         if turn % 3 == 0 {
-                            watch.disarm(Step::Call);
+                            watch.disarm(DeadlineKind::Call);
                         } else {
                             assert_eq!(here.read(&mut [0]).unwrap(), 0);
-                            assert!(watch.disarm(Step::Call));
+                            assert!(watch.disarm(DeadlineKind::Call));
                         }
                     }
                 })
@@ -622,7 +622,7 @@ mod tests {
     fn a_child_has_a_watchdog_of_its_own_and_its_parents_deadlines_do_nothing() {
         let (mut here, mut peer) = UnixStream::pair().unwrap();
         let watch = Watch::new(here.as_raw_fd()).unwrap();
-        watch.arm(Step::Call, Instant::now(), SOON * 4);
+        watch.arm(DeadlineKind::Call, Instant::now(), SOON * 4);
         // SAFETY: the child makes system calls, starts one thread, and leaves by _exit.
         unsafe {
             let pid = libc::fork();
@@ -634,17 +634,17 @@ mod tests {
                 let Ok(own_watch) = Watch::new(own.as_raw_fd()) else {
                     libc::_exit(2)
                 };
-                own_watch.arm(Step::Call, Instant::now(), SOON);
+                own_watch.arm(DeadlineKind::Call, Instant::now(), SOON);
                 let ended = own.read(&mut [0]).is_ok_and(|length| length == 0);
-                let expired = own_watch.disarm(Step::Call);
-                watch.disarm(Step::Call);
+                let expired = own_watch.disarm(DeadlineKind::Call);
+                watch.disarm(DeadlineKind::Call);
                 libc::_exit(if ended && expired { 0 } else { 3 });
             }
             let mut status = 0;
             assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
             assert_eq!(status, 0);
         }
-        assert!(!watch.disarm(Step::Call) || here.read(&mut [0]).is_ok());
+        assert!(!watch.disarm(DeadlineKind::Call) || here.read(&mut [0]).is_ok());
         drop(watch);
         peer.write_all(b"x").ok();
     }
@@ -653,27 +653,27 @@ mod tests {
     fn the_earliest_of_several_steps_decides_and_is_named() {
         let (mut here, _peer) = UnixStream::pair().unwrap();
         let watch = Watch::new(here.as_raw_fd()).unwrap();
-        watch.arm(Step::Hold, Instant::now(), FAR);
-        watch.arm(Step::Block, Instant::now(), SOON);
-        watch.arm(Step::Call, Instant::now(), FAR);
+        watch.arm(DeadlineKind::Hold, Instant::now(), FAR);
+        watch.arm(DeadlineKind::Block, Instant::now(), SOON);
+        watch.arm(DeadlineKind::Call, Instant::now(), FAR);
         assert_eq!(watch.expired(), None);
-        watch.disarm(Step::Call);
+        watch.disarm(DeadlineKind::Call);
         assert_eq!(here.read(&mut [0]).unwrap(), 0);
-        assert!(watch.disarm(Step::Hold));
-        assert_eq!(watch.expired(), Some(Step::Block));
+        assert!(watch.disarm(DeadlineKind::Hold));
+        assert_eq!(watch.expired(), Some(DeadlineKind::Block));
         watch.end();
-        assert_eq!(watch.expired(), Some(Step::Block));
+        assert_eq!(watch.expired(), Some(DeadlineKind::Block));
     }
 
     #[test]
     fn taking_one_step_back_leaves_the_others_due() {
         let (mut here, _peer) = UnixStream::pair().unwrap();
         let watch = Watch::new(here.as_raw_fd()).unwrap();
-        watch.arm(Step::Hold, Instant::now(), SOON * 2);
-        watch.arm(Step::Call, Instant::now(), SOON);
-        assert!(!watch.disarm(Step::Call));
+        watch.arm(DeadlineKind::Hold, Instant::now(), SOON * 2);
+        watch.arm(DeadlineKind::Call, Instant::now(), SOON);
+        assert!(!watch.disarm(DeadlineKind::Call));
         assert_eq!(here.read(&mut [0]).unwrap(), 0);
-        assert_eq!(watch.expired(), Some(Step::Hold));
+        assert_eq!(watch.expired(), Some(DeadlineKind::Hold));
     }
 
     #[test]
@@ -686,7 +686,7 @@ mod tests {
         assert_eq!(peer.read(&mut [0]).unwrap(), 0);
         let (mut next, mut next_peer) = UnixStream::pair().unwrap();
         let next_watch = Watch::new(next.as_raw_fd()).unwrap();
-        watch.arm(Step::Call, Instant::now(), Duration::ZERO);
+        watch.arm(DeadlineKind::Call, Instant::now(), Duration::ZERO);
         thread::sleep(SOON);
         next_peer.write_all(b"x").unwrap();
         assert_eq!(next.read(&mut [0]).unwrap(), 1);
@@ -701,7 +701,7 @@ mod tests {
         // What a daemoniser that closes every number leaves behind.
         // SAFETY: plain integers; the duplicate is replaced on purpose.
         assert!(unsafe { libc::dup2(foreign.as_raw_fd(), watch.duplicate) } >= 0);
-        watch.arm(Step::Call, Instant::now(), Duration::ZERO);
+        watch.arm(DeadlineKind::Call, Instant::now(), Duration::ZERO);
         while watch.expired().is_none() {
             thread::yield_now();
         }

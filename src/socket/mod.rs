@@ -1,8 +1,8 @@
 //! What can be done with a socket without its driver: looking, bounding, tuning. Knows neither pools nor Python.
 
+pub mod address;
 pub mod deadline;
 pub mod options;
 pub mod owned;
-pub mod place;
 pub mod probe;
 pub mod readiness;

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::place::{Place, place};
+use super::address::{self, SocketAddress};
 use crate::process::Registration;
 
 /// One of them. A fork severs it in the child, as every registered socket.
@@ -162,9 +162,9 @@ impl OwnedSocket {
 
     /// The path at which its peer listens, where that is a unix socket.
     pub fn peer_path(&self) -> Option<PathBuf> {
-        match place(self.fd()?)? {
-            Place::Unix(path) => Some(path),
-            Place::Tcp(_) => None,
+        match address::of(self.fd()?)? {
+            SocketAddress::Unix(path) => Some(path),
+            SocketAddress::Tcp(_) => None,
         }
     }
 

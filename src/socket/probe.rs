@@ -13,7 +13,7 @@ use std::os::fd::RawFd;
 /// What a peek at an idle connection says.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProbeResult {
     /// Nothing to read, or only what a server sends unasked.
     AtRest,
     /// The connection has ended, or the server has said that it will.
@@ -32,19 +32,19 @@ const WINDOW: usize = 2048;
 const WIDE: usize = 1 << 18;
 
 /// Peeks at the socket behind `fd`, which is read by nobody else meanwhile.
-pub fn probe(fd: RawFd) -> Verdict {
+pub fn probe(fd: RawFd) -> ProbeResult {
     // Nearly always there is nothing, and one byte is enough to see that.
     if let (verdict, 0) = peek(fd, &mut [0]) {
         return verdict;
     }
     match peek(fd, &mut [0; WINDOW]) {
-        (Verdict::Unknown, WINDOW) => peek(fd, &mut vec![0; WIDE]).0,
+        (ProbeResult::Unknown, WINDOW) => peek(fd, &mut vec![0; WIDE]).0,
         (verdict, _) => verdict,
     }
 }
 
 /// The verdict on what there is to read, as far as it fits into `window`, and how much that was.
-fn peek(fd: RawFd, window: &mut [u8]) -> (Verdict, usize) {
+fn peek(fd: RawFd, window: &mut [u8]) -> (ProbeResult, usize) {
     // SAFETY: `window` is valid for writes of its length; recv takes any integer as descriptor.
     let received = unsafe {
         libc::recv(
@@ -55,41 +55,41 @@ fn peek(fd: RawFd, window: &mut [u8]) -> (Verdict, usize) {
         )
     };
     match usize::try_from(received) {
-        Ok(0) => (Verdict::Dead, 0),
+        Ok(0) => (ProbeResult::Dead, 0),
         Ok(length) => (classify(window.get(..length).unwrap_or_default()), length),
         Err(_) => match io::Error::last_os_error().kind() {
-            io::ErrorKind::WouldBlock => (Verdict::AtRest, 0),
-            io::ErrorKind::Interrupted => (Verdict::Unknown, 0),
-            _ => (Verdict::Dead, 0),
+            io::ErrorKind::WouldBlock => (ProbeResult::AtRest, 0),
+            io::ErrorKind::Interrupted => (ProbeResult::Unknown, 0),
+            _ => (ProbeResult::Dead, 0),
         },
     }
 }
 
 /// Says what unread bytes mean, from the first byte of a message on.
-pub fn classify(mut bytes: &[u8]) -> Verdict {
+pub fn classify(mut bytes: &[u8]) -> ProbeResult {
     loop {
         let Some((&kind, rest)) = bytes.split_first() else {
-            return Verdict::AtRest;
+            return ProbeResult::AtRest;
         };
         match kind {
             b'A' | b'N' | b'S' => {}
-            b'E' => return Verdict::Dead,
+            b'E' => return ProbeResult::Dead,
             // TLS records: handshake, alert, application data. What is inside cannot be told.
-            0x14..=0x17 => return Verdict::Unknown,
-            _ => return Verdict::Desynchronised,
+            0x14..=0x17 => return ProbeResult::Unknown,
+            _ => return ProbeResult::Desynchronised,
         }
         let Some((length, _)) = rest.split_first_chunk::<4>() else {
-            return Verdict::Unknown;
+            return ProbeResult::Unknown;
         };
         // The length counts itself.
         let Ok(length) = usize::try_from(u32::from_be_bytes(*length)) else {
-            return Verdict::Desynchronised;
+            return ProbeResult::Desynchronised;
         };
         if !(4..=MOST_UNASKED).contains(&length) {
-            return Verdict::Desynchronised;
+            return ProbeResult::Desynchronised;
         }
         let Some(after) = rest.get(length..) else {
-            return Verdict::Unknown;
+            return ProbeResult::Unknown;
         };
         bytes = after;
     }
@@ -124,15 +124,15 @@ mod tests {
             message(b'S', b"TimeZone\0UTC\0"),
             message(b'N', b"SWARNING\0\0"),
         ];
-        assert_eq!(classify(&unasked.concat()), Verdict::AtRest);
-        assert_eq!(classify(b""), Verdict::AtRest);
+        assert_eq!(classify(&unasked.concat()), ProbeResult::AtRest);
+        assert_eq!(classify(b""), ProbeResult::AtRest);
     }
 
     #[test]
     fn last_words_are_death_even_behind_a_notice() {
         let bytes = [message(b'N', b"\0"), message(b'E', b"C57P01\0\0")].concat();
-        assert_eq!(classify(&bytes), Verdict::Dead);
-        assert_eq!(classify(b"E"), Verdict::Dead);
+        assert_eq!(classify(&bytes), ProbeResult::Dead);
+        assert_eq!(classify(b"E"), ProbeResult::Dead);
     }
 
     #[test]
@@ -142,21 +142,24 @@ mod tests {
         ] {
             assert_eq!(
                 classify(&message(kind, b"I")),
-                Verdict::Desynchronised,
+                ProbeResult::Desynchronised,
                 "{kind}"
             );
         }
-        assert_eq!(classify(&[b'S', 0, 0, 0, 3]), Verdict::Desynchronised);
-        assert_eq!(classify(&[b'S', 0xff, 0, 0, 0]), Verdict::Desynchronised);
+        assert_eq!(classify(&[b'S', 0, 0, 0, 3]), ProbeResult::Desynchronised);
+        assert_eq!(
+            classify(&[b'S', 0xff, 0, 0, 0]),
+            ProbeResult::Desynchronised
+        );
     }
 
     #[test]
     fn what_has_not_arrived_or_is_encrypted_is_unknown() {
         let whole = message(b'S', b"TimeZone\0UTC\0");
         for length in 1..whole.len() {
-            assert_eq!(classify(&whole[..length]), Verdict::Unknown, "{length}");
+            assert_eq!(classify(&whole[..length]), ProbeResult::Unknown, "{length}");
         }
-        assert_eq!(classify(&[0x17, 3, 3, 0, 30]), Verdict::Unknown);
+        assert_eq!(classify(&[0x17, 3, 3, 0, 30]), ProbeResult::Unknown);
     }
 
     proptest! {
@@ -175,7 +178,7 @@ mod tests {
         ) {
             let bytes: Vec<u8> =
                 bodies.iter().flat_map(|(kind, body)| message(*kind, body)).collect();
-            prop_assert_eq!(classify(&bytes), Verdict::AtRest);
+            prop_assert_eq!(classify(&bytes), ProbeResult::AtRest);
         }
     }
 
@@ -207,7 +210,7 @@ mod tests {
             let cut = cut.index(bytes.len() + 1);
             let mut end = 0;
             let whole = cut == 0 || messages.iter().any(|one| { end += one.len(); end == cut });
-            let wanted = if whole { Verdict::AtRest } else { Verdict::Unknown };
+            let wanted = if whole { ProbeResult::AtRest } else { ProbeResult::Unknown };
             prop_assert_eq!(classify(&bytes[..cut]), wanted);
         }
 
@@ -217,7 +220,7 @@ mod tests {
             answer in answer(),
             after in prop::collection::vec(any::<u8>(), 0..64),
         ) {
-            let wanted = if answer[0] == b'E' { Verdict::Dead } else { Verdict::Desynchronised };
+            let wanted = if answer[0] == b'E' { ProbeResult::Dead } else { ProbeResult::Desynchronised };
             let bytes = [before.concat(), answer, after].concat();
             prop_assert_eq!(classify(&bytes), wanted);
         }
@@ -227,7 +230,7 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..512), cut: prop::sample::Index,
         ) {
             let begun = classify(&bytes[..cut.index(bytes.len() + 1)]);
-            if matches!(begun, Verdict::Dead | Verdict::Desynchronised) {
+            if matches!(begun, ProbeResult::Dead | ProbeResult::Desynchronised) {
                 prop_assert_eq!(classify(&bytes), begun);
             }
         }
@@ -239,7 +242,7 @@ mod tests {
             body in prop::collection::vec(any::<u8>(), 0..64),
         ) {
             let bytes = [&[kind], &length.to_be_bytes()[..], &body].concat();
-            prop_assert_eq!(classify(&bytes), Verdict::Desynchronised);
+            prop_assert_eq!(classify(&bytes), ProbeResult::Desynchronised);
         }
     }
 
@@ -253,7 +256,7 @@ mod tests {
         clippy::disallowed_methods,
         reason = "a test reads the clock where it likes"
     )]
-    fn becomes(fd: RawFd, wanted: Verdict) -> bool {
+    fn becomes(fd: RawFd, wanted: ProbeResult) -> bool {
         let patience = Instant::now() + Duration::from_secs(10);
         while probe(fd) != wanted {
             if Instant::now() > patience {
@@ -267,19 +270,19 @@ mod tests {
     #[test]
     fn sockets_of_both_kinds_tell_rest_answers_and_ends() {
         let (mut here, mut peer) = tcp_pair();
-        assert_eq!(probe(here.as_raw_fd()), Verdict::AtRest);
+        assert_eq!(probe(here.as_raw_fd()), ProbeResult::AtRest);
         peer.write_all(&message(b'Z', b"I")).unwrap();
-        assert!(becomes(here.as_raw_fd(), Verdict::Desynchronised));
+        assert!(becomes(here.as_raw_fd(), ProbeResult::Desynchronised));
         // A peek takes nothing away.
         here.read_exact(&mut [0; 6]).unwrap();
-        assert_eq!(probe(here.as_raw_fd()), Verdict::AtRest);
+        assert_eq!(probe(here.as_raw_fd()), ProbeResult::AtRest);
         drop(peer);
-        assert!(becomes(here.as_raw_fd(), Verdict::Dead));
+        assert!(becomes(here.as_raw_fd(), ProbeResult::Dead));
 
         let (here, peer) = UnixStream::pair().unwrap();
-        assert_eq!(probe(here.as_raw_fd()), Verdict::AtRest);
+        assert_eq!(probe(here.as_raw_fd()), ProbeResult::AtRest);
         drop(peer);
-        assert_eq!(probe(here.as_raw_fd()), Verdict::Dead);
+        assert_eq!(probe(here.as_raw_fd()), ProbeResult::Dead);
     }
 
     #[test]
@@ -288,13 +291,13 @@ mod tests {
         for _ in 0..4 {
             peer.write_all(&message(b'A', &[b'x'; 7999])).unwrap();
         }
-        assert_eq!(probe(here.as_raw_fd()), Verdict::AtRest);
+        assert_eq!(probe(here.as_raw_fd()), ProbeResult::AtRest);
         peer.write_all(&message(b'Z', b"I")).unwrap();
-        assert_eq!(probe(here.as_raw_fd()), Verdict::Desynchronised);
+        assert_eq!(probe(here.as_raw_fd()), ProbeResult::Desynchronised);
     }
 
     #[test]
     fn a_closed_number_is_dead() {
-        assert_eq!(probe(1_000_000), Verdict::Dead);
+        assert_eq!(probe(1_000_000), ProbeResult::Dead);
     }
 }

@@ -77,11 +77,11 @@ class Notifier:
         """
         self._watched.pop(number, None)
         if not self._watched:
-            _native.wake_news()
+            _native.wake_events()
 
     def end(self) -> None:
         """Have the thread end, and wait for it for a moment."""
-        _native.wake_news()
+        _native.wake_events()
         self._thread.join(_JOIN_S)
 
     def _start(self) -> None:
@@ -101,7 +101,7 @@ class Notifier:
         while self._goes_on():
             if is_cooperative:
                 time.sleep(_POLL_S)
-            for number in _native.news(0.0 if is_cooperative else _SLICE_S):
+            for number in _native.events(0.0 if is_cooperative else _SLICE_S):
                 self._tell(number)
 
     def _goes_on(self) -> bool:

@@ -205,7 +205,7 @@ class LeaseBase:
             raise LeaseError(self.name, "the control plane has gone")
         notifier.watch(native.number, self)
         # What happened before there was a watch was told to nobody.
-        _native.wake_news(native.number)
+        _native.wake_events(native.number)
 
     def _forget(self, native: _native.Lease) -> None:
         """Forget what was asked in vain, unless another caller has asked since."""

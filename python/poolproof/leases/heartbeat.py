@@ -177,7 +177,7 @@ class HeartbeatBase:
             self._was_started = True
             notifier.watch(native.number, self)
             # What happened before there was a watch was told to nobody.
-            _native.wake_news(native.number)
+            _native.wake_events(native.number)
         except BaseException as error:
             if self._native is native:  # nobody has started it anew since
                 self._native = None

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::select;
 use tokio_postgres::types::Type;
 
-use super::{ATTEMPT, Lease, Phase, Refusal};
+use super::{ATTEMPT, Lease, LeaseState, Refusal};
 use crate::control::clock;
 use crate::control::error::ControlError;
-use crate::control::row::Row;
+use crate::control::lease_row::LeaseRow;
 use crate::control::server::Parameter;
 use crate::control::table::{INSERT, TAKE_OVER};
 use crate::control::term::Term;
@@ -80,7 +80,7 @@ impl Lease {
 
     /// When somebody who waits looks again: soon after the expiry, and now and then before, at no fixed beat, so that
     /// of several who wait each has the same chance.
-    fn look_again(&self, attempt: u64, holder: Option<&Row>) -> Duration {
+    fn look_again(&self, attempt: u64, holder: Option<&LeaseRow>) -> Duration {
         let usual = (self.terms.ttl / 20).clamp(LOOK.0, LOOK.1);
         let expiry = holder.map(|row| row.left + self.terms.steal_grace.as_secs_f64());
         let until = expiry.and_then(|left| Duration::try_from_secs_f64(left.max(0.0)).ok());
@@ -94,7 +94,7 @@ impl Lease {
         earlier: &[String],
         within: Duration,
         is_prepared: &mut bool,
-    ) -> Result<Option<Row>, ControlError> {
+    ) -> Result<Option<LeaseRow>, ControlError> {
         let terms = &self.terms;
         if !*is_prepared {
             let table = terms.table.prepare(&self.server, within).await?;
@@ -123,7 +123,7 @@ impl Lease {
         token: &str,
         earlier: &[String],
         within: Duration,
-    ) -> Result<Result<i64, Option<Row>>, ControlError> {
+    ) -> Result<Result<i64, Option<LeaseRow>>, ControlError> {
         let terms = &self.terms;
         let table = self.table();
         let sent = clock::now();
@@ -157,7 +157,7 @@ impl Lease {
 
     fn granted(&self, fence: i64, token: &str, sent: Duration) -> i64 {
         let mut state = self.lock();
-        state.phase = Phase::Held;
+        state.phase = LeaseState::Held;
         state.fence = fence;
         token.clone_into(&mut state.token);
         state.term = Term::new(self.terms.ttl, sent);

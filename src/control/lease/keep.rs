@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::select;
 use tokio_postgres::types::Type;
 
-use super::{Lease, Phase};
+use super::{Lease, LeaseState};
 use crate::control::clock;
 use crate::control::error::ControlError;
-use crate::control::news;
+use crate::control::events;
 use crate::control::server::Parameter;
 use crate::control::table::RENEW;
 use crate::control::term::Term;
@@ -27,7 +27,7 @@ impl Lease {
             let (certain_until, touched, is_leaving) = {
                 let mut state = self.lock();
                 self.lose_if_over(&mut state, now);
-                if state.phase != Phase::Held {
+                if state.phase != LeaseState::Held {
                     return;
                 }
                 (state.term.certain_until(), state.touched, state.is_leaving)
@@ -64,7 +64,7 @@ impl Lease {
                     let mut state = self.lock();
                     // An answer that comes after the loss was declared changes nothing: the holder was told.
                     self.lose_if_over(&mut state, clock::now());
-                    if state.phase != Phase::Held {
+                    if state.phase != LeaseState::Held {
                         return;
                     }
                     state.term.renewed(sent);
@@ -72,7 +72,7 @@ impl Lease {
                     state.last_error = None;
                     failures = 0;
                     if std::mem::take(&mut state.trouble.in_a_row) > 0 {
-                        news::tell(self.number);
+                        events::tell(self.number);
                     }
                     next = state.term.next();
                 }
@@ -88,7 +88,7 @@ impl Lease {
                     state.trouble.in_a_row = failures;
                     state.trouble.last = error.to_string();
                     state.last_error = Some(error.to_string());
-                    news::tell(self.number);
+                    events::tell(self.number);
                     next = clock::now() + Term::pause(self.terms.ttl, failures);
                 }
             }

@@ -7,20 +7,21 @@
 mod acquire;
 mod keep;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_postgres::types::Type;
 
+use super::active::{self, GivenBack};
 use super::error::ControlError;
+use super::lease_row::LeaseRow;
 use super::pending::{Pending, Promise, pending};
-use super::row::Row;
 use super::server::{Parameter, Server};
 use super::table::{RELEASE, Table};
 use super::term::Term;
 use super::timer::sleep;
-use super::{clock, news, plane, roll};
+use super::{clock, events, plane};
 use crate::process::generation;
 
 /// How long one look or one attempt of somebody who waits may take.
@@ -57,7 +58,7 @@ pub struct Terms {
 #[derive(Debug)]
 pub enum Refusal {
     /// Another holder had it all the time.
-    Held(Option<Row>),
+    Held(Option<LeaseRow>),
     /// It could not be asked for.
     Failed(ControlError),
     /// The caller has gone.
@@ -66,7 +67,7 @@ pub enum Refusal {
 
 /// What became of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum LeaseState {
     /// It is being asked for.
     Waiting,
     /// It is held.
@@ -79,7 +80,7 @@ pub enum Phase {
 
 #[derive(Debug)]
 pub(in crate::control) struct State {
-    phase: Phase,
+    phase: LeaseState,
     /// With its schema, once it was found.
     table: Table,
     fence: i64,
@@ -119,6 +120,22 @@ pub struct Lease {
     leave: Notify,
 }
 
+impl GivenBack for Lease {
+    fn leave(&self) {
+        Self::leave(self);
+    }
+
+    // Although its holder is at work, who learns that it is lost.
+    fn surrender(&self) {
+        let mut state = self.lock();
+        state.is_ending = state.phase == LeaseState::Held;
+        self.lose(&mut state, "this process was told to end (SIGTERM)".into());
+        state.is_surrendered = true;
+        drop(state);
+        Self::leave(self);
+    }
+}
+
 impl Lease {
     /// Asks for a lease. The first answer is its fence, the second comes when it is over.
     ///
@@ -136,11 +153,11 @@ impl Lease {
         server.check()?;
         let now = clock::now();
         let lease = Arc::new(Self {
-            number: news::number(),
+            number: events::number(),
             generation: generation(),
             server: Arc::clone(server),
             state: Mutex::new(State {
-                phase: Phase::Waiting,
+                phase: LeaseState::Waiting,
                 table: terms.table.clone(),
                 fence: 0,
                 token: String::new(),
@@ -159,7 +176,8 @@ impl Lease {
         let (acquired, promise) = pending();
         let (over, end) = pending();
         let (task, user) = (Arc::clone(&lease), server.join());
-        let mut enrolled = roll::enroll(&lease);
+        let mut enrolled =
+            active::enroll(lease.number, Arc::downgrade(&lease) as Weak<dyn GivenBack>);
         let work = async move {
             enrolled.listen();
             task.live(promise).await;
@@ -178,7 +196,7 @@ impl Lease {
         Ok((lease, acquired, over))
     }
 
-    /// Its number in this process, by which [`news`] speak of it.
+    /// Its number in this process, by which [`events`] speak of it.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -190,14 +208,14 @@ impl Lease {
 
     /// What became of it. A lease whose certain time has passed is lost from that instant on; one that is being given
     /// back is over, whether the server has heard of it or not.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> LeaseState {
         if !self.is_ours() {
-            return Phase::Over;
+            return LeaseState::Over;
         }
         let mut state = self.lock();
         self.lose_if_over(&mut state, clock::now());
         match &state.phase {
-            Phase::Held if state.is_leaving => Phase::Over,
+            LeaseState::Held if state.is_leaving => LeaseState::Over,
             phase => phase.clone(),
         }
     }
@@ -261,7 +279,7 @@ impl Lease {
             return;
         }
         let mut state = self.lock();
-        if state.phase != Phase::Held || state.is_leaving {
+        if state.phase != LeaseState::Held || state.is_leaving {
             return;
         }
         self.lose(&mut state, reason);
@@ -280,16 +298,6 @@ impl Lease {
         plane::wake();
     }
 
-    /// Gives it back although its holder is at work: the process is told to end. The holder learns that it is lost.
-    pub(crate) fn surrender(&self) {
-        let mut state = self.lock();
-        state.is_ending = state.phase == Phase::Held;
-        self.lose(&mut state, "this process was told to end (SIGTERM)".into());
-        state.is_surrendered = true;
-        drop(state);
-        self.leave();
-    }
-
     pub(in crate::control) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -300,7 +308,7 @@ impl Lease {
         let mut tokens = Vec::new();
         let asked = self.acquire(&mut tokens).await;
         let Ok(fence) = asked else {
-            self.lock().phase = Phase::Over;
+            self.lock().phase = LeaseState::Over;
             promise.answer(asked);
             if !tokens.is_empty() {
                 // One of them may have been granted, unheard.
@@ -316,27 +324,27 @@ impl Lease {
             let state = self.lock();
             (state.phase.clone(), state.is_surrendered)
         };
-        if phase == Phase::Held || surrendered {
+        if phase == LeaseState::Held || surrendered {
             self.give_back(&tokens).await;
         }
         let mut state = self.lock();
-        if state.phase == Phase::Held {
-            state.phase = Phase::Over;
+        if state.phase == LeaseState::Held {
+            state.phase = LeaseState::Over;
         }
     }
 
     /// Loses it, or the hope of it, for nobody works for it any more.
     fn fail(&self, why: String) {
         let mut state = self.lock();
-        if state.phase == Phase::Waiting {
-            state.phase = Phase::Lost(why);
+        if state.phase == LeaseState::Waiting {
+            state.phase = LeaseState::Lost(why);
         } else {
             self.lose(&mut state, why);
         }
     }
 
     fn lose_if_over(&self, state: &mut State, now: Duration) {
-        if state.phase == Phase::Held && !state.is_leaving && state.term.is_over(now) {
+        if state.phase == LeaseState::Held && !state.is_leaving && state.term.is_over(now) {
             let error = state.last_error.take();
             let is_silent = self
                 .terms
@@ -357,9 +365,9 @@ impl Lease {
     }
 
     fn lose(&self, state: &mut State, reason: String) {
-        if state.phase == Phase::Held {
-            state.phase = Phase::Lost(reason);
-            news::tell(self.number);
+        if state.phase == LeaseState::Held {
+            state.phase = LeaseState::Lost(reason);
+            events::tell(self.number);
         }
     }
 
