@@ -13,7 +13,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _native::pool::{Admission, Caller, Gate, Grant, Limits, Outcome, Released};
+use _native::pool::{Admission, Caller, Gate, Grant, Limits, Released, WaitResult};
 
 /// Knows which slots are held, and objects when one is held twice or too many are.
 struct Checker {
@@ -65,9 +65,9 @@ fn take(gate: &Arc<Gate>, thread: u64, limit: Option<Duration>) -> Option<Grant>
         Admission::Granted(grant) => Some(grant),
         Admission::Waiting(waiter) => loop {
             match waiter.sleep(limit).unwrap() {
-                Outcome::Granted(grant) => return Some(grant),
-                Outcome::TimedOut | Outcome::Nested(_) => return None,
-                Outcome::Interrupted => {}
+                WaitResult::Granted(grant) => return Some(grant),
+                WaitResult::TimedOut | WaitResult::Nested(_) => return None,
+                WaitResult::Interrupted => {}
             }
         },
     }
@@ -280,7 +280,7 @@ fn a_waiter_that_is_dropped_passes_its_offer_on() {
     };
     assert_eq!(
         next.sleep(Some(Duration::ZERO)).unwrap(),
-        Outcome::Granted(opened)
+        WaitResult::Granted(opened)
     );
 }
 

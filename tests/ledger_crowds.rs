@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use _native::pool::Caller;
-use _native::pool::ledger::{Ledger, RanOut, Release, Slot};
+use _native::pool::grant::Slot;
+use _native::pool::ledger::{Ledger, RanOut, Release};
 use _native::pool::limits::Limits;
 
 const SLOTS: usize = 5;

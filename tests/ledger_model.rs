@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use _native::pool::Caller;
-use _native::pool::ledger::{Grant, Ledger, Nested, RanOut, Release};
+use _native::pool::grant::Grant;
+use _native::pool::ledger::{Ledger, Nested, RanOut, Release};
 use _native::pool::limits::Limits;
 use _native::pool::overload::SHARE;
 use proptest::prelude::*;

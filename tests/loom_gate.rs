@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use _native::pool::{Admission, Caller, Gate, Grant, Limits, Outcome, Released};
+use _native::pool::{Admission, Caller, Gate, Grant, Limits, Released, WaitResult};
 use loom::thread;
 
 const ONE: Limits = Limits {
@@ -27,9 +27,11 @@ fn take(gate: &Arc<Gate>, thread: u64) -> Grant {
         Admission::Granted(grant) => grant,
         Admission::Waiting(waiter) => loop {
             match waiter.sleep(None).unwrap() {
-                Outcome::Granted(grant) => return grant,
-                Outcome::TimedOut | Outcome::Nested(_) => panic!("a wait without bound timed out"),
-                Outcome::Interrupted => thread::yield_now(),
+                WaitResult::Granted(grant) => return grant,
+                WaitResult::TimedOut | WaitResult::Nested(_) => {
+                    panic!("a wait without bound timed out")
+                }
+                WaitResult::Interrupted => thread::yield_now(),
             }
         },
     }
@@ -211,16 +213,16 @@ fn one_whose_time_runs_out_while_being_served_loses_no_slot() {
                 Admission::Waiting(waiter) => waiter,
             };
             match waiter.run_out().unwrap() {
-                Outcome::Granted(grant) => put(&other, grant),
-                Outcome::TimedOut => {}
+                WaitResult::Granted(grant) => put(&other, grant),
+                WaitResult::TimedOut => {}
                 ended => panic!("{ended:?}"),
             }
         });
         put(&gate, grant);
         let grant = loop {
             match patient.sleep(None).unwrap() {
-                Outcome::Granted(grant) => break grant,
-                Outcome::Interrupted => thread::yield_now(),
+                WaitResult::Granted(grant) => break grant,
+                WaitResult::Interrupted => thread::yield_now(),
                 ended => panic!("{ended:?}"),
             }
         };
@@ -246,8 +248,8 @@ fn the_order_is_back_when_the_queue_is_empty_whoever_is_served_and_whoever_runs_
         let quitters = waiters.map(|waiter| {
             let gate = Arc::clone(&gate);
             thread::spawn(move || match waiter.run_out().unwrap() {
-                Outcome::Granted(grant) => put(&gate, grant),
-                Outcome::TimedOut => {}
+                WaitResult::Granted(grant) => put(&gate, grant),
+                WaitResult::TimedOut => {}
                 ended => panic!("{ended:?}"),
             })
         });

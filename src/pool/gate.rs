@@ -13,11 +13,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ledger::{Grant, Holder, Ledger, Nested, RanOut, Release, Slot, Snapshot};
+use super::grant::{Grant, Slot};
+use super::ledger::{Holder, Ledger, Nested, RanOut, Release, Snapshot};
 use super::limits::Limits;
 use super::parker::{Parked, Parker, remaining};
 use super::sync::{Mutex, lock};
-use super::waiters::{Caller, WaiterId};
+use super::waiting::{Caller, WaiterId};
 use crate::process;
 
 /// The gate was made in a parent process: it is of no use here.
@@ -51,7 +52,7 @@ pub enum Admission {
 /// How a wait ended, or why it paused.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum WaitResult {
     /// The slot is the caller's.
     Granted(Grant),
     /// The time is over and the queue has been left.
@@ -336,22 +337,22 @@ impl Waiter {
 
     /// Sleeps until a slot is offered, for at most `limit`; `None` is without bound.
     ///
-    /// On [`Outcome::Interrupted`] the place in the queue is kept: look at what came, then sleep on.
+    /// On [`WaitResult::Interrupted`] the place in the queue is kept: look at what came, then sleep on.
     ///
     /// # Errors
     ///
     /// [`Stale`] after a fork.
-    pub fn sleep(&self, limit: Option<Duration>) -> Result<Outcome, Stale> {
+    pub fn sleep(&self, limit: Option<Duration>) -> Result<WaitResult, Stale> {
         let started = now();
         loop {
             self.gate.check()?;
             let left = remaining(limit, started.elapsed());
             match self.parker.park(left) {
-                Parked::Interrupted => return Ok(Outcome::Interrupted),
+                Parked::Interrupted => return Ok(WaitResult::Interrupted),
                 Parked::TimedOut => return self.run_out(),
                 Parked::Woken => {
                     if let Some(grant) = self.take()? {
-                        return Ok(Outcome::Granted(grant));
+                        return Ok(WaitResult::Granted(grant));
                     }
                 }
             }
@@ -375,15 +376,15 @@ impl Waiter {
     /// # Errors
     ///
     /// [`Stale`] after a fork.
-    pub fn run_out(&self) -> Result<Outcome, Stale> {
+    pub fn run_out(&self) -> Result<WaitResult, Stale> {
         self.gate.check()?;
         let now = now();
         let mut inner = lock(&self.gate.inner);
         inner.sleepers.remove(&self.id);
         Ok(match inner.ledger.run_out(self.id, self.caller, now) {
-            RanOut::Granted(grant) => Outcome::Granted(grant),
-            RanOut::Nothing => Outcome::TimedOut,
-            RanOut::Nested(nested) => Outcome::Nested(nested),
+            RanOut::Granted(grant) => WaitResult::Granted(grant),
+            RanOut::Nothing => WaitResult::TimedOut,
+            RanOut::Nested(nested) => WaitResult::Nested(nested),
         })
     }
 

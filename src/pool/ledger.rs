@@ -15,20 +15,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::grant::{Grant, Slot};
 use super::limits::Limits;
-use super::waiters::{Caller, WaiterId, Waiters};
-
-/// A numbered place in the pool.
-pub type Slot = u64;
-
-/// The right to one slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// Which slot.
-    pub slot: Slot,
-    /// The slot is empty: a connection must be opened first.
-    pub must_open: bool,
-}
+use super::waiters::Waiters;
+use super::waiting::{Caller, WaiterId};
 
 /// What became of a slot that came back.
 #[must_use]

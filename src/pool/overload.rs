@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::waiters::Waiting;
+use super::waiting::{Position, Waiting};
 
 /// One slot in so many goes to the longest wait that has time left, under overload.
 pub const SHARE: u32 = 8;
@@ -33,15 +33,6 @@ const LONGEST: u32 = 32;
 const WEIGHT: u32 = 4;
 /// And never more than these at once: an old harm says little.
 const MOST_WEIGHT: u32 = 64;
-
-/// Where order of arrival would have a caller stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Callers that waited or held a slot when it came.
-    before: u64,
-    /// Slots given out until then.
-    given: u64,
-}
 
 /// Which order holds, and until when.
 #[derive(Debug, Default)]
@@ -62,18 +53,18 @@ impl Overload {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// The place of a caller that comes now, when so many wait or hold a slot.
-    pub fn place(&self, before: usize) -> Place {
-        Place {
+    /// The position of a caller that comes now, when so many wait or hold a slot.
+    pub fn position(&self, before: usize) -> Position {
+        Position {
             before: u64::try_from(before).unwrap_or(u64::MAX),
             given: self.given,
         }
     }
 
-    /// The time of the caller at this place ran out after it had waited so long.
-    pub fn ran_out(&mut self, place: Place, waited: Duration, now: Instant) {
+    /// The time of the caller at this position ran out after it had waited so long.
+    pub fn ran_out(&mut self, position: Position, waited: Duration, now: Instant) {
         self.leave_if_over(now);
-        if self.order_had_served(place) {
+        if self.order_had_served(position) {
             self.vain.refused(waited);
             return;
         }
@@ -120,9 +111,9 @@ impl Overload {
     /// True when order of arrival would have served this caller, and had its slot back in time.
     ///
     /// One time and a tenth: where order only just suffices, the slightest delay makes it fail.
-    fn order_had_served(&self, place: Place) -> bool {
-        let since = self.given - place.given;
-        since.saturating_mul(10) >= place.before.saturating_mul(11)
+    fn order_had_served(&self, position: Position) -> bool {
+        let since = self.given - position.given;
+        since.saturating_mul(10) >= position.before.saturating_mul(11)
     }
 
     fn next_length(&self, waited: Duration, now: Instant) -> Duration {

@@ -7,53 +7,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::ledger::Grant;
-use super::overload::{Overload, Place};
-
-/// Names one wait. Never used twice by one ledger, and only grows.
-pub type WaiterId = u64;
-
-/// Who asks for a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The thread, as `threading.get_native_id` numbers it.
-    pub thread: u64,
-    /// What runs and blocks as one: the thread's number again, or a greenlet's.
-    pub strand: u64,
-}
-
-impl Caller {
-    /// A caller whose thread runs nothing else meanwhile.
-    pub fn thread(thread: u64) -> Self {
-        Self {
-            thread,
-            strand: thread,
-        }
-    }
-}
-
-/// One who waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// The name of this wait.
-    pub id: WaiterId,
-    /// Who waits.
-    pub caller: Caller,
-    /// Since when.
-    pub since: Instant,
-    /// How long at most; `None` is without bound.
-    pub limit: Option<Duration>,
-    /// Where order of arrival would have it stand.
-    pub place: Place,
-}
-
-impl Waiting {
-    /// True while half of the time that the caller has is left.
-    pub fn has_half_left(&self, now: Instant) -> bool {
-        let waited = now.saturating_duration_since(self.since);
-        self.limit.is_none_or(|limit| waited <= limit / 2)
-    }
-}
+use super::grant::Grant;
+use super::overload::Overload;
+use super::waiting::{Caller, WaiterId, Waiting};
 
 /// A slot set aside for one who waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,13 +61,13 @@ impl Waiters {
     ) -> WaiterId {
         let id = self.next;
         self.next += 1;
-        let place = self.overload.place(self.queue.len() + lent);
+        let position = self.overload.position(self.queue.len() + lent);
         self.queue.push_back(Waiting {
             id,
             caller,
             since: now,
             limit,
-            place,
+            position,
         });
         id
     }
@@ -157,7 +113,7 @@ impl Waiters {
     pub fn run_out(&mut self, id: WaiterId, now: Instant) -> Option<Grant> {
         if let Some(waiting) = self.position(id).and_then(|at| self.queue.get(at)) {
             let waited = now.saturating_duration_since(waiting.since);
-            self.overload.ran_out(waiting.place, waited, now);
+            self.overload.ran_out(waiting.position, waited, now);
         }
         self.leave(id, now)
     }

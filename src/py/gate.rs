@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyList};
 use super::errors::from_stale;
 use super::snapshot::Snapshot;
 use crate::pool;
-use crate::pool::{Admission, Caller, Grant, Limits, Outcome, Released};
+use crate::pool::{Admission, Caller, Grant, Limits, Released, WaitResult};
 use crate::process::thread_id;
 
 /// Who may hold which slot of one pool, in one process.
@@ -71,7 +71,7 @@ impl Gate {
             return Ok(Py::new(py, self.place(waiter))?.into_any());
         }
         match sleep(py, &waiter, limit)? {
-            Outcome::Nested(_) if !tells => Ok(py.None()),
+            WaitResult::Nested(_) if !tells => Ok(py.None()),
             ended => answer(py, &self.gate, ended),
         }
     }
@@ -134,7 +134,7 @@ impl Gate {
 }
 
 /// Sleeps in a place in the queue until the wait has ended.
-fn sleep(py: Python<'_>, waiter: &pool::Waiter, limit: Option<Duration>) -> PyResult<Outcome> {
+fn sleep(py: Python<'_>, waiter: &pool::Waiter, limit: Option<Duration>) -> PyResult<WaitResult> {
     let mut spent = Duration::ZERO;
     loop {
         let left = limit.map(|limit| limit.saturating_sub(spent));
@@ -142,18 +142,18 @@ fn sleep(py: Python<'_>, waiter: &pool::Waiter, limit: Option<Duration>) -> PyRe
         spent += slept;
         match outcome.map_err(from_stale)? {
             // A Ctrl-C raises here, and dropping the waiter leaves the queue.
-            Outcome::Interrupted => py.check_signals()?,
+            WaitResult::Interrupted => py.check_signals()?,
             ended => return Ok(ended),
         }
     }
 }
 
 /// What a wait that has ended is for Python.
-fn answer(py: Python<'_>, gate: &Arc<pool::Gate>, ended: Outcome) -> PyResult<Py<PyAny>> {
+fn answer(py: Python<'_>, gate: &Arc<pool::Gate>, ended: WaitResult) -> PyResult<Py<PyAny>> {
     Ok(match ended {
-        Outcome::Granted(grant) => Py::new(py, Ticket::new(Arc::clone(gate), grant))?.into_any(),
-        Outcome::Nested(nested) => Py::new(py, Nested::from(nested))?.into_any(),
-        Outcome::TimedOut | Outcome::Interrupted => py.None(),
+        WaitResult::Granted(grant) => Py::new(py, Ticket::new(Arc::clone(gate), grant))?.into_any(),
+        WaitResult::Nested(nested) => Py::new(py, Nested::from(nested))?.into_any(),
+        WaitResult::TimedOut | WaitResult::Interrupted => py.None(),
     })
 }
 

@@ -59,11 +59,41 @@ def test_a_breach_planted_in_the_crate_is_found(
     assert found in breach
 
 
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (
+            {
+                "src/pool/a.rs": "use super::b::{self, B};\n",
+                "src/pool/b.rs": "fn f() { crate::pool::c::g(); }\n",
+                "src/pool/c.rs": "use super::{a::A, d};\n",
+                "src/pool/d.rs": "",
+            },
+            "a circle of files: pool/",
+        ),
+        (
+            {
+                "src/pool/a.rs": "pub struct Row;\n",
+                "src/fault/b.rs": "pub enum Row {}\n",
+            },
+            "Row is the name of a type in",
+        ),
+    ],
+)
+def test_a_breach_between_files_of_the_crate_is_found(
+    tmp_path: Path, files: dict[str, str], found: str
+) -> None:
+    (breach,) = breaches(tmp_path, files)
+    assert found in breach
+
+
 def test_what_the_crate_may_do_is_not_reported(tmp_path: Path) -> None:
     files = {
         "src/lib.rs": "#[pyo3::pymodule]\nmod _native {}\nuse crate::pool;\n",
         "src/py/gate.rs": "use pyo3::prelude::*;\nuse crate::{pool, process};\n",
         "src/pool/gate.rs": "// no pyo3 and no tokio here\nuse crate::process;\n",
+        "src/pool/mod.rs": "pub mod gate;\npub use gate::Gate;\n",
+        "src/pool/uses.rs": "use super::Gate;\n#[cfg(test)]\nmod tests { super::x() }\n",
         "src/process/mod.rs": (
             "#![allow(unsafe_code)]\n"
             "// SAFETY: takes any integer.\n"
