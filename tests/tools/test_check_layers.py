@@ -93,7 +93,7 @@ def test_what_the_crate_may_do_is_not_reported(tmp_path: Path) -> None:
         "src/py/gate.rs": "use pyo3::prelude::*;\nuse crate::{pool, process};\n",
         "src/pool/gate.rs": "// no pyo3 and no tokio here\nuse crate::process;\n",
         "src/pool/mod.rs": "pub mod gate;\npub use gate::Gate;\n",
-        "src/pool/uses.rs": "use super::Gate;\n#[cfg(test)]\nmod tests { super::x() }\n",
+        "src/pool/uses.rs": "use super::Gate;\n#[cfg(test)]\nmod t { super::x() }\n",
         "src/process/mod.rs": (
             "#![allow(unsafe_code)]\n"
             "// SAFETY: takes any integer.\n"
