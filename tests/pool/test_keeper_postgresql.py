@@ -264,7 +264,7 @@ def use(seconds):
 def wait_for(condition):
     began = time.monotonic()
     while not condition():
-        assert time.monotonic() - began < 10, engine.pool.status()
+        assert time.monotonic() - began < 60, engine.pool.status()
         gevent.sleep(0.005)
 
 gevent.joinall([gevent.spawn(use, 0.05) for _ in range(5)], raise_error=True)
@@ -274,7 +274,8 @@ assert len(threads) <= 2, threads
 before = ticks
 use(0.5)  # a warning
 assert ticks - before > 10, ticks - before
-print(engine.pool.stats().discarded["idle"] > 0)
+discarded = engine.pool.stats().discarded  # on a busy machine too old before
+print(discarded.get("idle", 0) + discarded.get("lifetime", 0) > 0)
 pid = os.fork()
 if pid == 0:
     use(0.01)
