@@ -254,6 +254,7 @@ def doctor(url, driver):
 @example(secret=MARK + b"@" + MARK + b"/" + MARK)
 @example(secret=MARK + b"@" + MARK + b"?" + MARK)
 @example(secret=MARK + b"?" + MARK + b"@" + MARK)
+@example(secret=MARK + b"@?" + MARK + b"=" + MARK)
 @example(secret=MARK + b"/" + MARK + b"@" + MARK)
 @given(secret=SECRETS)
 def test_no_command_that_asks_a_server_shows_it(command, driver, caplog, secret):

@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError
 
 from poolproof._checks import has_second_at
 from poolproof.drill.errors import UsageError
+from poolproof.drivers.conninfo import KEYWORDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -198,8 +199,10 @@ def _for_pg8000(url: URL) -> tuple[URL, dict[str, Any]]:
         elif name == "sslmode":
             arguments["ssl_context"] = _tls(value, url.query)
         elif name not in ("sslrootcert", "connect_timeout"):
+            # Behind a ? in a password stands a piece of it.
+            shown = repr(name) if name in KEYWORDS else "(not shown: a secret, perhaps)"
             raise UsageError(
-                f"--url: pg8000 does not know the parameter {name!r};"
+                f"--url: pg8000 does not know the parameter {shown};"
                 " leave it out, or choose --driver psycopg2 or psycopg"
             )
     return url.set(query={}), arguments

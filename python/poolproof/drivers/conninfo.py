@@ -20,7 +20,7 @@ from poolproof import _native
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["HINT", "PORT", "Conninfo", "conninfo", "said", "ssl_words"]
+__all__ = ["HINT", "KEYWORDS", "PORT", "Conninfo", "conninfo", "said", "ssl_words"]
 
 Conninfo = _native.Conninfo
 
@@ -29,7 +29,7 @@ PORT = "5432"
 _VARIABLES = (b"PG", b"SSL_CERT_")
 # Debian's libpq, and libpq as it comes.
 _SOCKET_DIRECTORIES = ("/var/run/postgresql", "/tmp")  # noqa: S108
-_KNOWN = frozenset(name for name, _, _ in _native.keywords())
+KEYWORDS = frozenset(name for name, _, _ in _native.keywords())
 
 
 def conninfo(
@@ -163,10 +163,10 @@ def _built_in(dbapi: Any) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
     known = [
         (option.keyword.decode(), option.envvar, option.compiled) for option in options
     ]
-    defaults = {name: built for name, _, built in known if built and name in _KNOWN}
+    defaults = {name: built for name, _, built in known if built and name in KEYWORDS}
     newer = [
         (name, (variable or b"").decode())
         for name, variable, _ in known
-        if name not in _KNOWN
+        if name not in KEYWORDS
     ]
     return defaults, newer
