@@ -64,7 +64,7 @@ def main() -> int:
                 f"{thing}.connect().close(), {descriptor}",
                 *(taken[f"{thing} {kind} {side}"] for side in SIDES),
                 sides=SIDES,
-                at_most=1.15 if kind == "socket" else None,
+                at_most=0.95 if kind == "socket" else None,
             )
     empty = {"two empty calls (µs)": statistics.median(taken["empty"])}
     story.add(

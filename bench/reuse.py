@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 METHOD = """
-psycopg2 over TCP on the loopback address, an embedded PostgreSQL on the other core; one
-thread, each engine in a process of its own. poolproof.Pool is as it comes, with every
-check and bound on; no connection rests for longer than ping_idle_after (1 s), so none
-is asked: a service with fewer than one request a second for each connection pays one
-round trip more. "connect, select 1, close" is three round trips by default (BEGIN,
-select, ROLLBACK), one in autocommit, and a ping adds one. Slices of some milliseconds
-alternate between the pools; the median slice is the round's time. Arm and disarm is one
-deadline set and taken back from Python on a unix socket, and on TCP, where
-TCP_USER_TIMEOUT is set and taken back as well.
+psycopg2, and psycopg where it is named, over TCP on the loopback address, an embedded
+PostgreSQL on the other core; one thread, each engine in a process of its own.
+poolproof.Pool is as it comes, with every check and bound on; no connection rests for
+longer than ping_idle_after (1 s), so none is asked: a service with fewer than one
+request a second for each connection pays one round trip more. "connect, select 1,
+close" is three round trips by default (BEGIN, select, ROLLBACK), one in autocommit, and
+a ping adds one. Slices of some milliseconds alternate between the pools; the median
+slice is the round's time. Arm and disarm is one deadline set and taken back from Python
+on a unix socket, and on TCP, where TCP_USER_TIMEOUT is set and taken back as well.
 """
 SLICES = 40
 CALLS = {"connect": 60, "select": 15, "autocommit": 15}
@@ -53,6 +53,11 @@ def main() -> int:
                 (PINGING, {"poolclass": QueuePool, "pool_pre_ping": True}),
             )
         ]
+        newer = url_of("psycopg")
+        workers.extend(
+            Worker(partial(connecting, name, newer, kind))
+            for name, kind in ((OURS, poolproof.Pool), (PLAIN, QueuePool))
+        )
         workers.append(Worker(arming))
         variants = {
             name: partial(worker.measure, name)
@@ -72,7 +77,14 @@ def main() -> int:
         taken[f"connect {OURS}"],
         taken[f"connect {PLAIN}"],
         sides=(OURS, PLAIN),
-        at_most=1.15,
+        at_most=1,
+    )
+    story.ratio(
+        "the same on psycopg",
+        taken[f"psycopg {OURS}"],
+        taken[f"psycopg {PLAIN}"],
+        sides=(OURS, PLAIN),
+        at_most=1,
     )
     for verb, title in (
         ("select", "connect, select 1, close"),
@@ -107,6 +119,13 @@ def verbs(
         f"select {label}": timed(lambda: select(engine), CALLS["select"]),
         f"autocommit {label}": timed(lambda: select(commits), CALLS["autocommit"]),
     }
+
+
+def connecting(label: str, url: URL, kind: Any) -> dict[str, Callable[[], float]]:
+    """Make an engine, and what measures its checkout alone."""
+    engine = create_engine(url, poolclass=kind)
+    call = CALLS["connect"]
+    return {f"psycopg {label}": timed(lambda: engine.connect().close(), call)}
 
 
 def select(engine: Engine) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "arguments_of",
     "engine_of_pool",
     "expire",
+    "hears",
     "parameters_of",
     "record_of",
 ]
@@ -28,6 +29,7 @@ __all__ = [
 # What a pool has that was made; a queue's has more.
 _POOLS = [
     "_creator",
+    "_invalidate_time",
     "_orig_logging_name",
     "_pre_ping",
     "_recycle",
@@ -42,8 +44,10 @@ _NEEDED = {
             "_ConnectionFairy._checkin",
             "_ConnectionFairy._close_special",
             "_ConnectionFairy._connection_record",
+            "_ConnectionFairy._counter",
             "_ConnectionFairy._pool",
             "_ConnectionFairy._reset",
+            "_ConnectionRecord._soft_invalidate_time",
             "_ConnectionRecord.checkout",
             "_ConnectionRecord.fairy_ref",
             "_ConnectionRecord.get_connection",
@@ -139,6 +143,21 @@ def arguments_of(pool: base.Pool) -> tuple[tuple[Any, ...], dict[str, Any]] | No
     if "cparams" not in known:
         return None
     return tuple(known.get("cargs_tup", ())), dict(known["cparams"])
+
+
+def hears(collection: Any) -> Any:
+    """Return what is true while a listener hears of an event.
+
+    As long as the pool itself has no listener, those of its class are all there are: a
+    `deque`, whose truth costs less to ask for than that of SQLAlchemy's collection.
+
+    Args:
+        collection: The listeners of one event, as ``pool.dispatch`` has them. Another
+            one takes its place when the pool is given its first listener.
+    """
+    if type(collection) is getattr(attr, "_EmptyListener", None):
+        return getattr(collection, "parent_listeners", collection)
+    return collection
 
 
 def record_of(fairy: Any) -> Any:

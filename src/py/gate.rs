@@ -1,18 +1,23 @@
 //! The gate, and the tickets and places in the queue that it hands out.
+//!
+//! Long, because it is one idea: what Python may ask of a gate, and what it is answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::errors::from_stale;
 use super::snapshot::Snapshot;
+use super::socket::{Socket, in_words};
 use crate::pool;
 use crate::pool::{Admission, Caller, Grant, Limits, Released, WaitResult};
 use crate::process::thread_id;
+use crate::socket::probe::ProbeResult;
 
 /// Who may hold which slot of one pool, in one process.
 #[pyclass(frozen, module = "poolproof._native")]
@@ -36,6 +41,25 @@ impl Gate {
     fn acquire(&self) -> PyResult<Option<Ticket>> {
         let grant = self.gate.acquire(thread_id()).map_err(from_stale)?;
         Ok(grant.map(|grant| self.ticket(grant)))
+    }
+
+    /// An entry out of `idle`, whose ticket is in it; or a ticket to open a connection with; or None.
+    ///
+    /// One step for Python: `acquire`, `take`, and the ticket into the entry.
+    fn lend<'py>(
+        &self,
+        py: Python<'py>,
+        idle: &Bound<'py, PyDict>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(grant) = self.gate.acquire(thread_id()).map_err(from_stale)? else {
+            return Ok(None);
+        };
+        let ticket = Bound::new(py, self.ticket(grant))?;
+        let Some(entry) = ticket.get().take(idle)? else {
+            return Ok(Some(ticket.into_any()));
+        };
+        entry.setattr(intern!(py, "ticket"), ticket)?;
+        Ok(Some(entry))
     }
 
     /// The ticket of one idle slot, or None when it is not idle.
@@ -233,24 +257,38 @@ impl Ticket {
 
     /// Puts `entry` back into `idle` and the slot back into the pool, in one step for Python.
     ///
-    /// Returns None when all is done, the number (0 or more) of a waiter to wake, `-1` when the entry must be
-    /// closed and the ticket vacated, `-2` when the entry belongs to nobody.
-    fn release(&self, idle: &Bound<'_, PyDict>, entry: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
+    /// Looks at `socket` before, if there is one. Returns None when all is done, the number (0 or more) of a waiter
+    /// to wake, `-1` when the entry must be closed and the ticket vacated, `-2` when the entry belongs to nobody; and
+    /// in words what the look has found, when nothing was put back for that.
+    #[pyo3(signature = (idle, entry, socket=None))]
+    fn release(
+        &self,
+        idle: &Bound<'_, PyDict>,
+        entry: &Bound<'_, PyAny>,
+        socket: Option<&Bound<'_, Socket>>,
+    ) -> PyResult<Option<Answer>> {
         if self.used() {
-            return Ok(Some(NOBODYS));
+            return Ok(Some(Answer::Number(NOBODYS)));
+        }
+        match socket.map(|socket| socket.get().probe()) {
+            // What only a question can tell is left to the next checkout.
+            None | Some(ProbeResult::AtRest | ProbeResult::Unknown) => {}
+            Some(found) => return Ok(in_words(found).map(Answer::Found)),
         }
         // In its place before the slot is free: the next holder may look at once.
         idle.set_item(self.grant.slot, entry)?;
         let answer = match self.gate.release(self.grant.slot) {
             Released::Done => None,
-            Released::Wake(waiter) => Some(i64::try_from(waiter).unwrap_or(i64::MAX)),
+            Released::Wake(waiter) => {
+                Some(Answer::Number(i64::try_from(waiter).unwrap_or(i64::MAX)))
+            }
             Released::Surplus => {
                 idle.del_item(self.grant.slot)?;
-                return Ok(Some(SURPLUS));
+                return Ok(Some(Answer::Number(SURPLUS)));
             }
             Released::Stale => {
                 idle.del_item(self.grant.slot)?;
-                Some(NOBODYS)
+                Some(Answer::Number(NOBODYS))
             }
         };
         self.used.store(true, Ordering::Release);
@@ -272,6 +310,13 @@ impl Ticket {
         }
         self.gate.vacate(self.grant.slot)
     }
+}
+
+/// What [`Ticket::release`] says when all is not done.
+#[derive(IntoPyObject)]
+enum Answer {
+    Number(i64),
+    Found(&'static str),
 }
 
 /// [`Ticket::release`]: close the entry, then vacate.

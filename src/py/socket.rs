@@ -79,17 +79,9 @@ impl Socket {
     }
 
     /// Peeks at the socket, which must be idle: None at rest, else `"dead"`, `"desynchronised"`, `"unknown"`.
-    fn probe(&self) -> Option<&'static str> {
-        if self.watch.expired().is_some() {
-            // What has arrived before could still be read, and would look like rest.
-            return Some("dead");
-        }
-        match self.registration.fd().map(probe::probe) {
-            Some(ProbeResult::AtRest) => None,
-            Some(ProbeResult::Desynchronised) => Some("desynchronised"),
-            Some(ProbeResult::Unknown) => Some("unknown"),
-            Some(ProbeResult::Dead) | None => Some("dead"),
-        }
+    #[pyo3(name = "probe")]
+    fn probe_in_words(&self) -> Option<&'static str> {
+        in_words(self.probe())
     }
 
     /// Bounds a step (`CALL`, `BLOCK`, `HOLD`) to so many seconds from now, in place of its earlier bound.
@@ -149,6 +141,17 @@ impl Socket {
 }
 
 impl Socket {
+    /// Peeks at the socket, which must be idle.
+    pub(super) fn probe(&self) -> ProbeResult {
+        if self.watch.expired().is_some() {
+            // What has arrived before could still be read, and would look like rest.
+            return ProbeResult::Dead;
+        }
+        self.registration
+            .fd()
+            .map_or(ProbeResult::Dead, probe::probe)
+    }
+
     /// Where it stands, as long as it was not severed.
     pub(super) fn address(&self) -> Option<SocketAddress> {
         self.registration.fd().and_then(address::of)
@@ -160,6 +163,16 @@ impl Socket {
         if let Some(fd) = self.watch.descriptor() {
             options::user_timeout(fd, timeout);
         }
+    }
+}
+
+/// What a peek has found, as Python names it; None at rest.
+pub(super) fn in_words(found: ProbeResult) -> Option<&'static str> {
+    match found {
+        ProbeResult::AtRest => None,
+        ProbeResult::Dead => Some("dead"),
+        ProbeResult::Desynchronised => Some("desynchronised"),
+        ProbeResult::Unknown => Some("unknown"),
     }
 }
 

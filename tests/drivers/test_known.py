@@ -9,6 +9,8 @@ import types
 from contextlib import closing
 from unittest import mock
 
+import psycopg
+import psycopg2.extensions
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -86,6 +88,44 @@ def test_status_that_each_checkout_asks_runs_nothing_of_python(engine, driver):
         pythons = (types.FunctionType, types.MethodType)
         assert not isinstance(known.of(raw, None).status, pythons)
         assert known.of(raw, None) is known.of(raw, engine.dialect)
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"], indirect=True)
+def test_rollback_that_would_do_nothing_is_known(engine, driver):
+    with engine.connect() as connection:
+        raw = connection.connection.driver_connection
+        raw.rollback()
+        found = known.of(raw, None)
+        assert found.is_reset(raw)
+        # A tracer hears of every rollback.
+        assert known.of(Wrapped(raw), None).is_reset is None
+        with closing(raw.cursor()) as cursor:
+            cursor.execute("select 1")
+            cursor.execute("commit")
+        assert found.status(raw) == found.idle
+        # psycopg2 takes the transaction for open, and would not begin the next.
+        assert found.is_reset(raw) == (driver == "psycopg")
+        raw.rollback()
+        assert found.is_reset(raw)
+
+
+def test_rollback_of_a_subclass_is_its_own(pg_url):
+    class Psycopg(psycopg.Connection):
+        def rollback(self):
+            super().rollback()
+
+    class Psycopg2(psycopg2.extensions.connection):
+        def rollback(self):
+            super().rollback()
+
+    url = pg_url("psycopg").set(drivername="postgresql")
+    text = url.render_as_string(hide_password=False)
+    with closing(Psycopg.connect(text)) as raw:
+        assert known.of(raw, None).is_reset is None
+        with raw.transaction():
+            assert not known.Psycopg(locks=True, is_own=True).is_reset(raw)
+    with closing(psycopg2.connect(text, connection_factory=Psycopg2)) as raw:
+        assert known.of(raw, None).is_reset is None
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"], indirect=True)

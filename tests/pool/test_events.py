@@ -246,3 +246,45 @@ def test_disconnection_three_times_in_a_row_is_an_error_and_loses_no_slot(pool, 
     taken = [pool.connect(), pool.connect()]
     for one in taken:
         one.close()
+
+
+@pytest.mark.parametrize("name", ["reset", "checkin"])
+def test_first_listener_hears_of_the_return_of_what_is_out(pool, name):
+    fairy = pool.connect()
+    heard = []
+    event.listen(pool, name, lambda *_: heard.append(name))
+    fairy.close()
+    assert heard == [name]
+
+
+@pytest.mark.parametrize("name", ["checkout", "reset", "checkin"])
+def test_listener_of_the_class_hears_at_once_and_until_it_is_removed(pool, name):
+    pool.connect().close()
+    heard = []
+
+    def hear(*_arguments):
+        heard.append(name)
+
+    event.listen(type(pool), name, hear)
+    try:
+        pool.connect().close()
+        assert heard == [name]
+    finally:
+        event.remove(type(pool), name, hear)
+    pool.connect().close()
+    assert heard == [name]
+
+
+def test_listener_of_the_class_hears_of_the_return_of_what_is_out(pool):
+    heard = []
+
+    def hear(*_arguments):
+        heard.append("checkin")
+
+    fairy = pool.connect()
+    event.listen(type(pool), "checkin", hear)
+    try:
+        fairy.close()
+    finally:
+        event.remove(type(pool), "checkin", hear)
+    assert heard == ["checkin"]

@@ -80,6 +80,20 @@ def test_raw_transaction_is_rolled_back_on_return(engine, table, observer):
     assert engine.pool.checkedin() == 1
 
 
+def test_transaction_that_was_ended_in_words_does_not_turn_the_next_off(
+    engine, table, observer
+):
+    """The server is idle, and a driver may not know it until it is rolled back."""
+    fairy = engine.raw_connection()
+    fairy.cursor().execute("select 1")
+    fairy.cursor().execute("commit")
+    fairy.close()
+    fairy = engine.raw_connection()
+    fairy.cursor().execute(f"insert into {table} values (1)")
+    fairy.close()
+    assert observer.value(f"select count(*) from {table}") == 0
+
+
 def test_failed_transaction_leaves_a_usable_connection(engine):
     with engine.connect() as connection, pytest.raises(exc.DBAPIError):
         connection.execute(text("select 1 / 0"))

@@ -64,6 +64,9 @@ class Driver:
         active: The status in the middle of a command.
         locks: Whether a call waits for a lock of the connection's, which something that
             is suspended may hold.
+        is_reset: Tells of a connection whose status is idle whether the driver's own
+            `rollback` would do nothing, and need not be called. None where that is not
+            known.
         is_of_postgresql: Whether it speaks to PostgreSQL.
         calls_password: Whether the password may be a function that it calls.
     """
@@ -72,6 +75,7 @@ class Driver:
         "active",
         "failed",
         "idle",
+        "is_reset",
         "keeps_alive",
         "locks",
         "must_ask",
@@ -81,6 +85,7 @@ class Driver:
     )
 
     status: Callable[[Any], object]
+    is_reset: Callable[[Any], bool] | None
     is_of_postgresql = True
     calls_password = False
 
@@ -111,6 +116,7 @@ class Driver:
         self.name = name
         self.status = _does_not_say if status is None else status
         self.tells = status is not None
+        self.is_reset = None
         self.idle = idle
         self.active = active
         self.failed = failed

@@ -22,6 +22,7 @@ __all__ = ["by_name", "of"]
 
 _PSYCOPG2 = Psycopg2()
 _PSYCOPG, _PSYCOPG_LOCKS = Psycopg(locks=False), Psycopg(locks=True)
+_PSYCOPG_OWN = Psycopg(locks=True, is_own=True)
 _PG8000 = Pg8000()
 _ASYNCPG = Asyncpg()
 _UNKNOWN = Driver("unknown")
@@ -72,7 +73,11 @@ def _find_out(connection: Any, dialect: Any) -> Driver:
             _of_psycopg2[kind] = found
     elif hasattr(getattr(connection, "pgconn", None), "transaction_status"):
         lock = getattr(connection, "lock", None)
-        found = _PSYCOPG_LOCKS if hasattr(lock, "locked") else _PSYCOPG
+        if not hasattr(lock, "locked"):
+            found = _PSYCOPG
+        else:
+            own = Psycopg.rolls_back(connection)
+            found = _PSYCOPG_OWN if own else _PSYCOPG_LOCKS
     elif hasattr(connection, "_usock") and hasattr(connection, "_transaction_status"):
         found = _PG8000
     elif callable(getattr(connection, "get_server_pid", None)):

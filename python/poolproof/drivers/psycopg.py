@@ -25,18 +25,41 @@ _OWN_ARGUMENTS = {
 }
 
 
+# Within the first two `rollback` raises, and it ends the third's aborted commands.
+_IN_THE_WAY = ("_num_transactions", "_tpc", "_pipeline")
+
+
+def _is_reset(connection: Any) -> bool:
+    return not (connection._num_transactions or connection._tpc or connection._pipeline)
+
+
 class Psycopg(LibpqDriver):
     """psycopg."""
 
     __slots__ = ()
 
-    def __init__(self, *, locks: bool) -> None:
+    def __init__(self, *, locks: bool, is_own: bool = False) -> None:
         """Make the driver of connections that have a lock, or of those without.
 
         Args:
             locks: Whether they have one that says whether it is locked.
+            is_own: Whether their `rollback` is psycopg's, as it is known.
         """
         super().__init__("psycopg", _STATUS, locks=locks)
+        if is_own:
+            self.is_reset = _is_reset
+
+    @staticmethod
+    def rolls_back(connection: Any) -> bool:
+        """Tell whether a connection's `rollback` is psycopg's, as it is known.
+
+        Args:
+            connection: A DBAPI connection.
+        """
+        rollback = getattr(type(connection), "rollback", None)
+        return getattr(rollback, "__module__", None) == "psycopg.connection" and all(
+            hasattr(connection, name) for name in _IN_THE_WAY
+        )
 
     def is_closed(self, connection: Any) -> bool:
         """Tell whether a connection is closed or broken.

@@ -19,8 +19,15 @@ __all__ = ["Psycopg2"]
 # Not a function of Python's: it runs at each checkout and check-in.
 _STATUS = methodcaller("get_transaction_status")
 
+_READY = 1  # psycopg2.extensions.STATUS_READY
+
 # What is not libpq's among the arguments of its connect().
 _OWN_ARGUMENTS = {"connection_factory", "cursor_factory", "async", "async_"}
+
+
+def _is_reset(connection: Any) -> bool:
+    # It can differ from the server's: after a COMMIT that was sent as text, say.
+    return bool(connection.status == _READY)
 
 
 class Psycopg2(LibpqDriver):
@@ -45,7 +52,13 @@ class Psycopg2(LibpqDriver):
                 methodcaller.
         """
         status = getattr(kind, "get_transaction_status", None)
-        return cls(status) if callable(status) else cls()
+        driver = cls(status) if callable(status) else cls()
+        rollback = getattr(kind, "rollback", None)
+        of = getattr(rollback, "__objclass__", None)
+        if getattr(of, "__module__", None) == "psycopg2.extensions":
+            # It is the driver's, and not a subclass's or a wrapper's.
+            driver.is_reset = _is_reset
+        return driver
 
     def listens(self, connection: Any) -> bool:
         """Tell whether a notification has come that nobody has read.

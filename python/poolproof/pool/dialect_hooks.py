@@ -136,42 +136,64 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
             return
         entry = connection._connection_record
         raw: Any = connection.dbapi_connection
-        given = raw if own else connection
         if type(entry) is not Entry:
-            _roll_back_detached(connection, lambda: verb(given))
+            _roll_back_detached(connection, verb, raw if own else connection)
             return
         driver = entry.driver
-        status = driver.status(raw)
-        is_held = driver.locks and raw.lock.locked()
-        if status == driver.idle and driver.tells and not is_held:
-            # Nothing is sent, and nothing can block, where no transaction is open.
-            verb(given)
-            return
-        refuse_foreign(entry.owner, raw)
-        doubted = is_held or status == driver.active or entry.reason is not None
-        if doubted and entry.abandon_suspended():
-            return
-        if deadlines.ever_used:
-            _cover(connection)
-        socket, limit = entry.socket, entry.owner.settings.reset_timeout
-        if socket is None or limit is None:
-            verb(given)
-            return
-        entry.operation = ("rollback", limit)
-        socket.arm(_native.CALL, limit)
-        try:
-            verb(given)
-        except BaseException as error:
-            mark(error, step)
-            raise
-        finally:
-            socket.disarm(_native.CALL)
+        if (
+            driver.status(raw) != driver.idle
+            or not driver.tells
+            or (driver.locks and raw.lock.locked())
+        ):
+            _roll_back(connection, entry, verb, raw if own else connection, step)
+        # Nothing is sent, and nothing can block, where no transaction is open.
+        elif not own:
+            verb(connection)
+        elif driver.is_reset is None or not driver.is_reset(raw):
+            raw.rollback()  # all that SQLAlchemy's verb does
 
     protected.is_protected = True  # type: ignore[attr-defined]
     return protected
 
 
-def _roll_back_detached(fairy: ConnectionFairy, verb: Callable[[], None]) -> None:
+def _roll_back(
+    connection: ConnectionFairy,
+    entry: Entry,
+    verb: Callable[[Any], None],
+    given: Any,
+    step: Phase,
+) -> None:
+    """Roll back what may be in a transaction, within `reset_timeout`."""
+    driver = entry.driver
+    raw: Any = connection.dbapi_connection
+    refuse_foreign(entry.owner, raw)
+    doubted = (
+        entry.reason is not None
+        or driver.status(raw) == driver.active
+        or (driver.locks and raw.lock.locked())
+    )
+    if doubted and entry.abandon_suspended():
+        return
+    if deadlines.ever_used:
+        _cover(connection)
+    socket, limit = entry.socket, entry.owner.settings.reset_timeout
+    if socket is None or limit is None:
+        verb(given)
+        return
+    entry.operation = ("rollback", limit)
+    socket.arm(_native.CALL, limit)
+    try:
+        verb(given)
+    except BaseException as error:
+        mark(error, step)
+        raise
+    finally:
+        socket.disarm(_native.CALL)
+
+
+def _roll_back_detached(
+    fairy: ConnectionFairy, verb: Callable[[Any], None], given: Any
+) -> None:
     raw: Any = fairy.dbapi_connection
     driver = known.of(raw, None)
     if sockets.is_foreign(raw):
@@ -182,7 +204,7 @@ def _roll_back_detached(fairy: ConnectionFairy, verb: Callable[[], None]) -> Non
         driver.abandon(raw)
     else:
         with _bounded_detached(fairy):
-            verb()
+            verb(given)
 
 
 def _undo(verb: Callable[..., None], step: Phase) -> Callable[..., None]:

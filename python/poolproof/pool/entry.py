@@ -117,6 +117,17 @@ class Entry(deadlines.Bounds):
         Raises:
             Exception: Whatever the driver or a listener raises.
         """
+        # As SQLAlchemy's, in the common case: a call would cost more than it.
+        connection = self.dbapi_connection
+        owner = self.owner
+        if (
+            connection is not None
+            and owner._recycle < 0
+            and owner._invalidate_time <= self.starttime
+            and self._soft_invalidate_time <= self.starttime
+            and not self.is_new
+        ):
+            return connection
         try:
             connection = ConnectionRecord.get_connection(self)
             if self.is_new:
@@ -221,12 +232,32 @@ class Entry(deadlines.Bounds):
         An error of a `checkin` listener ends SQLAlchemy's check-in half-way; whoever
         keeps that error keeps this entry alive, and with it the slot.
         """
+        owner = self.owner
+        if (
+            self.finalize_callback
+            or owner.listeners.checkin is not owner.quiet_checkin
+            or owner.hears_checkins
+            or self.fairy_ref is None
+        ):
+            self._checkin_heard(_fairy_was_created)
+            return
+        try:  # all that SQLAlchemy's does then
+            self.fairy_ref = None
+            owner._do_return_conn(self)
+        except BaseException as error:
+            self.explain(error)
+            owner.give_up(self)
+            raise
+
+    def _checkin_heard(self, fairy_was_created: bool) -> None:
+        """Go back to the pool where others are called before."""
+        self.owner.see_new_listeners()
         if self.finalize_callback or self.owner.bounds_checkins:
             self.bound_checkin()
         try:
             if self.finalize_callback:
                 self._undo_options()
-            ConnectionRecord.checkin(self, _fairy_was_created)  # sooner than super()
+            ConnectionRecord.checkin(self, fairy_was_created)  # sooner than super()
         except BaseException as error:
             self.explain(error)
             self.owner.give_up(self)

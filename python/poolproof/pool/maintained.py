@@ -39,6 +39,3 @@ class Maintained(Owner, Protocol):
 
     def _open_entry(self, ticket: Ticket, began: float, due: float | None) -> Entry:
         """Connect for an empty slot."""
-
-    def _do_return_conn(self, record: Any) -> None:
-        """Take a connection back."""

@@ -26,12 +26,20 @@ class Owner(Protocol):
     stranded: Stranded
     idle_after: float
     bounds_checkins: bool
+    listeners: Any
+    quiet_checkin: Any
+    hears_checkins: Any
     warned_of_state: bool
     warned_of_pooler: bool
     _dialect: Any
+    _recycle: int
+    _invalidate_time: float
 
     def name(self) -> str:
         """What the pool is called in messages."""
+
+    def see_new_listeners(self) -> None:
+        """See whose questions are to be bounded, where a listener has come."""
 
     def remember(self, entry: Any) -> None:
         """Have an entry made quiet in children, for as long as it lives."""
@@ -41,6 +49,9 @@ class Owner(Protocol):
 
     def give_up(self, entry: Any) -> None:
         """Take back the slot of an entry whose check-in failed half-way."""
+
+    def _do_return_conn(self, record: Any) -> None:
+        """Take a connection back."""
 
     def has_idle(self) -> bool:
         """Tell whether a connection rests."""

@@ -26,7 +26,7 @@ from sqlalchemy import event
 from poolproof import _checks, _native
 from poolproof._cooperative import CooperativeWaiters, locks_are_replaced
 from poolproof._counts import Counts
-from poolproof._sqlalchemy import ConnectionFairy
+from poolproof._sqlalchemy import ConnectionFairy, ConnectionRecord, hears
 from poolproof.control.stranded import Stranded
 from poolproof.drivers import connect_plan, known
 from poolproof.errors import DeadlineExceeded, Holder, NestedCheckout, PoolTimeout
@@ -42,7 +42,7 @@ from poolproof.pool import (
 )
 from poolproof.pool.connector import Connecting, Resting
 from poolproof.pool.dialect_hooks import install_hooks
-from poolproof.pool.entry import Entry, begin_reset
+from poolproof.pool.entry import BUSY, Entry, begin_reset
 from poolproof.pool.name import name_of
 from poolproof.pool.nested import Nests
 from poolproof.pool.settings import (
@@ -299,7 +299,7 @@ class Pool(sqlalchemy.pool.Pool):
         that is put on a pool replaces a collection, which is seen at once; one that is
         put on the class is seen at the next connecting.
         """
-        listeners = self.dispatch
+        self.listeners = listeners = self.dispatch
         resets = listeners.reset
         self._seen_checkin = listeners.checkin
         self._seen_checkout = listeners.checkout
@@ -307,10 +307,26 @@ class Pool(sqlalchemy.pool.Pool):
         # Whoever has listened may listen again.
         self.bounds_checkins |= bool(listeners.checkin)
         self._bounds_checkouts |= bool(listeners.checkout)
+        # What is there as long as no listener is: then less need be asked.
+        is_asked = self._bounds_checkouts or self._pre_ping
+        self._quiet_checkout = None if is_asked else listeners.checkout
+        self.quiet_checkin = None if self.bounds_checkins else listeners.checkin
+        self._hears_checkouts = hears(listeners.checkout)
+        self.hears_checkins = hears(listeners.checkin)
         commits = self._reset_on_return is sqlalchemy.pool.reset_commit
         if (commits or resets) and begin_reset not in list(resets):
             event.listen(self, "reset", begin_reset, insert=True)
             self._seen_reset = listeners.reset
+
+    def see_new_listeners(self) -> None:
+        """See whose questions are to be bounded, where a listener has come."""
+        listeners = self.listeners
+        if (
+            listeners.reset is not self._seen_reset
+            or listeners.checkin is not self._seen_checkin
+            or listeners.checkout is not self._seen_checkout
+        ):
+            self._see_listeners()
 
     # --- checkout -------------------------------------------------------------------
 
@@ -323,14 +339,18 @@ class Pool(sqlalchemy.pool.Pool):
         Raises:
             PoolTimeout: No slot became free within `timeout`.
         """
-        listeners = self.dispatch
+        listeners = self.listeners
         if (
-            listeners.reset is not self._seen_reset
-            or listeners.checkin is not self._seen_checkin
-            or listeners.checkout is not self._seen_checkout
+            listeners.checkout is self._quiet_checkout
+            and listeners.reset is self._seen_reset
+            and not self._hears_checkouts
         ):
-            self._see_listeners()
-        fairy = ConnectionFairy._checkout(self)
+            # All that `ConnectionFairy._checkout` does then.
+            fairy = ConnectionRecord.checkout(self)
+            fairy._counter = 1
+        else:
+            self.see_new_listeners()
+            fairy = ConnectionFairy._checkout(self)
         entry: Any = fairy._connection_record
         if entry is not None:
             entry.lent_to = entry.fairy_ref
@@ -346,32 +366,40 @@ class Pool(sqlalchemy.pool.Pool):
             self._detached.add(fairy)  # by a listener of the checkout
         return fairy
 
-    def _do_get(self) -> ConnectionPoolEntry:
+    def _do_get(self) -> ConnectionPoolEntry:  # noqa: C901 - a call would cost more
         began = now = monotonic()
         due = None if self._checkout_timeout is None else now + self._checkout_timeout
         if deadlines.ever_used:
             due = self._due(now, due)
         try:
-            ticket = self._gate.acquire()
-            if ticket is None:
-                ticket = self._wait(now, due)
-                now = monotonic()
-            entry: Entry | None = ticket.take(self._idle)
-            if entry is None:
-                entry = self._open_for_caller(ticket, began, due)
+            entry: Entry = self._gate.lend(self._idle)
+            if type(entry) is not Entry:  # a ticket, or nothing
+                entry = self._lend_otherwise(entry, began, due)
                 if not entry.rested_at:
                     return entry
-                ticket, now = entry.ticket, monotonic()
+                now = monotonic()
         except _native.Forked:
             renewal.renew(self)
             return self._do_get()
-        entry.ticket = ticket
         entry.began = began
         entry.due = due
-        if entry.dbapi_connection is not None:
+        connection = entry.dbapi_connection
+        if connection is not None:
             try:
-                old = entry.expires_at <= now
-                finding = "lifetime" if old else validation.at_checkout(entry, now)
+                # As `at_checkout`, in the common case: a call would cost more than it.
+                driver, socket = entry.driver, entry.socket
+                if (
+                    now < entry.expires_at
+                    and not entry.suspect
+                    and now - entry.rested_at <= self.idle_after
+                    and driver.status(connection) == driver.idle
+                    and (socket is None or socket.probe() is None)
+                ):
+                    finding = None
+                elif entry.expires_at <= now:
+                    finding = "lifetime"
+                else:
+                    finding = validation.at_checkout(entry, now)
             except BaseException:  # interrupted in the middle of a question
                 self._discard(entry, "interrupted")
                 self.give_up(entry)
@@ -380,6 +408,26 @@ class Pool(sqlalchemy.pool.Pool):
                 self._discard(entry, finding)
             elif self._bounds_checkouts:
                 entry.bound_checkout()
+        return entry
+
+    def _lend_otherwise(self, ticket: Any, began: float, due: float | None) -> Entry:
+        """Wait for a slot where there is none; connect for an empty one.
+
+        Args:
+            ticket: Of an empty slot; or None.
+            began: When the checkout began, on the monotonic clock.
+            due: When it must have ended.
+
+        Returns:
+            An entry with its ticket: a new one, or one that has a `rested_at`.
+        """
+        entry: Entry | None = None
+        if ticket is None:
+            ticket = self._wait(began, due)
+            entry = ticket.take(self._idle)
+        if entry is None:
+            return self._open_for_caller(ticket, began, due)
+        entry.ticket = ticket
         return entry
 
     def _due(self, now: float, due: float | None) -> float | None:
@@ -593,9 +641,10 @@ class Pool(sqlalchemy.pool.Pool):
 
     def _do_return_conn(self, record: Any) -> None:  # noqa: C901 - a call would cost more
         entry: Entry = record
+        connection: Any = entry.dbapi_connection
         fairy = entry.lent_to() if entry.lent_to is not None else None
         if fairy is not None and fairy._connection_record is entry:
-            if entry.dbapi_connection is not None:
+            if connection is not None:
                 # The next holder's before long. SQLAlchemy takes it from the fairy when
                 # all is done, and an interruption may come between.
                 fairy._connection_record = None
@@ -604,10 +653,16 @@ class Pool(sqlalchemy.pool.Pool):
                 self._detached.add(fairy)
         if entry.bound:
             entry.unbound()
-        if entry.dbapi_connection is not None:
-            finding = validation.at_checkin(entry)
-            if finding is not None:
-                self._discard(entry, finding)
+        socket = None
+        if connection is not None:
+            driver = entry.driver
+            if driver.status(connection) != driver.idle or (
+                driver.locks
+                and (connection.lock.locked() or driver.is_piped(connection))
+            ):
+                self._discard(entry, BUSY)
+            else:
+                socket = entry.socket
         elif self._connecting.failures:
             self._leave_empty(entry)
             return
@@ -615,7 +670,8 @@ class Pool(sqlalchemy.pool.Pool):
         entry.rested_at = monotonic()
         if self._is_minded:
             maintenance_thread.on_checkin(self, entry)
-        answer = entry.ticket.release(self._idle, entry)
+        # It peeks at the socket first.
+        answer = entry.ticket.release(self._idle, entry, socket)
         if self._connecting.bells:
             self._connecting.ring()
         if answer is not None:
@@ -634,9 +690,12 @@ class Pool(sqlalchemy.pool.Pool):
         if entry.expires_at < self.next_look:
             maintenance_thread.look_at(self)
 
-    def _let_go(self, entry: Entry, answer: int) -> None:
+    def _let_go(self, entry: Entry, answer: int | str) -> None:
         """Do what the gate has answered about an entry that does not rest."""
-        if answer == _SURPLUS:
+        if isinstance(answer, str):
+            self._discard(entry, answer)
+            self._do_return_conn(entry)
+        elif answer == _SURPLUS:
             try:
                 entry.close()
             finally:

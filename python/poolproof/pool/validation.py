@@ -8,7 +8,7 @@ cannot tell is asked: a nonce, bounded by `ping_timeout`.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from poolproof.drivers import backend
 from poolproof.drivers.interruption import is_own
@@ -21,7 +21,7 @@ from poolproof.pool.entry import BUSY, FOREIGN, Entry
 if TYPE_CHECKING:
     from poolproof.drivers.base import Driver
 
-__all__ = ["at_checkin", "at_checkout", "report", "report_foreign"]
+__all__ = ["at_checkout", "report", "report_foreign"]
 
 SILENT = "no_answer"
 WRONG = "wrong_answer"
@@ -31,29 +31,6 @@ OUT_OF_STEP = {
     "desynchronised": "an idle connection has an answer that nobody waits for",
     WRONG: "an idle connection answered another question than it was asked",
 }
-
-
-def at_checkin(entry: Entry) -> str | None:
-    """Look at a connection that comes back.
-
-    Args:
-        entry: Its entry, after SQLAlchemy's reset.
-
-    Returns:
-        None when it is at rest, or when only asking can tell, which is left to the next
-        checkout; else the reason to discard it.
-    """
-    driver = entry.driver
-    connection: Any = entry.dbapi_connection
-    if driver.status(connection) != driver.idle:
-        return BUSY
-    if driver.locks and (connection.lock.locked() or driver.is_piped(connection)):
-        return BUSY
-    socket = entry.socket
-    if socket is None:
-        return None
-    found = socket.probe()
-    return None if found is None or found == "unknown" else found
 
 
 def at_checkout(entry: Entry, now: float) -> str | None:
