@@ -1,7 +1,9 @@
 //! How one thread sleeps until another wakes it, a deadline passes, or a signal arrives.
 //!
 //! A condition variable hides signals from its caller, and then Ctrl-C would wait as long as the pool does. On
-//! Linux the wait is a futex, which a signal interrupts; elsewhere it is cut into short slices.
+//! Linux the wait is a futex, which a signal interrupts; elsewhere it is cut into short slices. So is the futex's,
+//! into longer ones: a signal that comes after its caller has looked for signals and before the thread sleeps
+//! interrupts nothing.
 
 use std::time::Duration;
 
@@ -26,6 +28,9 @@ mod imp {
 
     use super::Parked;
 
+    /// How long a signal is unheard that came in the last instant before the sleep.
+    const SLICE: Duration = Duration::from_millis(200);
+
     /// A flag that is raised once, and that one thread sleeps on.
     #[derive(Debug, Default)]
     pub struct Parker {
@@ -38,10 +43,13 @@ mod imp {
             if self.woken.load(Ordering::Acquire) == 1 {
                 return Parked::Woken;
             }
-            // A duration too long for the kernel's clock is longer than any machine runs.
-            let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-            match futex::wait(&self.woken, Flags::PRIVATE, 0, limit.as_ref()) {
-                Err(Errno::TIMEDOUT) if self.woken.load(Ordering::Acquire) == 0 => Parked::TimedOut,
+            let is_last = limit.is_some_and(|limit| limit <= SLICE);
+            let slice = limit.map_or(SLICE, |limit| limit.min(SLICE));
+            let slice = Timespec::try_from(slice).ok();
+            match futex::wait(&self.woken, Flags::PRIVATE, 0, slice.as_ref()) {
+                Err(Errno::TIMEDOUT) if is_last && self.woken.load(Ordering::Acquire) == 0 => {
+                    Parked::TimedOut
+                }
                 Err(Errno::INTR) => Parked::Interrupted,
                 _ if self.woken.load(Ordering::Acquire) == 1 => Parked::Woken,
                 _ => Parked::Interrupted,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import logging
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SECONDS = 200.0
+_LAST_WORDS = 5.0  # for the stacks of a child that hung
 _TESTS = Path(__file__).parent.parent
 
 
@@ -93,6 +95,8 @@ class ForkedChild:
             while True:
                 left = max(0.0, deadline - time.monotonic())
                 if not select.select([self._reading], [], [], left)[0]:
+                    os.kill(self.pid, signal.SIGABRT)  # it says where it is
+                    select.select([self._reading], [], [], _LAST_WORDS)
                     os.kill(self.pid, signal.SIGKILL)
                     message = f"the child hung for {seconds} s: {self._read_stderr()}"
                     raise TimeoutError(message)
@@ -146,6 +150,7 @@ def _be_the_child(function: Callable[[], Any], writing: int, stderr: int) -> Non
     try:
         os.dup2(stderr, 2)
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        faulthandler.enable(2)
         report = ChildReport()
         root = logging.getLogger()
         root.handlers[:] = [_Collector(report.log)]
