@@ -27,7 +27,8 @@ _OWN_ARGUMENTS = {"connection_factory", "cursor_factory", "async", "async_"}
 
 def _is_reset(connection: Any) -> bool:
     # It can differ from the server's: after a COMMIT that was sent as text, say.
-    return bool(connection.status == _READY)
+    is_ready: bool = connection.status == _READY
+    return is_ready
 
 
 class Psycopg2(LibpqDriver):
