@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 __all__ = ["Breach", "circle"]
+
+Name = TypeVar("Name")
 
 
 class Breach(NamedTuple):
@@ -20,7 +22,7 @@ class Breach(NamedTuple):
     what: str
 
 
-def circle(uses: Mapping[str, Iterable[str]]) -> list[str]:
+def circle(uses: Mapping[Name, Iterable[Name]]) -> list[Name]:
     """Return a circle of a graph: each name uses the one after it.
 
     Args:
