@@ -22,7 +22,7 @@ drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
 
 test: ## Run every check
 	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config postgresql pgbouncer iproute2 redis-server
-	@$(NOX) --parallel=2
+	@$(NOX)
 
 matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs some)
 	@POOLPROOF_TEST_DRIVERS=psycopg2,psycopg,pg8000 POOLPROOF_TEST_STEP=1 \

@@ -13,7 +13,10 @@ from poolproof.drill.troupe import Troupe
 
 TAKE = {
     "queue": "UPDATE worker_lock SET holder = 'a thief'",
-    "poolproof": "UPDATE poolproof_lease SET fence = DEFAULT, token = 'a thief'",
+    "poolproof": (
+        "UPDATE poolproof_lease SET fence = DEFAULT, token = 'a thief',"
+        " expires_at = clock_timestamp() + interval '1 hour'"
+    ),
 }
 STEPS = "SELECT count(*) FROM step"
 

@@ -103,7 +103,9 @@ def test_a_search_path_makes_no_table_that_its_session_alone_sees(
     engine = make_engine(pg_url("psycopg2", options=options))
     with pytest.raises(ControlError, match="temporary"):
         Lease(engine, "x", table="leases_of_nobody", timeout=5).acquire()
-    assert not observer.rows("select from pg_class where relname = 'leases_of_nobody'")
+    assert not observer.rows(
+        "select 1 from pg_class where relname = 'leases_of_nobody'"
+    )
 
 
 def test_every_statement_names_the_schema(engine, pg_url, make_engine, name, observer):

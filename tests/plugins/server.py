@@ -80,7 +80,7 @@ class Observer:
         [(began, was_there)] = found
         deadline = time.monotonic() + seconds
         while self.rows(
-            "select from pg_stat_activity where pid = %s and backend_start = %s",
+            "select 1 from pg_stat_activity where pid = %s and backend_start = %s",
             pid,
             began,
         ):

@@ -35,7 +35,7 @@ def describe(engine: Engine) -> Iterator[str]:
     """
     pool = engine.pool
     kind = type(pool)
-    yield f"pool: {kind.__module__.removesuffix('.pool')}.{kind.__qualname__}"
+    yield f"pool: {kind.__module__.removesuffix('.pool.pool')}.{kind.__qualname__}"
     if not isinstance(pool, Pool):
         yield "not poolproof.Pool: this engine is guarded, but does not survive forks"
         yield pool.status()
