@@ -112,7 +112,10 @@ def test_only_the_command_itself_takes_ctrl_c_over(argv, words, expected):
 
 def test_a_signal_at_the_very_end_leaves_the_status_as_it_is(workplace):
     """As the second Ctrl-C of two, when the first has already done its work."""
-    words = "import signal, sys; from poolproof.cli import main; sys.argv[1:] = ['--version']"
+    words = (
+        "import signal, sys; from poolproof.cli import main;"
+        " sys.argv[1:] = ['--version']"
+    )
     late = "import atexit, os; atexit.register(os.kill, os.getpid(), signal.SIGINT)"
     done = subprocess.run(
         [sys.executable, "-c", f"{words}; {late}; main.command()"],
