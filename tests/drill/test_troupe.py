@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -157,6 +158,7 @@ def test_leaving_early_leaves_no_child_behind():
 
 def test_no_descriptor_is_left_open():
     def count() -> int:
+        gc.collect()  # what earlier tests of this process have left
         return len(list(Path("/proc/self/fd").iterdir()))
 
     before = count()
@@ -166,4 +168,4 @@ def test_no_descriptor_is_left_open():
             troupe.fork("hangs", lambda _: time.sleep(60), hear_stderr=True)
             troupe.thread("thread", lambda report: report.say("y"))
             troupe.watch()
-    assert count() == before
+    assert count() <= before
