@@ -147,6 +147,21 @@ def test_difference_tasks_that_dispose_hardly_wake_it(
     assert len(woken) < tasks / 2  # each began and ended a thread
 
 
+def test_difference_a_late_call_does_not_end_the_lingering(make_pool, monkeypatch):
+    monkeypatch.setattr(maintenance_thread, "LINGERS_S", FOREVER)
+    pool = make_pool()
+    rest(pool, 1)
+    pool.dispose()
+    (thread,) = keepers()
+    running = maintenance_thread._keepers[_native.generation()]
+    eventually(lambda: running.lingers_until)
+    running.wake()  # what it asked for was read before
+    eventually(running._wakeup.locked)
+    time.sleep(0.05)
+    assert keepers() == [thread]
+    end_lingering(monkeypatch)
+
+
 def test_difference_what_is_due_sooner_wakes_one_that_lingers(
     make_pool, dbapi, monkeypatch
 ):

@@ -22,6 +22,7 @@ SLACK_S: Final = 0.05
 """How much later than its deadline a call may return, beyond the machine's lateness."""
 
 _STEP_S: Final = 0.005
+_SLOWEST: Final = 10.0
 
 
 class Call(threading.Thread):
@@ -133,8 +134,15 @@ class Control(threading.Thread):
         return sum(max(0.0, piece) for piece in pieces)
 
     def excess_s(self, call: Call) -> float:
-        """Return how much later a call was than the machine made it."""
-        return call.late_s - self.late_s(call)
+        """Return how much later a call was than the machine made it.
+
+        It is told in seconds of a machine at rest. What a call has to do once its
+        deadline has passed takes a busy machine longer by as much as the control's
+        steps, and it wakes for it more than once.
+        """
+        late_s, machine_s = call.late_s, self.late_s(call)
+        stretch = late_s / max(late_s - machine_s, late_s / _SLOWEST) if late_s else 1.0
+        return (late_s - machine_s) / stretch
 
 
 def all_at_once(calls: Sequence[Call], patience_s: float) -> None:

@@ -299,10 +299,15 @@ class MaintenanceThread:
 
     def _linger(self) -> None:
         """Wait for something to do that is due soon, or for the end of the waiting."""
-        self.lingers_until = time.monotonic() + LINGERS_S
+        begun = time.monotonic()
         try:
-            if not self._asked:
-                self._wakeup.acquire(True, LINGERS_S)
+            while self._goes_on():
+                self.lingers_until = begun + LINGERS_S
+                left = self.lingers_until - time.monotonic()
+                if left <= 0 or self._asked:
+                    return
+                # Who woke it may have been late: what it asked was read before.
+                self._wakeup.acquire(True, left)
         finally:
             self.lingers_until = 0.0
 
