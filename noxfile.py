@@ -58,7 +58,7 @@ COVER = [
 WORKERS = min(8, 3 * (os.cpu_count() or 1))
 SIDE_BY_SIDE = (f"--numprocesses={WORKERS}", "--dist=worksteal")
 
-CONTRACT = ("tests/pool", "tests/fork")
+CONTRACT = ("tests/pool/contract", "tests/fork")
 # The system's OpenSSL is linked where its headers are, and pkg-config to find them;
 # else it is built, once for each target directory, in some minutes. What is published
 # has it inside.

@@ -136,7 +136,7 @@ def test_what_a_message_asks_for_is_what_the_extras_ask_for():
 
 @pytest.mark.parametrize("page", ["README.md", "docs/knobs.md"])
 def test_what_a_look_cannot_see_is_said_plainly(page):
-    """tests/rest/test_in_flight.py shows both the limit and the sure way."""
+    """tests/pool/test_in_flight.py shows both the limit and the sure way."""
     said = (CHECKOUT / page).read_text()
     assert "still on its way" in said
     assert re.search(r"1 of 216[^.]*psycopg", said)

@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import create_engine
 from sqlalchemy.pool import QueuePool
 
 import poolproof
@@ -16,11 +15,9 @@ from plugins.threads import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Engine
     from sqlalchemy.pool import Pool
 
     MakePool = Callable[..., QueuePool]
-    MakeEngine = Callable[..., Engine]
 
 
 @pytest.fixture(params=[StubDBAPI, SocketDBAPI], ids=["plain", "socket"])
@@ -68,38 +65,6 @@ def make_pool(pool_class: type[Pool], dbapi: StubDBAPI) -> Iterator[MakePool]:
     dbapi.script.clear()
     for pool in made:
         pool.dispose()
-
-
-@pytest.fixture
-def make_engine(pool_class: type[Pool]) -> Iterator[MakeEngine]:
-    """Make engines over the pool under test; dispose of them at the end."""
-    made: list[Engine] = []
-
-    def make(url: Any, **parameters: Any) -> Engine:
-        parameters.setdefault("poolclass", pool_class)
-        engine = create_engine(url, **parameters)
-        made.append(engine)
-        return engine
-
-    yield make
-    for engine in made:
-        engine.dispose()
-
-
-@pytest.fixture
-def stub_engine(make_engine: MakeEngine, dbapi: StubDBAPI) -> MakeEngine:
-    """Make engines over the scripted driver, without a first look at the server."""
-
-    def make(**parameters: Any) -> Engine:
-        parameters.setdefault("pool_timeout", PATIENCE)
-        return make_engine(
-            "postgresql+psycopg2://127.0.0.1/stub",
-            module=dbapi,
-            _initialize=False,
-            **parameters,
-        )
-
-    return make
 
 
 def rest(pool: Pool, count: int) -> None:

@@ -7,7 +7,7 @@ import ssl
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from conninfo.asking import as_text, ask_control_plane, disagreements
+from control.asking import as_text, ask_control_plane, disagreements
 from plugins.lying import PASSWORD
 
 WHERE = {"host": "127.0.0.1", "password": PASSWORD}

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import poolproof
-from conninfo.asking import as_text
-from conninfo.letting_in import ROTATING, asked_by_root, cut_off
+from control.asking import as_text
+from control.letting_in import ROTATING, asked_by_root, cut_off
 from plugins.threads import Task, eventually
 from poolproof import ControlError, Lease, LeaseTimeout
 from poolproof.control.server import server_of

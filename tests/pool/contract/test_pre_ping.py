@@ -11,7 +11,8 @@ from plugins.outages import try_now
 
 @pytest.fixture
 def engine(stub_engine, pool_class):
-    # True asks where a look cannot tell (tests/rest); here each checkout is to ask.
+    # True asks where a look cannot tell (tests/pool/test_ping.py); here each
+    # checkout is to ask.
     always = "always" if pool_class is poolproof.Pool else True
     return stub_engine(
         pool_pre_ping=always, pool_size=2, max_overflow=0, pool_timeout=0

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from conninfo.asking import as_text
+from control.asking import as_text
 from plugins.lying import PASSWORD
 
 FORKS = 25  # of 100, eleven hung without
@@ -69,7 +69,7 @@ def test_a_child_can_speak_tls_whatever_the_parent_was_about(dsn):
 ENDS = """
 import sys, threading, time
 sys.path[:0] = sys.argv[2:]
-from conninfo.asking import ask_control_plane
+from control.asking import ask_control_plane
 def connect():
     while True:
         ask_control_plane(sys.argv[1])

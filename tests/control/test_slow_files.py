@@ -12,8 +12,8 @@ import time
 import pytest
 from sqlalchemy import create_engine
 
-from conninfo.asking import as_text
-from conninfo.letting_in import cut_off
+from control.asking import as_text
+from control.letting_in import cut_off
 from plugins.threads import eventually
 from poolproof import ControlError, Lease
 

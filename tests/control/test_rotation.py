@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conninfo.asking import as_text
+from control.asking import as_text
 from plugins.lying import PASSWORD, STATEMENT_REFUSED
 from poolproof import ControlError
 from poolproof.leases.table import LeaseTable

@@ -99,7 +99,7 @@ ASK = """
 import json, os, sys
 cases, uid, *path = json.loads(sys.argv[1])
 sys.path[:0] = path
-from conninfo.asking import ask_control_plane, ask_libpq
+from control.asking import ask_control_plane, ask_libpq
 ask_control_plane("host=/nowhere user=u")  # imports the rest, which may be root's alone
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(uid); os.setuid(uid)

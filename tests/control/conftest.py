@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conninfo.letting_in import started
+from control.letting_in import started
 from plugins.certificates import Authority, Pair, every_kind
 from plugins.lying import LyingServer, Manners
 

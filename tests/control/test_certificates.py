@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conninfo.asking import disagreements, variables
+from control.asking import disagreements, variables
 from plugins.lying import PASSWORD
 
 KINDS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conninfo.asking import as_text, ask_control_plane, disagreements
+from control.asking import as_text, ask_control_plane, disagreements
 from plugins.lying import PASSWORD
 
 TRUSTED = {"host": "127.0.0.1", "password": PASSWORD}

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 
-from conninfo.asking import as_text, ask_control_plane, ask_libpq, ask_psql, psql_knows
-from conninfo.letting_in import ROLES, SECRET, asked_by_root, cut_off
+from control.asking import as_text, ask_control_plane, ask_libpq, ask_psql, psql_knows
+from control.letting_in import ROLES, SECRET, asked_by_root, cut_off
 from plugins.threads import eventually
 from poolproof import Lease
 from poolproof.leases.table import LeaseTable
