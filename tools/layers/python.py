@@ -29,7 +29,7 @@ FOLDERS: dict[str, set[str]] = {
     "retry": {".", "drivers", "fork", "faults", "control", "pool"},
 }
 SWITCHES = {"__init__", "__main__", "auto", "plugin"}
-LAST = {"integrations", "drill", "cli"}
+LAST = {"integrations", "drill", "cli", "testing"}
 FLAT_MOST = 12
 # These wrap the extension; the others import them.
 NATIVE_USERS = {"__init__", "_cooperative", *FOLDERS} - {".", "retry"}

@@ -37,6 +37,7 @@ class Pump(threading.Thread):
         super().__init__(name=name, daemon=True)
         self.bytes_total = 0
         self.last_at = time.monotonic()
+        self.delay_s = 0.0
         self._source = source
         self._sink = sink
         self._lock = threading.Lock()  # guards writes to the sink, and nothing else
@@ -77,6 +78,8 @@ class Pump(threading.Thread):
 
     def forward(self, data: bytes) -> None:
         """Pass on what the source sent, when and how the commands say."""
+        if self.delay_s:
+            time.sleep(self.delay_s)
         if self._mark and self._mark in data:
             self._open.clear()
         self._open.wait()
@@ -181,6 +184,10 @@ class Link:
         self._up.resume()
         self._down.resume()
 
+    def delay(self, seconds: float) -> None:
+        """Deliver each piece later by so much, in both directions; 0 ends it."""
+        self._up.delay_s = self._down.delay_s = seconds
+
     def cut(self) -> None:
         """End both connections, as when the network path is torn down."""
         for side in (self._client, self._server):
@@ -229,7 +236,8 @@ class Proxy(Started):
         self._accepting: threading.Thread | None = None
         self._links: list[Link] = []
         self._stalled = False
-        self._lock = threading.Lock()  # guards the list of links, and _stalled
+        self._delay_s = 0.0
+        self._lock = threading.Lock()  # guards the list of links, and what they get
 
     def start(self) -> Self:
         """Listen and accept in a thread of its own."""
@@ -278,6 +286,13 @@ class Proxy(Started):
             for link in self._links if old else ():
                 link.resume()
 
+    def delay(self, seconds: float) -> None:
+        """Delay every link, and those that are made from now on, too; 0 ends it."""
+        with self._lock:
+            self._delay_s = seconds
+            for link in self._links:
+                link.delay(seconds)
+
     def _accept(self, listener: socket.socket) -> None:
         """Take connections until the listener is shut."""
         number = 0
@@ -299,6 +314,7 @@ class Proxy(Started):
             # Listed before anything can pass, so that whoever got an answer finds it.
             with self._lock:
                 self._links.append(link)
+                link.delay(self._delay_s)
                 if self._stalled:
                     link.stall()
             link.start()
