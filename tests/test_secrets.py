@@ -247,7 +247,19 @@ def doctor(url, driver):
     return run.exception, run.output
 
 
-@pytest.mark.parametrize("command", [drill, doctor])
+def examine(url, driver):
+    """The doctor in each of its outputs; -v shows a traceback as well."""
+    url = url.replace("postgresql", f"postgresql+{driver}", 1)
+    shown = ""
+    for options in ([], ["-v"], ["--json"], ["--sarif"]):
+        run = CliRunner().invoke(commands, ["doctor", url, *options])
+        shown += run.output
+        if run.exception is not None:
+            return run.exception, shown
+    return None, shown
+
+
+@pytest.mark.parametrize("command", [drill, doctor, examine])
 @FUZZ
 @example(secret=MARK + b"\xe9" + MARK)
 @example(secret=MARK + b"@" + MARK)

@@ -19,6 +19,7 @@ __all__ = [
     "ConnectionFairy",
     "ConnectionRecord",
     "arguments_of",
+    "creator_of",
     "engine_of_pool",
     "expire",
     "hears",
@@ -143,6 +144,15 @@ def arguments_of(pool: base.Pool) -> tuple[tuple[Any, ...], dict[str, Any]] | No
     if "cparams" not in known:
         return None
     return tuple(known.get("cargs_tup", ())), dict(known["cparams"])
+
+
+def creator_of(pool: base.Pool) -> Any:
+    """Return the function that opens a connection for a pool.
+
+    Args:
+        pool: Any pool.
+    """
+    return pool._creator
 
 
 def hears(collection: Any) -> Any:

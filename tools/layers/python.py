@@ -27,12 +27,13 @@ FOLDERS: dict[str, set[str]] = {
     "pool": {".", "drivers", "fork", "faults", "control"},
     "leases": {".", "drivers", "fork", "faults", "control"},
     "retry": {".", "drivers", "fork", "faults", "control", "pool"},
+    "doctor": {".", "drivers", "fork", "faults", "control", "pool", "leases"},
 }
 SWITCHES = {"__init__", "__main__", "auto", "plugin"}
 LAST = {"integrations", "drill", "cli", "testing"}
 FLAT_MOST = 12
 # These wrap the extension; the others import them.
-NATIVE_USERS = {"__init__", "_cooperative", *FOLDERS} - {".", "retry"}
+NATIVE_USERS = {"__init__", "_cooperative", *FOLDERS} - {".", "retry", "doctor"}
 # Who may import the integrations: they themselves, and what is served as a user's
 # application would be.
 USES_INTEGRATIONS = ("integrations/", "drill/services/")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from poolproof.cli.doctor import doctor
 from poolproof.cli.lease import lease
 from poolproof.cli.signals import Stopped
 from poolproof.cli.status import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE
@@ -77,6 +78,7 @@ def commands() -> None:
     """A PostgreSQL connection pool for SQLAlchemy that survives forks."""
 
 
+commands.add_command(doctor)
 commands.add_command(lease)
 
 

@@ -1,6 +1,7 @@
 """The command ``poolproof``.
 
-Exit status: 0 when all is well, 1 when `poolproof.Pool` showed a fault, 2 when
+Exit status: 0 when all is well, 1 when `poolproof.Pool` showed a fault, or the doctor's
+worst finding is a warning, 3 when that is an error, 2 when
 nothing could be proved (a wrong option, a server that cannot be reached, a package
 that is missing), 128 + n after signal n (130 on Ctrl-C), 141 when the reader of its
 output went away.
@@ -31,8 +32,9 @@ Options:
   -h, --help  Show this message and exit.
 
 Commands:
-  drill  Break pools: QueuePool beside poolproof.Pool.
-  lease  Show, prepare and free leases.
+  doctor  Examine a server, the way to it, an application.
+  drill   Break pools: QueuePool beside poolproof.Pool.
+  lease   Show, prepare and free leases.
 
 The commands need {{absent}}: {_INSTALL}
 """

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from poolproof.pool.pool import Pool
 
-__all__ = ["Finding", "check"]
+__all__ = ["Fit", "check"]
 
 _PATIENCE_S = 5.0
 # The start of the postmaster tells servers apart. PostgreSQL 16 has a second reserve.
@@ -24,7 +24,7 @@ _QUESTION = (
 )
 
 
-class Finding(NamedTuple):
+class Fit(NamedTuple):
     """What one server would have to let in.
 
     Attributes:
@@ -36,7 +36,7 @@ class Finding(NamedTuple):
     sentence: str
 
 
-def check(pools: Iterable[Pool], *, processes: int) -> list[Finding]:
+def check(pools: Iterable[Pool], *, processes: int) -> list[Fit]:
     """Compare what may be opened with what each server lets in.
 
     One connection of each pool is opened, and closed again.
@@ -88,9 +88,9 @@ def _ask(pool: Pool) -> tuple[str, int]:
     return server, slots
 
 
-def _find(slots: int, each: float, control: int, processes: int) -> Finding:
+def _find(slots: int, each: float, control: int, processes: int) -> Fit:
     if each == float("inf"):
-        return Finding(
+        return Fit(
             False,
             f"max_overflow sets no bound, and the server has {slots} slots "
             "(max_connections without the reserved ones): give max_overflow a bound",
@@ -102,8 +102,8 @@ def _find(slots: int, each: float, control: int, processes: int) -> Finding:
     sum_ = f"{processes} workers × {each:g} ({parts}) = {most:g} connections"
     server = "max_connections without the reserved ones"
     if most <= slots:
-        return Finding(True, f"{sum_} fit into the server's {slots} slots ({server})")
-    return Finding(
+        return Fit(True, f"{sum_} fit into the server's {slots} slots ({server})")
+    return Fit(
         False,
         f"{sum_}, but the server has {slots} slots ({server}): some requests will be "
         "refused under load; lower the pools, or put a pooler in between",

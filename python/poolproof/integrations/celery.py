@@ -32,7 +32,7 @@ except ImportError as error:
     ) from error
 
 from poolproof._log import Log
-from poolproof.integrations.engines import shown
+from poolproof.doctor.engines import shown
 from poolproof.integrations.found import on_our_pool
 from poolproof.integrations.jobs import Jobs, StartError
 

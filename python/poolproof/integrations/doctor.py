@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 import sqlalchemy.pool
 
-from poolproof.integrations.engines import is_misread
+from poolproof.doctor.engines import is_misread
 from poolproof.pool.knobs import KNOBS
 from poolproof.pool.pool import Pool
 

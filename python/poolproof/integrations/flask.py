@@ -28,9 +28,10 @@ from sqlalchemy.orm import scoped_session
 from werkzeug.exceptions import ServiceUnavailable
 
 from poolproof._log import Log, Seldom
+from poolproof.doctor.engines import is_engine, shown, sync_engine
 from poolproof.errors import BreakerOpen, PoolTimeout
 from poolproof.integrations import doctor, options, sessions
-from poolproof.integrations.engines import adopt, is_engine, shown, sync_engine
+from poolproof.integrations.engines import adopt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

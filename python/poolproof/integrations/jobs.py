@@ -1,7 +1,8 @@
 """Workers that do one job after another: sessions, connections and names of each job.
 
-It knows no framework. A worker process calls `Jobs.start` when it begins, has each job
-in a `Jobs.job` block, and calls `Jobs.stop` at its end.
+Long, because it is one idea. It knows no framework. A worker process calls
+`Jobs.start` when it begins, has each job in a `Jobs.job` block, and calls `Jobs.stop`
+at its end.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from poolproof._log import Log
 from poolproof._sqlalchemy import record_of
+from poolproof.doctor.engines import is_engine, shown, sync_engine
 from poolproof.fork import renewal
 from poolproof.integrations import sessions
-from poolproof.integrations.engines import adopt, is_engine, shown, sync_engine
+from poolproof.integrations.engines import adopt
 from poolproof.integrations.naming import Naming
 from poolproof.pool import deadlines
 from poolproof.pool.pool import Pool

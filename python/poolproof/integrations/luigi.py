@@ -23,7 +23,7 @@ except ImportError as error:
         'poolproof.integrations.luigi needs Luigi: pip install "luigi>=3.5"'
     ) from error
 
-from poolproof.integrations.engines import is_engine
+from poolproof.doctor.engines import is_engine
 from poolproof.integrations.jobs import Jobs
 from poolproof.integrations.markers import Markers
 from poolproof.integrations.naming import Naming

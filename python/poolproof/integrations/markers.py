@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from poolproof.integrations.engines import engine_of
+from poolproof.doctor.engines import engine_of
 from poolproof.pool.deadlines import deadline
 
 if TYPE_CHECKING:

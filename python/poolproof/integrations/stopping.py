@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import text
 
 from poolproof._log import Log
+from poolproof.doctor.engines import engine_of
 from poolproof.faults.table import Fault, classify
-from poolproof.integrations.engines import engine_of
 from poolproof.pool.deadlines import deadline
 from poolproof.pool.pool import Pool
 

@@ -1,0 +1,162 @@
+"""Every check with its words: docs/doctor/ is made of this.
+
+Long, because it is one table: a row a check.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from poolproof.doctor import server
+from poolproof.doctor.check import Check
+
+__all__ = ["CHECKS"]
+
+_POOLED: Final = (
+    "Behind a pooler the server's limits hold for the pooler's connections, not for "
+    "the application's."
+)
+
+_SERVER: Final = (
+    Check(
+        code="PP101",
+        name="slots",
+        worst="error",
+        looks="max_connections less both reserves, the CONNECTION LIMIT of the role "
+        "and of the database, and the sessions of others, against machines × workers × "
+        "what the pools of one process may open (and two connections of "
+        "`end_stranded_backends`). The threads of a process share its pool and do not "
+        "count, but where each has a connection of its own (`NullPool`).",
+        why="Under load, which is when it matters, connecting fails with 53300.",
+        fix="Lower `pool_size` and `max_overflow`, or put a pooler in between. Say how "
+        "it is run with `--workers`, `--threads` and `--fleet`; without them one "
+        "process is counted.",
+        problems="Of a URL the pool is not known: QueuePool's defaults are taken "
+        "unless `--pool-size` and `--max-overflow` say otherwise. Sessions of others "
+        "are those whose application_name is not the URL's. " + _POOLED,
+        needs="server",
+        run=server.slots,
+    ),
+    Check(
+        code="PP102",
+        name="idle sessions",
+        worst="warning",
+        looks="idle_session_timeout, as this role has it, against `max_idle` and "
+        "`min_idle`, or against what the pool class does at a checkout.",
+        why="The server closes connections that rest in the pool. A pool that does not "
+        "look hands them out, and the request fails.",
+        fix="`poolproof.Pool` looks at each checkout; `max_idle` below the time-out "
+        "spares it the reconnecting.",
+        problems="A time-out that is set for another role, or by a connect listener of "
+        "the application, is not seen.",
+        needs="server",
+        run=server.idle_session,
+    ),
+    Check(
+        code="PP103",
+        name="idle transactions",
+        worst="note",
+        looks="idle_in_transaction_session_timeout and `hold_timeout`.",
+        why="A caller that waits for something else in the middle of a transaction "
+        "keeps a connection, its locks, and what VACUUM may not remove.",
+        fix="`alter role app set idle_in_transaction_session_timeout = '60s'`, or "
+        "`hold_timeout` of the pool, which also ends a caller that is busy.",
+        problems="What a pooler ends (idle_transaction_timeout) is not seen here.",
+        needs="server",
+        run=server.idle_in_transaction,
+    ),
+    Check(
+        code="PP104",
+        name="transaction time-out",
+        worst="warning",
+        looks="transaction_timeout (PostgreSQL 17) against `--timeout` and "
+        "`hold_timeout`.",
+        why="The server ends transactions that were meant to last, with 25P04, and the "
+        "connection with them.",
+        fix="Let the shortest bound be the one whose error says most: `hold_timeout`.",
+        problems="Time-outs of blocks (`poolproof.deadline`) are not known.",
+        needs="server",
+        run=server.transaction_time,
+    ),
+    Check(
+        code="PP105",
+        name="statement time-out",
+        worst="warning",
+        looks="statement_timeout, as this role has it, against `--timeout` and "
+        "`hold_timeout`, and the driver.",
+        why="A statement that waits for a lock waits for ever; a soft time limit does "
+        "not reach a thread inside psycopg2.",
+        fix="`alter role app set statement_timeout = '30s'`, below the time-out of "
+        "requests.",
+        problems="One that is set by a connect listener, or for each statement, is not "
+        "seen.",
+        needs="server",
+        run=server.statement_time,
+    ),
+    Check(
+        code="PP106",
+        name="stranded backends",
+        worst="note",
+        looks="client_connection_check_interval (PostgreSQL 14), and "
+        "`end_stranded_backends`.",
+        why="The backend of a process that was killed runs its statement to the end, "
+        "and keeps its locks: the next worker waits for them.",
+        fix="Either of the two.",
+        problems="Through a pooler the server's client is the pooler, which goes on "
+        "living.",
+        needs="server",
+        run=server.connection_check,
+    ),
+    Check(
+        code="PP107",
+        name="server's keep-alives",
+        worst="note",
+        looks="tcp_keepalives_idle, _interval and _count, as the server has them on "
+        "this connection.",
+        why="Where a client's machine has gone without a word, its session stays, with "
+        "its slot and its locks: by the system's default for two hours.",
+        fix="Set the three on the server. The pool's own side is its `keep_alive`.",
+        problems="tcp_user_timeout may end it sooner.",
+        needs="server",
+        run=server.server_keep_alives,
+    ),
+    Check(
+        code="PP108",
+        name="writes",
+        worst="warning",
+        looks="pg_is_in_recovery(), and default_transaction_read_only of this role.",
+        why="Every write fails with 25006. After a failover a pool may be stuck on the "
+        "old primary.",
+        fix="The primary's address, or several hosts with "
+        "`target_session_attrs=read-write`.",
+        problems="Where reading is all that is meant, ignore it: `--ignore PP108`.",
+        needs="server",
+        run=server.may_write,
+    ),
+    Check(
+        code="PP109",
+        name="server's version",
+        worst="warning",
+        looks="server_version against the last day of each major version.",
+        why="Holes are not mended any more.",
+        fix="Move to a version that is.",
+        problems="The days are those that were known when this was released.",
+        needs="server",
+        run=server.version,
+    ),
+    Check(
+        code="PP110",
+        name="hidden sessions",
+        worst="note",
+        looks="Which rows of pg_stat_activity show this role only a process id.",
+        why="Who holds connections and locks cannot be seen by those who have to find "
+        "out.",
+        fix="`grant pg_read_all_stats to app`.",
+        problems="A pooler hides its clients behind its own sessions.",
+        needs="server",
+        run=server.hidden_sessions,
+    ),
+)
+
+CHECKS: Final = (*_SERVER,)
+"""All checks, by code."""
