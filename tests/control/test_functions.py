@@ -133,7 +133,7 @@ def test_a_function_that_raises_is_named_without_its_words(change, tokens, ask):
         ask("raises", timeout=0.2).acquire()
     assert SECRET not in repr(caught.value) + str(caught.value.__context__)
     assert caught.value.kind == "server"
-    assert "conninfo.test_functions" in str(caught.value)
+    assert "control.test_functions" in str(caught.value)
 
 
 def test_a_function_that_hangs_is_not_waited_for(change, tokens, ask):
