@@ -2,7 +2,7 @@
 # needs (tools/bootstrap) and calls nox; the work is in noxfile.py.
 
 .DEFAULT_GOAL := help
-.PHONY: help drill test matrix wheels soak bench numbers docs fmt clean
+.PHONY: help drill test matrix wheels soak bench numbers picture docs fmt clean
 
 BOOTSTRAP = tools/bootstrap
 NOX = $(BOOTSTRAP) nox
@@ -21,7 +21,7 @@ drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
 	esac; exit $$status
 
 test: ## Run every check
-	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config postgresql pgbouncer iproute2 redis-server
+	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config postgresql pgbouncer iproute2 redis-server chromium
 	@$(NOX)
 
 matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs some)
@@ -43,6 +43,10 @@ bench: ## Run the benchmarks
 numbers: ## Run the examples with each pool, and write the results into README.md
 	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config redis-server
 	@$(NOX) -s numbers
+
+picture: ## Run the drill, and draw the picture of its page that README.md shows
+	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config pgbouncer iproute2 redis-server chromium
+	@$(NOX) -s picture
 
 docs: ## Build the documentation into docs/_build/html
 	@$(NOX) -s docs

@@ -297,6 +297,13 @@ def numbers(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN)
+def picture(session: nox.Session) -> None:
+    """Run the drill, and draw the picture of its page that README.md shows."""
+    install(session, "celery[redis]", extras="drill,flask,gunicorn,celery,luigi")
+    session.run("python", "tools/picture.py")
+
+
+@nox.session(python=MAIN)
 def drill(session: nox.Session) -> None:
     """Run the drill, on an embedded PostgreSQL when no --url is given.
 

@@ -63,6 +63,11 @@ NEEDS = {
         program="redis-server",
         leaves_out="Redis as the broker of the Celery tests, which take files instead",
     ),
+    "chromium": Need(
+        package="chromium",
+        program="chromium",
+        leaves_out="the looks at the drill's page in a browser, and its picture",
+    ),
     "iproute2": Need(
         package="iproute2",
         program="ip",

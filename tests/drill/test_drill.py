@@ -68,7 +68,7 @@ def json_says_what_was_run_and_holds_every_trial(run, drivers):
     _, report, _ = run
     assert set(report) == {
         *("schema", "started", "seconds", "seed", "trials", "versions", "rows"),
-        *("left_out", "faults", "passed", "full"),
+        *("left_out", "faults", "passed", "full", "machine"),
     }
     assert set(report["versions"]) == {
         *("poolproof", "python", "sqlalchemy", "postgresql"),
@@ -79,6 +79,7 @@ def json_says_what_was_run_and_holds_every_trial(run, drivers):
         assert set(row) == {
             *("incident", "driver", "pool", "trials", "crashes", "faults"),
             *("seconds", "totals", "samples", "outcomes", "harm", "apart", "heard"),
+            *("spans", "took_ms"),
         }
         assert [outcome["trial"] for outcome in row["outcomes"]] == [0, 1]
         assert set(row["totals"]) <= set(row["outcomes"][0])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SEED_BITS = 31
+_PAGES = {".html", ".htm"}
 _URL = "POOLPROOF_DRILL_URL"
 
 
@@ -130,7 +131,7 @@ commands.add_command(lease)
     "report_path",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Write a report there, as Markdown.",
+    help="Write a report there: a page when it ends in .html, else Markdown.",
 )
 @click.option(
     "--json",
@@ -192,6 +193,7 @@ def drill(
         jobs=jobs,
         full=full,
         verbose=verbose,
+        as_page=Path(report_path or "").suffix.lower() in _PAGES,
     )
     # Standard output carries either the table or the JSON, never both.
     stream = sys.stderr if json_path == "-" else sys.stdout
@@ -199,7 +201,7 @@ def drill(
         result = perform(request, stream)
         body = json.dumps(result.report, indent=2, allow_nan=False) + "\n"
         _write(json_path, body)
-        _write(report_path, result.markdown)
+        _write(report_path, result.text)
     except BrokenPipeError:
         raise _OutputClosed from None
     return result.status

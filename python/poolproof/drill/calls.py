@@ -74,14 +74,16 @@ class Call(threading.Thread):
         return self._began + self.limit_s
 
     @property
+    def took_s(self) -> float:
+        """Seconds until it came back; until now, when it has not."""
+        if self._took_s is None:
+            return time.monotonic() - self._began if self._began else 0.0
+        return self._took_s
+
+    @property
     def late_s(self) -> float:
         """Seconds past its limit; until now, when it has not come back."""
-        if not self._began:
-            return 0.0
-        took_s = self._took_s
-        if took_s is None:
-            took_s = time.monotonic() - self._began
-        return max(0.0, took_s - self.limit_s)
+        return max(0.0, self.took_s - self.limit_s)
 
     @property
     def complaint(self) -> str:

@@ -21,6 +21,9 @@ class Outcome:
     heard: dict[str, int] = field(default_factory=dict)
     """The texts of the errors that callers got, each with how often."""
 
+    took: dict[str, int] = field(default_factory=dict)
+    """How long callers waited for what they asked, as `latency.by_step` counts it."""
+
     stuck: bool = False
     """A thread of the trial's process hangs: the process must end now."""
 

@@ -94,6 +94,7 @@ class Runner:
             folder: Where what is started puts its temporary files.
         """
         self.rows = plan.rows()
+        self._began = time.monotonic()
         self._folder = folder
         self._plan = plan
         self._target = target
@@ -169,7 +170,8 @@ class Runner:
             if not answers:
                 left.pop(0)
             seconds = time.monotonic() - started
-            self._events.put(_Heard(batch.row, tuple(answers), seconds))
+            since = started - self._began
+            self._events.put(_Heard(batch.row, tuple(answers), since, seconds))
 
     def _take(self, heard: _Heard) -> Progress:
         """Put what a process wrote into its row.
@@ -179,6 +181,7 @@ class Runner:
         """
         row = heard.row
         row.seconds += heard.seconds
+        row.spans.append((heard.since, heard.since + heard.seconds))
         for answer in heard.answers:
             if "broken" in answer:
                 raise SetupError(
@@ -265,10 +268,11 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """What one process wrote, none when it died, and how long it ran."""
+    """What one process wrote, none when it died, since when it ran and how long."""
 
     row: Row
     answers: tuple[dict[str, Any], ...]
+    since: float
     seconds: float
 
 

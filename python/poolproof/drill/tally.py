@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from poolproof.drill.latency import together
 from poolproof.drill.traffic import added_up
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Number: TypeAlias = int | float
 _SAMPLES_MAX = 12
+_OF_THE_ROW = frozenset({"samples", "heard", "took", "stuck"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Row:
     """Trials whose process died or had to be killed as a whole."""
 
     seconds: float = 0.0
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    """From when until when it was played, in seconds since the drill began."""
 
     @property
     def is_done(self) -> bool:
@@ -100,6 +104,11 @@ class Row:
         return added_up(*(one.get("heard", {}) for one in self.outcomes.values()))
 
     @property
+    def took(self) -> dict[str, int]:
+        """How long callers waited for what they asked, as `latency.by_step` counts."""
+        return together(*(one.get("took", {}) for one in self.outcomes.values()))
+
+    @property
     def samples(self) -> tuple[str, ...]:
         """Some of the messages and wrong answers, each once."""
         every = (s for o in self.outcomes.values() for s in o.get("samples", ()))
@@ -117,6 +126,8 @@ class Row:
             "harm": self.harm,
             "apart": self.apart,
             "seconds": round(self.seconds, 2),
+            "spans": [[round(at, 2) for at in span] for span in self.spans],
+            "took_ms": self.took,
             "totals": self.totals,
             "samples": list(self.samples),
             "heard": dict(list(self.heard.items())[:_SAMPLES_MAX]),
@@ -129,4 +140,4 @@ class Row:
 
 def _counts(outcome: dict[str, Any]) -> dict[str, Any]:
     """Return an outcome without its messages, which the row keeps once."""
-    return {k: v for k, v in outcome.items() if k not in ("samples", "heard", "stuck")}
+    return {k: v for k, v in outcome.items() if k not in _OF_THE_ROW}

@@ -8,11 +8,14 @@ and a row that nobody committed can all be told afterwards.
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
+
+from poolproof.drill.latency import by_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -55,6 +58,7 @@ def request(engine: Engine, stage: Stage, report: Report, name: str, n: int) -> 
     """
     token = f"{stage.tag}/{name}/{n}"
     answered = served = False
+    began = time.monotonic()
     intent = "never"
     try:
         with engine.connect() as connection:
@@ -75,6 +79,7 @@ def request(engine: Engine, stage: Stage, report: Report, name: str, n: int) -> 
         served = True
     except Exception as error:  # noqa: BLE001 (every surfaced error is counted)
         report.error(error)
+    report.say("took", repr(time.monotonic() - began))
     if not answered:
         report.say("unanswered")
     report.say(intent, token)
@@ -92,6 +97,7 @@ class Account:
     errors: int
     samples: tuple[str, ...]
     heard: dict[str, int]
+    took: dict[str, int]
 
 
 def settle(stage: Stage, players: Iterable[Player]) -> Account:
@@ -121,6 +127,7 @@ def settle(stage: Stage, players: Iterable[Player]) -> Account:
         errors=len(errors),
         samples=pick(wrong, errors),
         heard=texts(errors),
+        took=by_step(float(took) for p in cast for took in p.values("took")),
     )
 
 

@@ -74,6 +74,7 @@ def play(stage: Stage) -> InterruptOutcome:
         hangs=troupe.hangs,
         samples=(*account.samples, *pick(worker.values("masked"))),
         heard=account.heard,
+        took=account.took,
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from poolproof.drill.calls import SLACK_S, Call, Control, all_at_once, join
 from poolproof.drill.incident import Measure, Outcome
+from poolproof.drill.latency import by_step
 from poolproof.drill.moments import (
     CALL_S,
     CONNECT_S,
@@ -247,6 +248,7 @@ def _sum(stage: Stage, moments: list[_Moment], scenes: list[Scene]) -> OutageOut
         errors=len(complaints),
         samples=pick(wrong, complaints),
         heard=texts(complaints),
+        took=by_step(call.took_s for call in calls),
         stuck=any(moment.stuck for moment in moments),
     )
 

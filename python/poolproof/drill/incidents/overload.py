@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from poolproof.drill.incident import Incident, Measure, Outcome
+from poolproof.drill.latency import by_step
 from poolproof.drill.player import first_line
 from poolproof.drill.traffic import pick, texts, warm
 
@@ -60,6 +61,7 @@ class _Crowd:
         self.closes_at = self.opens_at + length_s
         self.in_time = [0] * CALLERS
         self.late = [0] * CALLERS
+        self.took_s: list[list[float]] = [[] for _ in range(CALLERS)]
         self.holds: list[list[float]] = [[] for _ in range(CALLERS)]
         self.errors: list[list[str]] = [[] for _ in range(CALLERS)]
 
@@ -70,8 +72,10 @@ class _Crowd:
                 held_s = self._ask()
             except SQLAlchemyError as error:
                 self.errors[n].append(first_line(error))
+                self.took_s[n].append(time.monotonic() - asked)
                 continue
             answered = time.monotonic()
+            self.took_s[n].append(answered - asked)
             if not self.opens_at <= answered < self.closes_at:
                 continue
             self.holds[n].append(held_s)
@@ -118,6 +122,7 @@ def play(stage: Stage) -> OverloadOutcome:
         hangs=hangs,
         samples=pick(errors),
         heard=texts(errors),
+        took=by_step(seconds for own in crowd.took_s for seconds in own),
         stuck=bool(hangs),
     )
 

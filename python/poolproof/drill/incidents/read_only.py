@@ -17,6 +17,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from poolproof.drill.incident import Incident, Measure, Outcome
+from poolproof.drill.latency import by_step
 from poolproof.drill.player import first_line
 from poolproof.drill.traffic import pick, texts, warm
 
@@ -137,6 +138,7 @@ def play(stage: Stage) -> ReadOnlyOutcome:
         slow_ms=round(statistics.quantiles(took, n=100)[_PERCENT - 1] * 1000, 2),
         samples=pick(wrong, failed, told),
         heard=texts(failed),
+        took=by_step(took),
         stuck=bool(hangs),
     )
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from poolproof.drill.calls import Control
 from poolproof.drill.incident import Incident, Measure, Outcome
+from poolproof.drill.latency import by_step
 from poolproof.drill.player import first_line
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.traffic import pick, texts, warm
@@ -156,6 +157,7 @@ def _count(scene: _Refusal, control: Control, hangs: int) -> RefusedOutcome:
         back_ms=round((last - scene.back_at) * 1000, 1),
         samples=pick(errors),
         heard=texts(errors),
+        took=by_step(ended - began for began, ended, _ in scene.calls),
         stuck=bool(hangs),
     )
 

@@ -150,6 +150,7 @@ def _restart(
         back_ms=round(max(_back_ms(client) for client in clients), 1),
         samples=tuple(f"{mode}: {sample}" for sample in account.samples),
         heard=account.heard,
+        took=account.took,
         stuck=troupe.has_stuck_thread,
     )
 

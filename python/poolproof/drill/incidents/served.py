@@ -33,6 +33,7 @@ class Counted(TypedDict):
     hangs: int
     samples: tuple[str, ...]
     heard: dict[str, int]
+    took: dict[str, int]
     stuck: bool
 
 
@@ -46,5 +47,6 @@ def count(account: Account, troupe: Troupe) -> Counted:
         hangs=troupe.hangs,
         samples=account.samples,
         heard=account.heard,
+        took=account.took,
         stuck=troupe.has_stuck_thread,
     )

@@ -144,6 +144,7 @@ def play(stage: Stage) -> StaleOutcome:
         scenes=len(troupes),
         samples=(*account.samples, *pick(surprised)),
         heard=account.heard,
+        took=account.took,
         stuck=any(troupe.has_stuck_thread for troupe in troupes),
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from poolproof.drill.incident import Incident, Measure, Outcome
+from poolproof.drill.latency import by_step
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -41,6 +42,7 @@ class _Crowd:
         self.engine = engine
         self.served = [0] * THREADS
         self.longest_s = [0.0] * THREADS
+        self.took_s: list[list[float]] = [[] for _ in range(THREADS)]
         self.waiting_since = [0.0] * THREADS
         self.barrier = threading.Barrier(THREADS + 1)
         self.end = 0.0
@@ -51,6 +53,7 @@ class _Crowd:
             self.waiting_since[n] = asked
             with self.engine.connect():
                 got = time.monotonic()
+                self.took_s[n].append(got - asked)
                 self.longest_s[n] = max(self.longest_s[n], min(got, self.end) - asked)
                 if got < self.end:
                     self.served[n] += 1
@@ -84,6 +87,7 @@ def play(stage: Stage) -> StarvationOutcome:
         never_served=sum(served == 0 for served in crowd.served),
         requests=sum(crowd.served),
         hangs=hangs,
+        took=by_step(seconds for own in crowd.took_s for seconds in own),
         stuck=bool(hangs),
     )
 

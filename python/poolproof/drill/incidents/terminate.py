@@ -173,6 +173,7 @@ def play(stage: Stage) -> TerminateOutcome:
         victims=victims,
         samples=account.samples,
         heard=account.heard,
+        took=account.took,
         stuck=stuck,
     )
 
