@@ -96,8 +96,7 @@ pub fn parse(text: &[u8]) -> Result<Given, ConninfoError> {
     if text.contains(&0) {
         return Err(ConninfoError::new("a connection string holds no byte 0"));
     }
-    // Around a URL there is white space where it comes from a file; pairs know their own.
-    match url::split(text.trim_ascii()) {
+    match url::split(text) {
         Some((scheme, body)) => url::parse(scheme, body),
         None => pairs::parse(text),
     }
