@@ -1,4 +1,4 @@
-//! How a server may let us in: `require_auth` and `channel_binding`.
+//! How a server may let us in: `require_auth`, `channel_binding`, `sslcertmode` and `requirepeer`.
 
 use super::error::ConninfoError;
 
@@ -50,6 +50,10 @@ pub struct Auth {
     allowed: Option<Vec<Method>>,
     /// Channel binding.
     pub binding: Binding,
+    /// Whether it must ask for our certificate, and be sent one.
+    pub wants_certificate: bool,
+    /// The system's user as whom it must run, where it is reached by a unix socket.
+    pub peer: Option<String>,
 }
 
 impl Auth {
@@ -60,12 +64,15 @@ impl Auth {
             .is_none_or(|allowed| allowed.contains(&method))
     }
 
-    pub(super) fn read(require: &[u8], binding: Binding) -> Result<Self, ConninfoError> {
+    pub(super) fn allowing(require: &[u8]) -> Result<Self, ConninfoError> {
         let allowed = match require {
             [] => None,
             require => Some(methods(require)?),
         };
-        Ok(Self { allowed, binding })
+        Ok(Self {
+            allowed,
+            ..Self::default()
+        })
     }
 }
 

@@ -105,12 +105,7 @@ pub const KEYWORDS: &[Keyword] = &[
     taken("sslcrl", "PGSSLCRL", ""),
     taken("sslcrldir", "PGSSLCRLDIR", ""),
     taken("sslsni", "PGSSLSNI", "1"),
-    refused(
-        "requirepeer",
-        "PGREQUIREPEER",
-        "",
-        "the owner of a server's socket is not looked up",
-    ),
+    taken("requirepeer", "PGREQUIREPEER", ""),
     taken("require_auth", "PGREQUIREAUTH", ""),
     refused(
         "min_protocol_version",

@@ -32,6 +32,11 @@ const BINDINGS: [(&str, Binding); 3] = [
     ("prefer", Binding::Prefer),
     ("require", Binding::Require),
 ];
+const CERTIFICATES: [(&str, Certificates); 3] = [
+    ("disable", Certificates::Disable),
+    ("allow", Certificates::Allow),
+    ("require", Certificates::Require),
+];
 const SESSIONS: [(&str, Sessions); 6] = [
     ("any", Sessions::Any),
     ("read-write", Sessions::ReadWrite),
@@ -40,6 +45,14 @@ const SESSIONS: [(&str, Sessions); 6] = [
     ("standby", Sessions::Standby),
     ("prefer-standby", Sessions::PreferStandby),
 ];
+
+/// What libpq calls `sslcertmode`: whether our certificate is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Certificates {
+    Disable,
+    Allow,
+    Require,
+}
 
 pub(super) fn resolve(given: &Given, around: &Surroundings) -> Result<Target, ConninfoError> {
     let values = Values::filled(given, around)?;
@@ -60,7 +73,7 @@ pub(super) fn resolve(given: &Given, around: &Surroundings) -> Result<Target, Co
         name if !name.is_empty() => name,
         _ => values.text("fallback_application_name")?,
     };
-    let binding = values.choice("channel_binding", &BINDINGS)?;
+    let auth = values.auth()?;
     let tls = values.tls(around)?;
     Ok(Target {
         endpoints: values.endpoints(around, &user, &database)?,
@@ -73,7 +86,7 @@ pub(super) fn resolve(given: &Given, around: &Surroundings) -> Result<Target, Co
         application,
         options: Some(values.text("options")?).filter(|options| !options.is_empty()),
         tls,
-        auth: Auth::read(values.get("require_auth"), binding)?,
+        auth,
         sessions: values.choice("target_session_attrs", &SESSIONS)?,
         connect_timeout: values.timeout()?,
     })
@@ -189,6 +202,15 @@ impl Values {
         Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
     }
 
+    fn auth(&self) -> Result<Auth, ConninfoError> {
+        let mut auth = Auth::allowing(self.get("require_auth"))?;
+        auth.binding = self.choice("channel_binding", &BINDINGS)?;
+        auth.wants_certificate =
+            self.choice("sslcertmode", &CERTIFICATES)? == Certificates::Require;
+        auth.peer = Some(self.text("requirepeer")?).filter(|peer| !peer.is_empty());
+        Ok(auth)
+    }
+
     fn tls(&self, around: &Surroundings) -> Result<Tls, ConninfoError> {
         let mode = self.choice("sslmode", &MODES)?;
         let is_direct = self.choice("sslnegotiation", &[("postgres", false), ("direct", true)])?;
@@ -226,20 +248,7 @@ impl Values {
                 "ssl_min_protocol_version is above ssl_max_protocol_version",
             ));
         }
-        let sends = self.choice(
-            "sslcertmode",
-            &[
-                ("disable", Some(false)),
-                ("allow", Some(true)),
-                ("require", None),
-            ],
-        )?;
-        let Some(sends) = sends else {
-            return Err(ConninfoError::new(
-                "sslcertmode is require, but whether a server asked for a certificate is not seen: libpq would be \
-                 stricter than the control plane",
-            ));
-        };
+        let sends = self.choice("sslcertmode", &CERTIFICATES)? != Certificates::Disable;
         let certificate = self.file("sslcert").or_else(|| at_home("postgresql.crt"));
         let key = self.file("sslkey").or_else(|| at_home("postgresql.key"));
         if self.get("sslkey").contains(&b':') {

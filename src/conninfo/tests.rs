@@ -77,7 +77,7 @@ fn a_value_that_no_keyword_has_is_refused() {
         "sslmode=sometimes",
         "sslmode=''",
         "channel_binding=maybe",
-        "sslcertmode=require",
+        "sslcertmode=sometimes",
         "sslnegotiation=direct",
         "target_session_attrs=fast",
         "load_balance_hosts=yes",

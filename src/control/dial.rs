@@ -19,7 +19,7 @@ use super::reader::Reader;
 use super::stream::{Meter, Stream};
 use super::tls_files::TlsFiles;
 use super::wire::{AsItIs, Encrypted, Progress, Way, Wire};
-use super::{plane, tls};
+use super::{peer, plane, tls};
 use crate::conninfo::auth::Binding;
 use crate::conninfo::target::{Endpoint, Target, TlsMode};
 use crate::process::hold::hold;
@@ -56,6 +56,25 @@ impl Failure {
         Self {
             error: ControlError::unreachable(&candidate.endpoint.shown(), error),
             asks_on: true,
+            may_change: false,
+        }
+    }
+
+    /// libpq asks nobody else then.
+    fn peer(candidate: &Candidate<'_>, refused: peer::Refused) -> Self {
+        let place = candidate.endpoint.shown();
+        let error = match refused {
+            peer::Refused::Another(what) => ControlError::Connect {
+                place,
+                what,
+                sqlstate: None,
+                tls: true,
+            },
+            peer::Refused::Unknown(what) => ControlError::unreachable(&place, what),
+        };
+        Self {
+            error,
+            asks_on: false,
             may_change: false,
         }
     }
@@ -109,6 +128,10 @@ async fn attempt(
     reader: &Reader,
 ) -> Result<Opened, Failure> {
     let stream = connected(candidate).await?;
+    if candidate.address.is_none() {
+        let checked = peer::check(stream.socket(), &target.auth, reader).await;
+        checked.map_err(|refused| Failure::peer(candidate, refused))?;
+    }
     let (socket, meter) = (Arc::clone(stream.socket()), stream.meter());
     let way = if with_tls {
         encrypted(target, candidate, stream, reader).await?
@@ -225,9 +248,9 @@ async fn encrypted(
         }
         return Err(failure);
     }
-    let binding = tls::checked(ssl, &target.tls, candidate.endpoint);
-    let binding = binding.map_err(|what| Failure::tls(candidate, what))?;
-    Ok(Way::Tls(stream, binding))
+    let met = tls::checked(ssl, &target.tls, candidate.endpoint);
+    let met = met.map_err(|what| Failure::tls(candidate, what))?;
+    Ok(Way::Tls(stream, met))
 }
 
 /// Files that cannot be used: no candidate is to blame, but where TLS is optional, it may be left.

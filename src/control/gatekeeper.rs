@@ -1,4 +1,5 @@
-//! What a server may ask before it has let us in: `require_auth`, and what a password is bound to.
+//! What a server may ask before it has let us in: `require_auth`, what a password is bound to, and whether it must have
+//! asked for a certificate (`sslcertmode`).
 //!
 //! The driver answers whatever it is asked. So the server's messages are looked at before the driver sees them, until
 //! the server is content; one that asks what it must not goes no further, and is not answered.
@@ -6,6 +7,7 @@
 use std::io;
 
 use crate::conninfo::auth::{Auth, Binding, Method};
+use crate::socket::certificate::CertificateRequest;
 
 /// What protects the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,7 @@ pub(crate) enum Security {
 pub(crate) struct Gatekeeper {
     auth: Auth,
     security: Security,
+    request: CertificateRequest,
     asked: Option<Method>,
     /// The beginning of a message, as far as it is needed.
     begun: Vec<u8>,
@@ -39,10 +42,11 @@ const LONGEST: usize = 30_000;
 const BOUND: &[u8] = b"SCRAM-SHA-256-PLUS";
 
 impl Gatekeeper {
-    pub(crate) fn new(auth: Auth, security: Security) -> Self {
+    pub(crate) fn new(auth: Auth, security: Security, request: CertificateRequest) -> Self {
         Self {
             auth,
             security,
+            request,
             asked: None,
             begun: Vec::new(),
             left: 0,
@@ -87,6 +91,7 @@ impl Gatekeeper {
     }
 
     fn is_content(&mut self, body: &[u8]) -> io::Result<bool> {
+        self.check_certificate()?;
         let Some((code, rest)) = body.split_first_chunk() else {
             return Err(refusal(
                 "the server sent a message that is none of the protocol's",
@@ -132,6 +137,20 @@ impl Gatekeeper {
             )));
         }
         Ok(method)
+    }
+
+    /// libpq sees this at the end alone, when a password may have been sent.
+    fn check_certificate(&self) -> io::Result<()> {
+        match (self.auth.wants_certificate, self.request) {
+            (true, CertificateRequest::Absent) => Err(refusal(
+                "the server did not ask for a certificate, but sslcertmode is require; nothing was sent to it",
+            )),
+            (true, CertificateRequest::Unanswered) => Err(refusal(
+                "the server asked for a certificate and there was none to send, but sslcertmode is require: give \
+                 sslcert and sslkey",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// As libpq: what is offered must be possible, or somebody between has changed it.
@@ -197,7 +216,8 @@ mod tests {
         given.set("user", "u");
         let target =
             crate::conninfo::Conninfo::new(given, crate::conninfo::Surroundings::default());
-        Gatekeeper::new(target.resolve().unwrap().auth, security)
+        let auth = target.resolve().unwrap().auth;
+        Gatekeeper::new(auth, security, CertificateRequest::Absent)
     }
 
     /// Whether it goes no further after one of these messages.
@@ -263,6 +283,26 @@ mod tests {
             let is_scram = name == "scram-sha-256";
             let asked = [question(code, b"SCRAM-SHA-256-PLUS\0\0")];
             assert_eq!(is_refused(bound(), &asked), !is_scram, "{code}");
+        }
+    }
+
+    #[test]
+    fn who_must_ask_for_a_certificate_gets_no_answer_before() {
+        use CertificateRequest::{Absent, Answered, Unanswered};
+        for (code, name) in WAYS {
+            for (wants, request, is_wrong) in [
+                (true, Absent, true),
+                (true, Unanswered, true),
+                (true, Answered, false),
+                (false, Absent, false),
+                (false, Unanswered, false),
+            ] {
+                let mut keeper = gatekeeper("");
+                keeper.auth.wants_certificate = wants;
+                keeper.request = request;
+                let asked = [question(code, b"")];
+                assert_eq!(is_refused(keeper, &asked), is_wrong, "{name} {request:?}");
+            }
         }
     }
 

@@ -21,6 +21,7 @@ pub mod lease;
 pub mod lease_row;
 mod link;
 mod names;
+mod peer;
 pub mod pending;
 pub mod plane;
 pub mod questions;

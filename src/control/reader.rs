@@ -30,7 +30,7 @@ impl Reader {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
         waiting_for(
-            "the files that it needs (certificates, keys, passwords, services) to be read",
+            "the files that it needs (certificates, keys, passwords, services, the names of users) to be read",
             async {
                 let turn = Arc::clone(&self.turns).lock_owned().await;
                 let (tell, told) = oneshot::channel();

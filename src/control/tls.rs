@@ -24,6 +24,7 @@ use openssl::x509::{X509, X509Ref, X509VerifyResult};
 use super::tls_files::{Content, TlsFiles, Trusted};
 use crate::conninfo::target::{Endpoint, Secret, Tls, TlsMode, TlsVersion};
 use crate::process::hold;
+use crate::socket::certificate::{self, CertificateRequest};
 
 const PROTOCOL: &[u8] = b"postgresql";
 const PROTOCOLS: &[u8] = b"\x0apostgresql";
@@ -41,6 +42,7 @@ pub(crate) fn session(tls: &Tls, files: &TlsFiles, endpoint: &Endpoint) -> Resul
     if tls.says_name && is_name {
         ssl.set_hostname(&endpoint.host).map_err(shown)?;
     }
+    certificate::watch(&mut ssl).map_err(shown)?;
     Ok(ssl)
 }
 
@@ -216,19 +218,23 @@ fn load_key(file: &Content, tls: &Tls) -> Result<PKey<Private>, String> {
     read.or_else(|error| PKey::private_key_from_der(content).map_err(|_| shown(error)))
 }
 
-/// Checks, after the handshake, what OpenSSL does not. Returns what binds a password to the session, if the
-/// certificate's signature has a hash.
-pub(crate) fn checked(
-    ssl: &SslRef,
-    tls: &Tls,
-    endpoint: &Endpoint,
-) -> Result<Option<Vec<u8>>, String> {
+/// What came of a handshake.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    /// What binds a password to the session, if the signature of the server's certificate has a hash.
+    pub(crate) binding: Option<Vec<u8>>,
+    /// Whether the server asked for a certificate.
+    pub(crate) request: CertificateRequest,
+}
+
+/// Checks, after the handshake, what OpenSSL does not.
+pub(crate) fn checked(ssl: &SslRef, tls: &Tls, endpoint: &Endpoint) -> Result<Handshake, String> {
     let agreed = ssl.selected_alpn_protocol();
     let is_agreed = agreed == Some(PROTOCOL) || (agreed.is_none() && !tls.is_direct);
     if !is_agreed {
         return Err("the server does not say that it speaks PostgreSQL's protocol over TLS".into());
     }
-    let Some(certificate) = ssl.peer_certificate() else {
+    let Some(shown_to_us) = ssl.peer_certificate() else {
         return Err("the server showed no certificate".into());
     };
     if tls.mode == TlsMode::VerifyFull {
@@ -237,19 +243,20 @@ pub(crate) fn checked(
                 "sslmode=verify-full needs the name of the host: give host, beside hostaddr".into(),
             );
         }
-        if !names_match(&certificate, &endpoint.host) {
+        if !names_match(&shown_to_us, &endpoint.host) {
             return Err("its certificate is for another host".into());
         }
     }
-    let algorithm = certificate.signature_algorithm().object().nid();
-    let digest = algorithm.signature_algorithms().map(|found| found.digest);
-    let digest = match digest {
+    let digest = match certificate::signature_hash(&shown_to_us) {
         Some(Nid::MD5 | Nid::SHA1) => Some(MessageDigest::sha256()),
         Some(digest) => MessageDigest::from_nid(digest),
         None => None,
     };
-    let bound = digest.map(|digest| certificate.digest(digest)).transpose();
-    Ok(bound.map_err(shown)?.map(|hash| hash.to_vec()))
+    let bound = digest.map(|digest| shown_to_us.digest(digest)).transpose();
+    Ok(Handshake {
+        binding: bound.map_err(shown)?.map(|hash| hash.to_vec()),
+        request: certificate::seen(ssl),
+    })
 }
 
 /// Why a handshake failed, in words, when the certificate is the reason.

@@ -17,8 +17,10 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use super::gatekeeper::{Gatekeeper, Security};
 use super::stream::{Meter, Stream};
 use super::tally::Tally;
+use super::tls::Handshake;
 use crate::conninfo::auth::Auth;
 use crate::process::hold::hold;
+use crate::socket::certificate::CertificateRequest;
 
 /// A socket under TLS. It is worked on, and freed, where no fork can happen.
 #[derive(Debug)]
@@ -59,8 +61,8 @@ impl Drop for Encrypted {
 #[derive(Debug)]
 pub(crate) enum Way {
     Clear(Stream),
-    /// With what binds a password to the session, if there is something.
-    Tls(Encrypted, Option<Vec<u8>>),
+    /// With what came of the handshake.
+    Tls(Encrypted, Handshake),
 }
 
 /// How far a server has let us in.
@@ -99,14 +101,14 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn new(way: Way, auth: &Auth, progress: Progress, meter: Arc<Meter>) -> Self {
-        let security = match &way {
-            Way::Clear(_) => Security::Clear,
-            Way::Tls(_, None) => Security::Unbound,
-            Way::Tls(_, Some(_)) => Security::Bound,
+        let (security, request) = match &way {
+            Way::Clear(_) => (Security::Clear, CertificateRequest::Absent),
+            Way::Tls(_, met) if met.binding.is_some() => (Security::Bound, met.request),
+            Way::Tls(_, met) => (Security::Unbound, met.request),
         };
         Self {
             way,
-            gatekeeper: Some(Gatekeeper::new(auth.clone(), security)),
+            gatekeeper: Some(Gatekeeper::new(auth.clone(), security, request)),
             progress,
             tally: Tally::default(),
             meter,
@@ -184,10 +186,11 @@ impl AsyncWrite for Wire {
 
 impl TlsStream for Wire {
     fn channel_binding(&self) -> ChannelBinding {
-        match &self.way {
-            Way::Tls(_, Some(hash)) => ChannelBinding::tls_server_end_point(hash.clone()),
-            _ => ChannelBinding::none(),
-        }
+        let binding = match &self.way {
+            Way::Tls(_, met) => met.binding.clone(),
+            Way::Clear(_) => None,
+        };
+        binding.map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }
 

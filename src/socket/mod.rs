@@ -1,6 +1,8 @@
 //! What can be done with a socket without its driver: looking, bounding, tuning. Knows neither pools nor Python.
 
 pub mod address;
+#[cfg(not(loom))]
+pub mod certificate;
 pub mod deadline;
 pub mod options;
 pub mod owned;

@@ -168,6 +168,22 @@ impl OwnedSocket {
         }
     }
 
+    /// The user as whom its peer listens, where that is a unix socket.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; that the descriptor has gone.
+    #[cfg(not(loom))]
+    pub fn peer_user(&self) -> io::Result<u32> {
+        let socket = self.ours()?;
+        #[cfg(target_os = "linux")]
+        let user =
+            nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerCredentials)?.uid();
+        #[cfg(not(target_os = "linux"))]
+        let user = nix::unistd::getpeereid(socket)?.0.as_raw();
+        Ok(user)
+    }
+
     fn ours(&self) -> io::Result<&Socket> {
         self.fd().and(self.socket.as_ref()).ok_or_else(|| {
             io::Error::other(

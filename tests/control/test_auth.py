@@ -36,7 +36,12 @@ def test_a_way_of_asking_is_met_as_by_libpq(auth, tls, serve):
     assert count == len(cells)
 
 
-@pytest.mark.parametrize("kind", ["P-521", "SHA-512", "RSA", "Ed25519", "version 1"])
+SIGNATURES = ("signed by RSA-PSS", "signed by RSA-PSS and SHA-512")
+
+
+@pytest.mark.parametrize(
+    "kind", ["P-521", "SHA-512", "RSA", "Ed25519", "version 1", *SIGNATURES]
+)
 def test_a_password_is_bound_to_the_certificate(kind, serve):
     server = serve(kind, auth="scram-plus")
     bindings = ("disable", "prefer", "require")

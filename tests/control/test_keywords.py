@@ -31,7 +31,6 @@ def test_the_page_shows_the_table():
 
 
 REFUSED = {
-    "requirepeer": "postgres",
     "gssencmode": "require",
     "min_protocol_version": "3.2",
     "replication": "database",
@@ -57,7 +56,10 @@ def test_what_is_refused_is_named_at_control_dsn_and_at_the_first_lease(name):
 
 @pytest.mark.parametrize(
     ("variable", "name"),
-    [("PGREQUIREPEER", "requirepeer"), ("PGGSSENCMODE", "gssencmode")],
+    [
+        ("PGGSSENCMODE", "gssencmode"),
+        ("PGMINPROTOCOLVERSION", "min_protocol_version"),
+    ],
 )
 def test_a_variable_counts_as_its_keyword(monkeypatch, variable, name):
     monkeypatch.setenv(variable, "require")

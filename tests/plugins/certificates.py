@@ -12,7 +12,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 NAME = "db.test"
@@ -130,6 +130,7 @@ def _built(
     ca: bool = False,
     usage: x509.ObjectIdentifier | None = None,
     digest: hashes.HashAlgorithm | None = None,
+    rsa_padding: padding.PSS | None = None,
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
     issuer, signing = signer or (subject, key)
@@ -156,7 +157,7 @@ def _built(
         builder = builder.add_extension(used, critical=False)
     if isinstance(signing, ed25519.Ed25519PrivateKey):
         return builder.sign(signing, None)
-    return builder.sign(signing, digest or hashes.SHA256())
+    return builder.sign(signing, digest or hashes.SHA256(), rsa_padding=rsa_padding)
 
 
 def every_kind(directory: Path) -> tuple[Authority, dict[str, Pair]]:
@@ -183,6 +184,8 @@ def every_kind(directory: Path) -> tuple[Authority, dict[str, Pair]]:
         "SHA-512": root.issue("sha512", digest=hashes.SHA512()),
         "Ed25519": root.issue("ed25519", own),
         "signed by Ed25519": _by_ed25519(root),
+        "signed by RSA-PSS": _by_rsa_pss(root, hashes.SHA256()),
+        "signed by RSA-PSS and SHA-512": _by_rsa_pss(root, hashes.SHA512()),
         "RSA": root.issue("rsa", rsa.generate_private_key(65537, 2048)),
         "RSA, too short": root.issue("short", _short()),
         "for clients": root.issue("clients", usage=ExtendedKeyUsageOID.CLIENT_AUTH),
@@ -195,6 +198,13 @@ def _by_ed25519(root: Authority) -> Pair:
     key = ed25519.Ed25519PrivateKey.generate()
     made = _built(NAME, key, names=(NAME,), addresses=("127.0.0.1",))
     return root._write("by-ed25519", made, key)
+
+
+def _by_rsa_pss(root: Authority, digest: hashes.HashAlgorithm) -> Pair:
+    key = rsa.generate_private_key(65537, 2048)
+    kind = padding.PSS(padding.MGF1(digest), padding.PSS.DIGEST_LENGTH)
+    made = _built(NAME, key, names=(NAME,), digest=digest, rsa_padding=kind)
+    return root._write(f"by-rsa-pss-{digest.name}", made, key)
 
 
 def _short() -> Any:
