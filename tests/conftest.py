@@ -111,7 +111,7 @@ def _breaks_pg8000(item: pytest.Item) -> bool:
     """
     directory = item.path.parent.name
     return directory == "faults" or (
-        directory in {"pool", "connector", "retry", "integrations"}
+        directory in {"pool", "connector", "doctor", "retry", "integrations"}
         and "pg8000" in item.name
     )
 

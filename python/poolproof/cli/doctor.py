@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
@@ -105,11 +106,12 @@ def doctor(
     from poolproof.doctor.catalogue import CHECKS  # noqa: PLC0415
     from poolproof.doctor.deployment import Deployment  # noqa: PLC0415
     from poolproof.doctor.errors import DoctorError  # noqa: PLC0415
-    from poolproof.doctor.run import examine, meet_server  # noqa: PLC0415
+    from poolproof.doctor.run import TOTAL_S, examine, meet_server  # noqa: PLC0415
     from poolproof.doctor.target import read  # noqa: PLC0415
 
     if as_json and as_sarif:
         raise click.UsageError("--json and --sarif are two outputs: give one of them")
+    began = time.monotonic()
     subject = None
     failed = None
     try:
@@ -123,7 +125,8 @@ def doctor(
         if subject is None or not subject.is_application:
             return EXIT_USAGE
     assert subject is not None  # noqa: S101 - for the type checker
-    report = examine(subject, CHECKS, ignore=ignore)
+    left = TOTAL_S - (time.monotonic() - began)
+    report = examine(subject, CHECKS, ignore=ignore, seconds=left)
     subject.engine.dispose(close=subject.is_application is False)
     click.echo(_written(report, as_json=as_json, as_sarif=as_sarif, verbose=verbose))
     return EXIT_USAGE if failed is not None else _STATUS.get(report.worst, 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from poolproof.doctor import server
+from poolproof.doctor import path, server, tls
 from poolproof.doctor.check import Check
 
 __all__ = ["CHECKS"]
@@ -158,5 +158,151 @@ _SERVER: Final = (
     ),
 )
 
-CHECKS: Final = (*_SERVER,)
+_CONSOLE: Final = (
+    "Only PgBouncer's console is asked, and only where it lets the user in "
+    "(`stats_users` or `admin_users`); what it hides is skipped."
+)
+
+_PATH: Final = (
+    Check(
+        code="PP201",
+        name="pooler",
+        worst="note",
+        looks="Whether the backend is the one that the driver was told of at "
+        "connecting (poolers make that number up), whether the server sees our own "
+        "port, what PgBouncer reports of itself, and what the address is called.",
+        why="Behind a pooler a pooled connection is not a session: what a session has, "
+        "and what limits it, is the pooler's.",
+        fix="Nothing by itself: the other checks say what follows from it.",
+        problems="A pooler in session mode that hands the server's own number on is "
+        "taken for a proxy; so is a network that translates ports (NAT, a container's "
+        "published port). Which names PgBouncer 1.26 reports itself by is not known "
+        "for certain: several are tried.",
+        needs="connection",
+        run=path.pooler,
+        seconds=2.6,
+    ),
+    Check(
+        code="PP202",
+        name="sessions through it",
+        worst="error",
+        looks="The pooler's mode: as it reports it, as its console says, or by trying "
+        "(three clients; does the first one's backend change?). Then the "
+        "application's sources for advisory locks, LISTEN, SET and temporary tables, "
+        "and the driver's prepared statements.",
+        why="In transaction mode each transaction may have another session: a "
+        "session's advisory lock has two holders, a prepared statement is another "
+        "client's.",
+        fix="Locks of transactions, SET LOCAL, `poolproof.Lease`; `prepare_threshold` "
+        "None for psycopg, `statement_cache_size` 0 for asyncpg.",
+        problems="Session mode is inferred from three rounds without a change. Sources "
+        "are searched as text, those of the application alone, and only those that "
+        "its import loads.",
+        needs="connection",
+        run=path.session_features,
+    ),
+    Check(
+        code="PP203",
+        name="pooler's time-outs",
+        worst="warning",
+        looks="client_idle_timeout and query_wait_timeout of PgBouncer, against "
+        "`max_idle` and `--timeout`.",
+        why="A pooler that closes idle clients breaks a pool that does not look.",
+        fix="`max_idle` below it, or `client_idle_timeout = 0`.",
+        problems=_CONSOLE,
+        needs="connection",
+        run=path.pooler_time,
+    ),
+    Check(
+        code="PP204",
+        name="pooler's version",
+        worst="warning",
+        looks="PgBouncer's version, as it reports it or its console says, against the "
+        "advisories that were known when this was released.",
+        why="Some let a client be another.",
+        fix="A newer version.",
+        problems="Distributions mend old versions without a new number. " + _CONSOLE,
+        needs="connection",
+        run=path.pooler_version,
+    ),
+    Check(
+        code="PP205",
+        name="pools in series",
+        worst="error",
+        looks="max_client_conn and the database's pool_size of PgBouncer, against "
+        "machines × workers × what the pools of one process may open.",
+        why="A client too many is refused; in session mode one that holds a session at "
+        "rest keeps it from the others.",
+        fix="Raise max_client_conn, lower the pools, or transaction mode.",
+        problems="Of several PgBouncers side by side one is seen. " + _CONSOLE,
+        needs="connection",
+        run=path.pools_in_series,
+    ),
+    Check(
+        code="PP206",
+        name="latency",
+        worst="note",
+        looks="200 times the smallest question in one transaction (fewer where 0.6 s "
+        "are not enough), and three fresh connections.",
+        why="What each statement of a request costs at least; and what a connection "
+        "costs that is not kept.",
+        fix="Fewer statements, a nearer server; a pool that keeps connections.",
+        problems="One moment on one machine.",
+        needs="connection",
+        run=path.latency,
+        seconds=2.2,
+    ),
+    Check(
+        code="PP207",
+        name="encryption",
+        worst="warning",
+        looks="Whether the server has TLS on this connection (pg_stat_ssl), and "
+        "sslmode, unless it is on this machine.",
+        why="In clear, everybody on the way reads the password; without verify-full, "
+        "everybody on the way can be the server.",
+        fix="`sslmode=verify-full` with `sslrootcert`.",
+        problems="Through a pooler the server's side is not looked at. A tunnel or a "
+        "private network may be enough: `--ignore PP207`.",
+        needs="connection",
+        run=tls.encryption,
+    ),
+    Check(
+        code="PP208",
+        name="connecting",
+        worst="warning",
+        looks="How many addresses the hosts have, times the driver's connect time-out.",
+        why="libpq's connect_timeout is for each address; while it lasts, so does the "
+        "checkout.",
+        fix="A shorter connect_timeout; `poolproof.Pool` bounds connecting as a whole.",
+        problems="What the resolver takes is not bounded by any of them.",
+        needs="nothing",
+        run=path.addresses,
+    ),
+    Check(
+        code="PP209",
+        name="replicas",
+        worst="warning",
+        looks="Several hosts, and target_session_attrs.",
+        why="The first that answers may be a standby: every write fails with 25006.",
+        fix="`target_session_attrs=read-write`.",
+        problems="A name that stands for several servers is one host here.",
+        needs="nothing",
+        run=path.replicas,
+    ),
+    Check(
+        code="PP210",
+        name="certificate",
+        worst="error",
+        looks="The server's certificate, over two handshakes of its own.",
+        why="When it has ended, clients that check it are refused, all at once.",
+        fix="Renew it.",
+        problems="A certificate of an authority between may end sooner. The server "
+        "logs two connections that ended after the handshake.",
+        needs="connection",
+        run=tls.certificate,
+        seconds=2.6,
+    ),
+)
+
+CHECKS: Final = (*_SERVER, *_PATH)
 """All checks, by code."""

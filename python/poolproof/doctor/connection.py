@@ -31,8 +31,6 @@ __all__ = ["ReadOnlyConnection"]
 T = TypeVar("T")
 
 _CLOSE_S: Final = 0.5
-# Of PgBouncer with pool_mode = statement.
-_NO_TRANSACTIONS: Final = "statement pooling"
 
 
 class ReadOnlyConnection:
@@ -78,14 +76,7 @@ class ReadOnlyConnection:
                 f"the server has not answered within {seconds:.0f} s"
             ) from None
         self.opened_in_s = time.monotonic() - began
-        own = self.driver_connection
-        # So that a fork severs it, and a question without an answer can be cut.
-        sockets.watch(
-            own,
-            known.of(own, self.engine.dialect),
-            keep_alive=None,
-            tcp_user_timeout=None,
-        )
+        self._watch()
         if self.without_transactions:
             self._connection.autocommit = True
 
@@ -99,10 +90,10 @@ class ReadOnlyConnection:
         """The driver's own connection."""
         return self.engine.dialect.get_driver_connection(self._connection)
 
-    def backend_pid(self) -> int | None:
-        """Say which backend the driver was told that it talks to."""
+    def told_pid(self) -> int | None:
+        """Return which backend the driver was told that it talks to."""
         own = self.driver_connection
-        return known.of(own, self.engine.dialect).backend_pid(own)
+        return known.of(own, self.engine.dialect).told_pid(own)
 
     def reported(self, name: str) -> str | None:
         """Return a parameter that the server, or a pooler, has reported by itself.
@@ -132,6 +123,34 @@ class ReadOnlyConnection:
             Exception: Whatever the driver raises.
         """
         return self._bounded(seconds, lambda: self._ask(question, seconds))
+
+    def table(self, question: str, seconds: float = 1.0) -> list[dict[str, str]]:
+        """Ask something whose columns are not known beforehand.
+
+        Args:
+            question: One statement without parameters, outside of a transaction.
+            seconds: How long it may take.
+
+        Returns:
+            For each row its values by the columns' names, as text.
+        """
+
+        def ask() -> list[dict[str, str]]:
+            cursor = self._connection.cursor()
+            try:
+                cursor.execute(question)
+                heads = [column[0] for column in cursor.description]
+                return [
+                    {
+                        str(head): "" if value is None else str(value)
+                        for head, value in zip(heads, row, strict=True)
+                    }
+                    for row in cursor.fetchall()
+                ]
+            finally:
+                cursor.close()
+
+        return self._bounded(seconds, ask)
 
     def begin(self, question: str, seconds: float = 1.0) -> list[tuple[Any, ...]]:
         """Ask something, and leave the transaction open until `end`.
@@ -195,6 +214,12 @@ class ReadOnlyConnection:
             self._loop.close()
             self._loop = None
 
+    def _watch(self) -> None:
+        """Have a fork sever it, and a question without an answer be cut."""
+        own = self.driver_connection
+        driver = known.of(own, self.engine.dialect)
+        sockets.watch(own, driver, keep_alive=None, tcp_user_timeout=None)
+
     def _bounded(self, seconds: float, function: Callable[[], T]) -> T:
         if self._connection is None:
             raise TooLateError("the connection was given up before")
@@ -229,16 +254,23 @@ class ReadOnlyConnection:
             return self._fetch(question)
         try:
             self._run("set transaction read only")
-        except Exception as error:
-            if _NO_TRANSACTIONS not in str(error):
-                raise
-            # What is asked is a SELECT, and changes nothing by itself.
-            self._connection.rollback()
-            self._connection.autocommit = True
-            self.without_transactions = True
+        except Exception:  # noqa: BLE001 - of a driver, of any class
+            # PgBouncer with pool_mode = statement hangs up at a transaction. What is
+            # asked is a SELECT, and changes nothing by itself.
+            self._connect_without_transactions()
             return self._fetch(question)
         self._run(f"set local statement_timeout = {max(1, int(seconds * 1000))}")
         return self._fetch(question)
+
+    def _connect_without_transactions(self) -> None:
+        """Connect anew, to ask each question by itself."""
+        first = self.driver_connection
+        connection = self._connect()
+        connection.autocommit = True
+        self._connection, self.without_transactions = connection, True
+        sockets.end_session(first)
+        sockets.unwatch(first)
+        self._watch()
 
     def _run(self, statement: str) -> None:
         cursor = self._connection.cursor()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.pool import QueuePool
 
 from poolproof.doctor.finding import fine, found, skipped
+from poolproof.doctor.path_probe import lends_sessions
 from poolproof.doctor.pool_capacity import capacity_of
 from poolproof.doctor.timeouts import seconds, seconds_of
 from poolproof.pool.pool import Pool
@@ -37,6 +38,8 @@ _LAST_DAYS: Final = {
 
 def slots(subject: Subject, server: ServerFacts) -> Finding:
     """PP101: do all connections that may be opened fit."""
+    if lends_sessions(subject):
+        return skipped("a pooler stands in between: PP205 looks at its limits")
     capacity = capacity_of(subject)
     room, has, into, shared = _room(server)
     others = _by_others(server)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
 
     from poolproof.doctor.connection import ReadOnlyConnection
+    from poolproof.doctor.path_facts import PathFacts
     from poolproof.doctor.server_facts import ServerFacts
 
 __all__ = ["Subject"]
@@ -36,6 +37,7 @@ class Subject:
         today: The day.
         connection: A session of the server's, while there is one.
         server: What the server says.
+        path: What stands in between, once it was found out.
         no_server: Why there is none of both.
     """
 
@@ -48,6 +50,7 @@ class Subject:
     today: dt.date = dataclasses.field(default_factory=dt.date.today)
     connection: ReadOnlyConnection | None = None
     server: ServerFacts | None = None
+    path: PathFacts | None = None
     no_server: str = "it was not asked"
 
     def __post_init__(self) -> None:

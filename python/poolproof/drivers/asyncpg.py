@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
 
-from poolproof.drivers.base import Driver
+from poolproof.drivers.base import Driver, number_of
 from poolproof.drivers.conninfo import HINT, conninfo, said, ssl_words
 
 if TYPE_CHECKING:
@@ -44,14 +44,25 @@ class Asyncpg(Driver):
         """Say what holds for the driver."""
         super().__init__("asyncpg")
 
-    def backend_pid(self, connection: Any) -> int | None:
-        """Say which backend a connection talks to.
+    def descriptor(self, connection: Any) -> int | None:
+        """Find the descriptor that a connection's transport talks through.
+
+        Args:
+            connection: The driver's own connection.
+        """
+        transport = getattr(connection, "_transport", None)
+        if transport is None:
+            return None
+        return number_of(transport.get_extra_info("socket"))
+
+    def told_pid(self, connection: Any) -> int | None:
+        """Return the number that stands for the backend, as it was told.
 
         Args:
             connection: The driver's own connection.
         """
         pid = connection.get_server_pid()
-        return pid if isinstance(pid, int) and pid > 0 else None
+        return pid if isinstance(pid, int) else None
 
     def setting(self, connection: Any, name: str) -> str | None:
         """Return a setting that the server has reported.

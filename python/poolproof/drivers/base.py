@@ -146,6 +146,20 @@ class Driver:
         Returns:
             Its process id there, 1 or more; None where the driver does not know.
         """
+        told = self.told_pid(connection)
+        return told if told is not None and told > 0 else None
+
+    def told_pid(self, connection: Any) -> int | None:
+        """Return the number that stands for the backend, as it was told at connecting.
+
+        A pooler makes one up, which may be below 0.
+
+        Args:
+            connection: The driver's own connection.
+
+        Returns:
+            The number; None where the driver does not keep it.
+        """
         del connection
         return None
 

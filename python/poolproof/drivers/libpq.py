@@ -61,15 +61,15 @@ class LibpqDriver(Driver):
             locks=locks,
         )
 
-    def backend_pid(self, connection: Any) -> int | None:
-        """Say which backend a connection talks to.
+    def told_pid(self, connection: Any) -> int | None:
+        """Return the number that stands for the backend, as it was told.
 
         Args:
             connection: The driver's own connection.
         """
         info = getattr(connection, "info", None)
         pid = getattr(info, "backend_pid", None)
-        return pid if isinstance(pid, int) and pid > 0 else None
+        return pid if isinstance(pid, int) else None
 
     def setting(self, connection: Any, name: str) -> str | None:
         """Return a setting that the server has reported.

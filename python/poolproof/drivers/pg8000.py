@@ -54,15 +54,14 @@ class Pg8000(Driver):
         """
         return number_of(getattr(connection, "_usock", None))
 
-    def backend_pid(self, connection: Any) -> int | None:
-        """Read the backend's process id out of what the server has told.
+    def told_pid(self, connection: Any) -> int | None:
+        """Read the number of the backend out of what the server has told.
 
         Args:
             connection: The driver's own connection.
         """
         key = getattr(connection, "_backend_key_data", None)
-        pid = int.from_bytes(key[:4], "big") if isinstance(key, bytes) else 0
-        return pid or None
+        return int.from_bytes(key[:4], "big") if isinstance(key, bytes) else None
 
     def setting(self, connection: Any, name: str) -> str | None:
         """Return a setting that the server has reported.
