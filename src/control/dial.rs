@@ -207,10 +207,11 @@ async fn encrypted(
                 return Err(failure);
             }
             _ => {
-                return Err(Failure::io(
-                    candidate,
-                    "the server does not answer the question for TLS",
-                ));
+                // An error, perhaps; who sends it is not known, so it is not read. It is an answer: nobody else is asked.
+                let why = "the server does not answer the question for TLS";
+                let mut failure = Failure::io(candidate, why);
+                failure.asks_on = false;
+                return Err(failure);
             }
         }
     }

@@ -7,7 +7,7 @@ import ssl
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from control.asking import as_text, ask_control_plane, disagreements
+from control.asking import as_text, ask_control_plane, ask_libpq, disagreements
 from plugins.lying import PASSWORD
 
 WHERE = {"host": "127.0.0.1", "password": PASSWORD}
@@ -48,6 +48,17 @@ def test_prefer_goes_on_in_clear_where_tls_is_rejected(serve):
     whole = {**WHERE, "port": server.port, "user": "u", "sslmode": "prefer"}
     assert ask_control_plane(as_text(whole))[0]
     assert [met.over_tls for met in server.take()] == [True, False]
+
+
+@pytest.mark.parametrize("ask", [ask_libpq, ask_control_plane])
+def test_an_error_in_place_of_tls_is_an_answer_and_nobody_else_is_asked(ask, serve):
+    first, second = serve(tls="error"), serve()
+    both = {**WHERE, "host": "127.0.0.1,127.0.0.1", "user": "u"}
+    both["port"] = f"{first.port},{second.port}"
+    is_in, _ = ask(as_text(both))
+    assert not is_in
+    assert len(first.take()) == 1
+    assert second.take() == []
 
 
 @pytest.fixture
