@@ -27,6 +27,12 @@ from poolproof.errors import (
 )
 from poolproof.faults.events import FaultEvent, on_fault
 from poolproof.faults.guard import guard
+from poolproof.faults.journal import (
+    JournalEvent,
+    journal,
+    write_journal,
+    write_journal_at,
+)
 from poolproof.faults.table import Fault, Verdict, classify
 from poolproof.fork.renewal import after_fork
 from poolproof.leases.async_heartbeat import AsyncHeartbeat
@@ -54,6 +60,7 @@ __all__ = [
     "FaultEvent",
     "Heartbeat",
     "Holder",
+    "JournalEvent",
     "Lease",
     "LeaseError",
     "LeaseForked",
@@ -70,9 +77,12 @@ __all__ = [
     "classify",
     "deadline",
     "guard",
+    "journal",
     "on_attempt",
     "on_fault",
     "retry",
     "run_transaction",
     "run_transaction_async",
+    "write_journal",
+    "write_journal_at",
 ]

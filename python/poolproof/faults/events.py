@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from poolproof._checks import a_kind
 from poolproof._log import Log
-from poolproof.errors import DeadlineExceeded
+from poolproof.errors import ConnectionForked, DeadlineExceeded
+from poolproof.faults import journal
 from poolproof.faults.listeners import Listeners
 from poolproof.faults.table import Fault, Verdict
 
@@ -118,6 +119,8 @@ def report(
     final = _emit(event)
     # A connection of the parent is no loss of this process, and the caller is told.
     harmless = final.cost == "nothing" or final.fault is Fault.FORKED
+    if final.cost != "nothing" or final.fault is Fault.FORKED:
+        _note(replace(event, fault=final.fault, verdict=final), error)
     _log.log(
         logging.INFO if harmless else logging.WARNING,
         "%s (%s)%s",
@@ -133,6 +136,25 @@ def report(
             verdict.cause,
         )
     return final
+
+
+def _note(event: FaultEvent, error: BaseException | None) -> None:
+    """Put a fault into the journal."""
+    processes: tuple[int, ...] = (event.process_id,)
+    if isinstance(error, ConnectionForked):
+        processes = (error.parent_pid, error.child_pid)
+    journal.note(
+        "fault",
+        _cause(event.verdict, error),
+        fault=event.fault.value,
+        cost=event.verdict.cost,
+        retry=event.verdict.retry,
+        outcome=event.verdict.outcome,
+        sqlstate=event.sqlstate,
+        backend_pid=event.backend_pid,
+        processes=processes,
+        driver=event.driver,
+    )
 
 
 def _fields(event: FaultEvent) -> Iterator[str]:

@@ -6,6 +6,7 @@ The control plane calls nobody back, so the notifier writes it, soon after it ha
 from __future__ import annotations
 
 from poolproof._log import Log
+from poolproof.faults import journal
 
 __all__ = ["BeatLog", "LeaseLog", "log"]
 
@@ -55,6 +56,8 @@ class LeaseLog:
             reason: Why.
             is_ending: Whether this process gave it back because it was told to end.
         """
+        cause = f"lease {self._name!r} was {'given back' if is_ending else 'lost'}"
+        journal.note("lease", f"{cause}: {reason}")
         if is_ending:
             log.info("Lease %r was given back: %s", self._name, reason)
         else:

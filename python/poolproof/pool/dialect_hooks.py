@@ -259,9 +259,14 @@ def _bounded_detached(fairy: ConnectionFairy) -> Iterator[None]:
 
 def _execute(verb: Callable[..., None], step: Phase) -> Callable[..., None]:
     def protected(cursor: Any, *args: Any, **kwargs: Any) -> None:
+        context = kwargs.get("context", args[-1] if args else None)
+        root = getattr(context, "root_connection", None)
+        fairy = getattr(root, "_dbapi_connection", None)
+        entry = getattr(fairy, "_connection_record", None)
+        if type(entry) is Entry:
+            entry.statements.append(args[0])
         if deadlines.ever_used:
-            context = kwargs.get("context", args[-1] if args else None)
-            _cover(getattr(context, "root_connection", None))
+            _cover(root)
         try:
             verb(cursor, *args, **kwargs)
         except BaseException as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from poolproof._sqlalchemy import ConnectionRecord
 from poolproof.drivers.interruption import is_own
 from poolproof.fork import sockets
-from poolproof.pool import deadlines
+from poolproof.pool import deadlines, evidence
 
 if TYPE_CHECKING:
     import weakref
@@ -56,6 +57,7 @@ class Entry(deadlines.Bounds):
         backend: The connection's backend, where the pool has `end_stranded_backends`.
         is_new: Whether its session is yet to be read, for `reset_on_return`.
         set_again: What is to be set again after each ``DISCARD ALL``: a statement.
+        statements: The last that were sent on it, for the journal.
     """
 
     __slots__ = (
@@ -70,6 +72,7 @@ class Entry(deadlines.Bounds):
         "reason",
         "rested_at",
         "set_again",
+        "statements",
         "suspect",
         "ticket",
     )
@@ -107,6 +110,7 @@ class Entry(deadlines.Bounds):
         self.backend = None
         self.is_new = False
         self.set_again = None
+        self.statements: deque[object] = deque(maxlen=evidence.STATEMENTS)
         super().__init__(owner, connect=False)  # type: ignore[arg-type]  # a pool
         # A fork during the connecting needs it, to make this quiet in the child.
         owner.remember(self)
@@ -177,6 +181,7 @@ class Entry(deadlines.Bounds):
                 self.socket.sever()
             self.owner.discarded.add(reason)
             self.reason = None
+            evidence.discarded(self, reason)
             if self.owner.settings.end_stranded_backends and reason != "invalidated":
                 try:
                     ConnectionRecord.invalidate(self, e, soft)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from poolproof._counts import Counts
+    from poolproof._log import Seldom
     from poolproof.control.stranded import Stranded
     from poolproof.pool.settings import Settings
 
@@ -31,6 +32,7 @@ class Owner(Protocol):
     hears_checkins: Any
     warned_of_state: bool
     warned_of_pooler: bool
+    waits_noted: Seldom
     _dialect: Any
     _recycle: int
     _invalidate_time: float

@@ -26,6 +26,7 @@ from sqlalchemy import event
 from poolproof import _checks, _native
 from poolproof._cooperative import CooperativeWaiters, locks_are_replaced
 from poolproof._counts import Counts
+from poolproof._log import Seldom
 from poolproof._sqlalchemy import ConnectionFairy, ConnectionRecord, hears
 from poolproof.control.stranded import Stranded
 from poolproof.drivers import connect_plan, known
@@ -36,6 +37,7 @@ from poolproof.fork.in_flight import Opening, ports
 from poolproof.pool import (
     deadlines,
     discard_all,
+    evidence,
     maintenance,
     maintenance_thread,
     validation,
@@ -226,6 +228,7 @@ class Pool(sqlalchemy.pool.Pool):
         # `unopened`: slots that were lent, and no connection came of it.
         self.discarded, self.unopened = Counts(), Counts()
         self.stranded, self.nests = Stranded(), Nests()
+        self.waits_noted = Seldom(1.0)
         # Whether a thread runs several callers, which must be told apart.
         self.has_strands = locks_are_replaced()
         # When the keeper looks at this pool next, and whether it is to hear of each
@@ -579,6 +582,7 @@ class Pool(sqlalchemy.pool.Pool):
         )
         validation.report(entry, finding)
         entry.reason = finding
+        evidence.seen(entry)
         if entry.socket is not None:
             entry.socket.sever()
         try:
@@ -604,9 +608,11 @@ class Pool(sqlalchemy.pool.Pool):
             if isinstance(came, _native.Waiter):
                 came = self.nests.sleep(self, came, limit)
             ended = came
+        waited = monotonic() - started
+        evidence.waited(self, waited, served=isinstance(ended, _native.Ticket))
         if isinstance(ended, _native.Ticket):
             return ended
-        raise self.timed_out(monotonic() - started, nested=ended)
+        raise self.timed_out(waited, nested=ended)
 
     def mind(self) -> None:
         """Have the keeper hear of each checkout and check-in from now on."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from poolproof._log import Log
 from poolproof.errors import CommitOutcomeUnknown
+from poolproof.faults import journal
 from poolproof.faults.listeners import Listeners
 from poolproof.pool.deadlines import deadline as bounding
 
@@ -188,7 +189,7 @@ class Course:
 
     def succeeded(self) -> None:
         """Note that the attempt has succeeded."""
-        if _listeners:
+        if _listeners or self.attempt > 1:
             self._tell(None, None, None)
 
     def unknown(self, xid: int | None, error: BaseException) -> CommitOutcomeUnknown:
@@ -275,6 +276,8 @@ class Course:
                 decides,
                 "not repeated" if sleep is None else f"repeated in {sleep:.2f} s",
             )
+        if verdict is not None or event.attempt > 1:
+            self._note(event)
         for callback in _listeners:
             try:
                 callback(event)
@@ -282,6 +285,23 @@ class Course:
                 # Its context is the attempt's error, whose text may hold user data.
                 failure.__suppress_context__ = True
                 _log.exception("a listener of poolproof.on_attempt failed")
+
+    @staticmethod
+    def _note(event: AttemptEvent) -> None:
+        """Put a repeated unit, or one that failed, into the journal."""
+        verdict = event.verdict
+        if verdict is None:
+            cause = f"attempt {event.attempt} at {event.unit} succeeded"
+        else:
+            cause = f"attempt {event.attempt} at {event.unit} failed: {verdict.cause}"
+        journal.note(
+            "retry",
+            cause,
+            attempts=event.attempts,
+            elapsed=event.elapsed,
+            outcome=None if verdict is None else verdict.outcome,
+            repeated_in=event.sleep,
+        )
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -1,0 +1,203 @@
+"""The journal: what happened to the connections of this process, and why.
+
+A ring of the last events. An entry names the cause and has the evidence for it, so that
+an incident can be told from its journal: inherited over a fork, an answer that nobody
+asked for, an interruption in the middle of a call, a proxy that cut it, a deadline.
+
+Whatever is noted is put at the end in one step; nothing here waits for a lock, which a
+fork could leave locked. A child begins with a journal of its own, whose first entry is
+the fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+from poolproof import _native
+from poolproof._log import Log, Seldom
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["JournalEvent", "journal", "note", "write_journal", "write_journal_at"]
+
+MOST: Final = 200
+"""How many events are kept."""
+
+# So many faults within so many seconds are written to the log by themselves.
+_MANY: Final = 20
+_WITHIN_S: Final = 60.0
+_WRITTEN_EVERY_S: Final = 600.0
+_KINDS_OF_FAULTS: Final = frozenset({"fault", "discard"})
+
+_log = Log("poolproof.journal")
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEvent:
+    """Something that happened to a connection, a pool, a lease or this process.
+
+    Attributes:
+        when: The time, in UTC.
+        kind: ``"fault"``, ``"discard"``, ``"slow_wait"``, ``"timeout"``, ``"fork"``,
+            ``"retry"`` or ``"lease"``.
+        cause: What happened and why, in a sentence.
+        pool: The pool's name, where it is of one.
+        evidence: What is known: numbers, process ids, kinds of statements and messages.
+            Never a statement's parameters, a row, or a password.
+    """
+
+    when: datetime
+    kind: str
+    cause: str
+    pool: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        facts = "".join(
+            f"; {name.replace('_', ' ')}: {_shown(value)}"
+            for name, value in self.evidence.items()
+        )
+        of = "" if self.pool is None else f" {self.pool}:"
+        when = self.when.isoformat(timespec="milliseconds")
+        return f"{when} {self.kind}:{of} {self.cause}{facts}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:.3g} s" if isinstance(value, float) else str(value)
+
+
+class _Ring:
+    """The events of one process."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.pid = os.getpid()
+        self.events: deque[JournalEvent] = deque(maxlen=MOST)
+        self.fault_times: deque[float] = deque(maxlen=_MANY)
+        self.written = Seldom(_WRITTEN_EVERY_S)
+
+
+_ring = _Ring(_native.generation())
+
+
+def _current() -> _Ring:
+    """Return the ring of this process; a child's begins with the fork."""
+    global _ring  # noqa: PLW0603 - the state of this process
+    ring = _ring
+    generation = _native.generation()
+    if ring.generation != generation:
+        inherited = ring
+        ring = _ring = _Ring(generation)
+        ring.events.append(
+            JournalEvent(
+                when=datetime.now(timezone.utc),
+                kind="fork",
+                cause="this process was forked; its copies of its parent's connections "
+                "are dead",
+                evidence={
+                    "parent_pid": inherited.pid,
+                    "process_id": ring.pid,
+                    "forks": generation,
+                },
+            )
+        )
+    return ring
+
+
+def note(kind: str, cause: str, *, pool: str | None = None, **evidence: Any) -> None:
+    """Put an event into the journal.
+
+    Args:
+        kind: As in `JournalEvent`.
+        cause: What happened and why, in a sentence.
+        pool: The pool's name, where it is of one.
+        evidence: What is known; None is left out.
+    """
+    ring = _current()
+    known = {name: value for name, value in evidence.items() if value is not None}
+    event = JournalEvent(datetime.now(timezone.utc), kind, cause, pool, known)
+    ring.events.append(event)
+    if kind in _KINDS_OF_FAULTS:
+        _count(ring)
+
+
+def _count(ring: _Ring) -> None:
+    """Write the journal to the log when there are many faults."""
+    now = time.monotonic()
+    times = ring.fault_times
+    times.append(now)
+    if len(times) < _MANY or now - times[0] > _WITHIN_S:
+        return
+    if ring.written.due() is not None:
+        _log.warning("%d faults in %.3g s; the journal:", _MANY, now - times[0])
+        _write(ring, logging.WARNING)
+
+
+def last_cause(backend_pid: int | None) -> str | None:
+    """Return why the last fault of a session happened, as far as it is known.
+
+    Args:
+        backend_pid: The server's process id of the session, or None.
+    """
+    if backend_pid is None:
+        return None
+    for event in reversed(_current().events.copy()):
+        if event.kind == "fault" and event.evidence.get("backend_pid") == backend_pid:
+            return event.cause
+    return None
+
+
+def journal() -> tuple[JournalEvent, ...]:
+    """Return what happened to the connections of this process.
+
+    Faults, discarded connections, waits of a second and more, forks, repeated
+    transactions and leases: the last 200 of them.
+
+    Returns:
+        Events of this process, oldest first.
+    """
+    return tuple(_current().events)
+
+
+def write_journal() -> None:
+    """Write the journal to the log ``poolproof.journal``, at INFO, a line each."""
+    _write(_current(), logging.INFO)
+
+
+def _write(ring: _Ring, level: int) -> None:
+    for event in list(ring.events):
+        _log.log(level, "%s", event)
+
+
+def write_journal_at(signal_number: int = signal.SIGUSR2) -> None:
+    """Have the journal written to the log whenever this process gets a signal.
+
+    What handled the signal before goes on to, after the journal was written. A child
+    inherits it.
+
+    Args:
+        signal_number: The signal. Gunicorn's master takes SIGUSR2 for itself: set it in
+            `post_worker_init` there, or choose another.
+
+    Raises:
+        ValueError: This is not the main thread, or there is no such signal.
+        OSError: The signal cannot be handled (SIGKILL, SIGSTOP).
+    """
+    before = signal.getsignal(signal_number)
+
+    def handle(number: int, frame: Any) -> None:
+        write_journal()
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal_number, handle)

@@ -1,0 +1,171 @@
+"""What a connection leaves in the journal when it is discarded for a fault."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from poolproof._log import Log
+from poolproof.drivers import backend
+from poolproof.faults import journal, messages
+from poolproof.faults.table import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poolproof.pool.owner import Owner
+
+__all__ = ["SLOW_WAIT_S", "STATEMENTS", "discarded", "seen", "waited"]
+
+SLOW_WAIT_S: Final = 1.0
+"""A wait for a slot that is as long is noted."""
+
+STATEMENTS: Final = 16
+"""How many of a connection's last statements are remembered."""
+
+# Why a connection was discarded, in words. What is not here is routine: too old, idle
+# for too long, given up by the application.
+_CAUSES: Final = {
+    "dead": "the server, or something on the way to it, had ended the connection while "
+    "it was at rest",
+    "desynchronised": "bytes that nobody had asked for lay unread in the socket: an "
+    "answer to somebody else's question, or to one that was given up",
+    "in_transaction": "it came back in the middle of a transaction or of a call",
+    "no_answer": "the server did not answer the pool's question",
+    "wrong_answer": "the server answered something else than the pool's question",
+    "foreign": "its descriptor was closed beside its driver",
+    "interrupted": "an exception interrupted the checkout or a call (a signal, a soft "
+    "time limit, a killed greenlet)",
+}
+_FAULTS: Final = frozenset(fault.value for fault in Fault)
+_TIMEOUT: Final = "_timeout"
+_TEXT_VARIABLE: Final = "POOLPROOF_JOURNAL_TEXT"
+_LITERAL: Final = re.compile(r"'(?:[^']|'')*'|\b\d+(?:\.\d+)?\b")
+_SPACE: Final = re.compile(r"\s+")
+_WORD: Final = re.compile(r"[A-Za-z]+")
+_COMMENT: Final = re.compile(r"^(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)+", re.DOTALL)
+_UNREAD: Final = "_poolproof_unread"
+
+_log = Log("poolproof.journal")
+
+
+class Discardable(Protocol):
+    """What is read of an entry; `Entry` says what each of these is."""
+
+    owner: Owner
+    dbapi_connection: Any
+    starttime: float
+    rested_at: float
+
+    @property
+    def statements(self) -> Iterable[object]:
+        """The last that were sent on it."""
+
+
+def waited(pool: Owner, seconds: float, *, served: bool) -> None:
+    """Put a long wait for a slot, or one in vain, into the journal.
+
+    At most one a second, so that a crowd does not drive all else out of it.
+
+    Args:
+        pool: The pool.
+        seconds: For how long.
+        served: Whether there was one in the end.
+    """
+    if served and seconds < SLOW_WAIT_S:
+        return
+    more = pool.waits_noted.due()
+    if more is None:
+        return
+    journal.note(
+        "slow_wait" if served else "timeout",
+        f"a caller waited for a connection{'' if served else ', and got none'}{more}",
+        pool=pool.name(),
+        waited=seconds,
+        thread=threading.current_thread().name,
+    )
+
+
+def seen(entry: Discardable) -> None:
+    """Look at what lies unread in the socket, while it can still be looked at.
+
+    Args:
+        entry: The entry of a connection that is about to be severed.
+    """
+    found = messages.unread(entry.dbapi_connection)
+    if found:
+        setattr(entry, _UNREAD, found)
+
+
+def discarded(entry: Discardable, reason: str) -> None:
+    """Put a connection that is about to be closed into the journal, if for a fault.
+
+    Args:
+        entry: Its entry.
+        reason: Why, as `PoolStats.discarded` counts it.
+    """
+    try:
+        _note(entry, reason)
+    except Exception:  # noqa: BLE001 - whatever it is, the connection must end
+        _log.exception("A discarded connection could not be put into the journal")
+
+
+def _note(entry: Discardable, reason: str) -> None:
+    pid = backend.pid_of(entry)
+    cause = _cause(reason, pid)
+    if cause is None:
+        return
+    unread = vars(entry).pop(_UNREAD, None)
+    if unread is None:
+        unread = messages.unread(entry.dbapi_connection)
+    now = time.monotonic()
+    journal.note(
+        "discard",
+        cause,
+        pool=entry.owner.name(),
+        reason=reason,
+        backend_pid=pid,
+        processes=(os.getpid(),),
+        age=max(0.0, time.time() - entry.starttime),
+        rested=now - entry.rested_at if entry.rested_at else None,
+        unread=unread,
+        statements=tuple(map(shown, entry.statements)),
+    )
+
+
+def _cause(reason: str, pid: int | None) -> str | None:
+    """Say why a connection is discarded; None where that is routine."""
+    if reason.endswith(_TIMEOUT):
+        return f"a deadline passed: {reason.removesuffix(_TIMEOUT)}"
+    if reason == "error" or reason in _FAULTS:
+        return journal.last_cause(pid) or f"an error ended it: {reason}"
+    return _CAUSES.get(reason)
+
+
+def shown(statement: object) -> str:
+    """Return a statement's kind and fingerprint, or its text where that is asked for.
+
+    Args:
+        statement: As it was sent, without its parameters.
+    """
+    text = str(statement)
+    if os.environ.get(_TEXT_VARIABLE):
+        return text
+    return _fingerprint(text)
+
+
+@functools.lru_cache(maxsize=256)
+def _fingerprint(text: str) -> str:
+    """Say what a statement does, and by what the same one is known again.
+
+    Two that differ in literals and white space alone are the same.
+    """
+    word = _WORD.match(_COMMENT.sub("", text))
+    plain = _SPACE.sub(" ", _LITERAL.sub("?", text)).strip().lower()
+    digest = hashlib.sha256(plain.encode(errors="replace")).hexdigest()[:12]
+    return f"{word[0].upper() if word else '?'} {digest}"

@@ -1,0 +1,290 @@
+"""The journal: which hypothesis it was, with the evidence, for real connections."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+
+import pytest
+import sqlalchemy as sa
+
+import poolproof
+from plugins.harm import message
+from plugins.processes import run_in_fork
+from plugins.threads import Task, eventually
+from poolproof.drill.stray import ANSWER
+from poolproof.faults import journal as rings
+from poolproof.faults.messages import described
+
+DRIVERS = ("psycopg2", "psycopg", "pg8000")
+ROW = "geheim-4711"
+
+
+@pytest.fixture(autouse=True)
+def own_ring(monkeypatch):
+    """Give each test a journal of its own."""
+    ring = rings._Ring(rings._native.generation())
+    monkeypatch.setattr(rings, "_ring", ring)
+    return ring
+
+
+@pytest.fixture(params=DRIVERS)
+def engine(request, make_engine, watched):
+    return make_engine(
+        request.param, watched, poolclass=poolproof.Pool, pool_size=1, max_overflow=0
+    )
+
+
+def ask(engine, number=1):
+    with engine.connect() as connection:
+        return connection.scalar(sa.text(f"select {number}, '{ROW}'"))
+
+
+def backend(engine):
+    with engine.connect() as connection:
+        return connection.scalar(sa.text("select pg_backend_pid()"))
+
+
+def only(kind):
+    (event,) = [event for event in poolproof.journal() if event.kind == kind]
+    return event
+
+
+def test_an_answer_that_nobody_asked_for_is_named_by_its_messages(engine, watched):
+    pid = backend(engine)
+    ask(engine)
+    watched.links[0].inject(ANSWER)
+    assert ask(engine, 7) == 7
+    event = only("discard")
+    assert "nobody had asked for" in event.cause
+    facts = event.evidence
+    assert facts["reason"] == "desynchronised"
+    assert facts["backend_pid"] == pid
+    assert facts["processes"] == (os.getpid(),)
+    assert [line.split()[0] for line in facts["unread"]] == [
+        *("RowDescription", "DataRow", "CommandComplete", "ReadyForQuery")
+    ]
+    assert facts["age"] >= facts["rested"] >= 0
+    assert facts["statements"][-2].split()[0] == "SELECT"
+    assert facts["statements"][-1].split()[0] == "SELECT"
+    assert facts["statements"][-1] != facts["statements"][-2]
+    assert event.pool == engine.pool.name()
+    told = str(event)
+    assert ROW not in told
+    assert "an answer to nobody's question" not in told
+    assert f"backend pid: {pid}" in told
+
+
+def test_a_proxy_that_cut_it_at_rest_is_named(engine, watched):
+    ask(engine)
+    watched.links[0].cut()
+    eventually(lambda: not watched.links)
+    ask(engine)
+    assert "on the way to it, had ended" in only("discard").cause
+    assert only("discard").evidence["unread"] == ()
+
+
+def test_a_deadline_is_named(engine):
+    connection = engine.connect()
+    with pytest.raises(sa.exc.DBAPIError), poolproof.deadline(0.1):
+        connection.execute(sa.text("select pg_sleep(60)"))
+    connection.close()
+    event = only("discard")
+    assert event.evidence["reason"] == "deadline_timeout"
+    assert event.cause == "a deadline passed: deadline"
+    assert only("fault").evidence["fault"] == "connection_lost"
+
+
+def test_a_session_that_was_ended_names_the_fault(engine, pg):
+    with engine.connect() as connection:
+        pid = connection.scalar(sa.text("select pg_backend_pid()"))
+        with pytest.raises(sa.exc.DBAPIError):
+            connection.execute(sa.text(f"select pg_terminate_backend({pid})"))
+    fault, discard = only("fault"), only("discard")
+    assert discard.cause == fault.cause
+    assert discard.evidence["backend_pid"] == fault.evidence["backend_pid"] == pid
+
+
+def test_what_costs_nothing_and_what_is_routine_is_left_out(engine):
+    with pytest.raises(sa.exc.ProgrammingError), engine.connect() as connection:
+        connection.execute(sa.text("select nothing"))
+    with engine.connect() as connection:
+        connection.invalidate()
+    engine.dispose()
+    assert poolproof.journal() == ()
+
+
+def test_text_is_shown_where_it_is_asked_for(engine, watched, monkeypatch):
+    monkeypatch.setenv("POOLPROOF_JOURNAL_TEXT", "1")
+    with engine.connect() as connection:
+        connection.execute(sa.text("select :word"), {"word": "a-parameter"})
+    watched.links[0].cut()
+    eventually(lambda: not watched.links)
+    ask(engine)
+    (shown,) = only("discard").evidence["statements"][-1:]
+    assert shown.startswith("select ")
+    assert "a-parameter" not in str(only("discard"))
+
+
+def test_the_last_statements_are_kept_and_no_more(engine, watched):
+    with engine.connect() as connection:
+        for number in range(40):
+            connection.execute(sa.text(f"select {number}, {'x' if 0 else 1}"))
+        connection.execute(sa.text("/* a comment */ select count(*) from pg_class"))
+    watched.links[0].cut()
+    eventually(lambda: not watched.links)
+    ask(engine)
+    statements = only("discard").evidence["statements"]
+    assert len(statements) == 16
+    assert len(set(statements)) == 2  # literals make no difference
+    assert {one.split()[0] for one in statements} == {"SELECT"}
+
+
+# --- forks ----------------------------------------------------------------------------
+
+
+@pytest.mark.fork
+def test_a_child_begins_with_the_fork_and_names_who_opened_a_connection(
+    make_engine, pg
+):
+    engine = make_engine("psycopg2", poolclass=poolproof.Pool)
+    rings.note("lease", "of the parent")
+    connection = engine.connect()
+    parent = os.getpid()
+
+    def child():
+        (fork,) = poolproof.journal()
+        assert fork.kind == "fork"
+        assert fork.evidence["parent_pid"] == parent
+        assert fork.evidence["process_id"] == os.getpid()
+        with pytest.raises(poolproof.ConnectionForked):
+            connection.execute(sa.text("select 1"))
+        event = only("fault")
+        assert event.evidence["processes"] == (parent, os.getpid())
+        assert event.evidence["fault"] == "forked"
+
+    run_in_fork(child).assert_silent()
+    connection.close()
+    assert [event.cause for event in poolproof.journal()] == ["of the parent"]
+
+
+# --- waits, retries, the ring ---------------------------------------------------------
+
+
+def test_waits_in_vain_are_noted_and_not_a_crowd_of_them(make_engine):
+    engine = make_engine(
+        *("psycopg2",),
+        poolclass=poolproof.Pool,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=0.05,
+    )
+    with engine.connect():
+        for _ in range(3):
+            with pytest.raises(poolproof.PoolTimeout):
+                engine.connect()
+    found = [event for event in poolproof.journal() if event.kind == "timeout"]
+    assert 1 <= len(found) < 3
+    assert found[0].evidence["waited"] >= 0.05
+    assert found[0].evidence["thread"] == threading.current_thread().name
+
+
+def test_a_long_wait_is_noted(make_engine, monkeypatch):
+    from poolproof.pool import evidence
+
+    monkeypatch.setattr(evidence, "SLOW_WAIT_S", 0.05)
+    engine = make_engine(
+        "psycopg2", poolclass=poolproof.Pool, pool_size=1, max_overflow=0
+    )
+    connection = engine.connect()
+    task = Task(engine.connect)
+    eventually(lambda: engine.pool.stats().waiting)
+    threading.Event().wait(0.1)
+    connection.close()
+    task.result().close()
+    assert only("slow_wait").evidence["waited"] >= 0.05
+
+
+def test_a_repeated_unit_is_noted(make_engine):
+    engine = make_engine("psycopg2", poolclass=poolproof.Pool)
+    fails = [True]
+
+    def unit(connection):
+        if fails.pop():
+            pid = connection.scalar(sa.text("select pg_backend_pid()"))
+            with engine.connect() as other:
+                other.execute(
+                    sa.text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid}
+                )
+        return connection.scalar(sa.text("select 1"))
+
+    fails.insert(0, False)
+    assert poolproof.run_transaction(engine, unit) == 1
+    causes = [event.cause for event in poolproof.journal() if event.kind == "retry"]
+    assert len(causes) == 2
+    assert "attempt 1 at" in causes[0]
+    assert causes[1].endswith("succeeded")
+
+
+def test_the_last_200_are_kept():
+    for number in range(250):
+        rings.note("lease", f"number {number}")
+    events = poolproof.journal()
+    assert len(events) == 200
+    assert events[0].cause == "number 50"
+    assert events[-1].cause == "number 249"
+
+
+def test_many_faults_are_written_to_the_log_once(caplog):
+    caplog.set_level(logging.INFO, "poolproof.journal")
+    for number in range(50):
+        rings.note("discard", f"number {number}")
+    lines = [record.getMessage() for record in caplog.records]
+    assert "20 faults in" in lines[0]
+    assert len(lines) == 1 + 20
+    assert lines[-1].endswith("discard: number 19")
+
+
+def test_few_faults_in_a_long_time_are_not_written(caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "poolproof.journal")
+    clock = iter(range(0, 10_000, 4))
+    monkeypatch.setattr(rings.time, "monotonic", lambda: float(next(clock)))
+    for number in range(40):
+        rings.note("discard", f"number {number}")
+    assert not caplog.records
+
+
+def test_a_signal_writes_it_and_goes_on_to_what_was_there_before(caplog):
+    caplog.set_level(logging.INFO, "poolproof.journal")
+    before = []
+    old = signal.signal(signal.SIGUSR2, lambda *args: before.append(args[0]))
+    try:
+        poolproof.write_journal_at(signal.SIGUSR2)
+        rings.note("lease", "a lease was lost")
+        os.kill(os.getpid(), signal.SIGUSR2)
+        eventually(lambda: before == [signal.SIGUSR2])
+    finally:
+        signal.signal(signal.SIGUSR2, old)
+    assert any("a lease was lost" in record.getMessage() for record in caplog.records)
+
+
+# --- what lies unread -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        (b"", ()),
+        (b"Z\0\0\0\5I", ("ReadyForQuery 5",)),
+        (message(b"E", b"SFATAL\0C57P01\0\0"), ("ErrorResponse 19",)),
+        (b"D\0\0\1\0half", ("DataRow 256",)),
+        (b"no message of the protocol", ("26 bytes more",)),
+        (b"Z\0\0\0\5I?", ("ReadyForQuery 5", "1 bytes more")),
+        (b"\x17\3\3\0\x20" + bytes(32), ("37 bytes of TLS",)),
+        (b"Z\0\0\0\5I" * 20, (*["ReadyForQuery 5"] * 16, "24 bytes more")),
+    ],
+)
+def test_messages_are_named_with_their_lengths(data, names):
+    assert described(data) == names
