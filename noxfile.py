@@ -239,6 +239,12 @@ def no_other_tests() -> Iterator[None]:
         yield
 
 
+def files_with(words: str) -> list[str]:
+    """Name the files of tests with these words: to read all others takes seconds."""
+    files = sorted(Path("tests").rglob("test_*.py"))
+    return [str(file) for file in files if words in file.read_text()]
+
+
 @nox.session(python=MAIN, allow_parallel=True)
 def tests(session: nox.Session) -> None:
     """Run every Python test on one interpreter."""
@@ -253,7 +259,7 @@ def tests(session: nox.Session) -> None:
         compile_once(session)
         steps.run("pytest", *SIDE_BY_SIDE, *chosen, env=env)
         # What measures time, and what disturbs others, runs beside no other.
-        steps.run("pytest", "-m", "alone and not soak")
+        steps.run("pytest", *files_with("mark.alone"), "-m", "alone and not soak")
 
 
 @nox.session(allow_parallel=True)

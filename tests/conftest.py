@@ -80,6 +80,7 @@ MARKERS = {
     "alone": "measures time, or takes what all processes share: none runs beside it",
     "soak": "takes too long for every change: `make soak` runs it",
     "difference": "an intended difference from QueuePool",
+    "quick(*words)": "soak, but for those whose parameters have these names",
 }
 
 
@@ -89,9 +90,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: {meaning}")
 
 
+@pytest.hookimpl(tryfirst=True)  # before any is left out by its marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a server; let pg8000 leave sockets to the collector."""
+    """Mark who needs a server, and who soaks; let pg8000 leave its sockets behind."""
     for item in items:
+        if _soaks(item):
+            item.add_marker(pytest.mark.soak)
         names = set(getattr(item, "fixturenames", ()))
         if names & {"pg", "debian_pg"}:
             item.add_marker(pytest.mark.pg)
@@ -101,6 +105,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     "ignore::pytest.PytestUnraisableExceptionWarning"
                 )
             )
+
+
+def _soaks(item: pytest.Item) -> bool:
+    """Tell whether a test is one of the others beside the `quick` one."""
+    words = {word for mark in item.iter_markers("quick") for word in mark.args}
+    return not words <= {*item.name.rpartition("[")[2].rstrip("]").split("-")}
 
 
 def _breaks_pg8000(item: pytest.Item) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from plugins.drills import play
+from poolproof.drill.incidents import starvation
 from poolproof.drill.target import DRIVERS
 
 
@@ -19,7 +20,8 @@ def test_what_happens_at_a_fork_is_seen_and_told_and_poolproof_holds(url, driver
     """One run for all of it: each trial takes its time."""
     incidents = ("--incident=fork", "--incident=held-at-fork")
     chosen = (f"--driver={driver}" for driver in drivers)
-    run = play(url, "--trials=2", "--verbose", *incidents, *chosen)
+    trials = min(2, len(drivers))
+    run = play(url, f"--trials={trials}", "--verbose", *incidents, *chosen)
     _, report, _ = run
     totals = {
         (row["incident"], row["driver"], row["pool"]): row["totals"]
@@ -29,7 +31,7 @@ def test_what_happens_at_a_fork_is_seen_and_told_and_poolproof_holds(url, driver
     a_child_of_a_queuepool_rolls_its_parent_back(totals, drivers)
     poolproof_holds(totals, drivers)
     a_run_without_a_fault_of_poolproof_passes(run)
-    json_says_what_was_run_and_holds_every_trial(run, drivers)
+    json_says_what_was_run_and_holds_every_trial(run, drivers, trials)
     json_on_stdout_leaves_the_table_to_stderr(run)
 
 
@@ -64,7 +66,7 @@ def a_run_without_a_fault_of_poolproof_passes(run):
     assert report["faults"]["queue"] > 0
 
 
-def json_says_what_was_run_and_holds_every_trial(run, drivers):
+def json_says_what_was_run_and_holds_every_trial(run, drivers, trials):
     _, report, _ = run
     assert set(report) == {
         *("schema", "started", "seconds", "seed", "trials", "versions", "rows"),
@@ -81,7 +83,7 @@ def json_says_what_was_run_and_holds_every_trial(run, drivers):
             *("seconds", "totals", "samples", "outcomes", "harm", "apart", "heard"),
             *("spans", "took_ms"),
         }
-        assert [outcome["trial"] for outcome in row["outcomes"]] == [0, 1]
+        assert [outcome["trial"] for outcome in row["outcomes"]] == [*range(trials)]
         assert set(row["totals"]) <= set(row["outcomes"][0])
 
 
@@ -91,25 +93,29 @@ def json_on_stdout_leaves_the_table_to_stderr(run):
 
 
 @pytest.mark.alone
-def test_a_crowd_starves_at_a_queuepool_and_not_at_poolproof(url):
-    status, report, _ = play(
-        url, "--trials=1", "--incident=starvation", "--driver=psycopg2"
+def test_a_crowd_starves_at_a_queuepool_and_not_at_poolproof(stage):
+    queue, ours = (
+        starvation.play(replace(stage, pool=pool)) for pool in ("queue", "poolproof")
     )
-    queue, ours = (row["totals"] for row in report["rows"])
-    assert status == 0
-    assert queue["served_ratio"] > 5
-    assert queue["longest_wait_ms"] > 100
-    assert ours["never_served"] == ours["hangs"] == 0
-    assert ours["longest_wait_ms"] < queue["longest_wait_ms"]
+    assert queue.served_ratio > 5
+    assert queue.longest_wait_ms > 100
+    assert ours.never_served == ours.hangs == 0
+    assert ours.longest_wait_ms < queue.longest_wait_ms
 
 
-def test_stray_bytes_in_a_queuepool_fail_later_requests(url):
-    args = ("--incident=corruption", "--trials=4", "--pool=queue", "--driver=all")
+@pytest.mark.parametrize(
+    "drivers", [DRIVERS[:1], pytest.param(DRIVERS, marks=pytest.mark.soak)], ids=len
+)
+def test_stray_bytes_in_a_queuepool_fail_later_requests(url, drivers):
+    chosen = [f"--driver={driver}" for driver in drivers]
+    args = ("--incident=corruption", "--trials=4", "--pool=queue", *chosen)
     status, report, _ = play(url, *args)
     assert status == 0
     assert report["passed"] is None
+    for row in report["rows"]:
+        assert [outcome["trial"] for outcome in row["outcomes"]] == [0, 1, 2, 3]
     failed = {row["driver"]: row["totals"]["failed"] for row in report["rows"]}
-    assert set(failed) == set(DRIVERS)
+    assert set(failed) == set(drivers)
     assert min(failed.values()) > 1
 
 

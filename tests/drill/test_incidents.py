@@ -71,7 +71,8 @@ def test_a_reaped_connection_costs_no_request_and_no_ping_of_a_busy_one(url):
     assert ours["queries"] < queue["queries"]
 
 
-@drivers
+@pytest.mark.soak  # tests/drill/test_lease_reaped.py has what it counts
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_a_reaped_refresh_costs_a_plain_lock_and_no_lease(url, driver):
     if pooler.program() is None:
         unavailable("no PgBouncer: install Debian's package 'pgbouncer'")
@@ -87,9 +88,10 @@ def test_an_ended_session_costs_a_queuepool_the_others_too(url):
     assert queue["victims"] == ours["victims"] == 1
 
 
-def test_a_restart_loses_nothing_and_fails_nobody_when_it_is_over(url):
+@pytest.mark.parametrize("trials", [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_a_restart_loses_nothing_and_fails_nobody_when_it_is_over(url, trials):
     """The first trial's server is shut down fast, the second's at once."""
-    queue, ours = totals(url, "restart", "psycopg2", "--trials=2")
+    queue, ours = totals(url, "restart", "psycopg2", f"--trials={trials}")
     assert queue["lost"] == ours["lost"] == 0
     assert queue["failed"] > 0
     assert queue["knocks"] > ours["knocks"]
@@ -101,7 +103,9 @@ def test_an_interruption_leaves_an_answer_to_later_requests_of_pg8000(url):
     assert ours["interrupted"] + ours["masked"] == 12
 
 
-@pytest.mark.parametrize("driver", ["psycopg2", "pg8000"])
+@pytest.mark.parametrize(
+    "driver", [pytest.param("psycopg2", marks=pytest.mark.soak), "pg8000"]
+)
 def test_a_stale_answer_reaches_later_requests_of_a_queuepool(url, driver):
     queue, ours = totals(url, "stale-answer", driver)
     assert queue["failed"] > ours["failed"]

@@ -15,7 +15,7 @@ from poolproof.drill.incidents.outage import OutageOutcome, suffer
 from poolproof.drill.proxy import Proxy
 from poolproof.drill.stage import Stage
 
-BUSY = 8
+BUSY = 4
 BEHIND_S = 0.1
 
 
@@ -28,7 +28,7 @@ class Behind(Stage):
 
 @pytest.fixture
 def busy() -> Iterator[None]:
-    """Eight processes that never rest."""
+    """Four processes that never rest."""
     loops = [
         subprocess.Popen([sys.executable, "-ISc", "while True: pass"])
         for _ in range(BUSY)

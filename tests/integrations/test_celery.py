@@ -87,7 +87,13 @@ def test_other_drivers_are_kept_in_order_as_well(celery, observer, table, driver
         ended_in_order(worker, observer, ends=2)
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(
+    "driver",
+    [
+        pytest.param(name, marks=[pytest.mark.soak] * (name != "psycopg2"))
+        for name in DRIVERS
+    ],
+)
 def test_a_soft_time_limit_costs_the_connection(celery, observer, table, driver):
     with celery(*ONE, driver=driver) as worker:
         told = worker.call("linger")

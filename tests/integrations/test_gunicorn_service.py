@@ -10,6 +10,7 @@ from poolproof.drill.services.gunicorn import Setting, serve
 pytestmark = pytest.mark.slow
 
 REQUESTS = 2000
+SOME = 400  # four of each kind that is rarest
 KINDS = ("gthread", "sync", "gevent")
 FAULTS = [measure.field for measure in MEASURES if measure.is_fault]
 
@@ -27,21 +28,14 @@ def assert_well(outcome, requests):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_answer_is_right_and_every_row_is_there(make_stage, kind):
-    outcome = serve(make_stage(), Setting(kind=kind), requests=REQUESTS)
-    assert_well(outcome, REQUESTS)
-    assert outcome.unknown == 0
-
-
-@pytest.mark.parametrize("driver", ["psycopg", "pg8000"])
-def test_other_drivers_are_served_as_well(make_stage, driver):
-    outcome = serve(make_stage(driver), requests=REQUESTS // 10)
-    assert_well(outcome, REQUESTS // 10)
+    outcome = serve(make_stage(), Setting(kind=kind), requests=SOME)
+    assert_well(outcome, SOME)
     assert outcome.unknown == 0
 
 
 def test_killed_workers_cost_nothing_but_what_they_were_at(make_stage):
-    outcome = serve(make_stage(), requests=REQUESTS // 4, kills=2)
-    assert_well(outcome, REQUESTS // 4)
+    outcome = serve(make_stage(), requests=SOME, kills=2)
+    assert_well(outcome, SOME)
 
 
 def test_with_queuepool_the_fault_shows(make_stage):
@@ -59,3 +53,4 @@ def test_every_kind_with_every_driver_at_full_size(
     setting = Setting(kind=kind, preload=preload)
     outcome = serve(make_stage(driver), setting, requests=REQUESTS, kills=kills)
     assert_well(outcome, REQUESTS)
+    assert kills or outcome.unknown == 0

@@ -22,8 +22,8 @@ KINDS = {
 }
 # These start interpreters, and inherit nothing.
 FRESH = {"multiprocessing spawn", "multiprocessing forkserver"}
-# A fork that Python knows nothing of, and one beside threads at work: with each driver.
-TELLING = {"c code", "threads that fork"}
+# A fork beside threads at work: with each driver.
+TELLING = {"threads that fork"}
 NAME = "poolproof-at-home"
 
 

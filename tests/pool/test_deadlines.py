@@ -219,6 +219,7 @@ def test_reason_survives_pickling():
 
 
 @pytest.mark.alone
+@pytest.mark.quick("psycopg2")
 def test_calls_that_hang_return_within_a_twentieth_of_a_second(proxied, link):
     """Half of them: now and then the machine has something else to do."""
     engine = proxied(reset_timeout=0.2)

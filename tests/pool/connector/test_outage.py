@@ -49,6 +49,7 @@ def persist(engine, seconds):
 
 
 @pytest.mark.alone
+@pytest.mark.quick("psycopg2")
 def test_refusal_takes_no_longer_than_with_queue_pool(refusing, libpq, engine_of):
     """Twice as long at most at the same time; the server sees two attempts a second."""
     engines = [

@@ -161,6 +161,7 @@ def test_place_of_a_waiter_that_timed_out_goes_to_the_one_behind_it(make_pool):
 
 
 @pytest.mark.alone
+@pytest.mark.quick("socket")
 def test_thirty_two_threads_on_four_connections_wait_about_equally(make_pool):
     pool = make_pool(pool_size=4, max_overflow=0)
     start = threading.Barrier(32)
