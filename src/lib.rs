@@ -6,6 +6,7 @@ pub mod conninfo;
 #[cfg(not(loom))]
 pub mod control;
 pub mod fault;
+pub mod metrics;
 pub mod pool;
 pub mod process;
 #[cfg(feature = "python")]
@@ -32,8 +33,8 @@ mod _native {
     use crate::py::gate::{Gate, Nested, Ticket, Waiter};
     #[pymodule_export]
     use crate::py::lease::{
-        BeatCounts, Heartbeat, Lease, durable_commit, events, leave_all, start_control,
-        wait_all_over, wake_events,
+        BeatCounts, Heartbeat, Lease, durable_commit, events, lease_renewals, leave_all,
+        start_control, wait_all_over, wake_events,
     };
     #[pymodule_export]
     use crate::py::process::{forget, forked, generation, sever, severed};
@@ -41,12 +42,15 @@ mod _native {
     use crate::py::snapshot::Snapshot;
     #[pymodule_export]
     use crate::py::socket::Socket;
+    #[pymodule_export]
+    use crate::py::timings::{Distribution, Timings, use_scopes};
 
     use pyo3::prelude::*;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("EXPORTED_BOUNDS", crate::py::timings::exported_bounds())?;
         module.add("CALL", crate::py::socket::CALL)?;
         module.add("BLOCK", crate::py::socket::BLOCK)?;
         module.add("HOLD", crate::py::socket::HOLD)?;

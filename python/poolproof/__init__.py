@@ -11,6 +11,7 @@ from poolproof import _startup as _startup
 
 from poolproof import _sqlalchemy as _sqlalchemy  # isort: skip
 from poolproof._native import __version__
+from poolproof._scope import scope
 from poolproof.errors import (
     BreakerOpen,
     CommitOutcomeUnknown,
@@ -39,6 +40,8 @@ from poolproof.leases.async_heartbeat import AsyncHeartbeat
 from poolproof.leases.async_lease import AsyncLease
 from poolproof.leases.heartbeat import Heartbeat
 from poolproof.leases.lease import Lease
+from poolproof.metrics.facts import PoolSnapshot, ProcessSnapshot
+from poolproof.metrics.snapshot import snapshot
 from poolproof.pool.deadlines import deadline
 from poolproof.pool.pool import Pool
 from poolproof.pool.stats import PoolStats
@@ -68,8 +71,10 @@ __all__ = [
     "LeaseTimeout",
     "NestedCheckout",
     "Pool",
+    "PoolSnapshot",
     "PoolStats",
     "PoolTimeout",
+    "ProcessSnapshot",
     "Verdict",
     "__version__",
     "after_fork",
@@ -83,6 +88,8 @@ __all__ = [
     "retry",
     "run_transaction",
     "run_transaction_async",
+    "scope",
+    "snapshot",
     "write_journal",
     "write_journal_at",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Counts"]
+__all__ = ["Counts", "Tallies"]
 
 
 class Counts:
@@ -13,17 +13,51 @@ class Counts:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
-    def add(self, word: str) -> None:
+    def add(self, word: str, more: int = 1) -> None:
         """Count one.
 
         Args:
             word: One of the documents' list.
+            more: How many, where it is not one.
         """
         counts = self._counts
         counts.setdefault(word, 0)
         # The interpreter changes threads at calls and jumps, and here is none.
-        counts[word] += 1
+        counts[word] += more
 
     def copy(self) -> dict[str, int]:
         """Return the counts at this instant."""
         return dict(self._counts)
+
+
+class Tallies:
+    """What is counted of the errors and the units of work of one pool, of any class.
+
+    Attributes:
+        faults: Faults, by fault and cost with a colon between.
+        transactions: Units of `run_transaction`, by outcome: ``"done"``,
+            ``"not_done"``, ``"unknown"``.
+        retries: Those of them that took more than one attempt, in the same way.
+    """
+
+    __slots__ = ("faults", "retries", "transactions")
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.faults = Counts()
+        self.transactions = Counts()
+        self.retries = Counts()
+
+    def absorb(self, other: Tallies) -> None:
+        """Add what another has counted.
+
+        Args:
+            other: Another's.
+        """
+        for kind in type(self).__mro__:
+            for name in getattr(kind, "__slots__", ()):
+                theirs = getattr(other, name, None)
+                if isinstance(theirs, Counts):
+                    ours: Counts = getattr(self, name)
+                    for word, count in theirs.copy().items():
+                        ours.add(word, count)

@@ -9,6 +9,7 @@ pub mod active;
 pub mod backend;
 pub mod clock;
 mod conveyed;
+pub mod counts;
 mod definition;
 mod dial;
 pub mod error;

@@ -19,6 +19,7 @@ use super::limits::Limits;
 use super::parker::{Parked, Parker, remaining};
 use super::sync::{Mutex, lock};
 use super::waiting::{Caller, WaiterId};
+use crate::metrics::Timings;
 use crate::process;
 
 /// The gate was made in a parent process: it is of no use here.
@@ -102,12 +103,19 @@ impl Rouse {
 pub struct Gate {
     generation: u64,
     made: Instant,
+    /// Of the pool; none for what only counts who may go on.
+    timings: Option<Arc<Timings>>,
     inner: Mutex<Inner>,
 }
 
 impl Gate {
     /// An empty gate of this process.
     pub fn new(limits: Limits) -> Self {
+        Self::counted(limits, None)
+    }
+
+    /// An empty gate of this process, whose callers' times are counted in `timings`.
+    pub fn counted(limits: Limits, timings: Option<Arc<Timings>>) -> Self {
         let inner = Inner {
             ledger: Ledger::new(limits),
             sleepers: BTreeMap::new(),
@@ -115,8 +123,14 @@ impl Gate {
         Self {
             generation: process::generation(),
             made: now(),
+            timings,
             inner: Mutex::new(inner),
         }
+    }
+
+    /// Where the times of its callers are counted.
+    pub fn timings(&self) -> Option<&Timings> {
+        self.timings.as_deref()
     }
 
     /// True when the process has been forked since the gate was made.
@@ -134,9 +148,19 @@ impl Gate {
     ///
     /// [`Stale`] after a fork.
     pub fn acquire(&self, thread: u64) -> Result<Option<Grant>, Stale> {
+        Ok(self.acquire_dated(thread)?.map(|(grant, _)| grant))
+    }
+
+    /// The same, with the instant at which it was lent.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn acquire_dated(&self, thread: u64) -> Result<Option<(Grant, Instant)>, Stale> {
         self.check()?;
         let now = now();
-        Ok(lock(&self.inner).ledger.acquire(thread, now))
+        let grant = lock(&self.inner).ledger.acquire(thread, now);
+        Ok(grant.map(|grant| (grant, now)))
     }
 
     /// Takes one idle slot out of its rest, by number, or says that it does not rest.
@@ -202,6 +226,7 @@ impl Gate {
             gate: Arc::clone(self),
             id,
             caller,
+            joined: now,
             nested,
             parker,
         }))
@@ -320,6 +345,7 @@ pub struct Waiter {
     gate: Arc<Gate>,
     id: WaiterId,
     caller: Caller,
+    joined: Instant,
     nested: Option<Nested>,
     parker: Arc<Parker>,
 }
@@ -328,6 +354,11 @@ impl Waiter {
     /// The name of this wait.
     pub fn id(&self) -> WaiterId {
         self.id
+    }
+
+    /// Since when it has waited.
+    pub fn joined(&self) -> Instant {
+        self.joined
     }
 
     /// What this wait completed: every slot is held by a caller who waits here.

@@ -117,6 +117,8 @@ pub struct Snapshot {
     pub waiting: usize,
     /// The newest of them are served first, because somebody's time ran out.
     pub newest_first: bool,
+    /// For how long the one that came first has waited; `None` where nobody waits.
+    pub oldest_wait: Option<Duration>,
     /// Times a slot was lent, ever.
     pub lent_total: u64,
     /// Times a slot was lent to somebody who had to wait for it, ever.
@@ -389,6 +391,11 @@ impl Ledger {
             upkeep,
             waiting: self.waiters.len(),
             newest_first: self.waiters.are_overloaded(now),
+            oldest_wait: self
+                .waiters
+                .iter()
+                .next()
+                .map(|first| now.saturating_duration_since(first.since)),
             lent_total: self.lent_total,
             waited_total: self.waited_total,
         }

@@ -3,8 +3,8 @@
 //! Long, because it is one idea: what Python may ask of a gate, and what it is answered.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -14,6 +14,8 @@ use pyo3::types::{PyDict, PyList};
 use super::errors::from_stale;
 use super::snapshot::Snapshot;
 use super::socket::{Socket, in_words};
+use super::timings::{Timings, now, scope};
+use crate::metrics::ScopeId;
 use crate::pool;
 use crate::pool::{Admission, Caller, Grant, Limits, Released, WaitResult};
 use crate::process::thread_id;
@@ -28,19 +30,26 @@ pub(crate) struct Gate {
 
 #[pymethods]
 impl Gate {
-    /// Makes an empty gate: at most `kept` idle and `total` slots in all, `None` for no bound.
+    /// Makes an empty gate: at most `kept` idle and `total` slots in all, `None` for no bound. With `timings`
+    /// the times of its callers are counted there.
     #[new]
-    #[pyo3(signature = (*, kept, total, lifo))]
-    fn new(kept: Option<usize>, total: Option<usize>, lifo: bool) -> Self {
+    #[pyo3(signature = (*, kept, total, lifo, timings = None))]
+    fn new(
+        kept: Option<usize>,
+        total: Option<usize>,
+        lifo: bool,
+        timings: Option<&Bound<'_, Timings>>,
+    ) -> Self {
+        let timings = timings.map(|timings| Arc::clone(&timings.get().0));
         Self {
-            gate: Arc::new(pool::Gate::new(Limits { kept, total, lifo })),
+            gate: Arc::new(pool::Gate::counted(Limits { kept, total, lifo }, timings)),
         }
     }
 
     /// A ticket at once, or None.
-    fn acquire(&self) -> PyResult<Option<Ticket>> {
+    fn acquire(&self, py: Python<'_>) -> PyResult<Option<Ticket>> {
         let grant = self.gate.acquire(thread_id()).map_err(from_stale)?;
-        Ok(grant.map(|grant| self.ticket(grant)))
+        Ok(grant.map(|grant| self.ticket(py, grant, Duration::ZERO)))
     }
 
     /// An entry out of `idle`, whose ticket is in it; or a ticket to open a connection with; or None.
@@ -51,13 +60,15 @@ impl Gate {
         py: Python<'py>,
         idle: &Bound<'py, PyDict>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(grant) = self.gate.acquire(thread_id()).map_err(from_stale)? else {
+        let lent = self.gate.acquire_dated(thread_id()).map_err(from_stale)?;
+        let Some((grant, now)) = lent else {
             return Ok(None);
         };
-        let ticket = Bound::new(py, self.ticket(grant))?;
-        let Some(entry) = ticket.get().take(idle)? else {
+        let ticket = Bound::new(py, self.ticket(py, grant, Duration::ZERO))?;
+        let Some(entry) = ticket.get().take_out(idle)? else {
             return Ok(Some(ticket.into_any()));
         };
+        ticket.get().begin_hold(now);
         entry.setattr(intern!(py, "ticket"), ticket)?;
         Ok(Some(entry))
     }
@@ -65,13 +76,13 @@ impl Gate {
     /// The ticket of one idle slot, or None when it is not idle.
     fn claim(&self, slot: u64) -> PyResult<Option<Ticket>> {
         let grant = self.gate.claim(slot, thread_id()).map_err(from_stale)?;
-        Ok(grant.map(|grant| self.ticket(grant)))
+        Ok(grant.map(|grant| self.own_ticket(grant)))
     }
 
     /// A ticket to open a connection with, while fewer than `least` are idle and nobody waits; or None.
     fn spare(&self, least: usize) -> PyResult<Option<Ticket>> {
         let grant = self.gate.spare(least, thread_id()).map_err(from_stale)?;
-        Ok(grant.map(|grant| self.ticket(grant)))
+        Ok(grant.map(|grant| self.own_ticket(grant)))
     }
 
     /// True when `spare` would give a ticket.
@@ -88,7 +99,9 @@ impl Gate {
         let caller = Caller::thread(thread_id());
         let limit = timeout_s.map(duration).transpose()?.flatten();
         let waiter = match self.gate.join(caller, limit, true).map_err(from_stale)? {
-            Admission::Granted(grant) => return Ok(Py::new(py, self.ticket(grant))?.into_any()),
+            Admission::Granted(grant) => {
+                return Ok(Py::new(py, self.ticket(py, grant, Duration::ZERO))?.into_any());
+            }
             Admission::Waiting(waiter) => waiter,
         };
         if tells && waiter.nested().is_some() {
@@ -96,7 +109,7 @@ impl Gate {
         }
         match sleep(py, &waiter, limit)? {
             WaitResult::Nested(_) if !tells => Ok(py.None()),
-            ended => answer(py, &self.gate, ended),
+            ended => answer(py, &self.gate, &waiter, ended),
         }
     }
 
@@ -108,7 +121,9 @@ impl Gate {
         let limit = timeout_s.map(duration).transpose()?.flatten();
         let caller = Caller { thread, strand };
         match self.gate.join(caller, limit, false).map_err(from_stale)? {
-            Admission::Granted(grant) => Ok(Py::new(py, self.ticket(grant))?.into_any()),
+            Admission::Granted(grant) => {
+                Ok(Py::new(py, self.ticket(py, grant, Duration::ZERO))?.into_any())
+            }
             Admission::Waiting(waiter) => Ok(Py::new(py, self.place(waiter))?.into_any()),
         }
     }
@@ -145,8 +160,14 @@ impl Gate {
 }
 
 impl Gate {
-    fn ticket(&self, grant: Grant) -> Ticket {
-        Ticket::new(Arc::clone(&self.gate), grant)
+    /// The ticket of a caller who has waited for so long.
+    fn ticket(&self, py: Python<'_>, grant: Grant, waited: Duration) -> Ticket {
+        Ticket::of_caller(py, &self.gate, grant, waited)
+    }
+
+    /// A ticket for the pool's own work, which is no checkout.
+    fn own_ticket(&self, grant: Grant) -> Ticket {
+        Ticket::new(&self.gate, grant, None)
     }
 
     fn place(&self, waiter: pool::Waiter) -> Waiter {
@@ -173,9 +194,16 @@ fn sleep(py: Python<'_>, waiter: &pool::Waiter, limit: Option<Duration>) -> PyRe
 }
 
 /// What a wait that has ended is for Python.
-fn answer(py: Python<'_>, gate: &Arc<pool::Gate>, ended: WaitResult) -> PyResult<Py<PyAny>> {
+fn answer(
+    py: Python<'_>,
+    gate: &Arc<pool::Gate>,
+    waiter: &pool::Waiter,
+    ended: WaitResult,
+) -> PyResult<Py<PyAny>> {
     Ok(match ended {
-        WaitResult::Granted(grant) => Py::new(py, Ticket::new(Arc::clone(gate), grant))?.into_any(),
+        WaitResult::Granted(grant) => {
+            Py::new(py, Ticket::of_waiter(py, gate, grant, waiter))?.into_any()
+        }
         WaitResult::Nested(nested) => Py::new(py, Nested::from(nested))?.into_any(),
         WaitResult::TimedOut | WaitResult::Interrupted => py.None(),
     })
@@ -219,7 +247,25 @@ pub(crate) struct Ticket {
     grant: Grant,
     taken: AtomicBool,
     used: AtomicBool,
+    /// What is counted of the caller; none of the pool's own work.
+    caller: Option<Counted>,
+    /// Since when the connection has been the caller's, as [`metrics::Timings::instant`] has it; or one of the marks.
+    ///
+    /// [`metrics::Timings::instant`]: crate::metrics::Timings::instant
+    held_since: AtomicU64,
 }
+
+/// What a ticket knows of whoever asked for it.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    scope: ScopeId,
+    waited: Duration,
+}
+
+/// [`Ticket::held_since`]: there is no connection yet.
+const NOT_YET: u64 = 0;
+/// [`Ticket::held_since`]: the end has been counted.
+const OVER: u64 = u64::MAX;
 
 #[pymethods]
 impl Ticket {
@@ -238,15 +284,22 @@ impl Ticket {
     ///
     /// From then on the entry is the caller's, and a ticket that is dropped leaves an empty slot.
     fn take<'py>(&self, idle: &Bound<'py, PyDict>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if self.grant.must_open {
-            return Ok(None);
-        }
-        let entry = idle.get_item(self.grant.slot)?;
+        let entry = self.take_out(idle)?;
         if entry.is_some() {
-            idle.del_item(self.grant.slot)?;
+            self.begin_hold(now());
         }
-        self.taken.store(true, Ordering::Release);
         Ok(entry)
+    }
+
+    /// Says that a connection has been opened for the caller, who holds it from now on.
+    fn opened(&self) {
+        self.begin_hold(now());
+    }
+
+    /// The number of the scope that it was asked for in; 0 for none.
+    #[getter]
+    fn scope(&self) -> ScopeId {
+        self.caller.map_or(0, |caller| caller.scope)
     }
 
     /// True when the slot is no longer this ticket's: it was given back, or the process was forked.
@@ -284,6 +337,7 @@ impl Ticket {
             }
             Released::Surplus => {
                 idle.del_item(self.grant.slot)?;
+                self.end_hold();
                 return Ok(Some(Answer::Number(SURPLUS)));
             }
             Released::Stale => {
@@ -292,6 +346,7 @@ impl Ticket {
             }
         };
         self.used.store(true, Ordering::Release);
+        self.end_hold();
         Ok(answer)
     }
 
@@ -308,6 +363,7 @@ impl Ticket {
         if self.used.swap(true, Ordering::AcqRel) {
             return None;
         }
+        self.end_hold();
         self.gate.vacate(self.grant.slot)
     }
 }
@@ -325,12 +381,74 @@ const SURPLUS: i64 = -1;
 const NOBODYS: i64 = -2;
 
 impl Ticket {
-    fn new(gate: Arc<pool::Gate>, grant: Grant) -> Self {
+    fn new(gate: &Arc<pool::Gate>, grant: Grant, caller: Option<Counted>) -> Self {
         Self {
-            gate,
+            gate: Arc::clone(gate),
             grant,
             taken: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            caller,
+            held_since: AtomicU64::new(NOT_YET),
+        }
+    }
+
+    fn of_caller(py: Python<'_>, gate: &Arc<pool::Gate>, grant: Grant, waited: Duration) -> Self {
+        let caller = gate.timings().map(|_| Counted {
+            scope: scope(py),
+            waited,
+        });
+        Self::new(gate, grant, caller)
+    }
+
+    fn of_waiter(
+        py: Python<'_>,
+        gate: &Arc<pool::Gate>,
+        grant: Grant,
+        waiter: &pool::Waiter,
+    ) -> Self {
+        let since = now().saturating_duration_since(waiter.joined());
+        // Who has waited is told from who has not, however short it was.
+        Self::of_caller(py, gate, grant, since.max(Duration::from_nanos(1)))
+    }
+
+    fn take_out<'py>(&self, idle: &Bound<'py, PyDict>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if self.grant.must_open {
+            return Ok(None);
+        }
+        let entry = idle.get_item(self.grant.slot)?;
+        if entry.is_some() {
+            idle.del_item(self.grant.slot)?;
+        }
+        self.taken.store(true, Ordering::Release);
+        Ok(entry)
+    }
+
+    /// Counts a checkout: the caller has its connection from `now` on.
+    fn begin_hold(&self, now: Instant) {
+        let (Some(caller), Some(timings)) = (self.caller, self.gate.timings()) else {
+            return;
+        };
+        if self.held_since.load(Ordering::Relaxed) == NOT_YET {
+            self.held_since
+                .store(timings.instant(now), Ordering::Relaxed);
+            if caller.waited.is_zero() {
+                timings.wait.record_none();
+            } else {
+                timings.wait.record(caller.waited);
+            }
+        }
+    }
+
+    /// Counts how long the caller has held it, once. A ticket is in one thread's hands at a time.
+    fn end_hold(&self) {
+        let (Some(caller), Some(timings)) = (self.caller, self.gate.timings()) else {
+            return;
+        };
+        let since = self.held_since.load(Ordering::Relaxed);
+        if since != NOT_YET && since != OVER {
+            self.held_since.store(OVER, Ordering::Relaxed);
+            let held = timings.instant(now()).saturating_sub(since);
+            timings.record_hold(caller.scope, Duration::from_nanos(held));
         }
     }
 
@@ -345,7 +463,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.used.load(Ordering::Acquire) {
+        if !self.used.load(Ordering::Acquire) && !self.gate.is_stale() {
+            self.end_hold();
             // Whoever waits in Python looks again by itself before long.
             let _next = self.put_back();
         }
@@ -379,25 +498,25 @@ impl Waiter {
     fn sleep(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<Py<PyAny>> {
         let limit = timeout_s.map(duration).transpose()?.flatten();
         let ended = sleep(py, &self.waiter, limit)?;
-        answer(py, &self.gate, ended)
+        answer(py, &self.gate, &self.waiter, ended)
     }
 
     /// Leaves the queue because the time is over: a ticket, None or a `Nested`.
     fn run_out(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let ended = self.waiter.run_out().map_err(from_stale)?;
-        answer(py, &self.gate, ended)
+        answer(py, &self.gate, &self.waiter, ended)
     }
 
     /// The ticket, if a slot has been offered.
-    fn take(&self) -> PyResult<Option<Ticket>> {
+    fn take(&self, py: Python<'_>) -> PyResult<Option<Ticket>> {
         let grant = self.waiter.take().map_err(from_stale)?;
-        Ok(grant.map(|grant| Ticket::new(Arc::clone(&self.gate), grant)))
+        Ok(grant.map(|grant| Ticket::of_waiter(py, &self.gate, grant, &self.waiter)))
     }
 
     /// Leaves the queue for another reason; returns the ticket that was offered in the last instant, if one was.
-    fn leave(&self) -> Option<Ticket> {
+    fn leave(&self, py: Python<'_>) -> Option<Ticket> {
         let grant = self.waiter.leave();
-        grant.map(|grant| Ticket::new(Arc::clone(&self.gate), grant))
+        grant.map(|grant| Ticket::of_waiter(py, &self.gate, grant, &self.waiter))
     }
 }
 
@@ -411,12 +530,8 @@ fn duration(seconds: f64) -> PyResult<Option<Duration>> {
     Ok(Duration::try_from_secs_f64(seconds).ok())
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "how long a wait lasted is known only here"
-)]
 fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
-    let started = std::time::Instant::now();
+    let started = now();
     let outcome = run();
     (outcome, started.elapsed())
 }

@@ -244,6 +244,12 @@ pub(crate) fn leave_all() {
     active::leave_all();
 }
 
+/// Renewals of leases that servers have granted to this process.
+#[pyfunction]
+pub(crate) fn lease_renewals() -> u64 {
+    control::counts::renewals()
+}
+
 /// Waits for so many seconds at most until nothing is left to give back. True when that is so.
 #[pyfunction]
 pub(crate) fn wait_all_over(py: Python<'_>, seconds: f64) -> bool {

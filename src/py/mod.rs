@@ -14,3 +14,4 @@ pub(crate) mod process;
 pub(crate) mod seconds;
 pub(crate) mod snapshot;
 pub(crate) mod socket;
+pub(crate) mod timings;

@@ -14,6 +14,7 @@ pub(crate) struct Snapshot {
     waited_total: u64,
     maintenance: usize,
     newest_first: bool,
+    oldest_wait_s: Option<f64>,
 }
 
 impl From<pool::Snapshot> for Snapshot {
@@ -26,6 +27,7 @@ impl From<pool::Snapshot> for Snapshot {
             waited_total: now.waited_total,
             maintenance: now.upkeep,
             newest_first: now.newest_first,
+            oldest_wait_s: now.oldest_wait.map(|wait| wait.as_secs_f64()),
         }
     }
 }

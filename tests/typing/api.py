@@ -158,6 +158,26 @@ def statistics(stats: poolproof.PoolStats) -> tuple[int, ...]:
     )
 
 
+def snapshots(engine: Engine) -> float | None:
+    with poolproof.scope("checkout-page") as named:
+        assert_type(named, poolproof.scope)
+        assert_type(named.name, str)
+    assert_type(poolproof.snapshot(), poolproof.ProcessSnapshot)
+    seen = poolproof.snapshot(engine)
+    assert_type(seen, poolproof.PoolSnapshot)
+    assert_type(poolproof.snapshot(engine.pool), poolproof.PoolSnapshot)
+    return seen.wait.p99_s
+
+
+@poolproof.scope("nightly-report")
+def scoped(number: int) -> str:
+    return str(number)
+
+
+def scoped_result() -> str:
+    return scoped(1)
+
+
 def holder(held: poolproof.Holder) -> tuple[str, int, float]:
     return held.thread, held.process_id, held.held_s
 

@@ -28,12 +28,19 @@ FOLDERS: dict[str, set[str]] = {
     "leases": {".", "drivers", "fork", "faults", "control"},
     "retry": {".", "drivers", "fork", "faults", "control", "pool"},
     "doctor": {".", "drivers", "fork", "faults", "control", "pool", "leases"},
+    "metrics": {
+        *(".", "drivers", "fork", "faults", "control", "pool", "leases", "retry"),
+    },
 }
 SWITCHES = {"__init__", "__main__", "auto", "plugin"}
 LAST = {"integrations", "drill", "cli", "testing"}
-FLAT_MOST = 12
+FLAT_MOST = 13
 # These wrap the extension; the others import them.
-NATIVE_USERS = {"__init__", "_cooperative", *FOLDERS} - {".", "retry", "doctor"}
+NATIVE_USERS = {"__init__", "_cooperative", "_scope", *FOLDERS} - {
+    ".",
+    "retry",
+    "doctor",
+}
 # Who may import the integrations: they themselves, and what is served as a user's
 # application would be.
 USES_INTEGRATIONS = ("integrations/", "drill/services/")

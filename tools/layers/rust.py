@@ -19,13 +19,17 @@ __all__ = ["rules"]
 # What each part of the crate may use of the crate. Who is not named may use nothing.
 RUST_USES = {
     "process": set[str](),
-    "pool": {"process"},
+    "metrics": set[str](),
+    "pool": {"process", "metrics"},
     "socket": {"process"},
     "fault": set[str](),
     "wire": {"process", "socket", "fault", "conninfo"},
     "conninfo": set[str](),
     "control": {"process", "socket", "fault", "conninfo"},
-    "py": {"process", "pool", "socket", "fault", "wire", "control", "conninfo"},
+    "py": {
+        *("process", "pool", "socket", "fault", "wire", "control", "conninfo"),
+        "metrics",
+    },
 }
 MAY_BE_UNSAFE = ("src/process/", "src/socket/")
 

@@ -63,9 +63,14 @@ class Stranded:
         counts: What became of them, by word.
     """
 
-    def __init__(self) -> None:
-        """Know none yet."""
+    def __init__(self, totals: Counts) -> None:
+        """Know none yet.
+
+        Args:
+            totals: Where they are counted too, for the pool's successors.
+        """
         self.counts = Counts()
+        self._totals = totals
         self._backends: tuple[_native.Server, _native.Backends] | None = None
         self._has_said_why = False
 
@@ -152,6 +157,7 @@ class Stranded:
     def _settle(self, word: str, pid: int | None, reason: str, why: str = "") -> None:
         """Count and log what became of a backend; that one was left alone, once."""
         self.counts.add(word)
+        self._totals.add(word)
         level, line = _LINES[word]
         if word == "unrecognised" and self._has_said_why:
             level = logging.DEBUG

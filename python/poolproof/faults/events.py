@@ -15,9 +15,12 @@ from poolproof.errors import ConnectionForked, DeadlineExceeded
 from poolproof.faults import journal
 from poolproof.faults.listeners import Listeners
 from poolproof.faults.table import Fault, Verdict
+from poolproof.faults.tallies import tallies_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from sqlalchemy.pool import Pool
 
 __all__ = ["FaultEvent", "on_fault", "report"]
 
@@ -91,6 +94,7 @@ def report(
     error: BaseException | None = None,
     sqlstate: str | None = None,
     backend_pid: int | None = None,
+    pool: Pool | None = None,
 ) -> Verdict:
     """Give a fault to the listeners, and log it once.
 
@@ -102,6 +106,7 @@ def report(
         error: The driver's exception, if there was one.
         sqlstate: The SQLSTATE, if there was one.
         backend_pid: The server's process id of the session, if it is known.
+        pool: The pool that it came from, if that is known.
 
     Returns:
         The verdict that stands: *verdict*, or what a listener put in its place.
@@ -117,6 +122,7 @@ def report(
         when=datetime.now(timezone.utc),
     )
     final = _emit(event)
+    tallies_of(pool).faults.add(f"{final.fault.value}:{final.cost}")
     # A connection of the parent is no loss of this process, and the caller is told.
     harmless = final.cost == "nothing" or final.fault is Fault.FORKED
     if final.cost != "nothing" or final.fault is Fault.FORKED:

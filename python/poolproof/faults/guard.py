@@ -149,7 +149,12 @@ class _Hook:
                 forked = error
             ctx.is_disconnect = True
             ctx.invalidate_pool_on_disconnect = False
-            report(judge(read(forked)), error=forked, driver=driver_name)
+            report(
+                judge(read(forked)),
+                error=forked,
+                driver=driver_name,
+                pool=_pool(ctx),
+            )
             return None if forked is error else forked
         if isinstance(error, sa_exc.StatementError):
             # It has been here before, or it came from another engine inside a hook.
@@ -188,6 +193,7 @@ class _Hook:
                 error=error,
                 sqlstate=info.sqlstate,
                 backend_pid=_pid(connection, driver),
+                pool=_pool(ctx),
             )
             _charge(ctx, final, overruled=final is not verdict)
         if entry is not None:
@@ -251,6 +257,10 @@ def _usable(connection: Connection | None) -> PoolProxiedConnection | None:
     if connection is None or connection.closed or connection.invalidated:
         return None
     return connection.connection
+
+
+def _pool(ctx: ExceptionContext) -> Pool | None:
+    return None if ctx.engine is None else ctx.engine.pool
 
 
 def _raw(fairy: PoolProxiedConnection | None) -> object:

@@ -34,6 +34,7 @@ from poolproof.leases.checks import (
     check_text,
     connection_of,
 )
+from poolproof.leases.held import held
 from poolproof.leases.log import LeaseLog
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ class LeaseBase:
         if native.phase()[0] == "waiting":
             raise LeaseError(self.name, "the control plane has gone")
         notifier.watch(native.number, self)
+        held.note(self)
         # What happened before there was a watch was told to nobody.
         _native.wake_events(native.number)
 
@@ -367,6 +369,8 @@ class LeaseBase:
         _untold.pop(native.number, None)
         notifier.unwatch(native.number)
         self._log.lost(reason, is_ending=native.is_ending)
+        if not native.is_ending:
+            held.count_lost()
         # Whoever is told to end knows it: every deployment would raise an alarm.
         self._say_lost(None if native.is_ending else self._on_lost)
 

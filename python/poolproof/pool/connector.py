@@ -186,11 +186,15 @@ class Connecting:
         began = monotonic()
         if entry.due is not None and entry.due <= began:
             raise self._too_late(entry, began)
+        totals = entry.owner.totals
         try:
             connection = create(entry)
         except Exception as error:
+            totals.connects.add("failed")
             self._failed(began, error)
             raise
+        totals.connects.add("ok")
+        totals.timings.record_connect(monotonic() - began)
         if self.failures:
             self._recovered()
         return connection
@@ -323,7 +327,8 @@ class Connecting:
                 f"{now - self._failing_since:.1f} s, and one caller at a time tries "
                 f"again; the last error: {last.first_line}"
             )
-        error = entry.owner.timed_out(now - entry.began, reason)
+        waited = now - entry.began
+        error = entry.owner.timed_out(waited, reason, spent_on="connect")
         limit = now if entry.due is None else entry.due
         cause = None if last is None else last.error
         error.__cause__ = cause or DeadlineExceeded("checkout", limit - entry.began)
@@ -332,6 +337,7 @@ class Connecting:
     def _refusal(self, entry: Entry, wait: float) -> BreakerOpen:
         """Make the error of a caller who comes while the breaker is open."""
         last = self._last
+        entry.owner.totals.timeouts.add("breaker")
         error = BreakerOpen(
             entry.owner.name(),
             self.failures,

@@ -180,6 +180,7 @@ class Entry(deadlines.Bounds):
             elif self.socket is not None:
                 self.socket.sever()
             self.owner.discarded.add(reason)
+            self.owner.totals.discarded.add(reason)
             self.reason = None
             evidence.discarded(self, reason)
             if self.owner.settings.end_stranded_backends and reason != "invalidated":
@@ -229,6 +230,7 @@ class Entry(deadlines.Bounds):
             "Retiring connection %r (%s)", self.dbapi_connection, reason
         )
         self.owner.discarded.add(reason)
+        self.owner.totals.discarded.add(reason)
         self.close()
 
     def checkin(self, _fairy_was_created: bool = True) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolproof._sqlalchemy import arguments_of, engine_of_pool
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import Pool
 
-__all__ = ["name_of"]
+__all__ = ["ServerAddress", "address_of", "name_of"]
 
 # A "@" that was not escaped in a URL's password makes a host, or a database, of what
 # comes behind it. Names with anything unusual in them are left out.
@@ -49,16 +49,40 @@ def name_of(pool: Pool, others: Iterable[str]) -> str:
     return name
 
 
-def _server_of(pool: Pool) -> str:
+class ServerAddress(NamedTuple):
+    """Where a pool's connections lead to, as far as the driver is told.
+
+    Attributes:
+        database: The database; None where it is not told, or looks unusual.
+        host: The server's host, in the same way.
+        port: The server's port.
+    """
+
+    database: str | None = None
+    host: str | None = None
+    port: int | None = None
+
+
+def address_of(pool: Pool) -> ServerAddress:
+    """Say where a pool's connections lead to, and nothing of who may use them.
+
+    Args:
+        pool: The pool.
+    """
     found = arguments_of(pool)
     if found is None:
-        return ""
+        return ServerAddress()
     _positional, told = found
-    database = _first(told, _DATABASES)
-    host = _first(told, _HOSTS)
+    database, host = _first(told, _DATABASES), _first(told, _HOSTS)
+    port = str(told.get("port", ""))
     if not (_DATABASE.fullmatch(database) and _HOST.fullmatch(host)):
-        return ""
-    return f"{database}@{host}"
+        return ServerAddress()
+    return ServerAddress(database, host, int(port) if port.isdecimal() else None)
+
+
+def _server_of(pool: Pool) -> str:
+    found = address_of(pool)
+    return "" if found.host is None else f"{found.database}@{found.host}"
 
 
 def _first(told: dict[str, Any], names: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from poolproof._log import Seldom
     from poolproof.control.stranded import Stranded
     from poolproof.pool.settings import Settings
+    from poolproof.pool.totals import Totals
 
 __all__ = ["Owner"]
 
@@ -23,6 +24,7 @@ class Owner(Protocol):
     settings: Settings
     logger: Any
     discarded: Counts
+    totals: Totals
     unopened: Counts
     stranded: Stranded
     idle_after: float
@@ -58,5 +60,7 @@ class Owner(Protocol):
     def has_idle(self) -> bool:
         """Tell whether a connection rests."""
 
-    def timed_out(self, waited: float, reason: str = "") -> Exception:
+    def timed_out(
+        self, waited: float, reason: str = "", *, spent_on: str = "slot"
+    ) -> Exception:
         """Make the error of a checkout whose time is over."""

@@ -55,6 +55,7 @@ from poolproof.pool.settings import (
     Settings,
 )
 from poolproof.pool.stats import PoolStats, name_holders
+from poolproof.pool.totals import Totals
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -227,8 +228,9 @@ class Pool(sqlalchemy.pool.Pool):
         self.idle_after = math.inf if ping_idle_after is None else ping_idle_after
         # `unopened`: slots that were lent, and no connection came of it.
         self.discarded, self.unopened = Counts(), Counts()
-        self.stranded, self.nests = Stranded(), Nests()
         self.waits_noted = Seldom(1.0)
+        self.totals: Totals = kw.pop("_totals", None) or Totals()
+        self.stranded, self.nests = Stranded(self.totals.stranded), Nests()
         # Whether a thread runs several callers, which must be told apart.
         self.has_strands = locks_are_replaced()
         # When the keeper looks at this pool next, and whether it is to hear of each
@@ -236,7 +238,7 @@ class Pool(sqlalchemy.pool.Pool):
         self.next_look = maintenance_thread.first_look(self.settings)
         self._is_minded = min_idle > 0 or hold_warning is not None or self.has_strands
         # Since it was made or disposed of.
-        self.is_used = False
+        self.is_used = self.is_replaced = False
         self.warned_of_state = self.warned_of_pooler = False
         self.own_name: str | None = None
         # Where parameters are from that nobody has written in the code, by their names
@@ -257,8 +259,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._choose_ping()
         self.bounds_checkins = self._bounds_checkouts = False
         self._see_listeners()
-        self._generation = _native.generation()
-        self._opened_by = os.getpid()
+        self._generation, self._opened_by = _native.generation(), os.getpid()
         self._idle: dict[int, Entry] = {}
         self._entries: weakref.WeakSet[Entry] = weakref.WeakSet()
         self._detached: weakref.WeakSet[ConnectionFairy] = weakref.WeakSet()
@@ -277,6 +278,7 @@ class Pool(sqlalchemy.pool.Pool):
             kept=min(self._size, sys.maxsize) or None,
             total=total,
             lifo=self._lifo,
+            timings=self.totals.timings,
         )
 
     def _reach_server(self) -> None:
@@ -444,7 +446,7 @@ class Pool(sqlalchemy.pool.Pool):
             return due
         if block.due <= now:
             passed = DeadlineExceeded("deadline", block.seconds)
-            raise self.timed_out(0.0, str(passed)) from passed
+            raise self.timed_out(0.0, str(passed), spent_on="deadline") from passed
         return block.due if due is None else min(due, block.due)
 
     def _open_for_caller(
@@ -507,6 +509,7 @@ class Pool(sqlalchemy.pool.Pool):
             raise _native.Forked
         entry.may_rest = False
         entry.ticket = ticket
+        ticket.opened()
         return entry
 
     def has_idle(self) -> bool:
@@ -544,7 +547,8 @@ class Pool(sqlalchemy.pool.Pool):
         """
         if entry.socket is not None and entry.socket.disarm(_native.CALL):
             passed = entry.exceeded()
-            error = self.timed_out(monotonic() - entry.began, str(passed))
+            waited = monotonic() - entry.began
+            error = self.timed_out(waited, str(passed), spent_on="deadline")
             fairy.invalidate(error)
             raise error from passed
 
@@ -612,14 +616,25 @@ class Pool(sqlalchemy.pool.Pool):
         evidence.waited(self, waited, served=isinstance(ended, _native.Ticket))
         if isinstance(ended, _native.Ticket):
             return ended
-        raise self.timed_out(waited, nested=ended)
+        block = deadlines.current() if deadlines.ever_used else None
+        by_block = block is not None and block.due <= monotonic()
+        raise self.timed_out(
+            waited,
+            nested=ended,
+            spent_on="deadline" if by_block else "slot",
+        )
 
     def mind(self) -> None:
         """Have the keeper hear of each checkout and check-in from now on."""
         self._is_minded = True
 
     def timed_out(
-        self, waited: float, reason: str = "", nested: _native.Nested | None = None
+        self,
+        waited: float,
+        reason: str = "",
+        nested: _native.Nested | None = None,
+        *,
+        spent_on: str = "slot",
     ) -> PoolTimeout:
         """Make the error of a checkout whose time is over.
 
@@ -627,7 +642,9 @@ class Pool(sqlalchemy.pool.Pool):
             waited: For how long it has waited, in seconds.
             reason: What has ended it, if it was not `timeout`.
             nested: What is known of callers that wait for what they hold.
+            spent_on: What it is counted under (`Totals.timeouts`).
         """
+        self.totals.timeouts.add(spent_on)
         stats = self.stats()
         facts = (
             self.name(),
@@ -865,7 +882,8 @@ class Pool(sqlalchemy.pool.Pool):
 
         The driver's object stays for good: its destructor would do the same.
         """
-        validation.report_foreign(connection, known.of(connection, self._dialect))
+        driver = known.of(connection, self._dialect)
+        validation.report_foreign(connection, driver, self)
         _native.forget(connection)
         sockets.end_session(connection)
 
@@ -910,7 +928,8 @@ class Pool(sqlalchemy.pool.Pool):
         self.is_used = False
         self.discarded = Counts()
         self.unopened = Counts()
-        self.stranded = Stranded()
+        self.totals = Totals()
+        self.stranded = Stranded(self.totals.stranded)
         self._gate = self._make_gate()
         self._connecting = self._connecting.renewed()
         self._generation = _native.generation()
@@ -951,8 +970,10 @@ class Pool(sqlalchemy.pool.Pool):
             _dispatch=self.dispatch,
             dialect=self._dialect,
             _settings=self.settings,
+            _totals=self.totals,
         )
         successor.own_name = self.own_name
+        self.is_replaced = True
         successor.origins = self.origins
         return successor
 
@@ -1004,6 +1025,7 @@ class Pool(sqlalchemy.pool.Pool):
             connect_failures=self._connecting.failures,
             breaker_open=self._connecting.breaker_open,
             generation=_native.generation(),
+            oldest_wait_s=now.oldest_wait_s,
         )
 
     def holders(self) -> tuple[Holder, ...]:

@@ -43,6 +43,8 @@ class PoolStats:
         breaker_open: Whether callers who need a new connection are refused at once
             (`fail_fast_after`).
         generation: Forks between the start of the program and this process.
+        oldest_wait_s: For how long the first of those who wait has waited, in seconds;
+            None where nobody waits.
     """
 
     size: int
@@ -59,6 +61,7 @@ class PoolStats:
     connect_failures: int
     breaker_open: bool
     generation: int
+    oldest_wait_s: float | None
 
 
 def name_holders(held: list[tuple[int, int, float]]) -> tuple[Holder, ...]:

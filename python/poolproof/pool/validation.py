@@ -8,7 +8,7 @@ cannot tell is asked: a nonce, bounded by `ping_timeout`.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poolproof.drivers import backend
 from poolproof.drivers.interruption import is_own
@@ -66,23 +66,24 @@ def report(entry: Entry, finding: str) -> None:
         finding: What was found about it.
     """
     if finding in OUT_OF_STEP:
-        _report_corruption(
-            OUT_OF_STEP[finding], entry.driver.name, backend.pid_of(entry)
-        )
+        cause = OUT_OF_STEP[finding]
+        pid = backend.pid_of(entry)
+        _report_corruption(cause, entry.driver.name, pid, entry.owner)
 
 
-def report_foreign(connection: object, driver: Driver) -> None:
+def report_foreign(connection: object, driver: Driver, pool: Any) -> None:
     """Report that the number of a connection's socket is somebody else's by now.
 
     Args:
         connection: A DBAPI connection.
         driver: The connection's driver.
+        pool: The connection's pool.
     """
     cause = "a connection's descriptor was closed beside its driver"
-    _report_corruption(cause, driver.name, driver.backend_pid(connection))
+    _report_corruption(cause, driver.name, driver.backend_pid(connection), pool)
 
 
-def _report_corruption(cause: str, driver: str, pid: int | None) -> None:
+def _report_corruption(cause: str, driver: str, pid: int | None, pool: Any) -> None:
     events.report(
         Verdict(
             fault=Fault.CORRUPTION,
@@ -93,6 +94,7 @@ def _report_corruption(cause: str, driver: str, pid: int | None) -> None:
         ),
         driver=driver,
         backend_pid=pid,
+        pool=pool,
     )
 
 
@@ -104,18 +106,26 @@ def _ping(entry: Entry, now: float) -> str | None:
     limit = entry.owner.settings.ping_timeout
     if entry.due is not None:
         limit = max(0.0, min(limit, entry.due - now))
+    totals = entry.owner.totals
+    began = time.monotonic()
     try:
         with bounded(entry, "ping", limit):
             answered = entry.driver.ask(entry.dbapi_connection)
     except Exception as error:
         if not is_own(error, entry.owner):
             raise
+        totals.pings.add(SILENT)
         entry.owner.logger.debug("Ping of %r failed: %r", entry.dbapi_connection, error)
         return SILENT
+    finally:
+        totals.timings.record_ping(time.monotonic() - began)
     if entry.socket is not None and entry.socket.expired is not None:
+        totals.pings.add(SILENT)
         return SILENT  # the answer came at the last instant, and the socket is shut
     if not answered:
+        totals.pings.add(WRONG)
         return WRONG
+    totals.pings.add("ok")
     entry.suspect = entry.is_always_suspect
     entry.reason = None  # it was doubted, and a listener kept it
     entry.rested_at = time.monotonic()

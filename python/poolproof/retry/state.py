@@ -121,6 +121,8 @@ class Course:
         unit: What it is called in events and notes.
         attempt: The number of the attempt under way, 1 is the first.
         is_open: Whether it has not come to its end.
+        outcome: What it has come to: ``"done"``, ``"not_done"``, ``"unknown"``; None
+            until then.
     """
 
     __slots__ = (
@@ -131,6 +133,7 @@ class Course:
         "_notes",
         "attempt",
         "is_open",
+        "outcome",
         "unit",
     )
 
@@ -165,6 +168,7 @@ class Course:
         self.unit = unit
         self.attempt = 1
         self.is_open = True
+        self.outcome: str | None = None
         self._attempts = attempts
         self._backoff = backoff
         self._notes: list[str] = []
@@ -189,6 +193,7 @@ class Course:
 
     def succeeded(self) -> None:
         """Note that the attempt has succeeded."""
+        self.outcome = "done"
         if _listeners or self.attempt > 1:
             self._tell(None, None, None)
 
@@ -234,6 +239,7 @@ class Course:
                 pause = None
         self._tell(verdict, error, pause, chosen=chosen)
         if pause is None:
+            self.outcome = verdict.outcome
             for note in self._notes:
                 add_note(error, note)
             return None

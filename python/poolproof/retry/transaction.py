@@ -22,6 +22,7 @@ from poolproof._checks import a_kind
 from poolproof.errors import CommitOutcomeUnknown
 from poolproof.faults import error_info, table
 from poolproof.faults.table import Fault, Verdict
+from poolproof.faults.tallies import count_unit
 from poolproof.retry import commit_status
 from poolproof.retry.attempt import ConnectionAttempt
 from poolproof.retry.state import Backoff, Course, name_of
@@ -216,6 +217,7 @@ def _run(
             "that is repeated: make it part of the outer unit, or run it afterwards"
         )
         raise exc.InvalidRequestError(msg)
+    attempt: Attempt | None = None
     try:
         # In here: an interruption may come when it is set, and would leave it so.
         _running.set(course)
@@ -234,6 +236,7 @@ def _run(
     finally:
         course.is_open = False
         _running.set(outer)
+        count_unit(attempt, course.outcome, course.attempt)
 
 
 def _settle(

@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 
 use super::{Lease, LeaseState};
 use crate::control::clock;
+use crate::control::counts;
 use crate::control::error::ControlError;
 use crate::control::events;
 use crate::control::server::Parameter;
@@ -69,6 +70,7 @@ impl Lease {
                     }
                     state.term.renewed(sent);
                     state.renewals += 1;
+                    counts::renewed();
                     state.last_error = None;
                     failures = 0;
                     if std::mem::take(&mut state.trouble.in_a_row) > 0 {

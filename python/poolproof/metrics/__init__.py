@@ -1,0 +1,1 @@
+"""What pools can be seen to do: snapshots, scopes, exporters."""

@@ -1,0 +1,208 @@
+"""What a snapshot holds: plain facts, frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+
+__all__ = [
+    "Checkout",
+    "Leases",
+    "OtherPool",
+    "PoolSnapshot",
+    "ProcessSnapshot",
+    "Times",
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Times:
+    """How long something took, over the life of the pool in this process.
+
+    Quantiles are right within an eighth.
+
+    Attributes:
+        count: How often it was done.
+        sum_s: Of all together, in seconds.
+        p50_s: What half of them did not exceed, in seconds; None where there was none.
+        p95_s: The same of 95 of 100.
+        p99_s: The same of 99 of 100.
+        max_s: The longest, in seconds; 0 where there was none.
+        buckets: How many took so many seconds at most, by that number: 0 (no time at
+            all), then 0.1 ms to 30 s.
+    """
+
+    count: int
+    sum_s: float
+    p50_s: float | None
+    p95_s: float | None
+    p99_s: float | None
+    max_s: float
+    buckets: dict[float, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Checkout:
+    """One connection that a caller has.
+
+    Attributes:
+        thread: The name of the thread that checked it out.
+        scope: The `poolproof.scope` that it was checked out in; None for none.
+        backend_pid: The server's process id of the session, when it is known.
+        held_s: For how long it has been held, in seconds.
+        is_busy: Whether a statement is under way, as the driver says without being
+            disturbed; None where it does not say.
+    """
+
+    thread: str
+    scope: str | None
+    backend_pid: int | None
+    held_s: float
+    is_busy: bool | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leases:
+    """The leases of this process.
+
+    Attributes:
+        held: How many it holds.
+        left_s: For how long the one that ends first is certain, in seconds; None where
+            none is held.
+        renewals: Renewals that were granted, those of leases that are over included.
+        lost: Leases that were lost, and not given back.
+    """
+
+    held: int
+    left_s: float | None
+    renewals: int
+    lost: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """What one pool is and has done in this process.
+
+    Counts are of the pool's whole life in this process, beyond `Engine.dispose`; a
+    child begins with none.
+
+    Attributes:
+        name: What the pool is called in messages.
+        pool_class: The name of its class.
+        driver: The driver's name.
+        database: The database's name, where the driver is told one.
+        host: The server's host, in the same way.
+        port: The server's port, in the same way.
+        size: Connections kept (`pool_size`); 0 is without bound.
+        max_overflow: Connections allowed beyond `size`; -1 is without bound.
+        min_idle: Connections kept ready.
+        idle: Connections at rest.
+        used: Slots in use, those that are opened or closed included.
+        waiting: Callers waiting for a slot.
+        newest_first: Whether the newest of them are served first.
+        oldest_wait_s: For how long the first of them has waited, in seconds; None where
+            nobody waits.
+        oldest_hold_s: For how long the longest holder has held, in seconds; None where
+            nothing is held.
+        held_idle: Connections that have been held for more than 1 s and on which no
+            statement is under way now.
+        checkouts: Checkouts, by whether the caller had to wait for a slot.
+        timeouts: Checkouts whose time was over, by what it was spent on: ``"slot"``,
+            ``"connect"``, ``"breaker"``, ``"deadline"``.
+        connects: Attempts to connect, by outcome: ``"ok"``, ``"failed"``.
+        discarded: Connections discarded, by reason.
+        deadlines: Connections whose socket the watchdog has shut, by step.
+        pings: Questions whether a connection is at rest, by outcome.
+        faults: Faults, by fault and then by cost.
+        transactions: Units of `run_transaction`, by outcome: ``"done"``,
+            ``"not_done"``, ``"unknown"``.
+        retries: Those that took more than one attempt, by outcome.
+        stranded: Backends that were left behind, by what became of them.
+        connect_failures: Attempts to connect that have failed in a row.
+        breaker_open: Whether callers who need a new connection are refused at once.
+        wait: Waits for a slot, of callers who got a connection.
+        connect: Opening a connection.
+        ping: Asking whether one is at rest.
+        hold: Checkouts, until the connection came back.
+        hold_by_scope: The same by scope, without quantiles; ``""`` is none.
+        holders: Who has a connection, longest first.
+        generation: Forks between the start of the program and this process.
+    """
+
+    name: str
+    pool_class: str
+    driver: str
+    database: str | None
+    host: str | None
+    port: int | None
+    size: int
+    max_overflow: int
+    min_idle: int
+    idle: int
+    used: int
+    waiting: int
+    newest_first: bool
+    oldest_wait_s: float | None
+    oldest_hold_s: float | None
+    held_idle: int
+    checkouts: dict[bool, int]
+    timeouts: dict[str, int]
+    connects: dict[str, int]
+    discarded: dict[str, int]
+    deadlines: dict[str, int]
+    pings: dict[str, int]
+    faults: dict[str, dict[str, int]]
+    transactions: dict[str, int]
+    retries: dict[str, int]
+    stranded: dict[str, int]
+    connect_failures: int
+    breaker_open: bool
+    wait: Times
+    connect: Times
+    ping: Times
+    hold: Times
+    hold_by_scope: dict[str, Times]
+    holders: tuple[Checkout, ...]
+    generation: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OtherPool:
+    """What is counted of a pool of another class, and of what belongs to no pool.
+
+    Attributes:
+        name: The pool's `logging_name`, or its class; nothing for no pool.
+        faults: Faults, by fault and then by cost.
+        transactions: Units of `run_transaction`, by outcome.
+        retries: Those that took more than one attempt, by outcome.
+    """
+
+    name: str
+    faults: dict[str, dict[str, int]]
+    transactions: dict[str, int]
+    retries: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProcessSnapshot:
+    """All pools of a process, and what belongs to none of them.
+
+    Attributes:
+        process_id: The process.
+        version: Of poolproof.
+        sqlalchemy: The version of SQLAlchemy.
+        generation: Forks between the start of the program and this process.
+        severed_sockets: Inherited sockets that were severed when it was forked.
+        leases: Its leases.
+        pools: Its pools, one for each name: a pool and those that it has replaced
+            (`Engine.dispose`) are one.
+        others: What is counted of pools of other classes.
+    """
+
+    process_id: int
+    version: str
+    sqlalchemy: str
+    generation: int
+    severed_sockets: int
+    leases: Leases
+    pools: tuple[PoolSnapshot, ...]
+    others: tuple[OtherPool, ...]

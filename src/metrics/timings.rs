@@ -1,0 +1,129 @@
+//! The times of one pool in one process.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use super::bounds::{EXPORTED, FINE};
+use super::histogram::{Distribution, Histogram};
+
+/// Names a scope in this process; 0 is none.
+pub type ScopeId = u16;
+
+/// Scopes that are told apart, with none and with what was one too many.
+pub const SCOPES: usize = 202;
+
+/// How long callers waited for a slot and held it, how long connecting and asking took.
+#[derive(Debug)]
+pub struct Timings {
+    made: Instant,
+    /// Waits for a slot, of callers who got a connection.
+    pub wait: Histogram,
+    /// Opening a connection.
+    pub connect: Histogram,
+    /// Asking whether one is at rest.
+    pub ping: Histogram,
+    hold: Histogram,
+    /// The same, coarser, for each scope that has held one.
+    by_scope: [OnceLock<Histogram>; SCOPES],
+}
+
+impl Timings {
+    /// An empty one.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            made: now,
+            wait: Histogram::new(&FINE),
+            connect: Histogram::new(&FINE),
+            ping: Histogram::new(&FINE),
+            hold: Histogram::new(&FINE),
+            by_scope: [const { OnceLock::new() }; SCOPES],
+        }
+    }
+
+    /// An instant as nanoseconds, 1 or more, since this was made.
+    pub fn instant(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.made);
+        u64::try_from(since.as_nanos())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1)
+    }
+
+    /// Counts one whose connection was held for so long.
+    pub fn record_hold(&self, scope: ScopeId, held: Duration) {
+        self.hold.record(held);
+        if let Some(place) = self.by_scope.get(usize::from(scope)) {
+            // Not waited for: a fork in the middle leaves this timings to the parent.
+            place.get_or_init(|| Histogram::new(&EXPORTED)).record(held);
+        }
+    }
+
+    /// How long connections were held.
+    pub fn hold(&self) -> Distribution {
+        self.hold.read()
+    }
+
+    /// The same for each scope that has held one, by number.
+    pub fn holds_by_scope(&self) -> Vec<(ScopeId, Distribution)> {
+        (0..)
+            .zip(&self.by_scope)
+            .filter_map(|(scope, place)| Some((scope, place.get()?.read())))
+            .collect()
+    }
+
+    /// Adds what another pool has counted.
+    pub fn absorb(&self, other: &Self) {
+        self.wait.absorb(&other.wait);
+        self.connect.absorb(&other.connect);
+        self.ping.absorb(&other.ping);
+        self.hold.absorb(&other.hold);
+        for (ours, theirs) in self.by_scope.iter().zip(&other.by_scope) {
+            if let Some(theirs) = theirs.get() {
+                ours.get_or_init(|| Histogram::new(&EXPORTED))
+                    .absorb(theirs);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may read the clock")]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn holds_are_counted_as_a_whole_and_by_scope() {
+        let timings = Timings::new(Instant::now());
+        timings.record_hold(0, MS);
+        timings.record_hold(7, MS * 2);
+        timings.record_hold(7, MS * 3);
+        assert_eq!(timings.hold().count(), 3);
+        let scopes: Vec<_> = timings
+            .holds_by_scope()
+            .into_iter()
+            .map(|(scope, held)| (scope, held.count(), held.sum))
+            .collect();
+        assert_eq!(scopes, [(0, 1, MS), (7, 2, MS * 5)]);
+    }
+
+    #[test]
+    fn one_takes_over_what_another_has() {
+        let now = Instant::now();
+        let (one, other) = (Timings::new(now), Timings::new(now));
+        one.record_hold(0, MS);
+        other.record_hold(3, MS);
+        other.wait.record_none();
+        one.absorb(&other);
+        assert_eq!((one.hold().count(), one.wait.read().none()), (2, 1));
+        assert_eq!(one.holds_by_scope().len(), 2);
+    }
+
+    #[test]
+    fn an_instant_is_never_nothing() {
+        let now = Instant::now();
+        let timings = Timings::new(now);
+        assert_eq!(timings.instant(now), 1);
+        assert_eq!(timings.instant(now + MS), 1_000_001);
+    }
+}
