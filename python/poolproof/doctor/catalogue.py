@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from poolproof.doctor import path, server, tls
+from poolproof.doctor import application, path, runtime, server, tls
 from poolproof.doctor.check import Check
 
 __all__ = ["CHECKS"]
@@ -304,5 +304,182 @@ _PATH: Final = (
     ),
 )
 
-CHECKS: Final = (*_SERVER, *_PATH)
+_TEXT: Final = (
+    "Sources are read, not run: a hook that is registered in another way is not seen, "
+    "nor one in a package, nor one in a file that the import does not load."
+)
+
+_APPLICATION: Final = (
+    Check(
+        code="PP301",
+        name="pool class",
+        worst="error",
+        looks="The class of the engine's pool, and whether its processes are forked "
+        "(`--preload`, `--worker-class prefork`).",
+        why="QueuePool shares connections over a fork; StaticPool shares one among "
+        "threads; NullPool connects each time, without bound.",
+        fix="`poolclass=poolproof.Pool`.",
+        problems="NullPool before a pooler on the same machine is a choice.",
+        needs="application",
+        run=application.pool_class,
+    ),
+    Check(
+        code="PP302",
+        name="connected at import",
+        worst="error",
+        looks="Whether the pools of this process have connections after the module was "
+        "imported.",
+        why="With `preload_app`, or in Celery's parent, they are inherited: two "
+        "processes drive one backend, and read each other's answers.",
+        fix="No query at import, or `poolproof.Pool`, which makes them dead in a "
+        "child.",
+        problems="A connection that was opened and closed again is not seen, nor one "
+        "that is opened later and before the fork.",
+        needs="application",
+        run=application.connected_before_fork,
+    ),
+    Check(
+        code="PP303",
+        name="dispose in a hook",
+        worst="error",
+        looks="`dispose()` without `close=False` in what runs in a child: `post_fork`, "
+        "`worker_process_init`, `postfork`, `os.register_at_fork`.",
+        why="It says goodbye on the parent's sockets.",
+        fix="Take it out; with `poolproof.Pool` nothing is needed.",
+        problems=_TEXT,
+        needs="application",
+        run=application.disposals,
+        seconds=1.5,
+    ),
+    Check(
+        code="PP304",
+        name="idle handlers",
+        worst="warning",
+        looks="Listeners of handle_error that set `invalidate_pool_on_disconnect` and "
+        "never `is_disconnect`, by their bytecode.",
+        why="That alone does nothing: the broken connection stays in the pool.",
+        fix="`poolproof.guard(engine)`, or `poolproof.Pool`.",
+        problems="A function that calls another which sets it is not seen.",
+        needs="application",
+        run=application.handlers,
+    ),
+    Check(
+        code="PP305",
+        name="greenlets",
+        worst="error",
+        looks="Whether gevent or eventlet has replaced locks, against `--worker-class` "
+        "and `--preload`; whether scoped sessions are older than that; whether "
+        "psycopg2 has a wait callback.",
+        why="Patched late, all greenlets share one session; under threads, or with a "
+        "driver that blocks, one stops all.",
+        fix="`monkey.patch_all()` in the first lines of what is started.",
+        problems="The doctor's process is patched where the module does it, not where "
+        "Gunicorn would.",
+        needs="application",
+        run=application.greenlets,
+    ),
+    Check(
+        code="PP306",
+        name="threads and slots",
+        worst="warning",
+        looks="`--threads` against `pool_size` and `max_overflow`.",
+        why="Threads beyond them wait; slots beyond the threads are never used, and "
+        "count in PP101.",
+        fix="As many connections as threads.",
+        problems="A thread that holds two connections needs more; one that rarely "
+        "needs one, less.",
+        needs="application",
+        run=application.threads_and_slots,
+    ),
+    Check(
+        code="PP307",
+        name="time-outs",
+        worst="warning",
+        looks="`--timeout` against `pool_timeout`, `checkout_timeout` and "
+        "`hold_timeout`.",
+        why="Whoever is ended from outside says nothing; the pool's own error names "
+        "who holds the connections.",
+        fix="The pool's bounds below the request's.",
+        problems="A time-out of a proxy in front is not known.",
+        needs="application",
+        run=application.time_outs,
+    ),
+    Check(
+        code="PP308",
+        name="engines",
+        worst="error",
+        looks="Engines of this process to the same database, and `create_engine` in "
+        "functions that are routes or tasks.",
+        why="Each has a pool, and none knows of the others: connections pile up.",
+        fix="One engine a process.",
+        problems="Two engines with different options may be meant. " + _TEXT,
+        needs="application",
+        run=application.engines,
+        seconds=1.5,
+    ),
+    Check(
+        code="PP309",
+        name="loops",
+        worst="error",
+        looks="Connections that an async engine has after the import, when no loop "
+        "runs; and `asyncio.run` in functions of the application.",
+        why="A connection belongs to the loop that opened it.",
+        fix="NullPool, or one loop for as long as the engine lives.",
+        problems="`asyncio.run` around a whole program is meant. " + _TEXT,
+        needs="application",
+        run=application.loops,
+        seconds=1.5,
+    ),
+    Check(
+        code="PP310",
+        name="telemetry and forks",
+        worst="warning",
+        looks="Whether a provider of OpenTelemetry's SDK is set after the import, and "
+        "whether processes are forked after it.",
+        why="Its exporting threads do not exist in a child; where they are started "
+        "anew, all workers have one service.instance.id, and overwrite each other.",
+        fix="Set it up in each worker.",
+        problems="An SDK that restarts its threads and has a resource a process is "
+        "taken for one that does not.",
+        needs="application",
+        run=runtime.telemetry,
+    ),
+    Check(
+        code="PP311",
+        name="metrics of many processes",
+        worst="warning",
+        looks="Whether prometheus_client is imported, PROMETHEUS_MULTIPROC_DIR, and "
+        "`--workers`.",
+        why="A scrape reaches one worker, another each time.",
+        fix="Its multiprocess mode, and the pool's own collector beside it.",
+        problems="A port a worker, or a push gateway, is not seen.",
+        needs="application",
+        run=runtime.prometheus,
+    ),
+    Check(
+        code="PP312",
+        name="credentials of leases",
+        worst="warning",
+        looks="Leases and `end_stranded_backends`, against a creator of the "
+        "application's, listeners of do_connect, and `control_dsn`.",
+        why="The control plane logs in by itself: with a token of yesterday it cannot.",
+        fix="`control_dsn` as a function.",
+        problems="A lease that is made later is not seen.",
+        needs="application",
+        run=application.control_credentials,
+    ),
+    Check(
+        code="PP313",
+        name="versions",
+        worst="warning",
+        looks="Python and SQLAlchemy, as they run here.",
+        why="Holes are not mended; some pairs lose connections.",
+        fix="Newer ones.",
+        problems="The days are those that were known when this was released.",
+        needs="application",
+        run=runtime.versions,
+    ),
+)
+
+CHECKS: Final = (*_SERVER, *_PATH, *_APPLICATION)
 """All checks, by code."""

@@ -1,0 +1,344 @@
+"""3xx: what an application does with its engine; each provoked, and silent."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import sys
+
+import pytest
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool, StaticPool
+
+import poolproof
+from plugins.processes import run_script
+from poolproof.doctor.catalogue import CHECKS
+from poolproof.doctor.deployment import Deployment
+from poolproof.doctor.run import examine
+from poolproof.doctor.subject import Subject
+
+SOURCE_OF_HOOKS = """
+import os
+from celery.signals import worker_process_init
+
+@worker_process_init.connect
+def renew(**_):
+    engine.dispose()
+
+def post_fork(server, worker):
+    engine.dispose(close=False)
+
+os.register_at_fork(after_in_child=lambda: engine.dispose())
+os.register_at_fork(after_in_child=engine.dispose)
+
+def close_at_the_end():
+    engine.dispose()
+"""
+SOURCE_OF_JOBS = """
+@app.get("/orders")
+def orders():
+    engine = create_engine(URL)
+    return engine
+
+@celery.task(bind=True)
+def report(self):
+    asyncio.run(work())
+
+@shared_task
+def another():
+    asyncio.run(work())
+
+def once():
+    return create_engine(URL)
+"""
+
+
+@pytest.fixture
+def see(tmp_path):
+    """Return a function that runs one check without a server."""
+
+    def run(engine, code, source="", today=None, **deployment):
+        path = tmp_path / "service.py"
+        path.write_text(source)
+        subject = Subject(
+            engine=getattr(engine, "sync_engine", engine),
+            shown="application",
+            is_application=True,
+            deployment=Deployment(**deployment),
+            sources=(path,),
+        )
+        if today is not None:
+            subject.today = today
+        chosen = [check for check in CHECKS if check.code == code]
+        (finding,) = examine(subject, chosen).findings
+        return finding
+
+    return run
+
+
+@pytest.fixture
+def queue(make_engine, pg_url):
+    return make_engine(pg_url("psycopg2", application_name="doctor-queue"))
+
+
+@pytest.fixture
+def ours(make_engine, pg_url):
+    url = pg_url("psycopg2", application_name="doctor-ours")
+    return make_engine(url, poolclass=poolproof.Pool)
+
+
+def test_pool_classes_that_do_not_fit_are_seen(see, make_engine, pg_url, queue, ours):
+    assert see(queue, "PP301", preload=True).severity == "warning"
+    assert see(queue, "PP301", worker_class="prefork").severity == "warning"
+    assert see(queue, "PP301").severity == "note"
+    static = make_engine(pg_url("psycopg2"), poolclass=StaticPool)
+    assert see(static, "PP301", threads=4).severity == "error"
+    null = make_engine(pg_url("psycopg2"), poolclass=NullPool)
+    assert see(null, "PP301").severity == "note"
+    assert see(ours, "PP301", preload=True).state == "fine"
+
+
+def test_an_engine_that_connected_at_import_is_seen(see, queue, ours):
+    assert see(queue, "PP302", preload=True).state == "fine"
+    with queue.connect() as connection:
+        connection.execute(text("select 1"))
+        held = see(queue, "PP302", preload=True)
+    assert held.severity == "error"
+    assert "0 at rest, 1 held" in held.summary
+    rests = see(queue, "PP302")
+    assert rests.severity == "warning"
+    assert "1 at rest, 0 held" in rests.summary
+    ours.connect().close()
+    assert see(ours, "PP302", preload=True).severity == "note"
+
+
+def test_disposing_in_a_fork_hook_is_an_error_with_its_line(see, queue, ours):
+    finding = see(queue, "PP303", SOURCE_OF_HOOKS)
+    assert finding.severity == "error"
+    assert finding.file.endswith("service.py")
+    lines = [int(line.split(":")[1]) for line in finding.evidence]
+    assert sorted(lines) == [7, 12, 13]
+    assert see(ours, "PP303", SOURCE_OF_HOOKS).severity == "note"
+    spared = SOURCE_OF_HOOKS.replace("engine.dispose()", "engine.dispose(close=False)")
+    spared = spared.replace("=engine.dispose)", "=None)")
+    assert see(queue, "PP303", spared).state == "fine"
+
+
+def test_a_handler_that_does_nothing_is_seen(see, queue):
+    def useless(context):
+        if "PGRES_TUPLES_OK" in str(context.original_exception):
+            context.invalidate_pool_on_disconnect = True
+
+    def useful(context):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = True
+
+    event.listen(queue, "handle_error", useful)
+    assert see(queue, "PP304").state == "fine"
+    event.listen(queue, "handle_error", useless)
+    finding = see(queue, "PP304")
+    assert finding.severity == "warning"
+    assert "useless" in finding.summary
+    assert "useful" not in finding.summary
+    assert finding.file == __file__
+
+
+@pytest.mark.parametrize(
+    ("before", "options", "says"),
+    [
+        (
+            "",
+            "worker_class='gevent', preload=True",
+            "warning the application is loaded",
+        ),
+        ("patch", "worker_class='gthread'", "warning locks and sockets are replaced"),
+        ("session patch", "worker_class='gevent'", "error 1 scoped_session is older"),
+        ("patch", "worker_class='gevent'", "warning psycopg2 stops every greenlet"),
+        ("patch wait", "worker_class='gevent'", "fine locks were replaced in time"),
+        ("", "worker_class='gthread'", "fine neither gevent"),
+    ],
+    ids=["late by preload", "under threads", "late", "blocking", "in time", "none"],
+)
+def test_greenlets_are_seen_where_and_when_they_replace_locks(before, options, says):
+    steps = {
+        "patch": "from gevent import monkey; monkey.patch_all()",
+        "session": (
+            "from sqlalchemy.orm import scoped_session, sessionmaker\n"
+            "kept = scoped_session(sessionmaker())"
+        ),
+        "wait": (
+            "import psycopg2.extensions\n"
+            "psycopg2.extensions.set_wait_callback(lambda connection: None)"
+        ),
+    }
+    script = "\n".join(steps[step] for step in before.split())
+    script += f"""
+from sqlalchemy import create_engine
+from poolproof.doctor.application import greenlets
+from poolproof.doctor.deployment import Deployment
+from poolproof.doctor.subject import Subject
+engine = create_engine("postgresql+psycopg2://u@127.0.0.1:1/d")
+one = greenlets(Subject(
+    engine=engine, shown="", is_application=True, deployment=Deployment({options}),
+))
+print(one.severity if one.state == "found" else one.state, one.summary)
+"""
+    done = run_script(script, warnings="default")
+    assert done.stdout.startswith(says), done
+
+
+def test_threads_beyond_the_slots_and_slots_beyond_the_threads(
+    see, make_engine, pg_url
+):
+    engine = make_engine(pg_url("psycopg2"), pool_size=4, max_overflow=2)
+    more = see(engine, "PP306", threads=10)
+    assert more.severity == "warning"
+    assert "10 threads share 6 connections: 4 of them wait" in more.summary
+    assert see(engine, "PP306", threads=2).severity == "note"
+    assert see(engine, "PP306", threads=5).state == "fine"
+    assert see(engine, "PP306").state == "skipped"
+
+
+def test_a_request_that_ends_before_the_pool_speaks_is_seen(
+    see, queue, make_engine, pg_url
+):
+    finding = see(queue, "PP307", timeout_s=30)
+    assert finding.severity == "warning"
+    assert "pool_timeout is 30 s" in finding.summary
+    assert see(queue, "PP307", timeout_s=60).state == "fine"
+    assert see(queue, "PP307").state == "skipped"
+    ours = make_engine(
+        pg_url("psycopg2"), poolclass=poolproof.Pool, pool_timeout=3, hold_timeout=90
+    )
+    assert "hold_timeout" in see(ours, "PP307", timeout_s=60).summary
+    assert see(ours, "PP307", timeout_s=120).state == "fine"
+
+
+def test_an_engine_for_each_request_is_seen_in_the_source(see, make_engine, pg_url):
+    engine = make_engine(pg_url("psycopg2", application_name="doctor-alone"))
+    finding = see(engine, "PP308", SOURCE_OF_JOBS)
+    assert finding.severity == "error"
+    assert (finding.line, len(finding.evidence)) == (4, 1)
+    assert "create_engine(...) in orders" in finding.summary
+    assert see(engine, "PP308").state == "fine"
+
+
+def test_several_engines_of_a_process_are_counted(see, make_engine, pg_url):
+    url = pg_url("psycopg2", application_name="doctor-many")
+    first = make_engine(url)
+    variant = first.execution_options(isolation_level="AUTOCOMMIT")
+    assert see(first, "PP308").state == "fine"
+    again = make_engine(url)
+    assert "2 engines of this process" in see(first, "PP308").summary
+    assert variant.pool is first.pool
+    assert again.pool is not first.pool
+
+
+def test_an_async_engine_over_several_loops_is_seen(see, pg, queue):
+    url = pg.url("psycopg2").set(drivername="postgresql+asyncpg", query={})
+    engine = create_async_engine(url)
+
+    async def ask():
+        async with engine.connect() as connection:
+            await connection.execute(text("select 1"))
+
+    async def dispose():
+        await engine.dispose()
+
+    assert see(engine, "PP309").state == "fine"
+    by_source = see(engine, "PP309", SOURCE_OF_JOBS)
+    assert (by_source.severity, by_source.confidence) == ("warning", "likely")
+    assert len(by_source.evidence) == 2
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(ask())
+        left = see(engine, "PP309")
+        loop.run_until_complete(dispose())
+    finally:
+        loop.close()
+    assert left.severity == "error"
+    kept = create_async_engine(url, poolclass=NullPool)
+    assert see(kept, "PP309", SOURCE_OF_JOBS).state == "fine"
+    assert see(queue, "PP309", SOURCE_OF_JOBS).state == "fine"
+
+
+def test_telemetry_that_is_set_up_before_the_fork_is_seen():
+    script = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from sqlalchemy import create_engine
+from poolproof.doctor.deployment import Deployment
+from poolproof.doctor.runtime import telemetry
+from poolproof.doctor.subject import Subject
+engine = create_engine("postgresql+psycopg2://u@127.0.0.1:1/d")
+def see(**deployment):
+    one = telemetry(Subject(
+        engine=engine, shown="", is_application=True,
+        deployment=Deployment(**deployment),
+    ))
+    print(one.severity if one.state == "found" else one.state, one.summary)
+see(preload=True)
+trace.set_tracer_provider(TracerProvider())
+see(preload=True)
+see()
+"""
+    done = run_script(script, warnings="default")
+    before, after, single = done.stdout.splitlines()
+    assert before == "fine no provider of OpenTelemetry is set up at import", done
+    assert after.startswith("warning OpenTelemetry is set up for spans before the fork")
+    assert single.startswith("fine")
+
+
+def test_metrics_of_one_worker_of_many_are_seen(see, queue, monkeypatch):
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    import prometheus_client
+
+    assert prometheus_client.__name__ in sys.modules
+    finding = see(queue, "PP311", workers=4)
+    assert finding.severity == "warning"
+    assert "one of 4 workers" in finding.summary
+    assert see(queue, "PP311").state == "fine"
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nowhere")
+    assert see(queue, "PP311", workers=4).state == "fine"
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR")
+    monkeypatch.delitem(sys.modules, "prometheus_client")
+    assert see(queue, "PP311", workers=4).state == "fine"
+
+
+def test_leases_that_cannot_log_in_are_seen(see, pg_url, ours):
+    import psycopg2
+
+    url = pg_url("psycopg2")
+
+    def connect():
+        return psycopg2.connect(host=url.host, port=url.port, user="postgres")
+
+    engine = create_engine("postgresql+psycopg2://", creator=connect)
+    lease = poolproof.Lease(engine, "of the doctor")
+    finding = see(engine, "PP312")
+    assert finding.severity == "warning"
+    assert any("control_dsn" in line for line in finding.evidence)
+    del lease
+    assert see(ours, "PP312").state == "fine"
+
+
+def test_a_control_dsn_that_does_not_rotate_is_seen(see, make_engine, pg_url):
+    engine = make_engine(
+        pg_url("psycopg2"),
+        poolclass=poolproof.Pool,
+        control_dsn="postgresql://postgres@127.0.0.1/postgres",
+    )
+    assert see(engine, "PP312").state == "fine"
+    event.listen(engine, "do_connect", lambda *_: None)
+    finding = see(engine, "PP312")
+    assert finding.severity == "warning"
+    assert "do_connect" in finding.summary
+
+
+def test_versions_past_their_last_day_are_seen(see, queue):
+    assert see(queue, "PP313", today=dt.date(2024, 1, 1)).state == "fine"
+    finding = see(queue, "PP313", today=dt.date(2050, 1, 1))
+    assert finding.severity == "warning"
+    assert "is not mended any more" in finding.summary
