@@ -108,10 +108,11 @@ def test_a_lease_goes_on_with_the_password_of_now(real, change, tokens, ask):
 @pytest.mark.parametrize(
     ("fault", "blips"), [(RuntimeError(SECRET), 2), (SystemExit(SECRET), 2), (None, 1)]
 )
+@pytest.mark.quick("listener")
 def test_a_function_that_fails_for_a_while_costs_no_lease(
     real, change, tokens, ask, fault, blips
 ):
-    with ask("blip", ttl=20) as lease:
+    with ask("blip", ttl=12) as lease:
         tokens.fault = fault
         if fault is None:
             tokens.hangs.clear()
@@ -271,6 +272,7 @@ def _child(tokens, ask):
     return 0 if tokens.calls > before else 1
 
 
+@pytest.mark.quick("listener")
 def test_no_thread_of_python_is_a_blip(real, change, tokens, ask, monkeypatch):
     """The notifier has none either, at first."""
 
@@ -287,6 +289,7 @@ def test_no_thread_of_python_is_a_blip(real, change, tokens, ask, monkeypatch):
         eventually(lambda: lease.stats().renewals > before, seconds=60)
 
 
+@pytest.mark.quick("listener")
 def test_another_holder_is_told_as_ever(change, tokens, ask):
     with ask("held"), pytest.raises(LeaseTimeout):
         ask("held", timeout=5).acquire()  # a busy machine answers none in a second

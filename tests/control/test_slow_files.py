@@ -103,7 +103,7 @@ def test_a_file_that_hangs_costs_its_own_lease_an_attempt_and_no_more(
     file, dsn = hanging
     with (
         Lease(engine, "other", ttl=3) as other,
-        Lease(engine, "hangs", ttl=30, control_dsn=dsn) as lease,
+        Lease(engine, "hangs", ttl=15, control_dsn=dsn) as lease,
     ):
         control = time_of_forks()
         file.hang()

@@ -81,6 +81,7 @@ def test_waiting_for_a_connection_is_bounded(make_engine, pg_url):
     held.close()
 
 
+@pytest.mark.quick("psycopg2")
 def test_connection_is_free_again_behind_the_block(make_engine, pg_url, driver):
     engine = make_engine(pg_url(driver))
     with engine.connect() as connection:
@@ -90,6 +91,7 @@ def test_connection_is_free_again_behind_the_block(make_engine, pg_url, driver):
     assert engine.pool.stats().discarded == {}
 
 
+@pytest.mark.quick("psycopg2")
 def test_connection_that_goes_back_inside_is_free_for_the_next(
     make_engine, pg_url, driver
 ):
@@ -107,6 +109,7 @@ def test_connection_that_goes_back_inside_is_free_for_the_next(
     assert engine.pool.stats().discarded == {}
 
 
+@pytest.mark.quick("psycopg2")
 def test_connection_that_the_block_does_not_use_is_left_alone(
     make_engine, pg_url, driver
 ):
@@ -124,6 +127,7 @@ def test_connection_that_the_block_does_not_use_is_left_alone(
     assert engine.pool.stats().discarded == {"deadline_timeout": 1}
 
 
+@pytest.mark.quick("psycopg2")
 def test_inner_block_ends_earlier_and_gives_the_connection_back_to_the_outer(
     make_engine, pg_url, driver
 ):
@@ -237,6 +241,7 @@ def test_endless_block_bounds_nothing(make_engine, pg_url):
         assert connection.scalar(ONE) == 1
 
 
+@pytest.mark.quick("psycopg2")
 def test_connection_from_an_inner_block_goes_back_to_the_outer(
     make_engine, pg_url, driver
 ):
@@ -251,6 +256,7 @@ def test_connection_from_an_inner_block_goes_back_to_the_outer(
     raw.close()
 
 
+@pytest.mark.quick("psycopg2")
 def test_block_that_is_left_in_another_context_leaves_its_connections_alone(
     make_engine, pg_url, driver
 ):
@@ -272,6 +278,7 @@ def test_block_that_is_left_in_another_context_leaves_its_connections_alone(
 
 
 @pytest.mark.parametrize("detached_by", ["deadline", "hold"])
+@pytest.mark.quick("psycopg2")
 def test_detached_connection_is_left_alone(make_engine, pg_url, driver, detached_by):
     hold = 1 if detached_by == "hold" else None
     engine = make_engine(pg_url(driver), hold_timeout=hold)
@@ -285,6 +292,7 @@ def test_detached_connection_is_left_alone(make_engine, pg_url, driver, detached
 
 
 @pytest.mark.parametrize("first_use", ["options", "two_phase", "recover"])
+@pytest.mark.quick("psycopg2")
 def test_first_use_may_be_any_that_sqlalchemy_makes(proxied, link, proxy, first_use):
     engine = proxied()
     connection = engine.connect()

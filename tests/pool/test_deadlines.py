@@ -81,6 +81,7 @@ def test_pool_with_listeners_of_reset_is_recreated_with_one_bound(proxied):
     assert len(list(engine.pool.dispatch.reset)) == 1
 
 
+@pytest.mark.quick("psycopg2")
 def test_listener_of_connect_is_bounded_by_the_checkout(proxied, proxy, link, driver):
     engine = proxied(pool_timeout=0.2, checkout_timeout=2)
     backend(engine)
@@ -125,6 +126,7 @@ def test_connection_held_too_long_is_shut(make_engine, pg_url, driver, observer)
     assert backend(engine) != pid
 
 
+@pytest.mark.quick("psycopg2")
 def test_holding_is_counted_anew_for_each_holder(make_engine, pg_url, driver):
     engine = make_engine(pg_url(driver), hold_timeout=1.5)
     first = backend(engine)
@@ -134,6 +136,7 @@ def test_holding_is_counted_anew_for_each_holder(make_engine, pg_url, driver):
     assert backend(engine) == first
 
 
+@pytest.mark.quick("psycopg2")
 def test_rest_is_not_counted_as_holding(make_engine, pg_url, driver):
     engine = make_engine(pg_url(driver), hold_timeout=1)
     first = backend(engine)
@@ -150,6 +153,7 @@ def test_shut_socket_that_nobody_used_is_found_at_the_return(make_engine, pg_url
     assert engine.pool.stats().discarded == {"hold_timeout": 1}
 
 
+@pytest.mark.quick("psycopg2")
 def test_slow_but_healthy_work_is_left_alone(make_engine, pg_url, driver):
     """The bound of a checkout ends with it, also where it has connected."""
     engine = make_engine(

@@ -282,6 +282,7 @@ def warned(caplog):
     return sum("a pooler stands between" in one for one in caplog.messages)
 
 
+@pytest.mark.quick("psycopg2")
 def test_behind_a_pooler_of_sessions_it_is_as_without(through, caplog):
     engine = through("session")
     on_connect(engine, "set statement_timeout to 12345")

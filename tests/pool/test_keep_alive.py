@@ -63,6 +63,7 @@ def sleep_through(engine, wire, silent_s):
         return running.result()
 
 
+@pytest.mark.quick("psycopg2")
 def test_statement_outlives_a_silence_that_keep_alives_allow(wire, driver, engine_of):
     """Half of what they allow: the default allows 90 s."""
     engine = engine_of(driver, poolclass=poolproof.Pool, keep_alive=(1, 1, 5))
@@ -82,6 +83,7 @@ def test_default_outlives_a_silence_of_a_quarter_of_a_minute(
     assert sleep_through(engine_of(driver, poolclass=kind), wire, 15) == 42
 
 
+@pytest.mark.quick("psycopg2")
 def test_cause_of_a_call_that_keep_alives_end_names_them(wire, driver, engine_of):
     engine = engine_of(driver, poolclass=poolproof.Pool, keep_alive=(1, 1, 1))
     with engine.connect() as connection:
@@ -104,6 +106,7 @@ def test_cause_of_a_call_that_keep_alives_end_names_them(wire, driver, engine_of
     assert poolproof.classify(caught.value).fault is poolproof.Fault.CONNECTION_LOST
 
 
+@pytest.mark.quick("psycopg2")
 def test_connection_that_died_at_rest_is_found_within_the_ping(wire, driver, engine_of):
     """The default does not end it sooner: the pool asks."""
     engine = engine_of(

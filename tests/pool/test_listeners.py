@@ -30,6 +30,7 @@ def _waits_end(proxy):
     rescue.cancel()
 
 
+@pytest.mark.quick("psycopg2")
 def test_commit_of_the_caller_is_not_bounded_by_the_reset(proxied, link, proxy):
     engine = proxied(reset_timeout=1, pool_reset_on_return="commit")
     with engine.connect() as connection:
@@ -59,6 +60,7 @@ def test_listener_of_reset_ends_in_time(proxied, link):
     assert engine.pool.checkedout() == 0
 
 
+@pytest.mark.quick("psycopg2")
 def test_listener_of_reset_leaves_a_healthy_connection_in_the_pool(
     make_engine, pg_url, driver
 ):
@@ -143,6 +145,7 @@ def test_check_in_of_a_detached_connection_ends_in_time(proxied, link):
     assert 0.3 <= watch.seconds < SOON
 
 
+@pytest.mark.quick("psycopg2")
 def test_listener_of_checkout_is_bounded_by_the_checkout(proxied, link):
     engine = proxied(pool_timeout=0.2, checkout_timeout=2, ping_idle_after=60)
     backend(engine)
@@ -180,6 +183,7 @@ def test_listener_of_checkout_is_bounded_by_a_block(proxied, link):
     assert engine.pool.checkedout() == 0
 
 
+@pytest.mark.quick("psycopg2")
 def test_connection_that_a_listener_of_checkout_uses_is_free_for_its_caller(
     make_engine, pg_url, driver
 ):
@@ -191,6 +195,7 @@ def test_connection_that_a_listener_of_checkout_uses_is_free_for_its_caller(
     assert engine.pool.stats().discarded == {}
 
 
+@pytest.mark.quick("psycopg2")
 def test_connection_whose_bound_passed_unseen_is_not_lent(proxied, proxy):
     """A listener that swallows the error of its query hides that the socket is shut."""
     engine = proxied(pool_timeout=0.2, checkout_timeout=2)

@@ -278,7 +278,7 @@ def test_limit_of_the_caller_that_passes_in_a_ping_reaches_the_caller(
     before = signal.signal(signal.SIGALRM, end)
     try:
         with pytest.raises(limit):  # noqa: PT012 - not before it is expected
-            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
             engine.connect()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

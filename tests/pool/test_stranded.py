@@ -110,6 +110,7 @@ def test_a_statement_that_was_left_behind_is_cancelled(
     assert backend(engine) != pid
 
 
+@pytest.mark.quick("psycopg2")
 def test_one_that_does_not_heed_a_cancel_is_terminated(ending, observer, caplog):
     caplog.set_level(logging.WARNING, "poolproof.stranded")
     engine = ending()
@@ -131,6 +132,7 @@ def test_without_the_option_it_goes_on(ending, observer):
     assert _is_there(observer, pid)
 
 
+@pytest.mark.quick("psycopg2")
 def test_one_that_has_gone_by_itself_is_counted(ending, observer):
     engine = ending()
     pid = _settle(engine)
@@ -139,6 +141,7 @@ def test_one_that_has_gone_by_itself_is_counted(ending, observer):
     eventually(lambda: engine.pool.stats().stranded == {"gone": 1})
 
 
+@pytest.mark.quick("psycopg2")
 def test_what_is_closed_in_order_is_no_business_of_it(ending, observer):
     engine = ending(max_lifetime=1)
     _settle(engine)
@@ -166,6 +169,7 @@ def test_through_what_changes_ports_nothing_is_ended(
 
 
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+@pytest.mark.quick("psycopg2")
 def test_through_a_pooler_nothing_is_ended(make_engine, pooler, driver, observer, unix):
     started = pooler(pool_mode="session")
     url = started.unix_url if unix else started.url
@@ -266,6 +270,7 @@ def test_a_socket_whose_process_ids_are_made_up_is_seen_through(
 
 
 @pytest.mark.skipif(not os.access(LAST_PID, os.W_OK), reason="only root chooses pids")
+@pytest.mark.quick("psycopg2")
 def test_a_process_id_that_was_given_away_again_is_another_s(ending, observer, pg_url):
     engine = ending()
     pid = _settle(engine)
@@ -331,6 +336,7 @@ def _connected_as(pid, url):
     pytest.fail(f"process id {pid} was not given again")
 
 
+@pytest.mark.quick("psycopg2")
 def test_a_child_ends_nothing_of_its_parent(ending):
     engine = ending()
     pid = _settle(engine)
@@ -347,6 +353,7 @@ def test_a_child_ends_nothing_of_its_parent(ending):
     connection.close()
 
 
+@pytest.mark.quick("psycopg2")
 def test_a_process_that_ends_does_not_leave_it_behind(pg_url, driver, observer):
     """Most of all when it ends because of the error: its locks would stay."""
     done = run_script(
@@ -406,6 +413,7 @@ def test_a_server_that_cannot_be_asked_is_named(ending, pg_url, caplog, observer
     assert _is_there(observer, pid)
 
 
+@pytest.mark.quick("psycopg2")
 def test_a_connection_that_was_only_just_opened_counts_too(ending, observer):
     engine = ending()
 
@@ -424,6 +432,7 @@ def test_a_connection_that_was_only_just_opened_counts_too(ending, observer):
     eventually(cancelled)
 
 
+@pytest.mark.quick("psycopg2")
 def test_control_dsn_says_where_the_server_is(pg_url, ending, observer, caplog):
     secret = "s3cret"  # noqa: S105
     dsn = pg_url("psycopg2").set(password=secret).render_as_string(hide_password=False)

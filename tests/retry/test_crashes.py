@@ -118,6 +118,7 @@ def committed(server) -> commit_status.Mark:
     return mark
 
 
+@pytest.mark.quick("psycopg2")
 def test_commit_of_another_with_the_same_number_is_not_taken_for_ours(
     server, make_engine, driver
 ):
@@ -142,6 +143,7 @@ def test_commit_of_another_with_the_same_number_is_not_taken_for_ours(
     assert count(server) == 0
 
 
+@pytest.mark.quick("psycopg2")
 def test_transaction_that_a_crash_has_lost_is_done_again(server, make_engine, driver):
     engine = make_engine(server.url(driver))
     crashes = []

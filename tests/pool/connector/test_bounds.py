@@ -77,6 +77,7 @@ def test_deadline_of_a_block_counts_as_far_as_the_driver_can(deaf, driver, engin
 
 
 @pytest.mark.slow
+@pytest.mark.quick("psycopg2")
 def test_what_is_left_is_divided_among_the_addresses(deaf, libpq, engine_of):
     url = deaf.url(libpq, host="127.0.0.1,127.0.0.2")
     engine = engine_of(url, checkout_timeout=4.9)

@@ -28,6 +28,7 @@ def machine(pg):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [QueuePool, poolproof.Pool])
+@pytest.mark.quick("psycopg2")
 def test_server_that_wakes_slowly_serves_all(
     machine, driver, engine_of, kind, monkeypatch
 ):

@@ -105,6 +105,7 @@ def test_connections_dropped_by_many_threads_come_back(make_pool, dbapi):
 
 @pytest.mark.parametrize(("size", "overflow"), [(3, 0), (1, 2)])
 @pytest.mark.usefixtures("eager_collector")
+@pytest.mark.quick("socket")
 def test_check_in_by_the_collector_in_the_middle_of_anything_does_not_deadlock(
     make_pool, dbapi, size, overflow
 ):

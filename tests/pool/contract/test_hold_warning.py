@@ -60,6 +60,7 @@ def test_difference_each_checkout_is_warned_of_anew(make_pool, caplog):
             eventually(lambda count=count: len(warnings(caplog)) == count)
 
 
+@pytest.mark.quick("socket")
 def test_difference_those_that_return_in_time_are_not_mentioned(make_pool, caplog):
     pool = make_pool(hold_warning=1.5)
     for _ in range(10):

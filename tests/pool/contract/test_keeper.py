@@ -123,6 +123,7 @@ def test_difference_tasks_that_dispose_share_one_thread(
     end_lingering(monkeypatch)
 
 
+@pytest.mark.quick("socket")
 def test_difference_tasks_that_dispose_hardly_wake_it(
     make_pool, lingers, started, monkeypatch
 ):
@@ -184,6 +185,7 @@ def test_difference_what_is_due_sooner_wakes_one_that_lingers(
     end_lingering(monkeypatch)
 
 
+@pytest.mark.quick("socket")
 def test_difference_what_comes_to_rest_beside_one_that_lingers_is_looked_after(
     make_pool, dbapi, lingers
 ):
@@ -234,6 +236,7 @@ def test_difference_keeper_sleeps_while_nothing_is_due(make_pool, looks):
     ],
     ids=str,
 )
+@pytest.mark.quick("socket")
 def test_difference_use_does_not_wake_the_keeper_again_and_again(
     make_pool, looks, knobs
 ):

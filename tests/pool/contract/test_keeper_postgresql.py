@@ -80,6 +80,7 @@ def test_difference_sessions_are_ready_after_the_first_use(make, observer):
     assert set(use(engine, 3)) <= ready
 
 
+@pytest.mark.quick("psycopg2")
 def test_difference_lifetime_replaces_sessions_that_rest(make, observer):
     engine = make(min_idle=1, max_lifetime=1.0)
     use(engine)
@@ -99,6 +100,7 @@ def test_difference_session_that_was_terminated_at_rest_is_none_of_the_keepers_t
     use(engine)
 
 
+@pytest.mark.quick("psycopg2")
 def test_difference_many_threads_work_beside_the_keeper(make, observer):
     engine = make(
         pool_size=3, max_overflow=2, min_idle=2, max_idle=0.01, max_lifetime=1.0
@@ -202,6 +204,7 @@ ENDINGS = [
 
 
 @pytest.mark.parametrize(("driver", "end"), ENDINGS)
+@pytest.mark.quick("psycopg2")
 def test_difference_interpreter_ends_in_silence(pg_url, driver, end):
     url = pg_url(driver).render_as_string(hide_password=False)
     began = time.monotonic()

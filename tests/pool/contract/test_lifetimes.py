@@ -76,6 +76,7 @@ def test_difference_connection_in_use_is_not_idle(make_pool, dbapi):
     assert closed[0] - returned >= 0.2
 
 
+@pytest.mark.quick("socket")
 def test_difference_connection_in_steady_use_stays(make_pool, dbapi):
     pool = make_pool(max_idle=1.5)
     for _ in range(40):

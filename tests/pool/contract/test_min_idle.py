@@ -110,6 +110,7 @@ def test_difference_pool_that_is_disposed_while_the_keeper_connects_stays_empty(
     assert dbapi.connects == 2
 
 
+@pytest.mark.quick("socket")
 def test_difference_failures_to_connect_are_logged_once_and_tried_again(
     make_pool, dbapi, caplog
 ):
@@ -186,6 +187,7 @@ def test_difference_caller_who_waits_is_served_before_the_keeper(make_pool, dbap
     assert_whole(pool, dbapi, 2)
 
 
+@pytest.mark.quick("socket")
 def test_difference_keeper_takes_no_slot_while_callers_try_to_connect(make_pool, dbapi):
     pool = make_pool(pool_size=2, max_overflow=0, min_idle=2, timeout=20)
     held = pool.connect()

@@ -141,6 +141,7 @@ def test_waiter_is_served_when_a_checkout_listener_fails(make_pool, dbapi):
     assert_whole(pool, dbapi, 1)
 
 
+@pytest.mark.quick("socket")
 def test_waiter_is_served_at_the_latest_at_its_deadline_when_a_connect_fails(
     make_pool, dbapi
 ):
