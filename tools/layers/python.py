@@ -27,9 +27,11 @@ FOLDERS: dict[str, set[str]] = {
     "pool": {".", "drivers", "fork", "faults", "control"},
     "leases": {".", "drivers", "fork", "faults", "control"},
     "retry": {".", "drivers", "fork", "faults", "control", "pool"},
-    "doctor": {".", "drivers", "fork", "faults", "control", "pool", "leases"},
     "metrics": {
         *(".", "drivers", "fork", "faults", "control", "pool", "leases", "retry"),
+    },
+    "doctor": {
+        *(".", "drivers", "fork", "faults", "control", "pool", "leases", "metrics"),
     },
 }
 SWITCHES = {"__init__", "__main__", "auto", "plugin"}

@@ -67,6 +67,15 @@ def _codes(
     help="sync, gthread, gevent, ... of Gunicorn; prefork, threads, ... of Celery.",
 )
 @click.option(
+    "--held",
+    "held_s",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a connection may be held idle before it is a finding.",
+)
+@click.option(
     "--preload",
     is_flag=True,
     help="The application is loaded before its processes are forked.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from poolproof.doctor import application, path, runtime, server, tls
+from poolproof.doctor import application, live, path, runtime, server, tls
 from poolproof.doctor.check import Check
 
 __all__ = ["CHECKS"]
@@ -481,5 +481,85 @@ _APPLICATION: Final = (
     ),
 )
 
-CHECKS: Final = (*_SERVER, *_PATH, *_APPLICATION)
+_HERE: Final = (
+    "Only this machine is seen, and of other users' processes only that they are "
+    "there; what is in a container's own network is not seen from outside of it."
+)
+
+_LIVE: Final = (
+    Check(
+        code="PP401",
+        name="shared backends",
+        worst="error",
+        looks="The TCP connections of this machine to the server, and the processes "
+        "that have each (/proc); beside it pg_stat_activity, which names the backend.",
+        why="Two processes that drive one backend read each other's answers: "
+        "PGRES_TUPLES_OK, wrong rows, lost commits.",
+        fix="`poolproof.Pool`; then restart the processes.",
+        problems="Two processes that have a connection need not both use it: a child "
+        "that inherited it and never touches it is found as well. " + _HERE,
+        needs="connection",
+        run=live.shared_backends,
+        seconds=1.5,
+    ),
+    Check(
+        code="PP402",
+        name="held and idle",
+        worst="warning",
+        looks="Sessions of this role that are idle in transaction for longer than "
+        "`--held`, by application_name; and what this process holds, by scope and "
+        "thread.",
+        why="A caller that waits for HTTP or a model with a connection in its hand is "
+        "what exhausts pools.",
+        fix="Commit before waiting; `poolproof.scope` names who it was; "
+        "`hold_timeout`.",
+        problems="A connection that is held outside of a transaction is seen only in "
+        "the process that holds it.",
+        needs="server",
+        run=live.held_and_idle,
+    ),
+    Check(
+        code="PP403",
+        name="orphaned backends",
+        worst="warning",
+        looks="Sessions of this role from this machine's addresses whose client's port "
+        "no process here has open.",
+        why="Their client was killed in the middle of a statement: they hold locks and "
+        "a slot until it ends.",
+        fix="End them; `end_stranded_backends=True`.",
+        problems="Where addresses are translated (containers, NAT), the port is "
+        "another and a living client is taken for a gone one. " + _HERE,
+        needs="server",
+        run=live.orphans,
+        seconds=1.5,
+    ),
+    Check(
+        code="PP404",
+        name="leases",
+        worst="warning",
+        looks="Held rows of the table poolproof_lease: what is left of each, by the "
+        "server's clock, and whether a holder on this machine is alive.",
+        why="A holder that does not renew loses it, or has ended without giving it "
+        "back: nobody works until it expires.",
+        fix="`poolproof lease list`, and `poolproof lease release NAME`.",
+        problems="Tables of another name are not looked at, nor those that this role "
+        "may not read.",
+        needs="server",
+        run=live.leases,
+    ),
+    Check(
+        code="PP405",
+        name="double holders",
+        worst="warning",
+        looks="Threads of this process that hold several connections of one pool.",
+        why="When every holder waits for a second one, all wait.",
+        fix="One connection a caller; a pool of its own for what must be apart.",
+        problems="Only the process that the doctor runs in: `flask poolproof doctor`, "
+        "or the import of a module.",
+        needs="application",
+        run=live.double_holders,
+    ),
+)
+
+CHECKS: Final = (*_SERVER, *_PATH, *_APPLICATION, *_LIVE)
 """All checks, by code."""

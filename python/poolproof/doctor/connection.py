@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -104,9 +106,20 @@ class ReadOnlyConnection:
         own = self.driver_connection
         return known.of(own, self.engine.dialect).setting(own, name)
 
-    def descriptor(self) -> int | None:
-        """Return the descriptor that it talks through."""
-        return sockets.descriptor(self.driver_connection)
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]] | None:
+        """Return our address and the other end's; None of a unix socket."""
+        number = sockets.descriptor(self.driver_connection)
+        if number is None:
+            return None
+        with socket.socket(fileno=os.dup(number)) as ours:
+            if ours.family not in (socket.AF_INET, socket.AF_INET6):
+                return None
+            return ours.getsockname()[:2], ours.getpeername()[:2]
+
+    def peer(self) -> tuple[str, int] | None:
+        """Return the other end's address; None of a unix socket."""
+        ends = self.ends()
+        return None if ends is None else ends[1]
 
     def rows(self, question: str, seconds: float = 1.0) -> list[tuple[Any, ...]]:
         """Ask something in a read-only transaction of its own.

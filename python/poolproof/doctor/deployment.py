@@ -21,6 +21,7 @@ class Deployment:
             or a task (Gunicorn's `timeout`, Celery's time limit); None: never, or not
             said.
         worker_class: Gunicorn's, or ``"prefork"`` and so on of Celery.
+        held_s: How long a connection may be held idle before it is news.
         preload: Whether the application is loaded before its processes are forked.
     """
 
@@ -31,6 +32,7 @@ class Deployment:
     max_overflow: int | None = None
     timeout_s: float | None = None
     worker_class: str = ""
+    held_s: float = 5.0
     preload: bool = False
 
     @property

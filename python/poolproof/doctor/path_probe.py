@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from poolproof.doctor.connection import ReadOnlyConnection
 from poolproof.doctor.parameters import Parameters
@@ -90,7 +88,8 @@ def _compare(subject: Subject) -> PathFacts:
         if facts.is_pooled and (mode := connection.reported(name)):
             facts.mode = mode
             facts.evidence.append(f"reported: {name} = {mode}")
-    own, peer = _ends(connection.descriptor())
+    ends = connection.ends()
+    own, peer = (None, None) if ends is None else (ends[0][1], ends[1])
     seen = server.facts.get("client_port", "")
     if own is not None:
         seen_ = seen if seen and seen != "-1" else "a unix socket"
@@ -105,16 +104,6 @@ def _compare(subject: Subject) -> PathFacts:
         if _NAMES.search(host):
             facts.hints.append(f"the host is called {host}")
     return facts
-
-
-def _ends(descriptor: int | None) -> tuple[int | None, Any]:
-    """Return our port, and the other end's address; nothing of a unix socket."""
-    if descriptor is None:
-        return None, None
-    with socket.socket(fileno=os.dup(descriptor)) as ours:
-        if ours.family not in (socket.AF_INET, socket.AF_INET6):
-            return None, None
-        return ours.getsockname()[1], ours.getpeername()
 
 
 def _ask_console(subject: Subject, facts: PathFacts) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import os
 import socket
 import ssl
 import struct
@@ -28,7 +27,7 @@ def encryption(subject: Subject) -> Finding:
     """PP207: is the way encrypted, and the server checked."""
     connection = subject.connection
     assert connection is not None  # noqa: S101 - the check needs one
-    peer = _peer(connection.descriptor())
+    peer = connection.peer()
     if peer is None:
         return fine("a unix socket: it stays on this machine")
     if ipaddress.ip_address(peer[0]).is_loopback:
@@ -76,21 +75,11 @@ def _mode(parameters: Parameters) -> str:
     return str(given) if given else "disable"
 
 
-def _peer(descriptor: int | None) -> Any:
-    """Return the address of the other end; None of a unix socket."""
-    if descriptor is None:
-        return None
-    with socket.socket(fileno=os.dup(descriptor)) as ours:
-        if ours.family not in (socket.AF_INET, socket.AF_INET6):
-            return None
-        return ours.getpeername()
-
-
 def certificate(subject: Subject) -> Finding:
     """PP210: when does the server's certificate end."""
     connection = subject.connection
     assert connection is not None  # noqa: S101 - the check needs one
-    peer = _peer(connection.descriptor())
+    peer = connection.peer()
     if peer is None:
         return fine("a unix socket has no certificate")
     der = _certificate_at(peer)
