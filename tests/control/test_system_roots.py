@@ -1,4 +1,4 @@
-"""`sslrootcert=system` without a variable: the roots are where the system keeps them."""
+"""`sslrootcert=system` without variables: the roots are where the system has them."""
 
 from __future__ import annotations
 
