@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import create_engine
 
 import poolproof
 from plugins.cluster import APPLICATION_NAME
+from plugins.threads import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +30,34 @@ def pool_class():
 @pytest.fixture
 def dbapi(socket_dbapi):
     return socket_dbapi
+
+
+@pytest.fixture
+def make_engine():
+    """Make engines over poolproof.Pool; dispose of them at the end."""
+    made = []
+
+    def make(url, **parameters):
+        engine = create_engine(url, **{"poolclass": poolproof.Pool, **parameters})
+        made.append(engine)
+        return engine
+
+    yield make
+    for engine in made:
+        engine.dispose()
+
+
+@pytest.fixture
+def stub_engine(make_engine, dbapi):
+    """Make engines over the scripted driver, without a first look at the server."""
+
+    def make(**parameters):
+        parameters.setdefault("pool_timeout", PATIENCE)
+        return make_engine(
+            "postgresql+psycopg2://127.0.0.1/stub",
+            module=dbapi,
+            _initialize=False,
+            **parameters,
+        )
+
+    return make
