@@ -150,7 +150,7 @@ def test_a_handler_that_does_nothing_is_seen(see, queue):
         (
             "",
             "worker_class='gevent', preload=True",
-            "warning the application is loaded",
+            "warning preload_app has loaded",
         ),
         ("patch", "worker_class='gthread'", "warning locks and sockets are replaced"),
         ("session patch", "worker_class='gevent'", "error 1 scoped_session is older"),
@@ -175,7 +175,7 @@ def test_greenlets_are_seen_where_and_when_they_replace_locks(before, options, s
     script = "\n".join(steps[step] for step in before.split())
     script += f"""
 from sqlalchemy import create_engine
-from poolproof.doctor.application import greenlets
+from poolproof.doctor.greenlets import greenlets
 from poolproof.doctor.deployment import Deployment
 from poolproof.doctor.subject import Subject
 engine = create_engine("postgresql+psycopg2://u@127.0.0.1:1/d")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from poolproof.cli.status import EXIT_USAGE
+from poolproof.cli.deployment import deployment_options
+from poolproof.cli.status import EXIT_ERROR, EXIT_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from poolproof.doctor.subject import Subject
 
 EXIT_WARNING: Final = 1
-EXIT_ERROR: Final = 3
 _STATUS: Final = {"error": EXIT_ERROR, "warning": EXIT_WARNING}
 _CODE: Final = re.compile("PP[0-9]{3}")
 
@@ -38,48 +38,13 @@ def _codes(
 
 @click.command(short_help="Examine a server, the way to it, an application.")
 @click.argument("target", envvar="POOLPROOF_URL", metavar="URL|MODULE:ENGINE")
-@click.option("--workers", type=click.IntRange(1), help="Processes on one machine.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of a process.")
-@click.option(
-    "--fleet",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Machines, or containers.",
-)
+@deployment_options
 @click.option(
     "--pool-size",
     type=click.IntRange(1),
     help="Of the application's pool, where a URL is examined. [default: 5]",
 )
 @click.option("--max-overflow", type=click.IntRange(0), help="Likewise. [default: 10]")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="When a request or a task is ended: Gunicorn's timeout, Celery's time limit.",
-)
-@click.option(
-    "--worker-class",
-    default="",
-    metavar="NAME",
-    help="sync, gthread, gevent, ... of Gunicorn; prefork, threads, ... of Celery.",
-)
-@click.option(
-    "--held",
-    "held_s",
-    type=click.FloatRange(0, min_open=True),
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long a connection may be held idle before it is a finding.",
-)
-@click.option(
-    "--preload",
-    is_flag=True,
-    help="The application is loaded before its processes are forked.",
-)
 @click.option(
     "--ignore",
     multiple=True,

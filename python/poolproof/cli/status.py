@@ -7,5 +7,7 @@ from typing import Final
 EXIT_OK: Final = 0
 EXIT_FAULT: Final = 1
 EXIT_USAGE: Final = 2
+# The doctor's worst finding: a warning is 1 as well.
+EXIT_ERROR: Final = 3
 EXIT_INTERRUPTED: Final = 130
 EXIT_PIPE: Final = 141

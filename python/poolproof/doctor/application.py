@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dis
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import exc
@@ -15,7 +14,6 @@ from sqlalchemy.pool import (
     StaticPool,
 )
 
-from poolproof._cooperative import locks_are_replaced
 from poolproof._sqlalchemy import parameters_of
 from poolproof.doctor import process, sources
 from poolproof.doctor.finding import fine, found, skipped
@@ -31,10 +29,7 @@ if TYPE_CHECKING:
     from poolproof.doctor.finding import Confidence, Finding, Severity
     from poolproof.doctor.subject import Subject
 
-_FORKS: Final = ("prefork", "sync", "gthread", "gevent", "eventlet", "tornado")
-_GREEN: Final = ("gevent", "eventlet")
 _OURS: Final = "poolclass=poolproof.Pool"
-_LEAST_SQLALCHEMY: Final = (2, 1, 7)  # for Python 3.15
 
 
 def forks(subject: Subject) -> bool:
@@ -191,54 +186,6 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, type(code)):
             yield from _codes(constant)
-
-
-def greenlets(subject: Subject) -> Finding:
-    """PP305: were locks and thread-locals replaced in time, and where it is meant."""
-    kind = subject.deployment.worker_class
-    replaced = locks_are_replaced()
-    green = kind.startswith(_GREEN)
-    if green and subject.deployment.preload and not replaced:
-        return found(
-            "warning",
-            f"the application is loaded before {kind} workers patch themselves: its "
-            "scoped_session is one session for all requests of a worker",
-            "patch where gunicorn.conf.py begins: from gevent import monkey; "
-            "monkey.patch_all()",
-        )
-    if replaced and kind and not green:
-        return found(
-            "warning",
-            f"locks and sockets are replaced by greenlets' own, under {kind} workers, "
-            "which are threads or processes",
-            "take monkey.patch_all() out, or run gevent workers",
-        )
-    if replaced:
-        late = [
-            one for one in process.thread_locals() if type(one).__module__ == "_thread"
-        ]
-        if late:
-            return found(
-                "error",
-                f"{len(late)} scoped_session is older than monkey.patch_all(): all "
-                "greenlets share one session, and read each other's answers",
-                "patch before SQLAlchemy's sessions are made: in the first lines",
-            )
-        if subject.engine.dialect.driver == "psycopg2" and not _waits_greenly():
-            return found(
-                "warning",
-                "psycopg2 stops every greenlet while it waits: it has no wait callback",
-                "psycogreen.gevent.patch_psycopg(), or psycopg 3, which waits by "
-                "itself",
-            )
-        return fine("locks were replaced in time")
-    return fine("neither gevent nor eventlet has replaced the locks")
-
-
-def _waits_greenly() -> bool:
-    extensions = sys.modules.get("psycopg2.extensions")
-    ask = getattr(extensions, "get_wait_callback", None)
-    return ask is None or ask() is not None
 
 
 def threads_and_slots(subject: Subject) -> Finding:

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from poolproof.doctor import application, live, path, runtime, server, tls
+from poolproof.doctor import (
+    application,
+    greenlets,
+    live,
+    path,
+    runtime,
+    server,
+    tls,
+)
 from poolproof.doctor.check import Check
 
 __all__ = ["CHECKS"]
@@ -376,7 +384,7 @@ _APPLICATION: Final = (
         problems="The doctor's process is patched where the module does it, not where "
         "Gunicorn would.",
         needs="application",
-        run=application.greenlets,
+        run=greenlets.greenlets,
     ),
     Check(
         code="PP306",

@@ -46,6 +46,7 @@ union all select 'is', 'client_address', host(inet_client_addr())
 union all select 'is', 'client_port', inet_client_port()::text
 union all select 'is', 'server_address', host(inet_server_addr())
 union all select 'is', 'server_port', inet_server_port()::text
+union all select 'is', 'postmaster_began', pg_postmaster_start_time()::text
 union all select 'is', 'backend_pid', pg_backend_pid()::text
 union all select 'is', 'lease_table', to_regclass('poolproof_lease')::text
 """  # noqa: S608 - the names are our own

@@ -24,7 +24,7 @@ from poolproof.doctor.subject import Subject
 if TYPE_CHECKING:
     from poolproof.doctor.deployment import Deployment
 
-__all__ = ["read"]
+__all__ = ["read", "sources_of"]
 
 _SHAPE: Final = "postgresql://user:password@host:port/database, or module:engine"
 _DRIVERS: Final = {
@@ -123,7 +123,7 @@ def _of_module(text: str, deployment: Deployment) -> Subject:
         shown=f"{text}, {shown(engine)}",
         is_application=True,
         deployment=deployment,
-        sources=_sources(module),
+        sources=sources_of(module),
     )
 
 
@@ -202,8 +202,12 @@ def _has_engine(value: Any) -> bool:
     return True
 
 
-def _sources(module: Any) -> tuple[Path, ...]:
-    """Return the source files of an application that are loaded: beside the module."""
+def sources_of(module: Any) -> tuple[Path, ...]:
+    """Return the source files of an application that are loaded: beside its module.
+
+    Args:
+        module: The module that has the engine, or the application.
+    """
     file = getattr(module, "__file__", None)
     if file is None:
         return ()

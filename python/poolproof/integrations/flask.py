@@ -10,6 +10,7 @@ Three lines install it::
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ from sqlalchemy.orm import scoped_session
 from werkzeug.exceptions import ServiceUnavailable
 
 from poolproof._log import Log, Seldom
+from poolproof.cli.deployment import deployment_options
+from poolproof.cli.status import EXIT_ERROR
 from poolproof.doctor.engines import is_engine, shown, sync_engine
 from poolproof.errors import BreakerOpen, PoolTimeout
 from poolproof.integrations import doctor, options, sessions
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from poolproof.doctor.run import Examination
 
 __all__ = ["init_app"]
 
@@ -256,23 +261,58 @@ _group = AppGroup(_NAME, help="Look at the database connection pools.")
 
 
 @_group.command("doctor")
-def _doctor() -> None:
-    """Print what the pools see, and try a connection of each.
+@deployment_options
+def _doctor(**deployment: Any) -> None:
+    """Print what the pools see, try a connection of each, and run every check.
 
-    Of this process, which is not one of those that serve.
+    Of this process, which is not one of those that serve. Exit status: 1 when an engine
+    has no connection, 3 when the worst finding is an error.
     """
+    # Here, for an application that serves needs none of it.
+    from poolproof.cli import doctor_text  # noqa: PLC0415
+
     extension: _Extension = flask.current_app.extensions[_NAME]
     for slip in extension.chosen.unknown:
         click.echo(f"warning: {slip}")
-    fine = True
     found = list(extension.engines())
-    for name, engine in found:
+    # Before a connection of each is tried, which then rests in its pool.
+    examined = _examined(dict(found), deployment)
+    fine = True
+    for (name, engine), examination in zip(found, examined, strict=True):
         click.echo(f"{name}: {shown(engine)}")
         answer, well = doctor.ask(engine)
         fine = fine and well
         for line in (answer, *doctor.describe(engine)):
             click.echo(f"  {line}")
+        click.echo("  checks:")
+        for line in doctor_text.as_text(examination).splitlines()[2:]:
+            click.echo(f"    {line}".rstrip())
     if not found:
         click.echo("no engine: pass db to init_app, or install Flask-SQLAlchemy")
     if not (fine and found):
         raise SystemExit(1)
+    if any(one.worst == "error" for one in examined):
+        raise SystemExit(EXIT_ERROR)
+
+
+def _examined(
+    engines: dict[str, Engine], deployment: dict[str, Any]
+) -> list[Examination]:
+    from poolproof.doctor.catalogue import CHECKS  # noqa: PLC0415
+    from poolproof.doctor.deployment import Deployment  # noqa: PLC0415
+    from poolproof.doctor.subject import Subject  # noqa: PLC0415
+    from poolproof.doctor.target import sources_of  # noqa: PLC0415
+    from poolproof.doctor.together import examine_together  # noqa: PLC0415
+
+    module = sys.modules.get(flask.current_app.import_name)
+    subjects = [
+        Subject(
+            engine=engine,
+            shown=f"{name}, {shown(engine)}",
+            is_application=True,
+            deployment=Deployment(**deployment),
+            sources=sources_of(module),
+        )
+        for name, engine in engines.items()
+    ]
+    return examine_together(subjects, CHECKS)

@@ -24,9 +24,14 @@ except ImportError as error:
         'poolproof.integrations.gunicorn needs Gunicorn: pip install "gunicorn>=21"'
     ) from error
 
-from poolproof._cooperative import locks_are_replaced
+from poolproof._sqlalchemy import engine_of_pool
+from poolproof.doctor.catalogue import CHECKS
+from poolproof.doctor.deployment import Deployment
+from poolproof.doctor.engines import shown
+from poolproof.doctor.greenlets import is_patched_late, late_patch
+from poolproof.doctor.subject import Subject
+from poolproof.doctor.together import examine_together
 from poolproof.fork import renewal
-from poolproof.integrations import capacity
 from poolproof.integrations.checked_out import lent, watch_statements
 from poolproof.integrations.leftovers import Leftovers
 from poolproof.pool.deadlines import deadline
@@ -39,13 +44,21 @@ __all__ = ["post_fork", "post_worker_init", "when_ready", "worker_abort", "worke
 # A request that has waited for its turn as long as the time-out gets so much, for the
 # arbiter looks once a second.
 _LEAST_S = 0.1
+# What is looked at when Gunicorn starts: what holds for these workers. The rest is for
+# `poolproof doctor`, at leisure.
+_CHECKS = [
+    check
+    for check in CHECKS
+    if check.code in ("PP101", "PP205", "PP304", "PP305", "PP306")
+]
+_FITS = ("PP101", "fine")
 _leftovers = Leftovers()
 # Whether the master could ask the servers already.
 _checked: list[int] = []
 
 
 def when_ready(server: Any) -> None:
-    """Warn of more connections than the server lets in, and of sessions in common.
+    """Say what the doctor finds: more connections than the server lets in, and so on.
 
     With ``preload_app`` the engines are known here; without, the first worker does it.
 
@@ -53,7 +66,7 @@ def when_ready(server: Any) -> None:
         server: Gunicorn's arbiter.
     """
     _check_patches(server.cfg, server.log)
-    _check_capacity(server.cfg, server.log)
+    _examine(server.cfg, server.log)
 
 
 def post_fork(_server: Any, worker: Any) -> None:
@@ -86,7 +99,7 @@ def post_worker_init(worker: Any) -> None:
         _leftovers.watch()
         worker.handle_request = _bounded(worker, worker.handle_request)
     if worker.age == 1:
-        _check_capacity(worker.cfg, worker.log)
+        _examine(worker.cfg, worker.log)
 
 
 def worker_abort(worker: Any) -> None:
@@ -180,34 +193,55 @@ def _check_patches(config: Any, log: Any) -> None:
 
     The workers patch themselves, after the fork. A `scoped_session` of before is one
     session for all requests of a worker: with a driver that lets others run they read
-    each other's answers, or wait for ever.
+    each other's answers, or wait for ever. Without a pool of ours there is no engine to
+    examine, and the same holds.
     """
     kind = config.worker_class_str
-    if (
-        config.preload_app
-        and kind.startswith(("gevent", "eventlet"))
-        and not locks_are_replaced()
-    ):
-        log.warning(
-            "poolproof: preload_app has loaded the application before %s workers patch "
-            "themselves, so its scoped_session is one session for all requests of a "
-            "worker: patch where gunicorn.conf.py begins (`from gevent import monkey; "
-            "monkey.patch_all()`, or `import eventlet; eventlet.monkey_patch()`)",
-            kind,
-        )
+    if not renewal.pools() and is_patched_late(kind, preload=config.preload_app):
+        log.warning("poolproof: %s", late_patch(kind))
 
 
-def _check_capacity(config: Any, log: Any) -> None:
+def _examine(config: Any, log: Any) -> None:
+    """Say what the doctor's checks find that need no more than the engines."""
     if _checked:
         return
     if not renewal.pools():
         return
     _checked.append(os.getpid())
     gc.collect()  # pools that were replaced may still be there
-    try:
-        found = capacity.check(renewal.pools(), processes=config.workers)
-    except Exception as error:  # noqa: BLE001 - the database may come later
-        log.info("poolproof: max_connections could not be looked at: %r", error)
-        return
-    for fits, sentence in found:
-        (log.info if fits else log.warning)("poolproof: %s", sentence)
+    subjects = []
+    for pool in renewal.pools():
+        engine = engine_of_pool(pool) if pool.is_of_postgresql() else None
+        if engine is not None and engine.pool is pool:
+            subjects.append(_subject(engine, config))
+    examined = examine_together(subjects, _CHECKS)
+    said = set()
+    for subject, examination in zip(subjects, examined, strict=True):
+        if subject.server is None:  # the database may come later
+            log.info(
+                "poolproof: max_connections could not be looked at: %s",
+                subject.no_server,
+            )
+        for one in examination.findings:
+            line = f"{one.code}: {one.summary}"
+            is_bad = one.state == "found" and one.severity != "note"
+            if is_bad:
+                line += f"; {one.advice}"
+            if line not in said and (is_bad or (one.code, one.state) == _FITS):
+                said.add(line)
+                (log.warning if is_bad else log.info)("poolproof: %s", line)
+
+
+def _subject(engine: Any, config: Any) -> Subject:
+    kind = config.worker_class_str
+    return Subject(
+        engine=engine,
+        shown=shown(engine),
+        is_application=True,
+        deployment=Deployment(
+            workers=config.workers,
+            threads=config.threads if kind in ("gthread", "sync") else None,
+            worker_class=kind,
+            preload=config.preload_app,
+        ),
+    )
