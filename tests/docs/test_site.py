@@ -74,6 +74,8 @@ def test_the_landing_page_has_code_a_drawing_and_every_page():
     pages = {
         page.relative_to(DOCS).with_suffix("").as_posix()
         for page in DOCS.rglob("*.md")
-        if "_build" not in page.parts and "decisions" not in page.parts
+        if "_build" not in page.parts
+        and "decisions" not in page.parts
+        and not (page.parent.name == "doctor" and page.stem.startswith("PP"))
     }
     assert pages - {"index"} <= linked
