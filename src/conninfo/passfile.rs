@@ -29,7 +29,7 @@ pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
 pub(super) fn find(content: &[u8], wanted: Wanted<'_>) -> Option<Vec<u8>> {
     content
         .split(|byte| *byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .map(unreturned)
         .filter(|line| !line.is_empty() && !line.starts_with(b"#"))
         .find_map(|line| {
             let mut rest = line;
@@ -38,6 +38,12 @@ pub(super) fn find(content: &[u8], wanted: Wanted<'_>) -> Option<Vec<u8>> {
             }
             Some(unescaped(rest))
         })
+}
+
+/// A line without the carriage returns at its end, however many.
+fn unreturned(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|byte| *byte != b'\r');
+    &line[..end.map_or(0, |end| end + 1)]
 }
 
 /// What follows the first field, if it fits.
@@ -86,5 +92,14 @@ mod tests {
             assert_eq!(find(line.as_bytes(), wanted), Some(b"pw".to_vec()));
         }
         assert_eq!(find(b":1:5432:db:app:pw", wanted), None);
+    }
+
+    #[test]
+    fn carriage_returns_at_its_end_are_no_part_of_a_line() {
+        for end in ["", "\n", "\r\n", "\r\r\n", "\r\r"] {
+            let content = format!("# a comment\r\r\n\r\r\n*:*:*:*: p\rw {end}");
+            let found = find(content.as_bytes(), [b"h", b"1", b"d", b"u"]);
+            assert_eq!(found, Some(b" p\rw ".to_vec()), "{end:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::Surroundings;
 use super::error::ConninfoError;
 use super::given::Given;
+use super::pairs::is_space;
 use super::{keyword, path};
 
 /// Where the installed libpq may have been told, as it was built, to look.
@@ -63,7 +64,7 @@ fn section(given: &mut Given, service: &[u8], file: &Path) -> Result<bool, Conni
     let content = fs::read(file).map_err(|error| unreadable(file, error.kind()))?;
     let mut is_inside = false;
     for (n, line) in content.split(|byte| *byte == b'\n').enumerate() {
-        let line = line.trim_ascii();
+        let line = trimmed(line);
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
@@ -93,17 +94,20 @@ fn section(given: &mut Given, service: &[u8], file: &Path) -> Result<bool, Conni
         if matches!(name, "service" | "servicefile") {
             return wrong("a service names no other");
         }
-        if keyword::named(name).is_none() && name != "requiressl" {
+        if keyword::named(name).is_none() {
             return wrong("this keyword is none of libpq's that the control plane knows");
         }
-        let name = if name == "requiressl" {
-            "sslmode"
-        } else {
-            name
-        };
         given.fill(name, value);
     }
     Ok(is_inside)
+}
+
+/// A line without what C calls spaces around it.
+fn trimmed(line: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !is_space(*byte);
+    let from = line.iter().position(is_text).unwrap_or(line.len());
+    let to = line.iter().rposition(is_text).map_or(from, |last| last + 1);
+    &line[from..to]
 }
 
 fn unreadable(file: &Path, why: ErrorKind) -> ConninfoError {

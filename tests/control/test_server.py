@@ -105,6 +105,7 @@ def test_a_passfile_is_read_as_by_libpq(where, home, monkeypatch):
         (b"#" + line, 0o600),
         ("*:*:*:by_scram:x\u2028y\n".encode() + line, 0o600),
         (b"other:*:*:*:caf\xe9\r\n" + line + b"\r\n", 0o600),
+        (line + b"\r\r\n", 0o600),
         (b"*:*:*:*:caf\xe9", 0o600),
         (b"127.0.0.1:*:*:by:scram:x\n" + line, 0o600),
     ):
@@ -120,10 +121,11 @@ def test_a_service_is_read_as_by_libpq(where, home, monkeypatch):
     lines = [f"{name}={value}" for name, value in where.items()]
     path = home / "services"
     path.write_text(
-        "\n".join(["[ours]", "user=in_tls", *lines, "[bad]", "nothing", ""])
+        "\n".join(["\v[ours]", " user=in_tls\v\r", "\v", *lines, "[bad]", "no"])
+        + "\n[old]\nrequiressl=require\nuser=in_tls\n"
     )
     monkeypatch.setenv("PGSERVICEFILE", str(path))
-    named = ({"service": name} for name in ("ours", "bad", "absent"))
+    named = ({"service": name} for name in ("ours", "bad", "old", "absent"))
     wrong = differing([*named, {"service": "ours", "user": "in_clear"}])
     monkeypatch.setenv("PGSERVICE", "ours")
     wrong += differing([{"dbname": "postgres"}, {"user": "by_scram"}])
