@@ -115,7 +115,11 @@ fn places<'a>(
 fn parameters(given: &mut Given, scheme: Scheme, query: &[u8]) -> Result<(), ConninfoError> {
     let mut hosts = Vec::new();
     let mut ports = Vec::new();
-    let mut rest = Some(query);
+    // SQLAlchemy reads a + in a query as a space, and leaves out what has no value.
+    let is_libpq_s = scheme == Scheme::Plain;
+    let spaced = query.split(|byte| *byte == b'+').collect::<Vec<_>>();
+    let query = spaced.join(if is_libpq_s { &b"+"[..] } else { b"%20" });
+    let mut rest = Some(query.as_slice());
     while let Some(text) = rest.filter(|text| !text.is_empty()) {
         let (pair, after) = cut(text, b'&');
         rest = after;
@@ -124,6 +128,9 @@ fn parameters(given: &mut Given, scheme: Scheme, query: &[u8]) -> Result<(), Con
             .filter(|value| !value.contains(&b'='))
             .ok_or_else(|| ConninfoError::new("a parameter of a URL has no =, or two"))?;
         let (name, value) = (decoded(name)?, decoded(value)?);
+        if value.is_empty() && !is_libpq_s {
+            continue;
+        }
         match name.as_slice() {
             b"host" => hosts.push(value),
             b"port" => ports.push(value),

@@ -165,10 +165,14 @@ def test_a_url_with_a_driver_is_read_as_by_sqlalchemy():
         "postgresql+psycopg2://u:p@/d?host=a&host=b",
         "postgresql+psycopg2://u:p@/d?host=a:1&host=b:2",
         "postgresql+psycopg2://u:p@h:3/d",
+        "postgresql+psycopg2://u+v:p@h/d?application_name=a+b%2Bc%20d",
+        "postgresql+psycopg2://u@h/d?user=x+y&dbname=a+b",
+        "postgresql+psycopg2://u@h/d?sslmode=&application_name=",
     ):
         engine = create_engine(url)
         known = from_pool(engine.pool, engine.dialect)
         assert from_dsn(url).places() == known.places()
+        assert repr(from_dsn(url)) == repr(known)
 
 
 def test_an_empty_host_is_the_socket_s_directory_whatever_the_environment(monkeypatch):
