@@ -40,6 +40,7 @@ from poolproof.leases.async_heartbeat import AsyncHeartbeat
 from poolproof.leases.async_lease import AsyncLease
 from poolproof.leases.heartbeat import Heartbeat
 from poolproof.leases.lease import Lease
+from poolproof.metrics import automatic as automatic
 from poolproof.metrics.facts import PoolSnapshot, ProcessSnapshot
 from poolproof.metrics.snapshot import snapshot
 from poolproof.pool.deadlines import deadline

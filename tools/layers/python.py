@@ -38,11 +38,8 @@ SWITCHES = {"__init__", "__main__", "auto", "plugin"}
 LAST = {"integrations", "drill", "cli", "testing"}
 FLAT_MOST = 13
 # These wrap the extension; the others import them.
-NATIVE_USERS = {"__init__", "_cooperative", "_scope", *FOLDERS} - {
-    ".",
-    "retry",
-    "doctor",
-}
+NATIVE_USERS = {"__init__", "_cooperative", "_scope", *FOLDERS}
+NATIVE_USERS -= {".", "retry", "doctor"}
 # Who may import the integrations: they themselves, and what is served as a user's
 # application would be.
 USES_INTEGRATIONS = ("integrations/", "drill/services/")

@@ -1,0 +1,198 @@
+"""OpenTelemetry: instruments of this process's pools, and spans of what takes long.
+
+    from poolproof.metrics import otel
+
+    otel.install()  # of the global MeterProvider
+
+Call it in each process, behind its forks: a provider that was made before one exports
+as if all processes were the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+try:
+    from opentelemetry import metrics
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+except ImportError as error:
+    raise ImportError(
+        'poolproof.metrics.otel needs OpenTelemetry: pip install "poolproof[otel]"'
+    ) from error
+
+from poolproof import _native
+from poolproof._native import __version__
+from poolproof.metrics.snapshot import snapshot
+from poolproof.metrics.table import BOUNDS, TABLE, Histogram, Metric, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from poolproof.metrics.facts import ProcessSnapshot
+    from poolproof.metrics.table import Samples
+
+__all__ = ["Instruments", "attribute", "install"]
+
+_SCOPE = "poolproof"
+_SYSTEM = "postgresql"
+# What the semantic conventions have a name for.
+_ATTRIBUTES = {
+    "pool": "db.client.connection.pool.name",
+    "state": "db.client.connection.state",
+}
+
+
+def install(provider: MeterProvider | None = None) -> Instruments:
+    """Make the instruments of every metric.
+
+    Args:
+        provider: None takes the global one.
+
+    Returns:
+        The instruments. They last as long as the provider.
+    """
+    return Instruments(metrics.get_meter_provider() if provider is None else provider)
+
+
+def attribute(label: str) -> str:
+    """Name an attribute after a label of the table.
+
+    Args:
+        label: The label.
+    """
+    return _ATTRIBUTES.get(label, f"{_SCOPE}.{label}")
+
+
+class Instruments:
+    """The instruments over the pools of this process.
+
+    Gauges and counters are observed when a reader collects. OpenTelemetry has no
+    histogram that can be observed: what the pools' own have gained since the last look
+    is recorded then, bucket by bucket, so that buckets, count and sum are right within
+    one collection; single values, and with them minimum and maximum, are not known.
+    """
+
+    def __init__(self, provider: MeterProvider) -> None:
+        """Make them.
+
+        Args:
+            provider: Whose.
+        """
+        self._meter = provider.get_meter(_SCOPE, __version__)
+        self._generation = _native.generation()
+        self._recorded: dict[tuple[str, tuple[str, ...]], Histogram] = {}
+        self._histograms: dict[str, Any] = {}
+        self._seen: tuple[ProcessSnapshot, Samples] | None = None
+        for metric in TABLE:
+            if metric.kind == "histogram":
+                self._histograms[metric.name] = self._meter.create_histogram(
+                    metric.otel,
+                    unit=metric.unit,
+                    description=metric.about,
+                    explicit_bucket_boundaries_advisory=BOUNDS,
+                )
+        for metric in TABLE:
+            if metric.kind != "histogram":
+                self._observe(metric)
+
+    def _observe(self, metric: Metric) -> None:
+        make = {
+            "up_down_counter": self._meter.create_observable_up_down_counter,
+            "counter": self._meter.create_observable_counter,
+            "gauge": self._meter.create_observable_gauge,
+        }[metric.instrument]
+        make(metric.otel, [self._reader(metric)], metric.unit, metric.about)
+
+    def _reader(
+        self, metric: Metric
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        # Every collection asks each instrument, in the order of the table: the first of
+        # them looks for all, and brings the histograms up to date.
+        is_first = metric.name == TABLE[0].name
+
+        def observe(_options: CallbackOptions) -> Iterator[Observation]:
+            if is_first or self._seen is None:
+                process = snapshot()
+                self._seen = (process, read(process))
+                self._record(self._seen[1], process)
+            process, samples = self._seen
+            for labels, value in samples[metric.name].items():
+                yield Observation(value, _attributes(metric, labels, process))
+
+        return observe
+
+    def _record(self, samples: Samples, process: ProcessSnapshot) -> None:
+        """Record what the histograms have gained."""
+        if self._generation != _native.generation():
+            # A child begins with nothing.
+            self._generation = _native.generation()
+            self._recorded = {}
+        for metric in TABLE:
+            instrument = self._histograms.get(metric.name)
+            if instrument is None:
+                continue
+            for labels, value in samples[metric.name].items():
+                before = self._recorded.get((metric.name, labels))
+                self._recorded[metric.name, labels] = value
+                attributes = _attributes(metric, labels, process)
+                for seconds, count in _gained(before, value):
+                    for _ in range(count):
+                        instrument.record(seconds, attributes)
+
+
+def _gained(before: Histogram | None, now: Histogram) -> Iterator[tuple[float, int]]:
+    """Say what a histogram has gained: a length for each bucket, and how many.
+
+    The lengths are so chosen between the ends of the buckets that their sum is right.
+    """
+    counts = _counts(now)
+    gained = (
+        counts
+        if before is None
+        else [new - old for new, old in zip(counts, _counts(before), strict=True)]
+    )
+    sum_s = now.sum_s - (0.0 if before is None else before.sum_s)
+    lower = (0.0, *BOUNDS)
+    upper = (*BOUNDS, max(BOUNDS[-1], sum_s))
+    least = sum(low * count for low, count in zip(lower, gained, strict=True))
+    most = sum(high * count for high, count in zip(upper, gained, strict=True))
+    part = 0.0 if most <= least else (sum_s - least) / (most - least)
+    part = min(1.0, max(0.0, part))
+    for low, high, count in zip(lower, upper, gained, strict=True):
+        if count > 0:
+            yield low + (high - low) * part if part else _inside(low, high), count
+
+
+def _inside(low: float, high: float) -> float:
+    """A lower end belongs to the bucket below; 0 has none below."""
+    return low if not low else min(high, low * 1.000001)
+
+
+def _counts(histogram: Histogram) -> list[int]:
+    """Return how many are in each bucket alone."""
+    before = (0, *histogram.up_to[:-1])
+    return [here - there for here, there in zip(histogram.up_to, before, strict=True)]
+
+
+def _attributes(
+    metric: Metric, labels: tuple[str, ...], process: ProcessSnapshot
+) -> dict[str, str | int]:
+    names = metric.every_label
+    found: dict[str, str | int] = {
+        attribute(name): value
+        for name, value in zip(names, labels, strict=True)
+        if value or name == "pool"
+    }
+    if "pool" not in names:
+        return found
+    name = labels[names.index("pool")]
+    found["db.system.name"] = _SYSTEM
+    for pool in process.pools:
+        if pool.name == name:
+            known = {
+                "db.namespace": pool.database,
+                "server.address": pool.host,
+                "server.port": pool.port,
+            }
+            found.update({key: value for key, value in known.items() if value})
+    return found

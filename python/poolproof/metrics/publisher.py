@@ -1,0 +1,181 @@
+"""Keeping the metrics of this process in its file: a thread that writes once a second.
+
+It starts where `POOLPROOF_METRICS_DIR` is set, with the first connection that a pool of
+the process opens; in a child with its own first. What it wrote last is there when the
+process is killed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from pathlib import Path
+
+from sqlalchemy import event
+
+from poolproof import _native
+from poolproof._log import Log
+from poolproof._service_thread import ServiceThread
+from poolproof.metrics import files
+from poolproof.metrics.errors import MetricsError
+from poolproof.metrics.process_file import ProcessFile
+from poolproof.metrics.snapshot import snapshot
+from poolproof.metrics.table import read
+from poolproof.pool.pool import Pool
+
+__all__ = ["publish", "start", "start_by_environment"]
+
+_log = Log("poolproof.metrics")
+_EVERY_S = 1.0
+
+
+class _Publisher:
+    """What writes for one process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.generation = _native.generation()
+        self._file = ProcessFile(directory)
+        files.own_files[self._file.path.name] = self.generation
+        self._ends = threading.Event()
+        self._has_said_too_long = False
+        self._thread = ServiceThread("poolproof-metrics", self._work, lambda: None)
+
+    def begin(self) -> None:
+        """Write at once, and again and again."""
+        self.write()
+        self._thread.start()
+
+    def _work(self) -> None:
+        while not self._ends.wait(_EVERY_S):
+            if self.generation != _native.generation():
+                return  # a greenlet that lives on in a child
+            try:
+                self.write()
+            except Exception:  # noqa: BLE001 - the next one may be better
+                _log.exception("metrics could not be written")
+
+    def write(self) -> None:
+        """Write what there is now."""
+        process = snapshot()
+        holders = [
+            [pool.name, one.thread, one.scope, one.backend_pid, one.held_s, one.is_busy]
+            for pool in process.pools
+            for one in pool.holders
+        ]
+        text = files.encode(read(process), pid=process.process_id, holders=holders)
+        if not self._file.write(text) and not self._has_said_too_long:
+            self._has_said_too_long = True
+            _log.warning(
+                "the metrics are too long for their file, and stay as they were"
+            )
+
+    def end(self) -> None:
+        """Write for the last time."""
+        self._ends.set()
+        self.write()
+
+    def forget(self) -> None:
+        """Leave the file to the parent."""
+        self._file.forget()
+
+
+_publisher: _Publisher | None = None
+_is_starting: dict[int, bool] = {}
+
+
+def start(directory: str | Path | None = None) -> None:
+    """Keep the metrics of this process in a file of a directory. Idempotent.
+
+    Children of a fork begin with a file of their own when they open a connection.
+
+    Args:
+        directory: Made where it is not there. None takes what the environment names.
+
+    Raises:
+        MetricsError: It cannot be made or written to.
+    """
+    global _publisher  # noqa: PLW0603 - the state of this process
+    older = _publisher
+    generation = _native.generation()
+    if older is not None and older.generation == generation:
+        return
+    # One step: of two threads that connect at once one goes on.
+    if _is_starting.setdefault(generation, False):
+        return
+    _is_starting[generation] = True
+    try:
+        place = _made(directory)
+        if older is not None:
+            older.forget()
+        files.own_files.clear()
+        files.fold(place)
+        publisher = _Publisher(place)
+        _publisher = publisher
+        publisher.begin()
+    finally:
+        _is_starting[generation] = False
+    if directory is not None:
+        os.environ[files.VARIABLE] = str(place)  # for children, and what they start
+    _listen()
+
+
+def publish() -> None:
+    """Write what there is now, if this process keeps a file."""
+    publisher = _publisher
+    if publisher is not None and publisher.generation == _native.generation():
+        publisher.write()
+
+
+def start_by_environment() -> None:
+    """Have the first connection start it, where the environment names a directory."""
+    if files.directory_from_environment() is not None:
+        _listen()
+
+
+def _listen() -> None:
+    if not event.contains(Pool, "connect", _on_connect):
+        event.listen(Pool, "connect", _on_connect)
+
+
+def _on_connect(_connection: object, _record: object) -> None:
+    publisher = _publisher
+    if publisher is not None and publisher.generation == _native.generation():
+        return
+    try:
+        start()
+    except MetricsError as error:
+        # An application without metrics is better than none.
+        if not _said:
+            _said.append(str(error))
+            _log.warning("%s", error)
+
+
+_said: list[str] = []
+
+
+def _made(directory: str | Path | None) -> Path:
+    found = files.directory_from_environment() if directory is None else Path(directory)
+    if found is None:
+        return files.directory_of(None)
+    try:
+        found.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MetricsError(
+            f"metrics cannot be kept in {found}: {error.strerror}; name a directory "
+            "that this user may write to"
+        ) from None
+    return found
+
+
+def _at_end() -> None:
+    publisher = _publisher
+    if publisher is not None and publisher.generation == _native.generation():
+        try:
+            publisher.end()
+        except Exception as error:  # noqa: BLE001 - the process ends whatever it is
+            _log.debug("metrics could not be written at the end: %r", error)
+
+
+atexit.register(_at_end)
+start_by_environment()
