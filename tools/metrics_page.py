@@ -73,7 +73,7 @@ multiprocess.MultiProcessCollector(registry)  # beside the application's own
 | where | how |
 |---|---|
 | Flask | `poolproof_flask.add_metrics(app)`: `/metrics` of the application |
-| any WSGI application, so any under Gunicorn | `app = with_metrics(app)`, from `poolproof.integrations.gunicorn` |
+| any WSGI application under Gunicorn | `app = with_metrics(app)`, from `poolproof.metrics.wsgi` |
 | Celery, Luigi, or beside them | `poolproof metrics --listen 127.0.0.1:9898` serves the directory; without `--listen` it prints it |
 
 Who can reach `/metrics` can read it: the names of databases and hosts, scopes, counts.

@@ -26,6 +26,10 @@ else:
     db.init_app(app)
 
 
+if os.environ.get("POOLPROOF_METRICS_DIR"):
+    integration.add_metrics(app)
+
+
 @app.get("/order/<token>")
 def order(token):
     """Write a row, and answer with what the database says of it."""

@@ -14,7 +14,7 @@ from plugins.threads import Task, wait_for_waiters
 from poolproof.metrics.prometheus import Collector
 from poolproof.metrics.table import BOUNDS, TABLE
 
-SECRET = "-".join(("s3cret", "of", "ours"))
+SECRET = "s3cret-of-ours"  # noqa: S105 - that is what it is for
 
 
 def scrape(collector):

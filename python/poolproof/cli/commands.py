@@ -14,6 +14,7 @@ import click
 
 from poolproof.cli.doctor import doctor
 from poolproof.cli.lease import lease
+from poolproof.cli.metrics import metrics
 from poolproof.cli.signals import Stopped
 from poolproof.cli.status import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE
 from poolproof.drill.errors import DrillError, SetupError
@@ -81,6 +82,7 @@ def commands() -> None:
 
 commands.add_command(doctor)
 commands.add_command(lease)
+commands.add_command(metrics)
 
 
 @commands.command(short_help="Break pools: QueuePool beside poolproof.Pool.")

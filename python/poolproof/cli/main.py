@@ -32,9 +32,10 @@ Options:
   -h, --help  Show this message and exit.
 
 Commands:
-  doctor  Examine a server, the way to it, an application.
-  drill   Break pools: QueuePool beside poolproof.Pool.
-  lease   Show, prepare and free leases.
+  doctor   Examine a server, the way to it, an application.
+  drill    Break pools: QueuePool beside poolproof.Pool.
+  lease    Show, prepare and free leases.
+  metrics  Serve the metrics of an application's processes.
 
 The commands need {{absent}}: {_INSTALL}
 """

@@ -27,7 +27,9 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import scoped_session
 from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.wrappers import Response
 
+from poolproof import _scope
 from poolproof._log import Log, Seldom
 from poolproof.cli.deployment import deployment_options
 from poolproof.cli.status import EXIT_ERROR
@@ -43,11 +45,15 @@ if TYPE_CHECKING:
 
     from poolproof.doctor.run import Examination
 
-__all__ = ["init_app"]
+__all__ = ["add_metrics", "init_app"]
 
 _log = Log("poolproof.integrations")
 _NAME = "poolproof"
 _FLASK_SQLALCHEMY = "sqlalchemy"
+_SCOPE = "poolproof.scope"
+_SCOPE_LONGEST = 200
+# What no route leads to.
+_UNROUTED = "unrouted"
 # A request that is answered with 503 has cost little, and there may be many.
 _SAID_EVERY_S = 10.0
 
@@ -95,6 +101,28 @@ def init_app(app: flask.Flask, db: Any = None, **pool_options: Any) -> None:
     app.cli.add_command(_group)
 
 
+def add_metrics(app: flask.Flask, path: str = "/metrics") -> None:
+    """Answer one path of an application with the metrics of its pools, for Prometheus.
+
+    Of all processes where `POOLPROOF_METRICS_DIR` names their directory, else of the
+    one that answers. Whoever can reach the path can read it.
+
+    Args:
+        app: The application, before its first request.
+        path: The path, with ``/`` at its beginning.
+
+    Raises:
+        ImportError: `prometheus_client` is missing.
+        ValueError: The path does not begin with ``/``.
+    """
+    from poolproof.metrics.prometheus import wsgi_app  # noqa: PLC0415 - an extra
+
+    def metrics() -> Response:
+        return Response.from_app(wsgi_app(), flask.request.environ)
+
+    app.add_url_rule(path, "poolproof_metrics", metrics, methods=["GET"])
+
+
 class _RefusedOption(exc.ArgumentError, click.ClickException):
     """An option that is refused.
 
@@ -113,6 +141,19 @@ class _Extension:
         self._db: Any = None
         # By process: a thread of a parent may have held its lock at the fork.
         self._locks: dict[int, threading.Lock] = {}
+        # They know a method by weak reference; the application has this object.
+        flask.request_started.connect(self._on_request, app)
+        flask.request_tearing_down.connect(self._on_request_end, app)
+
+    def _on_request(self, _app: flask.Flask, **_more: object) -> None:
+        """Name what is done for a request by its endpoint."""
+        name = flask.request.endpoint or _UNROUTED
+        flask.request.environ[_SCOPE] = _scope.enter(name[:_SCOPE_LONGEST])
+
+    def _on_request_end(self, _app: flask.Flask, **_more: object) -> None:
+        before = flask.request.environ.pop(_SCOPE, None)
+        if before is not None:
+            _scope.restore(before)
 
     def add(self, parts: list[Any]) -> None:
         """Take over what was given, now or when it is there."""

@@ -34,6 +34,7 @@ from poolproof.doctor.together import examine_together
 from poolproof.fork import renewal
 from poolproof.integrations.checked_out import lent, watch_statements
 from poolproof.integrations.leftovers import Leftovers
+from poolproof.metrics.automatic import publish
 from poolproof.pool.deadlines import deadline
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def worker_exit(_server: Any, worker: Any) -> None:
             pool.dispose()
         except Exception:
             worker.log.exception("poolproof: a pool could not be closed")
+    publish()
 
 
 def margin(timeout: float) -> float:

@@ -17,6 +17,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from poolproof import _scope
 from poolproof._log import Log
 from poolproof._sqlalchemy import record_of
 from poolproof.doctor.engines import is_engine, shown, sync_engine
@@ -24,6 +25,7 @@ from poolproof.fork import renewal
 from poolproof.integrations import sessions
 from poolproof.integrations.engines import adopt
 from poolproof.integrations.naming import Naming
+from poolproof.metrics.automatic import publish
 from poolproof.pool import deadlines
 from poolproof.pool.pool import Pool
 
@@ -52,12 +54,14 @@ class Job:
         outer: The job inside which it was begun, if any; it shares that job's sessions.
         lent: The pooled connections that it has checked out and that still exist.
         used: The sessions of a sessionmaker that it has used and that still exist.
+        scope: The scope that it has left, for `_scope.restore`.
     """
 
-    __slots__ = ("lent", "name", "outer", "used")
+    __slots__ = ("lent", "name", "outer", "scope", "used")
 
-    def __init__(self, name: str, outer: Job | None) -> None:
+    def __init__(self, name: str, outer: Job | None, scope: str) -> None:
         self.name = name
+        self.scope = _scope.enter(scope)
         self.outer = outer
         self.lent: weakref.WeakSet[ConnectionFairy] = weakref.WeakSet()
         self.used: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -223,37 +227,42 @@ class Jobs:
                 pool.dispose()
             except Exception:  # noqa: BLE001 - of a driver or a listener; others follow
                 _log.exception("A pool could not be closed")
+        publish()
 
     @staticmethod
     def forget() -> None:
         """Leave the job inside which this process was forked to the parent."""
         _current.set(None)
+        _scope.restore(0)
 
     # --- one job ----------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def job(self, name: str) -> Iterator[Job]:
+    def job(self, name: str, scope: str | None = None) -> Iterator[Job]:
         """Keep one job apart from the others.
 
         Args:
             name: The job's name.
+            scope: The `poolproof.scope` of what it does; None is its name.
 
         Yields:
             The job.
         """
-        job = self.begin(name)
+        job = self.begin(name, scope=scope)
         try:
             yield job
         finally:
             self.end(job)
 
-    def begin(self, name: str, *, alone: bool = False) -> Job:
+    def begin(self, name: str, *, scope: str | None = None, alone: bool = False) -> Job:
         """Begin a job in this thread or greenlet, with sessions of its own.
 
         A job inside another job uses the sessions of that one.
 
         Args:
             name: The job's name.
+            scope: The `poolproof.scope` of what it does: the kind of the job, where its
+                name is its own alone. None is its name.
             alone: Whether jobs are never inside others. One that is under way was cut
                 off before its caller had it; it is ended now.
 
@@ -262,7 +271,7 @@ class Jobs:
         """
         while alone and (cut_off := _current.get()) is not None:
             self.end(cut_off)
-        job = Job(name, _current.get())
+        job = Job(name, _current.get(), scope or name)
         if job.outer is None:
             self._remove_sessions()
         _current.set(job)
@@ -275,6 +284,7 @@ class Jobs:
             job: What `begin` has returned, in the same thread or greenlet.
         """
         _current.set(job.outer)
+        _scope.restore(job.scope)
         if job.outer is not None:
             job.outer.lent |= job.lent
             job.outer.used |= job.used

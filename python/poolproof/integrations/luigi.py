@@ -192,7 +192,7 @@ class _Tasks:
             util.Finalize(None, self._leave, exitpriority=0)
         self.jobs.start(_process_task())
         self._end_over()
-        job = self.jobs.begin(task.task_id)
+        job = self.jobs.begin(task.task_id, scope=task.task_family)
         self._open.set((*self._open.get(), _Open(task, job)))
 
     def end(self, task: luigi.Task, *_error: BaseException) -> None:
@@ -205,7 +205,7 @@ class _Tasks:
     def tidy(self, task: luigi.Task, *_more: object) -> None:
         """Let no task inherit what the scheduling of another has left."""
         self._end_over()
-        with self.jobs.job(f"scheduling {task.task_id}"):
+        with self.jobs.job(f"scheduling {task.task_id}", task.task_family):
             pass
 
     def _is_open(self, task: luigi.Task) -> bool:

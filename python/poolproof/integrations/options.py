@@ -21,7 +21,7 @@ _OF_APP = ("answer_503", "retry_after")
 _NAMES = (*knobs.KNOBS, *_OF_APP)
 _KEYS = {f"{PREFIX}{name.upper()}": name for name in _NAMES}
 # What else of poolproof is in the environment.
-_OTHERS = frozenset({"POOLPROOF_URL", "POOLPROOF_DRILL_URL"})
+_OTHERS = frozenset({"POOLPROOF_URL", "POOLPROOF_DRILL_URL", "POOLPROOF_METRICS_DIR"})
 _TESTS = "POOLPROOF_TEST_"
 
 

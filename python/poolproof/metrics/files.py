@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from poolproof import _native
 from poolproof._log import Log
 from poolproof.metrics import table
+from poolproof.metrics.automatic import publish
 from poolproof.metrics.errors import MetricsError
 from poolproof.metrics.process_file import SUFFIX, read_file
 
@@ -152,10 +153,10 @@ def read_all(directory: Path) -> Samples:
         too.
     """
     total: Samples = {metric.name: {} for metric in table.TABLE}
-    if any(map(_is_own, list(own_files))):
-        from poolproof.metrics.snapshot import snapshot  # noqa: PLC0415 - a reader may have no pool
-
-        _add(total, table.read(snapshot()), lives=True)
+    # Written first: what was shown once must be there when this process is killed.
+    own = publish()
+    if own is not None:
+        _add(total, own, lives=True)
     with _locked(directory, fcntl.LOCK_SH):
         folded, ended = _read_ended(directory)
         _add(total, ended, lives=False)

@@ -86,7 +86,9 @@ def wsgi_app() -> Any:
     one.
     """
     registry = CollectorRegistry()
-    several = files.directory_from_environment() is not None
+    directory = files.directory_from_environment()
+    # It is made with the first connection, which may come later.
+    several = directory is not None and directory.is_dir()
     registry.register(MultiProcess() if several else Collector())
     return make_wsgi_app(registry)
 

@@ -11,6 +11,7 @@ import atexit
 import os
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import event
 
@@ -23,6 +24,9 @@ from poolproof.metrics.process_file import ProcessFile
 from poolproof.metrics.snapshot import snapshot
 from poolproof.metrics.table import read
 from poolproof.pool.pool import Pool
+
+if TYPE_CHECKING:
+    from poolproof.metrics.table import Samples
 
 __all__ = ["publish", "start", "start_by_environment"]
 
@@ -55,25 +59,26 @@ class _Publisher:
             except Exception:  # noqa: BLE001 - the next one may be better
                 _log.exception("metrics could not be written")
 
-    def write(self) -> None:
-        """Write what there is now."""
+    def write(self) -> Samples:
+        """Write what there is now, and return it."""
         process = snapshot()
+        samples = read(process)
         holders = [
             [pool.name, one.thread, one.scope, one.backend_pid, one.held_s, one.is_busy]
             for pool in process.pools
             for one in pool.holders
         ]
-        text = files.encode(read(process), pid=process.process_id, holders=holders)
+        text = files.encode(samples, pid=process.process_id, holders=holders)
         if not self._file.write(text) and not self._has_said_too_long:
             self._has_said_too_long = True
             _log.warning(
                 "the metrics are too long for their file, and stay as they were"
             )
+        return samples
 
     def end(self) -> None:
-        """Write for the last time."""
+        """Have the thread write no more."""
         self._ends.set()
-        self.write()
 
     def forget(self) -> None:
         """Leave the file to the parent."""
@@ -120,11 +125,20 @@ def start(directory: str | Path | None = None) -> None:
     _listen()
 
 
-def publish() -> None:
-    """Write what there is now, if this process keeps a file."""
+def publish() -> Samples | None:
+    """Write what there is now, if this process keeps a file.
+
+    Returns:
+        What was written; None where it keeps none.
+    """
     publisher = _publisher
-    if publisher is not None and publisher.generation == _native.generation():
-        publisher.write()
+    if publisher is None or publisher.generation != _native.generation():
+        return None
+    try:
+        return publisher.write()
+    except Exception:  # noqa: BLE001 - whoever ends goes on
+        _log.exception("metrics could not be written")
+        return None
 
 
 def start_by_environment() -> None:
@@ -171,10 +185,8 @@ def _made(directory: str | Path | None) -> Path:
 def _at_end() -> None:
     publisher = _publisher
     if publisher is not None and publisher.generation == _native.generation():
-        try:
-            publisher.end()
-        except Exception as error:  # noqa: BLE001 - the process ends whatever it is
-            _log.debug("metrics could not be written at the end: %r", error)
+        publisher.end()
+    publish()
 
 
 atexit.register(_at_end)

@@ -58,7 +58,7 @@ class StatsD:
             ValueError: A number out of its range.
             TypeError: One that is no number.
         """
-        if not isinstance(port, int) or isinstance(port, bool):
+        if type(port) is not int:
             msg = f"port is a whole number, not {port!r}"
             raise TypeError(msg)
         if not 1 <= port <= _PORT_MOST:
@@ -165,7 +165,7 @@ class StatsD:
 
 def _number(value: float) -> str:
     # A gauge with a sign would be taken for a change.
-    return f"{max(value, 0):.9g}" if isinstance(value, float) else str(max(value, 0))
+    return f"{max(value, 0):.9g}"
 
 
 def _quantile(value: Histogram, share: float) -> float:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from poolproof._native import EXPORTED_BOUNDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeAlias
 
     from poolproof.metrics.facts import (
         OtherPool,
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
         Times,
     )
 
+    Labels: TypeAlias = tuple[str, ...]
+    Read: TypeAlias = Iterator[tuple[Labels, Any]]
+    Samples: TypeAlias = dict[str, dict[Labels, Any]]
+
 __all__ = ["BOUNDS", "PREFIX", "TABLE", "Histogram", "Metric", "read"]
 
 PREFIX = "poolproof"
 # 0.1 ms to 30 s. What took no time at all is within the first.
 BOUNDS: tuple[float, ...] = tuple(bound for bound in EXPORTED_BOUNDS if bound)
-
-Labels = tuple[str, ...]
-Read = "Iterator[tuple[Labels, Any]]"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -490,8 +492,6 @@ TABLE: tuple[Metric, ...] = (
 
 # What is counted of pools of other classes, too.
 _OF_OTHERS = frozenset({"faults_total", "transactions_total", "retries_total"})
-
-Samples = dict[str, dict[Labels, Any]]
 
 
 def read(process: ProcessSnapshot) -> Samples:
