@@ -3,7 +3,8 @@
     python tools/check_layers.py [ROOT]
 
 Each rule is a function that is given a checkout and yields what breaks it: those of the
-package stand in layers/python.py, those of the crate in layers/rust.py.
+package stand in layers/python.py, those of the crate in layers/rust.py, the one of the
+knobs in layers/knobs.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layers import python, rust
+from layers import knobs, python, rust
 from layers.breach import Breach
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ CODE = ("src", "python", "tests", "bench", "tools")
 
 def check(root: Path) -> list[Breach]:
     """Return every breach in the checkout *root*, in order of place."""
-    rules = (rust.rules, python.rules, length)
+    rules = (rust.rules, python.rules, knobs.rules, length)
     return sorted({breach for rule in rules for breach in rule(root)})
 
 

@@ -195,6 +195,75 @@ def test_a_breach_between_files_of_the_package_is_found(
     assert found in breach
 
 
+SETTINGS = "class Settings:\n    max_idle: float\n    pre_ping: bool\n"
+KNOBS = "# Knobs\n\n| knob | carried out in |\n|---|---|\n"
+MAX_IDLE = "| `max_idle` | `pool/age.py` |\n"
+PRE_PING = "| `pre_ping` | `pool/look.py`, `src/socket/probe.rs` |\n"
+LOOK = "def f(pool):\n    return pool.settings.pre_ping\n"
+UNNAMED = (
+    "python/poolproof/{0}:2: {0} reads max_idle, and docs/knobs.md does not name it"
+)
+GONE = "src/socket/gone.rs does not exist, where pre_ping is to be carried out"
+OF_KNOBS = {
+    "docs/knobs.md": KNOBS + MAX_IDLE + PRE_PING,
+    "src/socket/probe.rs": "",
+    "python/poolproof/pool/settings.py": SETTINGS,
+    "python/poolproof/pool/age.py": "def f(settings):\n    return settings.max_idle\n",
+    "python/poolproof/pool/look.py": LOOK,
+    # What only tells of a knob, and what bears its name, need not be named.
+    "python/poolproof/cli/tell.py": LOOK,
+    "python/poolproof/pool/pre_ping.py": LOOK,
+}
+
+
+def test_files_that_the_page_of_knobs_names_are_not_reported(tmp_path: Path) -> None:
+    assert breaches(tmp_path, OF_KNOBS) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        (
+            "docs/knobs.md",
+            KNOBS + PRE_PING,
+            {
+                "docs/knobs.md:1: the page does not say which files carry out max_idle",
+                UNNAMED.format("pool/age.py"),
+            },
+        ),
+        (
+            "docs/knobs.md",
+            KNOBS + MAX_IDLE + PRE_PING + "| `patience` | `pool/age.py` |\n",
+            {
+                "docs/knobs.md:7: patience is no knob",
+                "docs/knobs.md:7: pool/age.py does not mention patience",
+            },
+        ),
+        (
+            "docs/knobs.md",
+            KNOBS + MAX_IDLE + PRE_PING.replace("probe", "gone"),
+            {f"docs/knobs.md:6: {GONE}"},
+        ),
+        (
+            "docs/knobs.md",
+            KNOBS
+            + MAX_IDLE.replace("`pool/age.py`", "`pool/age.py`, `pool/look.py`")
+            + PRE_PING,
+            {"docs/knobs.md:5: pool/look.py does not mention max_idle"},
+        ),
+        (
+            "python/poolproof/fork/b.py",
+            "def f(entry):\n    return entry.owner.settings.max_idle\n",
+            {UNNAMED.format("fork/b.py")},
+        ),
+    ],
+)
+def test_a_knob_that_the_page_places_wrongly_is_found(
+    tmp_path: Path, name: str, text: str, found: set[str]
+) -> None:
+    assert set(breaches(tmp_path, {**OF_KNOBS, name: text})) == found
+
+
 def test_what_the_package_may_do_is_not_reported(tmp_path: Path) -> None:
     files = {
         "__init__.py": "from poolproof.pool.pool import Pool\n",

@@ -3,8 +3,9 @@
 There is no descriptor before a driver has connected, so the watchdog cannot end this
 call. Its bound goes into the driver's own option instead: libpq's `connect_timeout`,
 which counts for each address by itself, and pg8000's `timeout`, which counts for each
-step. By default that is what the user chose, or half a minute. A checkout's bound that
-was chosen, and an enclosing `deadline`, shorten it to what is left, and never lengthen.
+step. By default that is what the user chose, or half a minute. A chosen
+`checkout_timeout`, and an enclosing `deadline`, shorten it to what is left, and never
+lengthen it.
 
 What a driver is told is its own part: `Driver.connect_plan`.
 """

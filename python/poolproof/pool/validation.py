@@ -2,7 +2,8 @@
 
 A connection is looked at when it comes back and before it is lent: the driver's own
 transaction status, and one peek at the socket, which cost no round trip. What those
-cannot tell is asked: a nonce, bounded by `ping_timeout`.
+cannot tell is asked: a nonce, bounded by `ping_timeout`. So is what has rested longer
+than `ping_idle_after`, and with `pre_ping="always"` every connection.
 """
 
 from __future__ import annotations
