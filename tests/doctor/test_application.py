@@ -144,48 +144,50 @@ def test_a_handler_that_does_nothing_is_seen(see, queue):
     assert finding.file == __file__
 
 
-@pytest.mark.parametrize(
-    ("before", "options", "says"),
-    [
-        (
-            "",
-            "worker_class='gevent', preload=True",
-            "warning preload_app has loaded",
-        ),
-        ("patch", "worker_class='gthread'", "warning locks and sockets are replaced"),
-        ("session patch", "worker_class='gevent'", "error 1 scoped_session is older"),
-        ("patch", "worker_class='gevent'", "warning psycopg2 stops every greenlet"),
-        ("patch wait", "worker_class='gevent'", "fine locks were replaced in time"),
-        ("", "worker_class='gthread'", "fine neither gevent"),
-    ],
-    ids=["late by preload", "under threads", "late", "blocking", "in time", "none"],
-)
-def test_greenlets_are_seen_where_and_when_they_replace_locks(before, options, says):
-    steps = {
-        "patch": "from gevent import monkey; monkey.patch_all()",
-        "session": (
-            "from sqlalchemy.orm import scoped_session, sessionmaker\n"
-            "kept = scoped_session(sessionmaker())"
-        ),
-        "wait": (
-            "import psycopg2.extensions\n"
-            "psycopg2.extensions.set_wait_callback(lambda connection: None)"
-        ),
-    }
-    script = "\n".join(steps[step] for step in before.split())
-    script += f"""
+GREENLETS = """
 from sqlalchemy import create_engine
+from sqlalchemy.orm import scoped_session, sessionmaker
 from poolproof.doctor.greenlets import greenlets
 from poolproof.doctor.deployment import Deployment
 from poolproof.doctor.subject import Subject
 engine = create_engine("postgresql+psycopg2://u@127.0.0.1:1/d")
-one = greenlets(Subject(
-    engine=engine, shown="", is_application=True, deployment=Deployment({options}),
-))
-print(one.severity if one.state == "found" else one.state, one.summary)
+
+def see(kind, preload=False):
+    one = greenlets(Subject(
+        engine=engine, shown="", is_application=True,
+        deployment=Deployment(worker_class=kind, preload=preload),
+    ))
+    print(one.severity if one.state == "found" else one.state, one.summary)
+
+see("gthread")
+see("gevent", preload=True)
+kept = scoped_session(sessionmaker())
+from gevent import monkey
+monkey.patch_all()
+see("gthread")
+see("gevent")
+kept = scoped_session(sessionmaker())
+see("gevent")
+import psycopg2.extensions
+psycopg2.extensions.set_wait_callback(lambda connection: None)
+see("gevent")
 """
-    done = run_script(script, warnings="default")
-    assert done.stdout.startswith(says), done
+
+
+def test_greenlets_are_seen_where_and_when_they_replace_locks():
+    done = run_script(GREENLETS, warnings="default")
+    said = done.stdout.splitlines()
+    expected = [
+        "fine neither gevent",
+        "warning preload_app has loaded",
+        "warning locks and sockets are replaced",
+        "error 1 scoped_session is older",
+        "warning psycopg2 stops every greenlet",
+        "fine locks were replaced in time",
+    ]
+    assert len(said) == len(expected), done
+    for line, begin in zip(said, expected, strict=True):
+        assert line.startswith(begin), done
 
 
 def test_threads_beyond_the_slots_and_slots_beyond_the_threads(

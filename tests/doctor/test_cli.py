@@ -158,7 +158,7 @@ def test_a_server_that_never_answers_takes_less_than_the_whole_time(deaf, capsys
     assert main(["doctor", text]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "has not answered within 3 s" in err
+    assert "has not answered within 2.5 s" in err
     assert "firewall" in err
 
 
@@ -201,6 +201,8 @@ def test_without_a_target_it_takes_the_environments(url, capsys, monkeypatch):
 def test_a_code_that_is_none_is_refused(url, capsys):
     assert main(["doctor", url, "--ignore", "slots"]) == 2
     assert "is no code; one is like PP203" in capsys.readouterr().err
+    assert main(["doctor", url, "--ignore", "PP999"]) == 2
+    assert "there is no check PP999" in capsys.readouterr().err
     assert main(["doctor", url, "--json", "--sarif"]) == 2
 
 

@@ -7,22 +7,14 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 from sqlalchemy import text
 
 import poolproof
 from plugins.processes import ForkedChild
+from plugins.threads import eventually
 from poolproof.leases.lease import Lease
-
-
-def eventually(look, seconds=60.0):
-    """Look until it is true; return what was seen last."""
-    end = time.monotonic() + seconds
-    while not (seen := look()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return seen
 
 
 class Child:

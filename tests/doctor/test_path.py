@@ -13,6 +13,7 @@ import poolproof
 from plugins.cluster import Cluster
 from plugins.debian_server import newest_binaries
 from plugins.server import running
+from plugins.threads import eventually
 from poolproof.drill.proxy import Proxy, Pump
 from poolproof.drill.target import Address
 
@@ -218,18 +219,22 @@ def findings_of(engine):
 
 
 def test_a_slow_way_is_noted_with_its_quantiles(look, pg, pg_url):
+    def seen(url):
+        """Look again where the machine was too busy to be done in time."""
+        finding = look(url, "PP206")
+        return finding if finding.state != "skipped" else None
+
     proxy = Proxy(Address(host=pg.host, port=pg.port))
     with proxy:
         proxy.delay(0.008)
-        url = pg_url("psycopg2").set(port=proxy.port)
-        slow = look(url, "PP206")
-    near = look(pg_url("psycopg2"), "PP206")
+        slow = eventually(lambda: seen(pg_url("psycopg2").set(port=proxy.port)))
+    near = eventually(lambda: seen(pg_url("psycopg2")))
     assert slow.severity == "note"
     for finding in (slow, near):
         assert "ping p50" in finding.summary
         assert "a fresh connection" in finding.summary
-    assert "of 200" in near.summary
-    assert near.state == "fine"
+    assert "each statement of a request waits for the way" in slow.summary
+    assert "each statement" not in near.summary
 
 
 def test_several_addresses_times_the_timeout_are_seen(look, make_engine, pg_url, pg):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.pool import QueuePool
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import PoolProxiedConnection
 
     from plugins.dbapi import StubDBAPI
+
+T = TypeVar("T")
 
 PATIENCE = 60.0  # seconds that a thread of a test may take on a busy machine
 
@@ -92,18 +94,22 @@ def assert_whole(pool: Any, dbapi: StubDBAPI, capacity: int) -> None:
 
 
 def eventually(
-    condition: Callable[[], object], *, seconds: float = PATIENCE, what: str = ""
-) -> None:
+    condition: Callable[[], T], *, seconds: float = PATIENCE, what: str = ""
+) -> T:
     """Wait until *condition* is true, looking every millisecond.
 
     Args:
         condition: Looked at until it is true.
         seconds: After so long the test fails.
         what: What is waited for, for the failure's message.
+
+    Returns:
+        What the condition was then.
     """
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (seen := condition()):
         if time.monotonic() > deadline:
             message = f"did not happen within {seconds} s: {what or condition!r}"
             raise AssertionError(message)
         time.sleep(0.001)
+    return seen

@@ -54,7 +54,7 @@ def run(argv: Sequence[str] | None) -> int:
     except DrillError as error:
         click.echo(f"poolproof: {error}", err=True)
         status = EXIT_USAGE
-    except _OutputClosed:
+    except (_OutputClosed, BrokenPipeError):
         _give_output_somewhere_to_go()
         status = EXIT_PIPE
     except OSError as error:

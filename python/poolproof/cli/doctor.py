@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -83,6 +84,8 @@ def doctor(
     from poolproof.doctor.run import TOTAL_S, examine, meet_server  # noqa: PLC0415
     from poolproof.doctor.target import read  # noqa: PLC0415
 
+    if strange := sorted(ignore - {check.code for check in CHECKS}):
+        raise click.UsageError(f"--ignore: there is no check {', '.join(strange)}")
     if as_json and as_sarif:
         raise click.UsageError("--json and --sarif are two outputs: give one of them")
     began = time.monotonic()
@@ -101,7 +104,6 @@ def doctor(
     assert subject is not None  # noqa: S101 - for the type checker
     left = TOTAL_S - (time.monotonic() - began)
     report = examine(subject, CHECKS, ignore=ignore, seconds=left)
-    subject.engine.dispose(close=subject.is_application is False)
     click.echo(_written(report, as_json=as_json, as_sarif=as_sarif, verbose=verbose))
     return EXIT_USAGE if failed is not None else _STATUS.get(report.worst, 0)
 
@@ -115,7 +117,8 @@ def _written(
         return json.dumps(doctor_text.as_plain(report), indent=2)
     if as_sarif:
         return json.dumps(sarif.log_of(report), indent=2)
-    return doctor_text.as_text(report, verbose=verbose, colour=sys.stdout.isatty())
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return doctor_text.as_text(report, verbose=verbose, colour=colour)
 
 
 def _say(error: BaseException, subject: Subject | None, *, verbose: bool) -> None:

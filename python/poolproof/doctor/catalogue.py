@@ -258,7 +258,7 @@ _PATH: Final = (
         problems="One moment on one machine.",
         needs="connection",
         run=path.latency,
-        seconds=2.2,
+        seconds=2.8,
     ),
     Check(
         code="PP207",

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -71,11 +72,19 @@ class ReadOnlyConnection:
             Exception: Whatever the driver raises.
         """
         began = time.monotonic()
+        given_up = threading.Event()
+
+        def connect() -> Any:
+            connection = self._do(self._connect)
+            if given_up.is_set():  # nobody waits for it any more
+                self._do(connection.close)
+            return connection
+
         try:
-            self._connection = within(seconds, lambda: self._do(self._connect))
+            self._connection = within(seconds, connect, late=given_up.set)
         except TooLateError:
             raise NoConnectionError(
-                f"the server has not answered within {seconds:.0f} s"
+                f"the server has not answered within {seconds:.2g} s"
             ) from None
         self.opened_in_s = time.monotonic() - began
         self._watch()
@@ -232,6 +241,8 @@ class ReadOnlyConnection:
         own = self.driver_connection
         driver = known.of(own, self.engine.dialect)
         sockets.watch(own, driver, keep_alive=None, tcp_user_timeout=None)
+        # A prepared statement would stay in a pooler's session.
+        driver.prepare_nothing(own)
 
     def _bounded(self, seconds: float, function: Callable[[], T]) -> T:
         if self._connection is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["CONNECT_S", "TOTAL_S", "Examination", "examine", "meet_server"]
 
 TOTAL_S: Final = 5.0
-CONNECT_S: Final = 3.0
+CONNECT_S: Final = 2.5
 # Of the whole, for what is done at the end.
 _END_S: Final = 0.3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, quote_plus
@@ -9,7 +10,7 @@ from urllib.parse import quote, quote_plus
 from poolproof.drivers.conninfo import KEYWORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy import URL
 
@@ -21,20 +22,18 @@ _HIDDEN: Final = "***"
 _OURS: Final = ("plugin", "application_name")
 
 
-def of_url(url: URL, *, all_unknown: bool = True) -> list[str]:
+def of_url(url: URL, *, unknown: bool = True) -> list[str]:
     """Return what of a URL must not be shown.
 
     Args:
         url: The URL.
-        all_unknown: Whether the value of a parameter that libpq does not know counts,
+        unknown: Whether the value of a parameter that libpq does not know counts,
             which may be what follows a ? in a password.
     """
     secrets = [str(url.password or "")]
     for name, given in url.query.items():
-        unknown = not (
-            name in KEYWORDS or name in _OURS or name.startswith("poolproof")
-        )
-        if name in _SECRET or (all_unknown and unknown):
+        is_known = name in (*KEYWORDS, *_OURS) or name.startswith("poolproof")
+        if name in _SECRET or (unknown and not is_known):
             secrets += values(given)
     return [secret for secret in secrets if secret]
 
@@ -67,13 +66,16 @@ def redact(text: str, secrets: Iterable[Any]) -> str:
         spelling
         for secret in map(str, secrets)
         if secret
-        for spelling in (
-            secret,
-            quote(secret, safe=""),
-            quote_plus(secret),
-            repr(secret)[1:-1],
-        )
+        for spelling in (secret, repr(secret)[1:-1], *_quoted(secret))
     }
     for spelling in sorted(spellings, key=len, reverse=True):
         text = text.replace(spelling, _HIDDEN)
     return text
+
+
+def _quoted(secret: str) -> Iterator[str]:
+    """Yield how a secret stands in a URL, with bytes that are no text too."""
+    for errors in ("surrogateescape", "surrogatepass"):
+        with contextlib.suppress(UnicodeEncodeError):  # the error would hold it
+            yield quote(secret, safe="", errors=errors)
+            yield quote_plus(secret, errors=errors)

@@ -153,7 +153,7 @@ def ask(connection: ReadOnlyConnection) -> ServerFacts:
         Exception: Whatever the driver raises.
     """
     kinds: dict[str, dict[str, str]] = {}
-    for kind, name, value in connection.rows(_QUESTION, 1.5):
+    for kind, name, value in connection.rows(_QUESTION, 1.2):
         if value is not None:
             kinds.setdefault(kind, {})[name] = value
     [(role, role_limit)] = kinds.get("role", {"": "-1"}).items()
@@ -162,7 +162,7 @@ def ask(connection: ReadOnlyConnection) -> ServerFacts:
     activity_error = ""
     own = kinds.get("is", {}).get("backend_pid")
     try:
-        rows = connection.rows(_ACTIVITY)
+        rows = connection.rows(_ACTIVITY, 0.8)
     except Exception as error:  # noqa: BLE001 - a revoked right, a time-out
         activity_error = str(error).strip().partition("\n")[0]
     else:

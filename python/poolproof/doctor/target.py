@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "sources_of"]
 
+_OURSELVES: Final = "poolproof"
 _SHAPE: Final = "postgresql://user:password@host:port/database, or module:engine"
 _DRIVERS: Final = {
     "psycopg2": "psycopg2-binary",
@@ -215,12 +216,18 @@ def sources_of(module: Any) -> tuple[Path, ...]:
     for _ in range(module.__name__.count(".")):
         root = root.parent
     found = {Path(file).resolve()}
-    for other in list(sys.modules.values()):
+    for name, other in list(sys.modules.items()):
         path = getattr(other, "__file__", None)
-        if isinstance(path, str) and path.endswith(".py"):
-            resolved = Path(path).resolve()
-            if resolved.is_relative_to(root) and "site-packages" not in resolved.parts:
-                found.add(resolved)
+        if (
+            not isinstance(path, str)
+            or not path.endswith(".py")
+            or "site-packages" in path
+            or name.partition(".")[0] == _OURSELVES
+        ):
+            continue
+        resolved = Path(path).resolve()
+        if resolved.is_relative_to(root):
+            found.add(resolved)
     configuration = Path.cwd() / "gunicorn.conf.py"
     if configuration.is_file():
         found.add(configuration.resolve())

@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, quote_plus
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from poolproof._checks import has_second_at
+from poolproof.doctor import secret_words
 from poolproof.drill.errors import UsageError
 from poolproof.drivers.conninfo import KEYWORDS
 
@@ -105,26 +105,7 @@ class Target:
 
     def redact(self, text: str) -> str:
         """Return *text* with every spelling of a secret of this URL blotted out."""
-        secrets = [str(self.url.password or "")]
-        secrets += [
-            value
-            for name in ("password", "sslpassword", "passfile")
-            for value in _values(self.url.query.get(name))
-        ]
-        spellings = {
-            spelling
-            for secret in secrets
-            if secret
-            for spelling in (
-                secret,
-                quote(secret, safe=""),
-                quote_plus(secret),
-                repr(secret)[1:-1],
-            )
-        }
-        for spelling in sorted(spellings, key=len, reverse=True):
-            text = text.replace(spelling, "***")
-        return text
+        return secret_words.redact(text, secret_words.of_url(self.url, unknown=False))
 
     def for_driver(self, driver: str) -> tuple[URL, dict[str, Any]]:
         """Return the URL and the connect arguments for one driver.
@@ -143,12 +124,14 @@ class Target:
 
     def address(self) -> Address:
         """Return where the server listens, as a proxy needs to know it."""
-        hosts = _values(self.url.query.get("host")) or [self.url.host or ""]
+        hosts = secret_words.values(self.url.query.get("host")) or [self.url.host or ""]
         host, _, port_of_host = hosts[0].split(",")[0].partition(":")
         port = int(
             port_of_host
             or self.url.port
-            or (_values(self.url.query.get("port")) or [""])[0].split(",")[0]
+            or (secret_words.values(self.url.query.get("port")) or [""])[0].split(",")[
+                0
+            ]
             or os.environ.get("PGPORT")
             or _DEFAULT_PORT
         )
@@ -173,25 +156,18 @@ class Target:
         """
         address = self.address()
         query = {k: v for k, v in self.url.query.items() if k not in ("host", "port")}
-        mode = (_values(query.get("sslmode")) or [""])[0]
+        mode = (secret_words.values(query.get("sslmode")) or [""])[0]
         if mode.startswith("verify-") and not address.path:
             query["hostaddr"] = host
             return Target(self.url.set(host=address.host, port=port, query=query))
         return Target(self.url.set(host=host, port=port, query=query))
 
 
-def _values(value: str | tuple[str, ...] | None) -> list[str]:
-    """Return a query parameter's values, none when it is absent."""
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else list(value)
-
-
 def _for_pg8000(url: URL) -> tuple[URL, dict[str, Any]]:
     """Translate libpq's parameters into the arguments of pg8000."""
     arguments: dict[str, Any] = {}
     for name, values in url.query.items():
-        value = _values(values)[0]
+        value = secret_words.values(values)[0]
         if name == "host" and value.startswith("/"):
             arguments["unix_sock"] = f"{value}/.s.PGSQL.{url.port or _DEFAULT_PORT}"
         elif name == "hostaddr":
@@ -214,7 +190,7 @@ def _tls(mode: str, query: Mapping[str, str | tuple[str, ...]]) -> Any:
         return False
     if mode in ("allow", "prefer"):
         return None
-    roots = _values(query.get("sslrootcert"))
+    roots = secret_words.values(query.get("sslrootcert"))
     context = ssl.create_default_context(cafile=roots[0] if roots else None)
     if mode == "verify-full" and "hostaddr" in query:
         raise UsageError(
