@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolproof.drivers.base import Driver
 from poolproof.drivers.connect_plan import ConnectPlan, count_addresses, left_until
+from poolproof.drivers.conninfo import conninfo, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from poolproof.drivers.connect_plan import Bound
+    from poolproof.drivers.conninfo import Conninfo
 
 __all__ = ["LibpqDriver", "ask_version"]
 
@@ -36,9 +38,17 @@ _OPTIONS = {
 
 
 class LibpqDriver(Driver):
-    """A driver that is built on libpq."""
+    """A driver that is built on libpq.
+
+    Attributes:
+        text_argument: The name of the connection string among `connect()`'s arguments.
+        own_arguments: What is not libpq's among the others.
+    """
 
     __slots__ = ()
+
+    text_argument: ClassVar[str]
+    own_arguments: ClassVar[frozenset[str]]
 
     def __init__(
         self, name: str, status: Callable[[Any], object], *, locks: bool = False
@@ -82,6 +92,52 @@ class LibpqDriver(Driver):
         status = getattr(info, "parameter_status", None)
         value = status(name) if callable(status) else None
         return value if isinstance(value, str) else None
+
+    def connect_plan(
+        self, dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> ConnectPlan | None:
+        """Say what it is to be told, so that connecting keeps to a bound.
+
+        Args:
+            dbapi: The driver's module.
+            bound: What holds for this call.
+            args: The arguments of its `connect()`.
+            keywords: Those by name.
+        """
+        text = args[0] if args else keywords.get(self.text_argument)
+        given = self._read(dbapi, text) if text else {}
+        return self._plan(given, bound, keywords, self._version(dbapi))
+
+    def server_params(
+        self, dbapi: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Conninfo:
+        """Say which server it would connect to, and how.
+
+        Args:
+            dbapi: The driver's module.
+            args: The arguments of its `connect()`.
+            keywords: Those by name.
+        """
+        text = args[0] if args else keywords.pop(self.text_argument, None)
+        words = said(keywords, self.own_arguments)
+        return conninfo(text or None, words, dbapi=dbapi)
+
+    def _read(self, dbapi: Any, text: str) -> Mapping[str, Any]:
+        """Take a connection string apart, as the driver does.
+
+        Args:
+            dbapi: The driver's module.
+            text: What its `connect()` is given.
+        """
+        raise NotImplementedError
+
+    def _version(self, dbapi: Any) -> int:
+        """Ask for libpq's version; 0 where it is not told.
+
+        Args:
+            dbapi: The driver's module.
+        """
+        raise NotImplementedError
 
     def _plan(
         self,

@@ -6,24 +6,15 @@ import threading
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from poolproof.drivers.conninfo import conninfo, said
 from poolproof.drivers.libpq import LibpqDriver, ask_version
 
 if TYPE_CHECKING:
-    from poolproof.drivers.connect_plan import Bound, ConnectPlan
-    from poolproof.drivers.conninfo import Conninfo
+    from collections.abc import Mapping
 
 __all__ = ["Psycopg"]
 
 # Not a function of Python's: it runs at each checkout and check-in.
 _STATUS = attrgetter("pgconn.transaction_status")
-
-# What is not libpq's among the arguments of its connect().
-_OWN_ARGUMENTS = {
-    *("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"),
-    *("server_cursor_factory",),
-}
-
 
 # Within the first two `rollback` raises, and it ends the third's aborted commands.
 _IN_THE_WAY = ("_num_transactions", "_tpc", "_pipeline")
@@ -37,6 +28,14 @@ class Psycopg(LibpqDriver):
     """psycopg."""
 
     __slots__ = ()
+
+    text_argument = "conninfo"
+    own_arguments = frozenset(
+        {
+            *("autocommit", "prepare_threshold", "context", "row_factory"),
+            *("cursor_factory", "server_cursor_factory"),
+        }
+    )
 
     def __init__(self, *, locks: bool, is_own: bool = False) -> None:
         """Make the driver of connections that have a lock, or of those without.
@@ -111,34 +110,14 @@ class Psycopg(LibpqDriver):
         """
         return getattr(connection, "read_only", None) is True
 
-    def connect_plan(
-        self, dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> ConnectPlan | None:
-        """Say what it is to be told, so that connecting keeps to a bound.
+    def _read(self, dbapi: Any, text: str) -> Mapping[str, Any]:
+        """Take a connection string apart, as the driver does."""
+        found: Mapping[str, Any] = dbapi.conninfo.conninfo_to_dict(text)
+        return found
 
-        Args:
-            dbapi: The driver's module.
-            bound: What holds for this call.
-            args: The arguments of its `connect()`.
-            keywords: Those by name.
-        """
-        text = args[0] if args else keywords.get("conninfo")
-        given = dbapi.conninfo.conninfo_to_dict(text) if text else {}
-        version = ask_version(getattr(dbapi, "pq", None), "version")
-        return self._plan(given, bound, keywords, version)
-
-    def server_params(
-        self, dbapi: Any, args: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> Conninfo:
-        """Say which server it would connect to, and how.
-
-        Args:
-            dbapi: The driver's module.
-            args: The arguments of its `connect()`.
-            keywords: Those by name.
-        """
-        text = args[0] if args else keywords.pop("conninfo", None)
-        return conninfo(text or None, said(keywords, _OWN_ARGUMENTS), dbapi=dbapi)
+    def _version(self, dbapi: Any) -> int:
+        """Ask for libpq's version."""
+        return ask_version(getattr(dbapi, "pq", None), "version")
 
     def prepare_nothing(self, connection: Any) -> Any:
         """Have it neither prepare nor count what is asked next.

@@ -5,14 +5,10 @@ from __future__ import annotations
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-from poolproof.drivers.conninfo import conninfo, said
 from poolproof.drivers.libpq import LibpqDriver, ask_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from poolproof.drivers.connect_plan import Bound, ConnectPlan
-    from poolproof.drivers.conninfo import Conninfo
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Psycopg2"]
 
@@ -20,9 +16,6 @@ __all__ = ["Psycopg2"]
 _STATUS = methodcaller("get_transaction_status")
 
 _READY = 1  # psycopg2.extensions.STATUS_READY
-
-# What is not libpq's among the arguments of its connect().
-_OWN_ARGUMENTS = {"connection_factory", "cursor_factory", "async", "async_"}
 
 
 def _is_reset(connection: Any) -> bool:
@@ -35,6 +28,11 @@ class Psycopg2(LibpqDriver):
     """psycopg2, and what has its methods."""
 
     __slots__ = ()
+
+    text_argument = "dsn"
+    own_arguments = frozenset(
+        {"connection_factory", "cursor_factory", "async", "async_"}
+    )
 
     def __init__(self, status: Callable[[Any], object] = _STATUS) -> None:
         """Make the driver of one class of connections.
@@ -77,34 +75,14 @@ class Psycopg2(LibpqDriver):
         """
         return getattr(connection, "readonly", None) is True
 
-    def connect_plan(
-        self, dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> ConnectPlan | None:
-        """Say what it is to be told, so that connecting keeps to a bound.
+    def _read(self, dbapi: Any, text: str) -> Mapping[str, Any]:
+        """Take a connection string apart, as the driver does."""
+        found: Mapping[str, Any] = dbapi.extensions.parse_dsn(text)
+        return found
 
-        Args:
-            dbapi: The driver's module.
-            bound: What holds for this call.
-            args: The arguments of its `connect()`.
-            keywords: Those by name.
-        """
-        text = args[0] if args else keywords.get("dsn")
-        given = dbapi.extensions.parse_dsn(text) if text else {}
-        version = ask_version(getattr(dbapi, "extensions", None), "libpq_version")
-        return self._plan(given, bound, keywords, version)
-
-    def server_params(
-        self, dbapi: Any, args: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> Conninfo:
-        """Say which server it would connect to, and how.
-
-        Args:
-            dbapi: The driver's module.
-            args: The arguments of its `connect()`.
-            keywords: Those by name.
-        """
-        text = args[0] if args else keywords.pop("dsn", None)
-        return conninfo(text, said(keywords, _OWN_ARGUMENTS), dbapi=dbapi)
+    def _version(self, dbapi: Any) -> int:
+        """Ask for libpq's version."""
+        return ask_version(getattr(dbapi, "extensions", None), "libpq_version")
 
     def _tells_the_session(self, connection: Any) -> bool:
         """Tell whether it says SET when its autocommit is switched.
