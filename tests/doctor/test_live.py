@@ -109,7 +109,7 @@ def test_what_this_process_holds_is_named_by_scope_and_thread(
 
         def held():
             finding = look(engine, "PP402", held_s=0.1)
-            return [one for one in finding.evidence if "here: nightly" in one]
+            return [one for one in finding.evidence if "nightly: process" in one]
 
         lines = eventually(held)
     assert "MainThread" in lines[0]
@@ -219,6 +219,52 @@ def test_a_thread_that_holds_two_connections_is_seen(look, make_engine, pg_url):
             second.exec_driver_sql("select 1")
             finding = look(engine, "PP405")
     assert finding.severity == "warning"
-    assert "MainThread: 2 connections, of report" in finding.summary
+    assert "report: process" in finding.summary
+    assert "MainThread" in finding.summary
+    assert "2 connections" in finding.summary
     other = make_engine(url)
     assert look(other, "PP405").state == "skipped"
+
+
+HOLDERS = """
+import sys, time
+from sqlalchemy import create_engine
+import poolproof
+engine = create_engine(sys.argv[1], poolclass=poolproof.Pool)
+with poolproof.scope("checkout-page"):
+    one, two = engine.connect(), engine.connect()
+    for each in (one, two):
+        each.exec_driver_sql("select 1")
+        each.rollback()
+time.sleep(1.5)
+print("holds", flush=True)
+time.sleep(300)
+"""
+
+
+def test_who_holds_in_another_process_is_known_by_its_metrics(
+    look, pg_url, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("POOLPROOF_METRICS_DIR", str(tmp_path / "metrics"))
+    url = pg_url("psycopg2", application_name="doctor-elsewhere")
+    text = url.render_as_string(hide_password=False)
+    assert look(url, "PP405").state == "skipped"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDERS, text], stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.readline() == b"holds\n"
+
+        def double():
+            finding = look(url, "PP405")
+            return finding if finding.state == "found" else None
+
+        finding = eventually(double)
+        assert f"checkout-page: process {holder.pid}, MainThread" in finding.summary
+        idle = look(url, "PP402", held_s=0.1)
+        assert any("checkout-page: process" in line for line in idle.evidence)
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert look(url, "PP405").state == "fine"

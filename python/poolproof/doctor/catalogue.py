@@ -515,14 +515,15 @@ _LIVE: Final = (
         name="held and idle",
         worst="warning",
         looks="Sessions of this role that are idle in transaction for longer than "
-        "`--held`, by application_name; and what this process holds, by scope and "
-        "thread.",
+        "`--held`, by application_name; and what poolproof's pools know of who holds a "
+        "connection, by scope and thread: in this process, and in those that keep "
+        "their metrics where `POOLPROOF_METRICS_DIR` says.",
         why="A caller that waits for HTTP or a model with a connection in its hand is "
         "what exhausts pools.",
         fix="Commit before waiting; `poolproof.scope` names who it was; "
         "`hold_timeout`.",
-        problems="A connection that is held outside of a transaction is seen only in "
-        "the process that holds it.",
+        problems="A connection that is held outside of a transaction is seen only of a "
+        "poolproof.Pool, and of another process only by its metrics.",
         needs="server",
         run=live.held_and_idle,
     ),
@@ -559,12 +560,13 @@ _LIVE: Final = (
         code="PP405",
         name="double holders",
         worst="warning",
-        looks="Threads of this process that hold several connections of one pool.",
+        looks="Threads that hold several connections at once: in this process, and in "
+        "those that keep their metrics where `POOLPROOF_METRICS_DIR` says.",
         why="When every holder waits for a second one, all wait.",
         fix="One connection a caller; a pool of its own for what must be apart.",
-        problems="Only the process that the doctor runs in: `flask poolproof doctor`, "
-        "or the import of a module.",
-        needs="application",
+        problems="Threads are told apart by their names; greenlets of one thread are "
+        "one caller here. Connections of two pools may be meant.",
+        needs="nothing",
         run=live.double_holders,
     ),
 )

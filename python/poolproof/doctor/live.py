@@ -7,11 +7,10 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from poolproof.doctor.finding import fine, found, skipped
+from poolproof.doctor.holders import Holding, holders, is_seen, not_seen
 from poolproof.doctor.local_sockets import LocalSockets, is_address_here, name_of
 from poolproof.doctor.path_probe import lends_sessions
 from poolproof.doctor.timeouts import seconds
-from poolproof.metrics.snapshot import snapshot
-from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from poolproof.doctor.finding import Finding
     from poolproof.doctor.server_facts import Activity, ServerFacts
     from poolproof.doctor.subject import Subject
-    from poolproof.metrics.facts import Checkout
 
 _LEASES = """
 select name, coalesce(host, ''), coalesce(pid, 0)::text,
@@ -29,6 +27,10 @@ select name, coalesce(host, ''), coalesce(pid, 0)::text,
 """
 _LATE = 1 / 3
 _MOST = 5
+_OTHER_USERS = (
+    "nobody was seen, but the metrics of {} processes are another user's: ask as the "
+    "user that runs the application"
+)
 _NO_PROC = "this system has no /proc to see the sockets of its processes in"
 
 
@@ -81,7 +83,7 @@ def _backends(subject: Subject) -> dict[int, int]:
 def held_and_idle(subject: Subject, server: ServerFacts) -> Finding:
     """PP402: who holds a connection and asks nothing."""
     limit = subject.deployment.held_s
-    if server.activity_error and not isinstance(subject.pool, Pool):
+    if server.activity_error and not is_seen(subject):
         return skipped(f"pg_stat_activity cannot be read: {server.activity_error}")
     idle = sorted(
         (
@@ -93,38 +95,35 @@ def held_and_idle(subject: Subject, server: ServerFacts) -> Finding:
         ),
         key=lambda one: -one.for_s,
     )
-    here = [one for one in _holders(subject) if one.is_busy is False]
-    here = [one for one in here if one.held_s > limit]
+    known = {one.pid for one in idle}
+    here = [
+        one for one in holders(subject) if one.is_busy is False and one.held_s > limit
+    ]
+    scopes = {one.backend: one for one in here}
+    if not idle and not here and (hidden := not_seen()):
+        return skipped(_OTHER_USERS.format(hidden))
     if not idle and not here:
         return fine(f"nobody holds a connection idle for more than {seconds(limit)}")
-    lines = [_said(one) for one in idle[:_MOST]]
-    lines += [
-        f"here: {one.scope or 'no scope'}, {one.thread}, backend {one.backend_pid}, "
-        f"held for {seconds(one.held_s)}"
-        for one in here[:_MOST]
-    ]
+    lines = [_said(one, scopes.get(one.pid)) for one in idle[:_MOST]]
+    alone = [one for one in here if one.backend not in known]
+    lines += [f"{one}, held for {seconds(one.held_s)}" for one in alone[:_MOST]]
     lines += list(_by_application(idle))
     longest = max(
         [one.for_s for one in idle] + [one.held_s for one in here], default=0.0
     )
     return found(
         "warning",
-        f"{len(idle) + len(here)} connections are held and idle, the longest for "
+        f"{len(idle) + len(alone)} connections are held and idle, the longest for "
         f"{seconds(longest)}: {lines[0]}",
         "end the transaction before waiting for something else; hold_timeout bounds it",
         evidence=lines,
     )
 
 
-def _holders(subject: Subject) -> tuple[Checkout, ...]:
-    if subject.is_application and isinstance(subject.pool, Pool):
-        return snapshot(subject.pool).holders
-    return ()
-
-
-def _said(one: Activity) -> str:
+def _said(one: Activity, holder: Holding | None) -> str:
     name = one.application or "no application_name"
-    return f"{name}: backend {one.pid}, {one.state} for {seconds(one.for_s)}"
+    who = f" ({holder})" if holder else ""
+    return f"{name}: backend {one.pid}, {one.state} for {seconds(one.for_s)}{who}"
 
 
 def _by_application(idle: list[Activity]) -> Iterator[str]:
@@ -220,23 +219,28 @@ def _lives(pid: int) -> bool:
 
 
 def double_holders(subject: Subject) -> Finding:
-    """PP405: does one caller hold several connections of one pool."""
-    if not isinstance(subject.pool, Pool):
-        return skipped("only a poolproof.Pool knows who holds its connections")
-    by_thread: dict[str, list[Checkout]] = {}
-    for one in _holders(subject):
-        by_thread.setdefault(one.thread, []).append(one)
-    double = {thread: held for thread, held in by_thread.items() if len(held) > 1}
+    """PP405: does one caller hold several connections."""
+    if not is_seen(subject):
+        return skipped(
+            "who holds connections is known of a poolproof.Pool alone: name "
+            "MODULE:ENGINE, or set POOLPROOF_METRICS_DIR as the application has it"
+        )
+    by_thread: dict[tuple[int, str], list[Holding]] = {}
+    for one in holders(subject):
+        by_thread.setdefault((one.process, one.thread), []).append(one)
+    double = [held for held in by_thread.values() if len(held) > 1]
+    if not double and (hidden := not_seen()):
+        return skipped(_OTHER_USERS.format(hidden))
     if not double:
-        return fine("no thread of this process holds two connections")
+        return fine(f"none of {len(by_thread)} callers holds two connections")
     lines = [
-        f"{thread}: {len(held)} connections, of {one.scope or 'no scope'}"
-        for thread, held in double.items()
-        for one in held[:1]
+        f"{held[0]}: {len(held)} connections, the first for {seconds(held[0].held_s)}"
+        for held in double
     ]
     return found(
         "warning",
         f"{lines[0]}: when all callers do so, each waits for the others",
         "one connection a caller; nested_timeout makes such a wait end",
-        evidence=lines,
+        evidence=lines[:_MOST],
+        confidence="likely",
     )
