@@ -11,7 +11,6 @@ from poolproof import _startup as _startup
 
 from poolproof import _sqlalchemy as _sqlalchemy  # isort: skip
 from poolproof._native import __version__
-from poolproof._scope import scope
 from poolproof.errors import (
     BreakerOpen,
     CommitOutcomeUnknown,
@@ -42,6 +41,7 @@ from poolproof.leases.heartbeat import Heartbeat
 from poolproof.leases.lease import Lease
 from poolproof.metrics import automatic as automatic
 from poolproof.metrics.facts import PoolSnapshot, ProcessSnapshot
+from poolproof.metrics.scope import scope
 from poolproof.metrics.snapshot import snapshot
 from poolproof.pool.deadlines import deadline
 from poolproof.pool.pool import Pool

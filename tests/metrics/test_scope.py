@@ -10,7 +10,7 @@ import pytest
 import poolproof
 from plugins.processes import run_script
 from plugins.threads import Task
-from poolproof._scope import current_scope
+from poolproof.metrics.scope import current_scope
 
 
 def held_in(pool):

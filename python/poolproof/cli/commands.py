@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -17,6 +18,7 @@ from poolproof.cli.lease import lease
 from poolproof.cli.metrics import metrics
 from poolproof.cli.signals import Stopped
 from poolproof.cli.status import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE
+from poolproof.cli.watch import watch
 from poolproof.drill.errors import DrillError, SetupError
 from poolproof.drill.incidents import INCIDENTS
 from poolproof.drill.stage import POOLS
@@ -81,6 +83,10 @@ def commands() -> None:
 
 
 commands.add_command(doctor)
+commands.add_command(watch)
+_top = copy.copy(watch)  # the same by the name that others give it
+_top.hidden = True
+commands.add_command(_top, "top")
 commands.add_command(lease)
 commands.add_command(metrics)
 

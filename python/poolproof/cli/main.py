@@ -36,6 +36,7 @@ Commands:
   drill    Break pools: QueuePool beside poolproof.Pool.
   lease    Show, prepare and free leases.
   metrics  Serve the metrics of an application's processes.
+  watch    Watch the pools of all processes, live.
 
 The commands need {{absent}}: {_INSTALL}
 """

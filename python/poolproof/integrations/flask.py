@@ -29,7 +29,6 @@ from sqlalchemy.orm import scoped_session
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response
 
-from poolproof import _scope
 from poolproof._log import Log, Seldom
 from poolproof.cli.deployment import deployment_options
 from poolproof.cli.status import EXIT_ERROR
@@ -37,6 +36,7 @@ from poolproof.doctor.engines import is_engine, shown, sync_engine
 from poolproof.errors import BreakerOpen, PoolTimeout
 from poolproof.integrations import doctor, options, sessions
 from poolproof.integrations.engines import adopt
+from poolproof.metrics import scope as scopes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,12 +148,12 @@ class _Extension:
     def _on_request(self, _app: flask.Flask, **_more: object) -> None:
         """Name what is done for a request by its endpoint."""
         name = flask.request.endpoint or _UNROUTED
-        flask.request.environ[_SCOPE] = _scope.enter(name[:_SCOPE_LONGEST])
+        flask.request.environ[_SCOPE] = scopes.enter(name[:_SCOPE_LONGEST])
 
     def _on_request_end(self, _app: flask.Flask, **_more: object) -> None:
         before = flask.request.environ.pop(_SCOPE, None)
         if before is not None:
-            _scope.restore(before)
+            scopes.restore(before)
 
     def add(self, parts: list[Any]) -> None:
         """Take over what was given, now or when it is there."""

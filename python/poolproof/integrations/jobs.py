@@ -17,7 +17,6 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from poolproof import _scope
 from poolproof._log import Log
 from poolproof._sqlalchemy import record_of
 from poolproof.doctor.engines import is_engine, shown, sync_engine
@@ -25,6 +24,7 @@ from poolproof.fork import renewal
 from poolproof.integrations import sessions
 from poolproof.integrations.engines import adopt
 from poolproof.integrations.naming import Naming
+from poolproof.metrics import scope as scopes
 from poolproof.metrics.automatic import publish
 from poolproof.pool import deadlines
 from poolproof.pool.pool import Pool
@@ -54,14 +54,14 @@ class Job:
         outer: The job inside which it was begun, if any; it shares that job's sessions.
         lent: The pooled connections that it has checked out and that still exist.
         used: The sessions of a sessionmaker that it has used and that still exist.
-        scope: The scope that it has left, for `_scope.restore`.
+        scope: The scope that it has left, for `scopes.restore`.
     """
 
     __slots__ = ("lent", "name", "outer", "scope", "used")
 
     def __init__(self, name: str, outer: Job | None, scope: str) -> None:
         self.name = name
-        self.scope = _scope.enter(scope)
+        self.scope = scopes.enter(scope)
         self.outer = outer
         self.lent: weakref.WeakSet[ConnectionFairy] = weakref.WeakSet()
         self.used: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -233,7 +233,7 @@ class Jobs:
     def forget() -> None:
         """Leave the job inside which this process was forked to the parent."""
         _current.set(None)
-        _scope.restore(0)
+        scopes.restore(0)
 
     # --- one job ----------------------------------------------------------------------
 
@@ -284,7 +284,7 @@ class Jobs:
             job: What `begin` has returned, in the same thread or greenlet.
         """
         _current.set(job.outer)
-        _scope.restore(job.scope)
+        scopes.restore(job.scope)
         if job.outer is not None:
             job.outer.lent |= job.lent
             job.outer.used |= job.used

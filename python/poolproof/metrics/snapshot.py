@@ -10,7 +10,6 @@ from sqlalchemy.engine import Engine
 
 from poolproof import _native
 from poolproof._native import __version__
-from poolproof._scope import names
 from poolproof.drivers import backend
 from poolproof.faults.tallies import others
 from poolproof.leases.held import held
@@ -23,6 +22,7 @@ from poolproof.metrics.facts import (
     ProcessSnapshot,
     Times,
 )
+from poolproof.metrics.scope import names
 from poolproof.pool.name import address_of
 from poolproof.pool.pool import Pool
 

@@ -1,0 +1,1 @@
+"""``poolproof watch``: the pools of all processes, beside what their server sees."""

@@ -1,0 +1,394 @@
+"""`poolproof watch`: real processes and a real server, on a page and on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from plugins.threads import eventually
+from poolproof.watch import sources
+from poolproof.watch.facts import HeldConnection
+from poolproof.watch.screen import screen
+from poolproof.watch.sources import ORDERS, look
+
+APPLICATION = """
+import sys, threading, time
+import poolproof, sqlalchemy as sa
+
+engine = sa.create_engine(sys.argv[1], poolclass=poolproof.Pool, pool_size=3)
+ready = threading.Semaphore(0)
+
+def hold(name, statement):
+    with poolproof.scope(name), engine.connect() as connection:
+        connection.execute(sa.text("select 1"))
+        ready.release()
+        connection.execute(sa.text(statement))
+        time.sleep(600)
+
+for each in (("checkout", "select 1"), ("report", "select pg_sleep(600)")):
+    threading.Thread(target=hold, args=each, daemon=True, name=each[0]).start()
+    ready.acquire()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+COMMAND = (sys.executable, "-m", "poolproof", "watch")
+# Ctrl-C is for whom the terminal belongs to.
+ON_A_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+ALTERNATE, BACK = b"\x1b[?1049h", b"\x1b[?1049l"
+STYLED = re.compile(rb"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture
+def directory(tmp_path):
+    place = tmp_path / "metrics"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def url(pg):
+    return pg.url("psycopg2").render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def application(directory, url, tmp_path):
+    """Run a process that holds two connections, in two scopes."""
+    script = tmp_path / "application.py"
+    script.write_text(APPLICATION)
+    process = subprocess.Popen(
+        [sys.executable, script, url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "POOLPROOF_METRICS_DIR": str(directory)},
+    )
+    assert process.stdout.readline() == b"ready\n"
+    # What it says is written once a second.
+    eventually(lambda: len(sources.processes(directory)[1]) == 2)
+    yield process
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+    with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
+        connection.execute(
+            sa.text(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where wait_event = 'PgSleep'"
+            )
+        )
+
+
+def run(*args, **environment):
+    done = subprocess.run(
+        [*COMMAND, *args],
+        env={**os.environ, "COLUMNS": "80", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+# --- what is seen ---------------------------------------------------------------------
+
+
+def test_it_says_who_holds_what_and_what_the_server_sees(application, directory, url):
+    done = run("--json", url, f"--directory={directory}")
+    assert done.returncode == 0, done.stderr
+    view = json.loads(done.stdout)
+    (pool,) = view["pools"]
+    assert (pool["process_id"], pool["used"], pool["idle"]) == (application.pid, 2, 0)
+    assert (pool["most"], pool["checkouts"], pool["faults"]) == (13, 2, 0)
+    holders = {holder["scope"]: holder for holder in view["holders"]}
+    assert set(holders) == {"checkout", "report"}
+    for scope, busy, state in (
+        ("checkout", False, "idle in transaction"),
+        ("report", True, "active"),
+    ):
+        holder = holders[scope]
+        assert holder["thread"] == scope
+        assert holder["is_busy"] is busy
+        assert holder["session"]["backend_pid"] == holder["backend_pid"]
+        assert holder["session"]["state"] == state
+    assert holders["report"]["session"]["waits_for"] == "Timeout: PgSleep"
+    assert view["server"]["most"] > 0
+
+
+def test_it_fits_into_80_columns_and_needs_no_colour(application, directory, url):
+    done = run(url, f"--directory={directory}", POOLPROOF_METRICS_DIR="")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in done.stdout
+    (busy,) = [line for line in lines if " busy " in line]
+    assert re.search(rf"{application.pid} +report +report +\d+ +busy +active", busy)
+    assert re.search(r"checkout +checkout +\d+ +idle +idle in tx", done.stdout)
+    assert "2 held, sorted by held" in done.stdout
+
+
+def test_a_directory_is_enough(application, directory):
+    done = run("--once", POOLPROOF_METRICS_DIR=str(directory))
+    assert "  1 process in /" in done.stdout
+    assert "report" in done.stdout
+
+
+def test_a_process_that_was_killed_is_gone(application, directory):
+    application.kill()
+    application.wait()
+    view = look(directory, None)
+    assert (view.pools, view.holders) == ((), ())
+    assert (
+        "set POOLPROOF_METRICS_DIR" in run("--once", f"--directory={directory}").stdout
+    )
+
+
+def test_a_url_is_enough_and_strangers_in_a_transaction_are_named(url):
+    engine = sa.create_engine(
+        url,
+        poolclass=sa.pool.NullPool,
+        connect_args={"application_name": "forgotten"},
+    )
+    with engine.connect() as connection:
+        connection.execute(sa.text("select 1"))
+        pid = connection.connection.dbapi_connection.info.backend_pid
+        activity = sources.WatchedServer(url)
+        eventually(
+            lambda: pid in [one.backend_pid for one in look(None, activity).strangers]
+        )
+        activity.close()
+        done = run("--once", url, POOLPROOF_METRICS_DIR="")
+    assert "idle in a transaction, and of no pool here" in done.stdout
+    assert re.search(rf"{pid} +forgotten", done.stdout)
+
+
+def test_a_server_that_goes_away_is_told_and_one_that_is_back_asked(fault_proxy, url):
+    proxy = fault_proxy(url)
+    activity = sources.WatchedServer(proxy.url.render_as_string(hide_password=False))
+    assert activity.server().most
+    proxy.drop()
+    assert activity.server().most  # over a new connection
+    proxy.stop()
+    assert activity.server().trouble
+    assert "check host and port" in activity.server().trouble
+    activity.close()
+
+
+def test_what_a_role_may_not_see_is_hidden(application, directory, url):
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text("create role blind login"))
+    try:
+        blind = sa.make_url(url).set(username="blind")
+        done = run(
+            "--json",
+            blind.render_as_string(hide_password=False),
+            f"--directory={directory}",
+        )
+        states = {one["session"]["state"] for one in json.loads(done.stdout)["holders"]}
+        assert states == {None}
+    finally:
+        with engine.connect() as connection:
+            connection.execute(sa.text("drop role blind"))
+        engine.dispose()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_holders_are_sorted(order):
+    def holder(number, **facts):
+        return HeldConnection(
+            **{
+                "process_id": number,
+                "pool": "p",
+                "thread": f"t{number}",
+                "scope": f"s{number}",
+                "backend_pid": None,
+                "held_s": 1.0,
+                "is_busy": True,
+                **facts,
+            }
+        )
+
+    first = {
+        "h": holder(2, held_s=9.0),
+        "p": holder(0),
+        "s": holder(2, scope=None),
+        "t": holder(2, thread="a"),
+        "i": holder(2, is_busy=False),
+    }[order]
+    others = [holder(1), holder(3)]
+    assert min([*others, first], key=ORDERS[order][1]) is first
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "set POOLPROOF_METRICS_DIR"),
+        (("--directory=/no/such/place",), "/no/such/place is no directory"),
+        (("sqlite://",), "a database of sqlite"),
+        (("postgresql://app:geheim@127.0.0.1:1/app",), "check host and port"),
+        (("postgresql://app:geheim@word@db/app",), "a second @"),
+        (("--every=0", "postgresql://h/d"), "0.1"),
+    ],
+)
+def test_what_cannot_be_watched_is_one_sentence(args, words):
+    done = run(*args, POOLPROOF_METRICS_DIR="")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "geheim" not in done.stdout + done.stderr
+
+
+# --- on a terminal --------------------------------------------------------------------
+
+
+class Terminal:
+    """A program on a pseudo terminal of 80 columns and 24 lines."""
+
+    def __init__(self, *args, **environment):
+        self.ours, theirs = pty.openpty()
+        self.before = termios.tcgetattr(theirs)
+        self.theirs = theirs
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ON_A_TERMINAL, *COMMAND, *args],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={
+                **os.environ,
+                "TERM": "xterm-256color",
+                "COLUMNS": "80",
+                "LINES": "24",
+                **environment,
+            },
+        )
+        self.seen = b""
+
+    def read(self):
+        while select.select([self.ours], [], [], 0.05)[0]:
+            self.seen += os.read(self.ours, 65536)
+        return self.seen
+
+    def shows(self, *words):
+        eventually(lambda: all(word in self.read() for word in words))
+
+    def type(self, text):
+        os.write(self.ours, text)
+
+    def ended(self):
+        """Return the exit status, and see that the terminal is as it was."""
+        eventually(lambda: self.read() is not None and self.process.poll() is not None)
+        assert termios.tcgetattr(self.theirs) == self.before
+        assert self.seen.count(ALTERNATE) == self.seen.count(BACK) == 1
+        assert b"Traceback" not in self.seen
+        return self.process.returncode
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+        os.close(self.theirs)
+
+
+@pytest.fixture
+def terminal(application, directory):
+    made = []
+
+    def make(*args, **environment):
+        made.append(
+            Terminal(*args, POOLPROOF_METRICS_DIR=str(directory), **environment)
+        )
+        made[-1].shows(ALTERNATE, b"report")
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_q_quits(terminal):
+    shown = terminal()
+    shown.type(b"q")
+    assert shown.ended() == 0
+
+
+def test_a_key_sorts_at_once(terminal):
+    shown = terminal("--every=600")
+    shown.shows(b"sorted by held")
+    shown.type(b"s")
+    shown.shows(b"sorted by scope")
+    shown.type(b"xp")
+    shown.shows(b"sorted by process")
+    shown.type(b"q")
+    assert shown.ended() == 0
+
+
+def test_ctrl_c_ends_it_clean(terminal):
+    shown = terminal()
+    shown.type(b"\x03")
+    assert shown.ended() == 128 + signal.SIGINT
+
+
+def test_a_signal_leaves_the_terminal_as_it_was(terminal):
+    shown = terminal()
+    shown.process.send_signal(signal.SIGTERM)
+    assert shown.ended() == 128 + signal.SIGTERM
+
+
+def test_no_colour_where_none_is_wanted(terminal):
+    shown = terminal("--every=0.1", NO_COLOR="1")
+    time.sleep(0.3)
+    shown.type(b"q")
+    assert shown.ended() == 0
+    colours = {
+        code
+        for style in STYLED.findall(shown.seen)
+        for code in style[2:-1].split(b";")
+        if code and 30 <= int(code) <= 107
+    }
+    assert not colours
+
+
+def test_a_small_terminal_is_not_overrun(directory):
+    from io import StringIO
+
+    from rich.console import Console
+
+    from poolproof.watch.facts import PoolLine, View
+
+    holders = tuple(
+        HeldConnection(
+            process_id=n,
+            pool="p",
+            thread="t",
+            scope=None,
+            backend_pid=n,
+            held_s=float(n),
+            is_busy=False,
+        )
+        for n in range(500)
+    )
+    pools = tuple(PoolLine(process_id=n, pool="p", waiting=3) for n in range(200))
+    view = View(directory=str(directory), pools=pools, holders=holders)
+    for height in (20, 24, 60):
+        text = StringIO()
+        console = Console(file=text, width=80, height=height)
+        console.print(screen(view, order="h", height=height, keys=True))
+        assert height - 6 <= len(text.getvalue().splitlines()) <= height
+        assert "more" in text.getvalue()
