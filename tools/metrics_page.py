@@ -39,7 +39,7 @@ print(seen.used, seen.waiting, seen.wait.p99_s, seen.oldest_hold_s, seen.faults)
 
 ## Prometheus
 
-`pip install "poolproof[prometheus]"`. One process:
+`pip install ".[prometheus]"` in a checkout. One process:
 
 ```python
 from poolproof.metrics.prometheus import Collector
@@ -86,7 +86,7 @@ below: *Dashboards*, *New*, *Import*, and choose the Prometheus data source.
 
 ## OpenTelemetry
 
-`pip install "poolproof[otel]"`. In each process, behind its forks:
+`pip install ".[otel]"` in a checkout. In each process, behind its forks:
 
 ```python
 from poolproof.metrics import otel
