@@ -124,3 +124,105 @@ pub fn signature_hash(certificate: &X509Ref) -> Option<Nid> {
     let digest = Nid::from_raw(digest);
     (is_known == 1 && digest != Nid::UNDEF).then_some(digest)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use openssl::asn1::Asn1Time;
+    use openssl::hash::MessageDigest;
+    use openssl::pkey::{PKey, Private};
+    use openssl::ssl::{
+        SslContext, SslContextBuilder, SslMethod, SslStream, SslVerifyMode, SslVersion,
+    };
+    use openssl::x509::{X509, X509Builder};
+
+    use super::CertificateRequest::{Absent, Answered, Unanswered};
+    use super::*;
+
+    fn signed(key: &PKey<Private>, digest: MessageDigest) -> X509 {
+        let mut builder = X509Builder::new().unwrap();
+        let (begin, end) = (Asn1Time::days_from_now(0), Asn1Time::days_from_now(2));
+        builder.set_not_before(&begin.unwrap()).unwrap();
+        builder.set_not_after(&end.unwrap()).unwrap();
+        builder.set_pubkey(key).unwrap();
+        builder.sign(key, digest).unwrap();
+        builder.build()
+    }
+
+    fn context(shows: bool, asks: bool, highest: SslVersion) -> SslContext {
+        let mut builder = SslContextBuilder::new(SslMethod::tls()).unwrap();
+        if shows {
+            let key = PKey::generate_ed25519().unwrap();
+            let certificate = signed(&key, MessageDigest::null());
+            builder.set_certificate(&certificate).unwrap();
+            builder.set_private_key(&key).unwrap();
+        }
+        let mode = if asks {
+            SslVerifyMode::PEER
+        } else {
+            SslVerifyMode::NONE
+        };
+        builder.set_verify_callback(mode, |_, _| true);
+        builder.set_max_proto_version(Some(highest)).unwrap();
+        builder.build()
+    }
+
+    /// What a client has seen of a server, after a handshake.
+    fn met(shows: bool, asks: bool, highest: SslVersion) -> CertificateRequest {
+        let (near, far) = UnixStream::pair().unwrap();
+        let server = thread::spawn(move || {
+            let ssl = Ssl::new(&context(true, asks, highest)).unwrap();
+            let mut stream = SslStream::new(ssl, far).unwrap();
+            stream.accept().unwrap();
+        });
+        let mut ssl = Ssl::new(&context(shows, false, highest)).unwrap();
+        watch(&mut ssl).unwrap();
+        assert_eq!(seen(&ssl), Absent);
+        let mut stream = SslStream::new(ssl, near).unwrap();
+        stream.connect().unwrap();
+        server.join().unwrap();
+        seen(stream.ssl())
+    }
+
+    #[test]
+    fn each_of_many_sessions_notes_what_its_server_has_asked() {
+        let cells = [
+            (true, true, Answered),
+            (false, true, Unanswered),
+            (true, false, Absent),
+            (false, false, Absent),
+        ];
+        thread::scope(|scope| {
+            for highest in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+                for (shows, asks, wanted) in cells {
+                    scope.spawn(move || {
+                        for _ in 0..3 {
+                            assert_eq!(met(shows, asks, highest), wanted, "{shows} {asks}");
+                        }
+                    });
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn who_did_not_watch_has_seen_nothing() {
+        let ssl = Ssl::new(&context(true, false, SslVersion::TLS1_3)).unwrap();
+        assert_eq!(seen(&ssl), Absent);
+    }
+
+    #[test]
+    fn a_signature_has_a_hash_or_none() {
+        let key = PKey::ec_gen("prime256v1").unwrap();
+        for (digest, wanted) in [
+            (MessageDigest::sha256(), Some(Nid::SHA256)),
+            (MessageDigest::sha512(), Some(Nid::SHA512)),
+        ] {
+            assert_eq!(signature_hash(&signed(&key, digest)), wanted);
+        }
+        let other = PKey::generate_ed25519().unwrap();
+        assert_eq!(signature_hash(&signed(&other, MessageDigest::null())), None);
+    }
+}
