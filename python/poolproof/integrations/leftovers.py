@@ -37,6 +37,12 @@ class Leftovers:
         if self._stop is None:
             self._stop = on_fault(self._hear)
 
+    def stop(self) -> None:
+        """Remember no more. Idempotent."""
+        if self._stop is not None:
+            self._stop()
+            self._stop = None
+
     def _hear(self, event: FaultEvent) -> None:
         reason = None if event.exception is None else event.exception.__cause__
         if not isinstance(reason, DeadlineExceeded) or reason.step != "deadline":
@@ -46,6 +52,10 @@ class Leftovers:
             for entry in pool.entries():
                 pid = deadlines.backend_pid(entry)
                 if pid == reason.backend_pid and entry.block is deadlines.current():
+                    # With the option the control plane ends it, which can prove whose
+                    # it is.
+                    if pool.settings.end_stranded_backends:
+                        return
                     if pid is not None and (pool, pid) not in self._found:
                         self._found.append((pool, pid))
                     return
