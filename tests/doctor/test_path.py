@@ -159,7 +159,7 @@ def test_a_pooler_that_fits_is_fine(look, pooler, make_engine):
     engine = make_engine(
         of(started), poolclass=poolproof.Pool, pool_size=3, max_overflow=0, max_idle=30
     )
-    found = look(engine, "PP203", "PP205", timeout_s=30)
+    found = look(engine, "PP203", "PP205", "PP401", "PP403", timeout_s=30)
     assert {one.state for one in found.values()} == {"fine"}
 
 

@@ -7,6 +7,7 @@ import re
 
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import poolproof
@@ -92,6 +93,15 @@ def test_what_others_have_now_counts(look, make_engine, pg_url, slots):
         finding = look(engine, "PP101")
     assert finding.severity == "warning"
     assert any("theirs 2" in line for line in finding.evidence)
+
+
+def test_the_applications_own_sessions_do_not_count_twice(
+    look, role, url_of, make_engine
+):
+    url = url_of(role(options="connection limit 4")).set(query={})
+    engine = make_engine(url, poolclass=poolproof.Pool, pool_size=4, max_overflow=0)
+    with engine.connect(), engine.connect():
+        assert look(engine, "PP101").state == "fine"
 
 
 def test_overflow_without_bound_and_a_connection_a_thread_are_seen(
@@ -236,6 +246,17 @@ def test_every_driver_is_asked_in_its_own_way(look, pg, name):
         if one.state == "skipped" and "MODULE:ENGINE" not in one.summary
     ]
     assert found["PP108"].state == "fine"
+
+
+@pytest.mark.parametrize("name", ["psycopg", "asyncpg"])
+def test_an_async_engine_is_asked_with_its_own_driver(look, pg, name):
+    url = pg.url("psycopg2").set(drivername=f"postgresql+{name}", query={})
+    engine = create_async_engine(url)
+    found = look(engine.sync_engine)
+    assert found["PP108"].state == "fine"
+    assert "of 200" in found["PP206"].summary
+    assert found["PP201"].state == "fine"
+    assert found["PP309"].state == "fine"
 
 
 def test_it_leaves_no_session_behind(look, pg_url, observer):

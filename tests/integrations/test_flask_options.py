@@ -14,6 +14,7 @@ from sqlalchemy import exc
 import poolproof
 from plugins.flasks import hold_all, installed, with_a_route
 from poolproof import _log
+from poolproof.doctor.catalogue import CHECKS
 from poolproof.integrations import flask as integration
 from poolproof.pool import knobs
 from poolproof.pool.settings import KEEP_ALIVE
@@ -181,6 +182,21 @@ def test_the_doctor_prints_what_the_pools_see(driven, driver, order):
         assert words in done.output
     assert ":***@" in done.output
     assert "secret" not in done.output
+
+
+def test_the_doctor_runs_every_check_on_every_engine(app, observer):
+    installed(app, pool_size=3)
+    invoke = app.test_cli_runner().invoke
+    done = invoke(args=["poolproof", "doctor", "--workers", "2", "--threads", "2"])
+    assert done.exit_code == 0, done.output
+    for check in CHECKS:
+        assert done.output.count(f" {check.code} ") >= 2, check.code
+    # Two engines of one server share its slots.
+    assert "2 workers × 26 (pool_size + max_overflow of 2 pools) = 52" in done.output
+    assert "fine    PP302" in done.output
+    many = invoke(args=["poolproof", "doctor", "--workers", "50"])
+    assert many.exit_code == 3
+    assert "error   PP101 slots: 50 workers × 26" in many.output
 
 
 def test_the_doctor_says_where_each_setting_is_from(app, monkeypatch):

@@ -102,6 +102,16 @@ def test_what_fits_is_said_and_not_warned_of(gunicorn):
 
 
 @pytest.mark.slow
+def test_threads_that_have_to_wait_are_warned_of_with_the_checks_code(gunicorn):
+    settings = {"POOLPROOF_POOL_SIZE": "2", "POOLPROOF_MAX_OVERFLOW": "1"}
+    options = ("--worker-class", "gthread", "--threads", "8", "--workers", "1")
+    with gunicorn(*options, "--preload", TEST_WARM="1", **settings) as served:
+        served.get("/order/1")
+    (line,) = [one for one in served.log.splitlines() if "PP306" in one]
+    assert "[WARNING] poolproof: PP306: 8 threads share 3 connections" in line
+
+
+@pytest.mark.slow
 def test_hooks_can_be_composed(gunicorn):
     conf = (
         "from poolproof.integrations import gunicorn as pool_hooks\n"

@@ -41,7 +41,8 @@ _SERVER: Final = (
         "process is counted.",
         problems="Of a URL the pool is not known: QueuePool's defaults are taken "
         "unless `--pool-size` and `--max-overflow` say otherwise. Sessions of others "
-        "are those whose application_name is not the URL's. " + _POOLED,
+        "are those whose application_name is not the URL's, or where it has none, "
+        "those of another role or database. " + _POOLED,
         needs="server",
         run=server.slots,
     ),

@@ -64,8 +64,7 @@ def slots(subject: Subject, server: ServerFacts) -> Finding:
             confidence=confidence,
         )
     taken = sum(
-        _shares(one, shared) and _is_of_others(subject, one.application)
-        for one in server.activity
+        _shares(one, shared) and _is_of_others(subject, one) for one in server.activity
     )
     if wanted > room - taken:
         return found(
@@ -142,9 +141,12 @@ def _by_others(server: ServerFacts) -> list[str]:
     return [f"sessions now, by application: {words}"]
 
 
-def _is_of_others(subject: Subject, application: str) -> bool:
-    own = subject.engine.url.query.get("application_name", "")
-    return not own or not application.startswith(str(own))
+def _is_of_others(subject: Subject, session: Activity) -> bool:
+    """Tell whether a session is of another application, by its name if there is one."""
+    own = str(subject.engine.url.query.get("application_name", ""))
+    if own:
+        return not session.application.startswith(own)
+    return not (session.is_ours and session.is_here)
 
 
 def idle_session(subject: Subject, server: ServerFacts) -> Finding:
