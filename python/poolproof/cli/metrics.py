@@ -63,7 +63,7 @@ def metrics(*, listen: tuple[str, int] | None, directory: str | None) -> int:
 
         from poolproof.metrics.prometheus import MultiProcess  # noqa: PLC0415 - the same
     except ImportError:
-        message = 'metrics need prometheus_client: pip install prometheus-client'
+        message = "metrics need prometheus_client: pip install prometheus-client"
         raise MetricsFailed(message) from None
     registry = CollectorRegistry()
     try:

@@ -17,7 +17,7 @@ try:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 except ImportError as error:
     raise ImportError(
-        'poolproof.metrics.otel needs OpenTelemetry: pip install opentelemetry-api'
+        "poolproof.metrics.otel needs OpenTelemetry: pip install opentelemetry-api"
     ) from error
 
 from poolproof import _native

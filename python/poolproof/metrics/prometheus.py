@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "poolproof.metrics.prometheus needs prometheus_client: "
-        'pip install prometheus-client'
+        "pip install prometheus-client"
     ) from error
 
 from poolproof.metrics import files
