@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -26,6 +27,9 @@ def make():
 SECRET = "s3cret-wrong"  # noqa: S105 - of nobody
 
 
+_spellings = itertools.count()
+
+
 @pytest.fixture
 def url(pg_url):
     return pg_url("psycopg2").render_as_string(hide_password=False)
@@ -33,7 +37,16 @@ def url(pg_url):
 
 @pytest.fixture
 def app(url, tmp_path, monkeypatch):
-    """Write an application into the current folder; return its module's name."""
+    """Write an application into the current folder; return its module's name.
+
+    Its server's name is spelled as in no other test: engines of these may live yet.
+    """
+    bits = next(_spellings)
+    name = "".join(
+        one.upper() if bits >> place & 1 else one
+        for place, one in enumerate("localhost")
+    )
+    url = url.replace("127.0.0.1", name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     name = f"app_{tmp_path.name.replace('-', '_')}"
@@ -103,6 +116,23 @@ def test_an_application_is_examined_with_what_it_prints_apart(app, capsys):
     assert "2 workers × 13 (pool_size + max_overflow) = 26" in slots["summary"]
     for path in ("Service.database", "make()"):
         assert main(["doctor", f"{name}:{path}", "--json"]) in (0, 1)
+
+
+def test_every_engine_of_an_application_counts_in_the_sum(app, capsys):
+    more = "other = create_engine({url!r}, pool_size=4, max_overflow=0)\n"
+    name = app(APP + more)
+    assert main(["doctor", f"{name}:engine", "--json"]) in (0, 1)
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    slots = next(one for one in findings if one["code"] == "PP101")
+    assert "× 17 (pool_size + max_overflow of 2 pools) = 17" in slots["summary"]
+
+
+def test_a_poolers_console_is_told_from_a_server(pooler, capsys):
+    url = pooler().url.set(drivername="postgresql+psycopg2", database="pgbouncer")
+    assert main(["doctor", url.render_as_string(hide_password=False)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "or a pooler's console?" in err
 
 
 @pytest.mark.parametrize(

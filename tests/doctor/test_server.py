@@ -185,6 +185,19 @@ def test_a_server_that_keeps_silent_clients_for_hours_is_noted(
     assert look(unix, "PP107").state == "fine"
 
 
+def test_names_that_have_to_be_quoted_are_no_hindrance(look, observer, pg_url):
+    role, database = 'An "odd" Role', "An odd's Database"
+    observer.rows('create role "An ""odd"" Role" login')
+    observer.rows(f'create database "{database}"')
+    try:
+        url = pg_url("psycopg2").set(username=role, database=database)
+        found = look(url, "PP101", "PP110", "PP402", "PP403")
+        assert {one.state for one in found.values()} <= {"fine", "found"}
+    finally:
+        observer.rows(f'drop database "{database}"')
+        observer.rows('drop role "An ""odd"" Role"')
+
+
 def test_a_role_that_may_not_write_is_seen(look, role, url_of):
     finding = look(url_of(role("default_transaction_read_only = on")), "PP108")
     assert finding.severity == "warning"

@@ -13,7 +13,9 @@ from poolproof.leases.base import LeaseBase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["engines_to", "leases", "thread_locals"]
+    from sqlalchemy.pool import Pool
+
+__all__ = ["engines_to", "leases", "pools_of_server", "thread_locals"]
 
 
 def engines_to(engine: Engine) -> list[Engine]:
@@ -28,6 +30,25 @@ def engines_to(engine: Engine) -> list[Engine]:
         if one.url == engine.url:
             pools.setdefault(id(one.pool), one)
     return list(pools.values())
+
+
+def pools_of_server(engine: Engine) -> tuple[Pool, ...]:
+    """Return the pools of every engine of this process to the same server.
+
+    Args:
+        engine: An engine; its own pool comes first.
+    """
+    found = {id(engine.pool): engine.pool}
+    for one in _all(Engine):
+        if _server_of(one) == _server_of(engine):
+            found.setdefault(id(one.pool), one.pool)
+    return tuple(found.values())
+
+
+def _server_of(engine: Engine) -> tuple[Any, ...]:
+    url = engine.url
+    query = url.query
+    return url.host, url.port, query.get("host"), query.get("port")
 
 
 def thread_locals() -> list[Any]:

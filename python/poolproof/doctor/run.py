@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from poolproof.doctor import server_facts
 from poolproof.doctor.connection import ReadOnlyConnection
-from poolproof.doctor.errors import DoctorError, NoConnectionError
+from poolproof.doctor.engines import shown
+from poolproof.doctor.errors import NoConnectionError
 from poolproof.doctor.finding import Finding, skipped
-from poolproof.doctor.refusal import explained
+from poolproof.doctor.refusal import explained, one_line
 from poolproof.doctor.time_limit import TooLateError, within
 
 if TYPE_CHECKING:
@@ -65,14 +66,20 @@ def meet_server(subject: Subject, seconds: float = CONNECT_S) -> None:
     connection = ReadOnlyConnection(subject.engine)
     try:
         connection.open(seconds)
-        subject.server = server_facts.ask(connection)
-    except DoctorError as error:
-        connection.close()
-        subject.no_server = str(error)
-        raise NoConnectionError(explained(subject, error)) from error
     except Exception as error:
         connection.close()
         subject.no_server = explained(subject, error)
+        raise NoConnectionError(subject.no_server) from error
+    try:
+        subject.server = server_facts.ask(connection)
+    except Exception as error:
+        connection.close()
+        said = one_line(subject.redact(str(error))) or type(error).__name__
+        subject.no_server = (
+            f"{one_line(shown(subject.engine))}: it lets us in, but does not say what "
+            f"it is as PostgreSQL 10 and newer do ({said}); is it one, or a pooler's "
+            "console?"
+        )
         raise NoConnectionError(subject.no_server) from error
     subject.connection = connection
 

@@ -23,7 +23,7 @@ _NAMES: Final = ", ".join(f"'{name}'" for name in _SETTINGS)
 # is what this very transaction has; but of keep-alives only that is the system's.
 _QUESTION: Final = f"""
 select 'setting', name::text,
-       case when starts_with(name, 'tcp_') then setting else reset_val end
+       case when left(name, 4) = 'tcp_' then setting else reset_val end
   from pg_catalog.pg_settings
  where name in ({_NAMES})
 union all
@@ -52,7 +52,8 @@ union all select 'is', 'lease_table', to_regclass('poolproof_lease')::text
 """  # noqa: S608 - the names are our own
 _ACTIVITY: Final = """
 select pid::text, coalesce(application_name, ''), coalesce(usesysid::text, ''),
-       coalesce(usesysid = current_user::regrole::oid, false)::text,
+       coalesce(usesysid = (select oid from pg_catalog.pg_roles
+                             where rolname = current_user), false)::text,
        coalesce(datid = (select oid from pg_catalog.pg_database
                           where datname = current_database()), false)::text,
        coalesce(state, ''), coalesce(host(client_addr), ''),

@@ -18,6 +18,7 @@ from poolproof._checks import has_second_at
 from poolproof.doctor import secret_words
 from poolproof.doctor.engines import engine_of, shown
 from poolproof.doctor.errors import DoctorError
+from poolproof.doctor.process import pools_of_server
 from poolproof.doctor.refusal import one_line
 from poolproof.doctor.subject import Subject
 
@@ -124,6 +125,7 @@ def _of_module(text: str, deployment: Deployment) -> Subject:
         shown=f"{text}, {shown(engine)}",
         is_application=True,
         deployment=deployment,
+        pools=pools_of_server(engine),
         sources=sources_of(module),
     )
 
