@@ -7,17 +7,26 @@ standard error, without logger and level.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, MutableMapping
 
     _Adapter = logging.LoggerAdapter[logging.Logger]
 else:
     _Adapter = logging.LoggerAdapter
 
-__all__ = ["MARK", "Log", "Seldom"]
+__all__ = ["MARK", "Log", "Seldom", "fields", "surroundings", "told_by"]
+
+# What the semantic conventions of OpenTelemetry have a name for.
+_NAMES = {
+    "error": "error.type",
+    "pool": "db.client.connection.pool.name",
+    "process_id": "process.pid",
+    "sqlstate": "db.response.status_code",
+}
 
 MARK = "poolproof: "
 
@@ -36,8 +45,36 @@ class Log(_Adapter):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        """Mark one text."""
+        """Mark one text, and give its record the fields that every one has."""
+        kwargs["extra"] = {**fields(), **(kwargs.get("extra") or {})}
         return f"{MARK}{msg}", kwargs
+
+
+# What every record tells of its surroundings, by name: what is above here adds to it.
+told_by: dict[str, Callable[[], object]] = {}
+
+
+def surroundings() -> dict[str, Any]:
+    """Say what is known of wherever the caller is: its scope."""
+    return {name: tell() for name, tell in told_by.items()}
+
+
+def fields(**known: Any) -> dict[str, Any]:
+    """Name what is known of a record, for its `extra`, as OpenTelemetry does.
+
+    Args:
+        **known: ``pool``, ``sqlstate``, ``error``, ``process_id``; any other name gets
+            ``poolproof.`` in front. None is left out.
+
+    Returns:
+        With the process and, where there is one, the scope of the caller.
+    """
+    told = {"process_id": os.getpid(), **surroundings(), **known}
+    return {
+        _NAMES.get(name, f"poolproof.{name}"): value
+        for name, value in told.items()
+        if value is not None
+    }
 
 
 class Seldom:

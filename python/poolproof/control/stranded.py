@@ -18,7 +18,7 @@ from sqlalchemy import exc
 
 from poolproof import _native
 from poolproof._counts import Counts
-from poolproof._log import Log
+from poolproof._log import Log, fields
 from poolproof.control import notifier
 from poolproof.control.server import refused, server_at
 from poolproof.drivers import known
@@ -169,6 +169,7 @@ class Stranded:
             reason,
             line,
             why,
+            extra=fields(backend_pid=pid, reason=reason, outcome=word),
         )
 
 

@@ -10,12 +10,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from poolproof._checks import a_kind
-from poolproof._log import Log
+from poolproof._log import Log, fields
 from poolproof.errors import ConnectionForked, DeadlineExceeded
 from poolproof.faults import journal
 from poolproof.faults.listeners import Listeners
 from poolproof.faults.table import Fault, Verdict
-from poolproof.faults.tallies import tallies_of
+from poolproof.faults.tallies import name_of, tallies_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,12 +127,26 @@ def report(
     harmless = final.cost == "nothing" or final.fault is Fault.FORKED
     if final.cost != "nothing" or final.fault is Fault.FORKED:
         _note(replace(event, fault=final.fault, verdict=final), error)
+    passed = None if error is None else error.__cause__
+    known = fields(
+        pool=name_of(pool) or None,
+        fault=final.fault.value,
+        cost=final.cost,
+        retry=final.retry,
+        outcome=final.outcome,
+        step=passed.step if isinstance(passed, DeadlineExceeded) else None,
+        sqlstate=sqlstate,
+        backend_pid=backend_pid,
+        driver=driver,
+        error=None if error is None else type(error).__qualname__,
+    )
     _log.log(
         logging.INFO if harmless else logging.WARNING,
         "%s (%s)%s",
         _cause(final, error),
         ", ".join(_fields(replace(event, fault=final.fault, verdict=final))),
         "" if final is verdict else ", as a listener of on_fault decided",
+        extra=known,
     )
     if verdict.fault in _OUT_OF_STEP and _is_cheaper(final, verdict):
         _log.warning(
@@ -140,6 +154,7 @@ def report(
             "of step: %s",
             backend_pid or "unknown",
             verdict.cause,
+            extra=known,
         )
     return final
 

@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from poolproof import _native
-from poolproof._log import Log, Seldom
+from poolproof._log import Log, Seldom, surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,7 +124,8 @@ def note(kind: str, cause: str, *, pool: str | None = None, **evidence: Any) -> 
         evidence: What is known; None is left out.
     """
     ring = _current()
-    known = {name: value for name, value in evidence.items() if value is not None}
+    found = {**surroundings(), **evidence}
+    known = {name: value for name, value in found.items() if value is not None}
     event = JournalEvent(datetime.now(timezone.utc), kind, cause, pool, known)
     ring.events.append(event)
     if kind in _KINDS_OF_FAULTS:

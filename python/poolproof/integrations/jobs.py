@@ -17,7 +17,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from poolproof._log import Log
+from poolproof._log import Log, fields
 from poolproof._sqlalchemy import record_of
 from poolproof.doctor.engines import is_engine, shown, sync_engine
 from poolproof.fork import renewal
@@ -337,6 +337,11 @@ class Jobs:
                 time.monotonic() - entry.began,
             ),
             self._kind,
+            extra=fields(
+                pool=entry.owner.name(),
+                backend_pid=deadlines.backend_pid(entry),
+                reason="left_out",
+            ),
         )
         # Somebody may still have it, so nobody else may get it.
         entry.reason = "left_out"

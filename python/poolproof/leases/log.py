@@ -5,7 +5,7 @@ The control plane calls nobody back, so the notifier writes it, soon after it ha
 
 from __future__ import annotations
 
-from poolproof._log import Log
+from poolproof._log import Log, fields
 from poolproof.faults import journal
 
 __all__ = ["BeatLog", "LeaseLog", "log"]
@@ -23,6 +23,7 @@ class LeaseLog:
             name: The lease's name.
         """
         self._name = name
+        self._fields = fields(lease=name)
         self._blips = 0
         self._is_failing = False
 
@@ -44,9 +45,10 @@ class LeaseLog:
                 new,
                 why,
                 certain_s,
+                extra=self._fields,
             )
         if (new or self._is_failing) and not in_a_row:
-            log.info("Lease %r is renewed again", self._name)
+            log.info("Lease %r is renewed again", self._name, extra=self._fields)
         self._blips, self._is_failing = blips, bool(in_a_row)
 
     def lost(self, reason: str, *, is_ending: bool) -> None:
@@ -59,9 +61,11 @@ class LeaseLog:
         cause = f"lease {self._name!r} was {'given back' if is_ending else 'lost'}"
         journal.note("lease", f"{cause}: {reason}")
         if is_ending:
-            log.info("Lease %r was given back: %s", self._name, reason)
+            log.info(
+                "Lease %r was given back: %s", self._name, reason, extra=self._fields
+            )
         else:
-            log.warning("Lease %r is lost: %s", self._name, reason)
+            log.warning("Lease %r is lost: %s", self._name, reason, extra=self._fields)
 
 
 class BeatLog:

@@ -10,10 +10,12 @@ as if all processes were the same.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 try:
     from opentelemetry import metrics
+    from opentelemetry import trace as tracing
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 except ImportError as error:
     raise ImportError(
@@ -24,14 +26,16 @@ from poolproof import _native
 from poolproof._native import __version__
 from poolproof.metrics.snapshot import snapshot
 from poolproof.metrics.table import BOUNDS, TABLE, Histogram, Metric, read
+from poolproof.pool.took import listeners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from poolproof.metrics.facts import ProcessSnapshot
     from poolproof.metrics.table import Samples
+    from poolproof.pool.took import Took
 
-__all__ = ["Instruments", "attribute", "install"]
+__all__ = ["Instruments", "attribute", "install", "trace"]
 
 _SCOPE = "poolproof"
 _SYSTEM = "postgresql"
@@ -52,6 +56,57 @@ def install(provider: MeterProvider | None = None) -> Instruments:
         The instruments. They last as long as the provider.
     """
     return Instruments(metrics.get_meter_provider() if provider is None else provider)
+
+
+def trace(
+    wait_s: float | None = 0.1,
+    connect_s: float | None = 0.1,
+    provider: tracing.TracerProvider | None = None,
+) -> Callable[[], None]:
+    """Make a span of each wait for a slot, and each connecting, that takes long.
+
+    It is a child of the span that the caller is in.
+
+    Args:
+        wait_s: From how many seconds on a wait has a span, 0 or more; None never.
+        connect_s: The same of connecting.
+        provider: None takes the global one.
+
+    Returns:
+        A function that ends it.
+
+    Raises:
+        ValueError: A length below 0, or NaN.
+    """
+    least = {"wait": wait_s, "connect": connect_s}
+    for what, seconds in least.items():
+        if seconds is not None and not seconds >= 0:
+            msg = f"{what}_s is a number of seconds, 0 or more, or None, not {seconds}"
+            raise ValueError(msg)
+    tracer = tracing.get_tracer(_SCOPE, __version__, provider)
+
+    def listen(took: Took) -> None:
+        bound = least[took.what]
+        if bound is None or took.seconds < bound:
+            return
+        end = time.time_ns()
+        span = tracer.start_span(
+            f"{_SCOPE}.{took.what}",
+            kind=tracing.SpanKind.CLIENT,
+            attributes={
+                _ATTRIBUTES["pool"]: took.pool.name(),
+                "db.system.name": _SYSTEM,
+            },
+            start_time=end - int(took.seconds * 1e9),
+        )
+        if took.error is not None:
+            # Its text may hold what the application would not show.
+            kind = type(took.error).__qualname__
+            span.set_attribute("error.type", kind)
+            span.set_status(tracing.StatusCode.ERROR, kind)
+        span.end(end)
+
+    return listeners.add(listen)
 
 
 def attribute(label: str) -> str:

@@ -13,7 +13,7 @@ import itertools
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from poolproof import _native
+from poolproof import _log, _native
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,3 +177,7 @@ def _number(name: str) -> int:
     number = next(_next)
     # Of two threads that meet here with one name, one has taken a number in vain.
     return _OTHER_NUMBER if number > _MOST else _numbers.setdefault(name, number)
+
+
+# Log records and the journal stand below, and carry it.
+_log.told_by["scope"] = current_scope

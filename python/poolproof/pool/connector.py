@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolproof import _native
 from poolproof.errors import BreakerOpen, DeadlineExceeded
+from poolproof.pool import took
 from poolproof.pool.connect_failure import ConnectFailure, times
 
 if TYPE_CHECKING:
@@ -191,10 +192,14 @@ class Connecting:
             connection = create(entry)
         except Exception as error:
             totals.connects.add("failed")
+            if took.listeners:
+                took.tell(entry.owner, "connect", monotonic() - began, error)
             self._failed(began, error)
             raise
         totals.connects.add("ok")
-        totals.timings.record_connect(monotonic() - began)
+        totals.timings.record_connect(seconds := monotonic() - began)
+        if took.listeners:
+            took.tell(entry.owner, "connect", seconds)
         if self.failures:
             self._recovered()
         return connection

@@ -126,7 +126,7 @@ def _see_pooler(entry: Entry, pid: str) -> None:
     told = entry.driver.backend_pid(entry.driver_connection)
     if entry.driver.tells and str(told) != pid and not pool.warned_of_pooler:
         pool.warned_of_pooler = True
-        pool.logger.warning(_POOLED, pool.name())
+        pool.logger.warning(_POOLED, pool.name(), extra=entry.fields())
 
 
 def _discard(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from poolproof._log import fields
 from poolproof._sqlalchemy import ConnectionRecord
 from poolproof.drivers.interruption import is_own
 from poolproof.fork import sockets
@@ -225,7 +226,12 @@ class Entry(deadlines.Bounds):
             self.dbapi_connection
         ):
             self.owner.warned_of_state = True
-            self.owner.logger.warning(_LISTENS, self.dbapi_connection, reason)
+            self.owner.logger.warning(
+                _LISTENS,
+                self.dbapi_connection,
+                reason,
+                extra=self.fields(reason=reason),
+            )
         self.owner.logger.debug(
             "Retiring connection %r (%s)", self.dbapi_connection, reason
         )
@@ -286,10 +292,20 @@ class Entry(deadlines.Bounds):
                 "Connection %r broke at its check-in (%s); discarding it",
                 self.dbapi_connection,
                 type(error).__name__,
+                extra=self.fields(error=type(error).__name__),
             )
             if self.socket is not None:
                 self.socket.sever()
             self.invalidate(error)
+
+    def fields(self, **known: Any) -> dict[str, Any]:
+        """Name what is known of a record about this connection, for its `extra`.
+
+        Args:
+            **known: What else is known, as `_log.fields` takes it.
+        """
+        pid = deadlines.backend_pid(self)
+        return fields(pool=self.owner.name(), backend_pid=pid, **known)
 
     def abandon_suspended(self) -> bool:
         """End the connection if something is suspended in the middle of it.

@@ -15,6 +15,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Protocol
 
+from poolproof._log import fields, surroundings
 from poolproof.drivers import backend
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ class Hold:
     Attributes:
         due: When to warn of it, on the monotonic clock; infinite when that was done.
         strand: The thread or greenlet, as `threading.get_ident` numbers it.
+        surroundings: What a log record tells of where it was made.
     """
 
-    __slots__ = ("_frames", "_since", "_thread", "due", "strand")
+    __slots__ = ("_frames", "_since", "_thread", "due", "strand", "surroundings")
 
     def __init__(self, seconds: float) -> None:
         """Remember the caller, and what called it.
@@ -51,6 +53,7 @@ class Hold:
         self.due = now + seconds
         self._thread = threading.current_thread().name
         self.strand = threading.get_ident()
+        self.surroundings = surroundings()
         frame = sys._getframe(_OURS)
         self._frames = frames = [(frame.f_code, frame.f_lasti)]
         while (caller := frame.f_back) is not None and len(frames) < _DEPTH:
@@ -104,6 +107,11 @@ def warn(pool: Owner, entries: Iterable[Held], now: float) -> float:
             pool.name(),
             backend.pid_of(entry) or "unknown",
             hold.describe(now).rstrip(),
+            extra=fields(
+                pool=pool.name(),
+                backend_pid=backend.pid_of(entry),
+                **hold.surroundings,
+            ),
         )
     return next_due
 

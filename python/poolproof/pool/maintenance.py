@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from poolproof import _native
+from poolproof._log import fields
 from poolproof.pool import hold_warning
 from poolproof.pool.deadlines import bounded
 
@@ -151,7 +152,9 @@ def _close(pool: Maintained, slot: int, reason: str) -> bool:
         if entry.dbapi_connection is not None:
             entry.retire(reason)
     except Exception:
-        pool.logger.exception("poolproof: Closing a connection failed")
+        pool.logger.exception(
+            "poolproof: Closing a connection failed", extra=entry.fields(reason=reason)
+        )
     finally:
         pool._waiters.wake(ticket.vacate())
     return True
@@ -203,7 +206,10 @@ def _open_one(pool: Maintained, plan: Plan) -> float:
         return _retry_at(pool, plan, failure)
     if plan.failures:
         plan.failures = 0
-        pool.logger.info("poolproof: Connecting ahead of need works again")
+        pool.logger.info(
+            "poolproof: Connecting ahead of need works again",
+            extra=fields(pool=pool.name()),
+        )
     return now  # there may be more to open, when the other pools had their turn
 
 
@@ -226,6 +232,7 @@ def _retry_at(pool: Maintained, plan: Plan, failure: str) -> float:
             pool.settings.min_idle,
             pool.name(),
             failure,
+            extra=fields(pool=pool.name(), error=failure),
         )
     delay = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** min(plan.failures, 10))
     plan.failures += 1

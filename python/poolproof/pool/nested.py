@@ -15,6 +15,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
+from poolproof._log import fields
 from poolproof.errors import NestedCheckout
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ class Nests:
         if now - self._said_at >= _NOT_AGAIN_S:
             self._said_at = now
             pool.logger.warning(
-                "poolproof: %s", "".join(_describe(pool, nested, now)).rstrip()
+                "poolproof: %s",
+                "".join(_describe(pool, nested, now)).rstrip(),
+                extra=fields(pool=pool.name()),
             )
         if not self.seen:
             self.seen = True

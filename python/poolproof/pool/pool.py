@@ -26,7 +26,7 @@ from sqlalchemy import event
 from poolproof import _checks, _native
 from poolproof._cooperative import CooperativeWaiters, locks_are_replaced
 from poolproof._counts import Counts
-from poolproof._log import Seldom
+from poolproof._log import Seldom, fields
 from poolproof._sqlalchemy import ConnectionFairy, ConnectionRecord, hears
 from poolproof.control.stranded import Stranded
 from poolproof.drivers import connect_plan, known
@@ -40,6 +40,7 @@ from poolproof.pool import (
     evidence,
     maintenance,
     maintenance_thread,
+    took,
     validation,
 )
 from poolproof.pool.connector import Connecting, Resting
@@ -582,7 +583,10 @@ class Pool(sqlalchemy.pool.Pool):
                 raise
             return
         self.logger.info(
-            "Connection %r is %s; replacing it", entry.dbapi_connection, finding
+            "Connection %r is %s; replacing it",
+            entry.dbapi_connection,
+            finding,
+            extra=entry.fields(reason=finding),
         )
         validation.report(entry, finding)
         entry.reason = finding
@@ -614,6 +618,8 @@ class Pool(sqlalchemy.pool.Pool):
             ended = came
         waited = monotonic() - started
         evidence.waited(self, waited, served=isinstance(ended, _native.Ticket))
+        if took.listeners:
+            took.tell(self, "wait", waited)
         if isinstance(ended, _native.Ticket):
             return ended
         block = deadlines.current() if deadlines.ever_used else None
@@ -954,7 +960,9 @@ class Pool(sqlalchemy.pool.Pool):
             entry.close()
         maintenance_thread.let_go(self)
         if self._should_log_info():  # what it would say takes longer than all the rest
-            self.logger.info("Pool disposed. %s", self.status())
+            self.logger.info(
+                "Pool disposed. %s", self.status(), extra=fields(pool=self.name())
+            )
         return None
 
     def recreate(self) -> Pool:

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from poolproof._log import Log
+from poolproof._log import Log, fields
 from poolproof.errors import CommitOutcomeUnknown
 from poolproof.faults import journal
 from poolproof.faults.listeners import Listeners
@@ -281,6 +281,13 @@ class Course:
                 verdict.cause,
                 decides,
                 "not repeated" if sleep is None else f"repeated in {sleep:.2f} s",
+                extra=fields(
+                    fault=verdict.fault.value,
+                    cost=verdict.cost,
+                    outcome=verdict.outcome,
+                    unit=event.unit,
+                    attempt=event.attempt,
+                ),
             )
         if verdict is not None or event.attempt > 1:
             self._note(event)
