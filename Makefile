@@ -26,6 +26,7 @@ test: ## Run every check
 
 matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs some)
 	@POOLPROOF_TEST_DRIVERS=psycopg2,psycopg,pg8000 POOLPROOF_TEST_STEP=1 \
+	POOLPROOF_TEST_DBAPIS=plain,socket \
 	POOLPROOF_TEST_POOLS=queue,poolproof \
 	POOLPROOF_TEST_FOLDERS="tests/pool tests/fork tests/retry tests/leases" \
 	$(NOX) -s matrix

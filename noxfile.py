@@ -252,8 +252,8 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    # A third of the bytecodes, from a random start; `make matrix` has them all.
-    env = {"POOLPROOF_TEST_STEP": "3"} | os.environ
+    # A quarter of the bytecodes, from a random start; `make matrix` has them all.
+    env = {"POOLPROOF_TEST_STEP": "4"} | os.environ
     chosen = ("-m", "not alone and not soak")
     with no_other_tests(), Steps(session) as steps:
         compile_once(session)
@@ -271,12 +271,13 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
         session.log(f"not on this machine, left out: Python {', '.join(absent)}")
     install(session, "--group=test", SQLALCHEMY[sqlalchemy], extras="drill")
     chosen = ("-m", "not alone and not soak", *session.posargs)
-    # The session `tests` has every driver, and more bytecodes; and it shows that
-    # QueuePool keeps the contract.
+    # The session `tests` has every driver, scripted ones without a descriptor as well,
+    # and more bytecodes; and it shows that QueuePool keeps the contract.
     part = {
+        "POOLPROOF_TEST_DBAPIS": "socket",
         "POOLPROOF_TEST_DRIVERS": "psycopg2",
         "POOLPROOF_TEST_POOLS": "poolproof",
-        "POOLPROOF_TEST_STEP": "5",
+        "POOLPROOF_TEST_STEP": "7",
     }
     env = part | os.environ
     folders = env.get("POOLPROOF_TEST_FOLDERS", "").split() or CONTRACT
