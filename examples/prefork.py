@@ -83,7 +83,7 @@ def report(pid: int, reading: int, deadline: float) -> str:
     return f"{right} right, {wrong} wrong, {failed} failed"
 
 
-def run(url: str, pool: str) -> bool:
+def run(url: str, pool: str, patience_s: float) -> bool:
     """Warm a pool, fork, serve in all processes; say whether all went right."""
     # Python 3.12 and newer warn of a fork beside any thread. The pool's watchdog and
     # keeper are threads that hold nothing a child could wait for.
@@ -94,7 +94,7 @@ def run(url: str, pool: str) -> bool:
         connection.close()
     begin = time.monotonic() + 0.2
     workers = [fork_worker(engine, number, begin) for number in range(WORKERS)]
-    lines = [report(*worker, begin + PATIENCE_S) for worker in workers]
+    lines = [report(*worker, begin + patience_s) for worker in workers]
     for number, line in enumerate(lines):
         print(f"worker {number}: {line}")
     engine.dispose(close=pool == "poolproof")
@@ -106,10 +106,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--pool", choices=POOLS, default="poolproof")
     parser.add_argument("--url", help="a PostgreSQL; default: one of its own")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE_S,
+        metavar="SECONDS",
+        help="after which a worker that has not reported hangs (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         url = arguments.url or stack.enter_context(EmbeddedServer()).url
-        fine = run(url, arguments.pool)
+        fine = run(url, arguments.pool, arguments.patience)
     print(f"{arguments.pool}: {'every answer right' if fine else 'THE FAULT SHOWED'}")
     return 0 if fine else 1
 

@@ -20,7 +20,7 @@ def run(*arguments):
 
 
 def test_with_poolproof_every_answer_is_right():
-    done = run()
+    done = run("--patience=100")  # the machine may have much else to do
     assert done.returncode == 0, done
     assert done.stdout.count("50 right, 0 wrong, 0 failed") == 4
     assert done.stderr == ""

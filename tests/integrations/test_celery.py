@@ -52,7 +52,14 @@ def ended_in_order(worker, observer, ends=1):
     assert worker.log.count("RESTING 0") == ends, worker.log
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    # Threads are at work in test_celery_service.py.
+    [
+        pytest.param(kind, marks=[pytest.mark.soak] * (kind == "threads"))
+        for kind in KINDS
+    ],
+)
 def test_every_kind_of_worker_keeps_its_tasks_apart(celery, observer, table, kind):
     session = "flask" if kind == "solo" else "scoped"
     with celery(*KINDS[kind], TEST_SESSION=session) as worker:
@@ -106,6 +113,7 @@ def test_a_soft_time_limit_costs_the_connection(celery, observer, table, driver)
 
 
 @pytest.mark.parametrize("hygiene", ["after_fork", "nothing"])
+@pytest.mark.quick("nothing")
 def test_without_the_integration_a_fork_does_no_harm(celery, observer, table, hygiene):
     options = KINDS["prefork"]
     with celery(*options, TEST_HYGIENE=hygiene) as worker:

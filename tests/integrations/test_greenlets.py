@@ -47,7 +47,15 @@ def backends(observer):
     counting.join()
 
 
-@pytest.mark.parametrize(("driver", "how"), WAYS, ids=[" ".join(way) for way in WAYS])
+@pytest.mark.parametrize(
+    ("driver", "how"),
+    # psycopg waits in Python, as pg8000 does.
+    [
+        pytest.param(*way, marks=[pytest.mark.soak] * (way[0] == "psycopg"))
+        for way in WAYS
+    ],
+    ids=[" ".join(way) for way in WAYS],
+)
 def test_each_is_answered_rightly_and_in_turn(
     pg_url, observer, table, backends, driver, how
 ):

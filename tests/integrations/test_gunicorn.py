@@ -66,6 +66,7 @@ def test_an_abort_reports_who_holds_which_connection(gunicorn, observer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
+@pytest.mark.quick("preload")
 def test_more_connections_than_the_server_lets_in_are_warned_of_once(
     gunicorn, observer, preload
 ):
