@@ -15,7 +15,7 @@ from sqlalchemy.pool import (
 )
 
 from poolproof._sqlalchemy import parameters_of
-from poolproof.doctor import process, sources
+from poolproof.doctor import sources
 from poolproof.doctor.finding import fine, found, skipped
 from poolproof.doctor.pool_capacity import capacity_of
 from poolproof.doctor.timeouts import seconds
@@ -79,7 +79,7 @@ def pool_class(subject: Subject) -> Finding:
 def connected_before_fork(subject: Subject) -> Finding:
     """PP302: did importing the application open connections."""
     opened = []
-    for engine in process.engines_to(subject.engine):
+    for engine in subject.taken().engines_to(subject.engine):
         pool: Any = engine.pool
         if not hasattr(pool, "checkedin"):
             continue
@@ -250,7 +250,7 @@ def time_outs(subject: Subject) -> Finding:
 
 def engines(subject: Subject) -> Finding:
     """PP308: is an engine made for each request or task."""
-    there = process.engines_to(subject.engine)
+    there = subject.taken().engines_to(subject.engine)
     places = list(sources.engines_in_jobs(subject.sources))
     if places:
         first = places[0]
@@ -311,7 +311,7 @@ def loops(subject: Subject) -> Finding:
 
 def control_credentials(subject: Subject) -> Finding:
     """PP312: can leases log in when credentials change."""
-    held = process.leases()
+    held = subject.taken().leases
     settings = subject.settings
     uses = bool(held) or getattr(settings, "end_stranded_backends", False)
     dsn = getattr(settings, "control_dsn", None)

@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from poolproof._cooperative import locks_are_replaced
-from poolproof.doctor import process
 from poolproof.doctor.finding import fine, found
 
 if TYPE_CHECKING:
@@ -35,7 +34,9 @@ def greenlets(subject: Subject) -> Finding:
         )
     if replaced:
         late = [
-            one for one in process.thread_locals() if type(one).__module__ == "_thread"
+            one
+            for one in subject.taken().thread_locals
+            if type(one).__module__ == "_thread"
         ]
         if late:
             return found(

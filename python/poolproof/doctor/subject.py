@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolproof.doctor import secret_words
 from poolproof.doctor.deployment import Deployment
+from poolproof.doctor.process import take
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from poolproof.doctor.connection import ReadOnlyConnection
     from poolproof.doctor.path_facts import PathFacts
+    from poolproof.doctor.process import Census
     from poolproof.doctor.server_facts import ServerFacts
 
 __all__ = ["Subject"]
@@ -37,6 +39,7 @@ class Subject:
         today: The day.
         connection: A session of the server's, while there is one.
         server: What the server says.
+        census: What there is of SQLAlchemy in this process, once it was taken.
         path: What stands in between, once it was found out.
         no_server: Why there is none of both.
     """
@@ -50,6 +53,7 @@ class Subject:
     today: dt.date = dataclasses.field(default_factory=dt.date.today)
     connection: ReadOnlyConnection | None = None
     server: ServerFacts | None = None
+    census: Census | None = None
     path: PathFacts | None = None
     no_server: str = "it was not asked"
 
@@ -66,6 +70,12 @@ class Subject:
     def settings(self) -> Any:
         """The settings of a `poolproof.Pool`; None of another."""
         return getattr(self.engine.pool, "settings", None)
+
+    def taken(self) -> Census:
+        """Return what there is of SQLAlchemy in this process, looked for once."""
+        if self.census is None:
+            self.census = take()
+        return self.census
 
     def redact(self, text: str) -> str:
         """Blot out every secret of the engine's URL, and of the environment.

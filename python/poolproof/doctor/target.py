@@ -18,7 +18,7 @@ from poolproof._checks import has_second_at
 from poolproof.doctor import secret_words
 from poolproof.doctor.engines import engine_of, shown
 from poolproof.doctor.errors import DoctorError
-from poolproof.doctor.process import pools_of_server
+from poolproof.doctor.process import take
 from poolproof.doctor.refusal import one_line
 from poolproof.doctor.subject import Subject
 
@@ -120,12 +120,14 @@ def _of_module(text: str, deployment: Deployment) -> Subject:
             f"{text} is an engine of {engine.dialect.name}; the doctor looks at "
             "PostgreSQL"
         )
+    census = take()
     return Subject(
         engine=engine,
         shown=f"{text}, {shown(engine)}",
         is_application=True,
         deployment=deployment,
-        pools=pools_of_server(engine),
+        pools=census.pools_of_server(engine),
+        census=census,
         sources=sources_of(module),
     )
 
