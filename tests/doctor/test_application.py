@@ -70,6 +70,7 @@ def see(tmp_path):
         )
         if today is not None:
             subject.today = today
+        subject.patience = 20
         chosen = [check for check in CHECKS if check.code == code]
         (finding,) = examine(subject, chosen).findings
         return finding

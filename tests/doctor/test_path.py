@@ -213,6 +213,7 @@ def findings_of(engine):
     from poolproof.doctor.subject import Subject
 
     subject = Subject(engine=engine, shown="app", is_application=True)
+    subject.patience = 20
     meet_server(subject)
     chosen = [check for check in CHECKS if check.code == "PP202"]
     return examine(subject, chosen).findings

@@ -38,6 +38,7 @@ RESULT = (
     {"message"},
 )
 PHYSICAL = ({"artifactLocation", "region"}, {"artifactLocation"})
+PATIENT = ("--patience", "20")  # the machine may be busy
 KINDS = {"notApplicable", "pass", "fail", "review", "open", "informational"}
 LEVELS = {"none", "note", "warning", "error"}
 
@@ -50,7 +51,7 @@ def check(one, shape):
 @pytest.fixture
 def log(pg_url, capsys):
     text = pg_url("psycopg2").render_as_string(hide_password=False)
-    assert main(["doctor", text, "--sarif", "--workers", "50"]) == 3
+    assert main(["doctor", text, *PATIENT, "--sarif", "--workers", "50"]) == 3
     return json.loads(capsys.readouterr().out)
 
 
@@ -99,7 +100,7 @@ def test_every_result_leads_to_its_rule_and_has_a_place(log):
 
 def test_a_finding_has_the_same_fingerprint_in_each_run(log, pg_url, capsys):
     text = pg_url("psycopg2").render_as_string(hide_password=False)
-    main(["doctor", text, "--sarif"])
+    main(["doctor", text, *PATIENT, "--sarif"])
     again = json.loads(capsys.readouterr().out)
     prints = [
         {one["ruleId"]: one["partialFingerprints"] for one in run["results"]}

@@ -20,7 +20,9 @@ def shown(url, *options):
     """Return what the doctor says in each of its outputs."""
     said = ""
     for output in OUTPUTS:
-        run = CliRunner().invoke(commands, ["doctor", url, *output, *options])
+        run = CliRunner().invoke(
+            commands, ["doctor", url, *output, *options, "--patience", "20"]
+        )
         assert run.exception is None or isinstance(run.exception, SystemExit), run
         said += run.output
     return said

@@ -44,6 +44,8 @@ class ReadOnlyConnection:
         connect: What opens a DBAPI connection; None takes the engine's own function.
         commits_itself: Whether each statement stands alone, as a pooler's console
             wants it.
+        patience: How many times as long as it is told it waits, for a slow way or a
+            busy machine.
     """
 
     def __init__(
@@ -52,9 +54,11 @@ class ReadOnlyConnection:
         connect: Callable[[], Any] | None = None,
         *,
         commits_itself: bool = False,
+        patience: float = 1.0,
     ) -> None:
         self.engine = engine
         self.opened_in_s = 0.0
+        self._patience = patience
         self.without_transactions = commits_itself
         self._connect: Callable[[], Any] = connect or creator_of(engine.pool)
         self._connection: Any = None
@@ -81,10 +85,12 @@ class ReadOnlyConnection:
             return connection
 
         try:
-            self._connection = within(seconds, connect, late=given_up.set)
+            self._connection = within(
+                seconds * self._patience, connect, late=given_up.set
+            )
         except TooLateError:
             raise NoConnectionError(
-                f"the server has not answered within {seconds:.2g} s"
+                f"the server has not answered within {seconds * self._patience:.2g} s"
             ) from None
         self.opened_in_s = time.monotonic() - began
         self._watch()
@@ -227,7 +233,7 @@ class ReadOnlyConnection:
             own = self.engine.dialect.get_driver_connection(connection)
             with contextlib.suppress(Exception):
                 within(
-                    _CLOSE_S,
+                    _CLOSE_S * self._patience,
                     lambda: self._do(connection.close),
                     late=partial(sockets.end_session, own),
                 )
@@ -248,7 +254,9 @@ class ReadOnlyConnection:
         if self._connection is None:
             raise TooLateError("the connection was given up before")
         try:
-            return within(seconds, lambda: self._do(function), late=self._cut)
+            return within(
+                seconds * self._patience, lambda: self._do(function), late=self._cut
+            )
         except TooLateError:
             self._connection = None
             raise
@@ -283,17 +291,22 @@ class ReadOnlyConnection:
             # asked is a SELECT, and changes nothing by itself.
             self._connect_without_transactions()
             return self._fetch(question)
-        self._run(f"set local statement_timeout = {max(1, int(seconds * 1000))}")
+        self._run(f"set local statement_timeout = {self._milliseconds(seconds)}")
         return self._fetch(question)
+
+    def _milliseconds(self, seconds: float) -> int:
+        return max(1, int(seconds * self._patience * 1000))
 
     def _connect_without_transactions(self) -> None:
         """Connect anew, to ask each question by itself."""
-        first = self.driver_connection
+        first, own = self._connection, self.driver_connection
         connection = self._connect()
         connection.autocommit = True
         self._connection, self.without_transactions = connection, True
-        sockets.end_session(first)
-        sockets.unwatch(first)
+        sockets.end_session(own)
+        with contextlib.suppress(Exception):  # its end is cut off already
+            first.close()
+        sockets.unwatch(own)
         self._watch()
 
     def _run(self, statement: str) -> None:

@@ -244,7 +244,7 @@ def latency(subject: Subject) -> Finding:
     pings = sorted(connection.ping(_PINGS, _PING_S))
     connects = [connection.opened_in_s]
     while len(connects) < _CONNECTS and (left := until - time.monotonic()) > 0:
-        another = ReadOnlyConnection(subject.engine)
+        another = ReadOnlyConnection(subject.engine, patience=subject.patience)
         try:
             another.open(left + _PING_S)
             connects.append(another.opened_in_s)

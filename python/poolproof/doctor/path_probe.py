@@ -116,6 +116,7 @@ def _ask_console(subject: Subject, facts: PathFacts) -> None:
         subject.engine,
         lambda: parameters.connect_to("pgbouncer"),
         commits_itself=True,
+        patience=subject.patience,
     )
     try:
         console.open(_CONNECT_S)
@@ -146,7 +147,9 @@ def _find_mode(subject: Subject, facts: PathFacts) -> None:
         facts.mode = "statement"
         facts.evidence.append("a transaction of several statements is refused")
         return
-    clients = [ReadOnlyConnection(subject.engine) for _ in range(3)]
+    clients = [
+        ReadOnlyConnection(subject.engine, patience=subject.patience) for _ in range(3)
+    ]
     try:
         for one in clients:
             one.open(_CONNECT_S)

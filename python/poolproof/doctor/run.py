@@ -58,12 +58,12 @@ def meet_server(subject: Subject, seconds: float = CONNECT_S) -> None:
 
     Args:
         subject: It is given the connection and the facts.
-        seconds: How long that may take.
+        seconds: How long that may take, with usual patience.
 
     Raises:
         NoConnectionError: There is no connection to be had. The subject knows why.
     """
-    connection = ReadOnlyConnection(subject.engine)
+    connection = ReadOnlyConnection(subject.engine, patience=subject.patience)
     try:
         connection.open(seconds)
     except Exception as error:
@@ -97,13 +97,13 @@ def examine(
         subject: What is examined; `meet_server` has been called where there is one.
         checks: The checks.
         ignore: Codes of those that are left out.
-        seconds: How long all of them may take together.
+        seconds: How long all of them may take together, with usual patience.
 
     Returns:
         What they say.
     """
     began = time.monotonic()
-    until = began + seconds - _END_S
+    until = began + seconds * subject.patience - _END_S
     findings = []
     ignored = []
     for check in checks:
@@ -134,7 +134,7 @@ def _run(subject: Subject, check: Check, left: float) -> list[Finding]:
     if left <= 0:
         return [skipped("no time was left for it: the others took it all")]
     arguments = (subject, subject.server) if check.needs == "server" else (subject,)
-    limit = min(left, check.seconds)
+    limit = min(left, check.seconds * subject.patience)
     try:
         said = within(limit, lambda: check.run(*arguments))
     except TooLateError:

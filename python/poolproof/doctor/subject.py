@@ -36,6 +36,7 @@ class Subject:
         deployment: How it is run.
         pools: Every pool of a process that leads to the same server.
         sources: Source files of the application.
+        patience: How many times as long as usual everything may take.
         today: The day.
         connection: A session of the server's, while there is one.
         server: What the server says.
@@ -50,6 +51,7 @@ class Subject:
     deployment: Deployment = dataclasses.field(default_factory=Deployment)
     pools: tuple[Pool, ...] = ()
     sources: tuple[Path, ...] = ()
+    patience: float = 1.0
     today: dt.date = dataclasses.field(default_factory=dt.date.today)
     connection: ReadOnlyConnection | None = None
     server: ServerFacts | None = None
