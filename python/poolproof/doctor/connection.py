@@ -210,7 +210,7 @@ class ReadOnlyConnection:
 
         def ask() -> list[float]:
             self._execute("select 1", seconds)
-            until = time.monotonic() + seconds * 0.8
+            until = time.monotonic() + seconds * self._patience * 0.8
             lengths: list[float] = []
             cursor = self._connection.cursor()
             while len(lengths) < count:

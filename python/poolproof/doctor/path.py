@@ -240,7 +240,7 @@ def latency(subject: Subject) -> Finding:
     """PP206: what a question costs, and a connection."""
     connection = subject.connection
     assert connection is not None  # noqa: S101 - the check needs one
-    until = time.monotonic() + 2 * _PING_S
+    until = time.monotonic() + 2 * _PING_S * subject.patience
     pings = sorted(connection.ping(_PINGS, _PING_S))
     connects = [connection.opened_in_s]
     while len(connects) < _CONNECTS and (left := until - time.monotonic()) > 0:
