@@ -27,8 +27,8 @@ def test_a_lease_is_kept_under_a_limit_of_descriptors_that_is_lowered(
 ):
     """poll(2) refuses more descriptors than a process may open: 1, and 0 at last."""
     url = pg_url("psycopg2").render_as_string(hide_password=False)
-    for limit in ("1", "0"):
-        started = program(LOWERED, url, f"{name} {limit}", limit)
+    limits = ("1", "0")
+    for started in [program(LOWERED, url, f"{name} {one}", one) for one in limits]:
         renewals, blips, is_quiet = started.line().split()
         assert int(renewals) >= 8
         assert (blips, is_quiet) == ("0", "True")

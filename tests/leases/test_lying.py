@@ -92,20 +92,26 @@ class Liar:
 
 @pytest.fixture
 def high_water(program):
-    """Return a function that has a program ask a liar: what it says, and its RSS."""
+    """Return a function that has a program ask a liar.
 
-    def ask(flood, *, at_once):
-        liar = Liar(flood, at_once=at_once)
-        try:
+    It returns what waits for that: what the program says, its RSS, and what was sent.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def ask(flood, *, at_once):
+            liar = Liar(flood, at_once=at_once)
+            stack.callback(liar.close)
             url = f"postgresql+psycopg2://u@127.0.0.1:{liar.port}/d?sslmode=disable"
             asking = program(ASKING, url, "1.5")
-            said, kib = asking.line(), asking.line()
-            assert asking.wait() == 0
-            return said, int(kib) >> 10, liar.sent
-        finally:
-            liar.close()
 
-    return ask
+            def answer():
+                said, kib = asking.line(), asking.line()
+                assert asking.wait() == 0
+                return said, int(kib) >> 10, liar.sent
+
+            return answer
+
+        yield ask
 
 
 @pytest.mark.parametrize(
@@ -115,8 +121,9 @@ def high_water(program):
 )
 def test_what_comes_before_an_answer_is_complete_is_bounded(high_water, kind, at_once):
     """A flood of notices or rows took 4.7 GiB in 5 s."""
-    _, control, _ = high_water(b"", at_once=at_once)
-    said, mib, sent = high_water(FLOODS[kind], at_once=at_once)
+    silent = high_water(b"", at_once=at_once)
+    lying = high_water(FLOODS[kind], at_once=at_once)
+    (_, control, _), (said, mib, sent) = silent(), lying()
     assert sent > 4 << 20
     assert "without completing its answer" in said
     assert mib < control + 32, f"{mib} MiB, and {control} with a server that is silent"
