@@ -26,7 +26,7 @@ that. Both pools run within each round, in alternating order, on connections tha
 open already; threads and greenlets in a process each, which plays nothing else.
 """
 SECONDS = 3.0
-SHORTEST = 0.1  # of that, and of the patience, in a trial
+SHORTEST = 0.05  # of that, and of the patience, in a trial
 PATIENCE_S = 0.4
 LOADS = (1.2, 2.0, 10.0)
 ENOUGH = 85  # percent of capacity
