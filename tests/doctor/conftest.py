@@ -30,7 +30,7 @@ def look():
     """
     engines = []
 
-    def run(what, *codes, **deployment):
+    def run(what, *codes, patience=PATIENCE, **deployment):
         if isinstance(what, Subject):
             subject = what
         elif hasattr(what, "pool"):
@@ -44,7 +44,7 @@ def look():
             text = what if isinstance(what, str) else what.render_as_string(False)
             subject = read(text, Deployment(**deployment))
             engines.append(subject.engine)
-        subject.patience = PATIENCE
+        subject.patience = patience
         meet_server(subject)
         chosen = [check for check in CHECKS if not codes or check.code in codes]
         report = examine(subject, chosen)

@@ -132,7 +132,7 @@ def test_statement_mode_is_found_by_its_refusal(look, pooler):
 
 def test_a_pool_too_small_to_try_is_skipped_and_not_fine(look, pooler):
     started = pooler(pool_mode="transaction", admin_users="nobody", default_pool_size=1)
-    finding = look(of(started), "PP202")
+    finding = look(of(started), "PP202", patience=3)
     assert finding.state == "skipped"
     assert "mode is not known" in finding.summary
 
@@ -222,7 +222,7 @@ def findings_of(engine):
 def test_a_slow_way_is_noted_with_its_quantiles(look, pg, pg_url):
     def seen(url):
         """Look again where the machine was too busy to be done in time."""
-        finding = look(url, "PP206")
+        finding = look(url, "PP206", patience=2)
         return finding if finding.state != "skipped" else None
 
     proxy = Proxy(Address(host=pg.host, port=pg.port))
