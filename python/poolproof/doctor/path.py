@@ -32,6 +32,7 @@ _DEAR_S: Final = 0.2
 _PREPARED_SINCE: Final = (1, 21, 0)
 # What a system's own bound on connecting is, where nothing else is.
 _SYSTEM_S: Final = 130.0
+_OF_DRIVER_S: Final = {"asyncpg": 60.0}
 _DIRECT: Final = "nothing that lends sessions was seen in between"
 
 
@@ -289,11 +290,11 @@ def addresses(subject: Subject) -> Finding:
         "timeout" if parameters.driver in ("pg8000", "asyncpg") else "connect_timeout"
     )
     given = parameters.get(name)
-    each = float(given) if given else _SYSTEM_S
+    each = float(given or _OF_DRIVER_S.get(parameters.driver, _SYSTEM_S))
     whole = each * count
     evidence = [
         f"{count} address{'es' * (count != 1)}",
-        f"{name} = {given or 'unset: the system gives up after about two minutes'}",
+        f"{name} = {given or f'unset: given up after about {seconds(each)}'}",
     ]
     if isinstance(subject.pool, Pool):
         return fine("the pool bounds connecting as a whole", evidence=evidence)
