@@ -11,6 +11,7 @@ import poolproof
 from plugins.harm import Proxy
 from poolproof.drill.proxy import Proxy as CountingProxy
 from poolproof.drill.target import Target
+from poolproof.faults import journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +27,13 @@ def proxy(pg: Cluster) -> Iterator[Proxy]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def own_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a test a journal of its own."""
+    ring = journal._Ring(journal._native.generation())
+    monkeypatch.setattr(journal, "_ring", ring)
 
 
 @pytest.fixture

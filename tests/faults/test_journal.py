@@ -5,29 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 import sqlalchemy as sa
 
 import poolproof
-from plugins.harm import message
 from plugins.processes import run_in_fork
 from plugins.threads import Task, eventually
 from poolproof.drill.stray import ANSWER
 from poolproof.faults import journal as rings
-from poolproof.faults.messages import described
+from poolproof.pool import evidence
 
 DRIVERS = ("psycopg2", "psycopg", "pg8000")
 ROW = "geheim-4711"
 
-
-@pytest.fixture(autouse=True)
-def own_ring(monkeypatch):
-    """Give each test a journal of its own."""
-    ring = rings._Ring(rings._native.generation())
-    monkeypatch.setattr(rings, "_ring", ring)
-    return ring
+pytestmark = pytest.mark.usefixtures("own_journal")
 
 
 @pytest.fixture(params=DRIVERS)
@@ -192,8 +187,6 @@ def test_waits_in_vain_are_noted_and_not_a_crowd_of_them(make_engine):
 
 
 def test_a_long_wait_is_noted(make_engine, monkeypatch):
-    from poolproof.pool import evidence
-
     monkeypatch.setattr(evidence, "SLOW_WAIT_S", 0.05)
     engine = make_engine(
         "psycopg2", poolclass=poolproof.Pool, pool_size=1, max_overflow=0
@@ -237,6 +230,33 @@ def test_the_last_200_are_kept():
     assert events[-1].cause == "number 249"
 
 
+def test_an_event_is_one_line_and_steers_no_terminal():
+    rings.note("lease", "a\nb\x1b]0;title\x07", pool="p\r", thread="\u202eabc")
+    told = str(poolproof.journal()[0])
+    assert told.isprintable()
+    assert "a\\nb\\x1b]0;title\\x07" in told
+    assert "\\u202eabc" in told
+
+
+@pytest.mark.fork
+def test_the_first_threads_of_a_child_share_its_journal():
+    rings.note("lease", "of the parent")
+
+    def child():
+        start = threading.Barrier(8)
+
+        def tell(number):
+            start.wait()
+            rings.note("lease", f"number {number}")
+
+        for task in [Task(tell, number) for number in range(8)]:
+            task.result()
+        assert len(poolproof.journal()) == 9
+        assert poolproof.journal()[0].kind == "fork"
+
+    run_in_fork(child).assert_silent()
+
+
 def test_many_faults_are_written_to_the_log_once(caplog):
     caplog.set_level(logging.INFO, "poolproof.journal")
     for number in range(50):
@@ -270,21 +290,47 @@ def test_a_signal_writes_it_and_goes_on_to_what_was_there_before(caplog):
     assert any("a lease was lost" in record.getMessage() for record in caplog.records)
 
 
-# --- what lies unread -----------------------------------------------------------------
+def test_a_signal_in_the_middle_of_logging_does_not_hang():
+    # logging's QueueHandler holds a lock that its own thread cannot take again.
+    program = """
+import logging, logging.handlers, os, queue, signal
+import poolproof
+from poolproof.faults import journal
+
+class Interrupted(queue.Queue):
+    def _put(self, item):
+        if not told:
+            told.append(item)
+            os.kill(os.getpid(), signal.SIGUSR2)
+        super()._put(item)
+
+told = []
+lines = Interrupted()
+handlers = [logging.handlers.QueueHandler(lines)]
+logging.basicConfig(level=logging.INFO, handlers=handlers)
+poolproof.write_journal_at(signal.SIGUSR2)
+poolproof.write_journal_at(signal.SIGUSR2)
+journal.note("lease", "a lease was lost")
+logging.info("a line of the application")
+assert "application" in lines.get(timeout=60).getMessage()
+assert "a lease was lost" in lines.get(timeout=60).getMessage()
+assert lines.empty()  # once, though it was asked for twice
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
 
 
-@pytest.mark.parametrize(
-    ("data", "names"),
-    [
-        (b"", ()),
-        (b"Z\0\0\0\5I", ("ReadyForQuery 5",)),
-        (message(b"E", b"SFATAL\0C57P01\0\0"), ("ErrorResponse 19",)),
-        (b"D\0\0\1\0half", ("DataRow 256",)),
-        (b"no message of the protocol", ("26 bytes more",)),
-        (b"Z\0\0\0\5I?", ("ReadyForQuery 5", "1 bytes more")),
-        (b"\x17\3\3\0\x20" + bytes(32), ("37 bytes of TLS",)),
-        (b"Z\0\0\0\5I" * 20, (*["ReadyForQuery 5"] * 16, "24 bytes more")),
-    ],
-)
-def test_messages_are_named_with_their_lengths(data, names):
-    assert described(data) == names
+def test_what_was_ignored_is_written_and_not_ended(caplog):
+    caplog.set_level(logging.INFO, "poolproof.journal")
+    old = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    try:
+        poolproof.write_journal_at()
+        rings.note("lease", "a lease was lost")
+        os.kill(os.getpid(), signal.SIGUSR2)
+        eventually(lambda: "a lease was lost" in caplog.text)
+    finally:
+        signal.signal(signal.SIGUSR2, old)
+
+
+def test_it_is_refused_in_a_thread():
+    with pytest.raises(ValueError, match="main thread"):
+        Task(poolproof.write_journal_at).result()

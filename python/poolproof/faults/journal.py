@@ -14,6 +14,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from poolproof import _native
+from poolproof._cooperative import locks_are_replaced
 from poolproof._log import Log, Seldom, surroundings
 
 if TYPE_CHECKING:
@@ -30,6 +33,12 @@ __all__ = ["JournalEvent", "journal", "note", "write_journal", "write_journal_at
 
 MOST: Final = 200
 """How many events are kept."""
+
+MOST_BYTES: Final = 192 << 10
+"""How much memory they may take, as far as Python tells; then there are fewer."""
+
+# So long what handled a signal before is kept waiting for the journal, in seconds.
+_HEAD_START_S: Final = 0.5
 
 # So many faults within so many seconds are written to the log by themselves.
 _MANY: Final = 20
@@ -67,7 +76,17 @@ class JournalEvent:
         )
         of = "" if self.pool is None else f" {self.pool}:"
         when = self.when.isoformat(timespec="milliseconds")
-        return f"{when} {self.kind}:{of} {self.cause}{facts}"
+        return _one_line(f"{when} {self.kind}:{of} {self.cause}{facts}")
+
+
+def _one_line(text: str) -> str:
+    """Escape what ends a line or steers a terminal: names are the application's."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 def _shown(value: object) -> str:
@@ -82,12 +101,42 @@ class _Ring:
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.pid = os.getpid()
-        self.events: deque[JournalEvent] = deque(maxlen=MOST)
+        # Each with its size in bytes.
+        self.events: deque[tuple[int, JournalEvent]] = deque(maxlen=MOST)
         self.fault_times: deque[float] = deque(maxlen=_MANY)
         self.written = Seldom(_WRITTEN_EVERY_S)
 
+    def add(self, event: JournalEvent) -> None:
+        """Put an event at the end; the oldest leave when they are too many."""
+        events = self.events
+        known = _parts(events[-1][1]) if events else {}
+        events.append((_size(event, known), event))
+        # Threads that meet here may drop one more than they must.
+        left = sum(size for size, _ in events.copy())
+        while left > MOST_BYTES and len(events) > 1:
+            left -= events.popleft()[0]
 
-_ring = _Ring(_native.generation())
+
+def _size(event: JournalEvent, known: Mapping[int, object]) -> int:
+    """Return about how many bytes an event takes beside what is known."""
+    new = [part for key, part in _parts(event).items() if key not in known]
+    return sum(map(sys.getsizeof, (event, event.when, event.evidence, *new)))
+
+
+def _parts(event: JournalEvent) -> dict[int, object]:
+    """Return what an event consists of, each once."""
+    parts: dict[int, object] = {id(event.cause): event.cause}
+    for value in event.evidence.values():
+        parts[id(value)] = value
+        if isinstance(value, tuple):
+            parts.update((id(one), one) for one in value)
+    return parts
+
+
+# By generation: the setting of a key is one step, so that the first threads of a child
+# agree on one.
+_rings: Final[dict[int, _Ring]] = {}
+_ring = _rings[_native.generation()] = _Ring(_native.generation())
 
 
 def _current() -> _Ring:
@@ -95,23 +144,25 @@ def _current() -> _Ring:
     global _ring  # noqa: PLW0603 - the state of this process
     ring = _ring
     generation = _native.generation()
-    if ring.generation != generation:
-        inherited = ring
-        ring = _ring = _Ring(generation)
-        ring.events.append(
-            JournalEvent(
-                when=datetime.now(timezone.utc),
-                kind="fork",
-                cause="this process was forked; its copies of its parent's connections "
-                "are dead",
-                evidence={
-                    "parent_pid": inherited.pid,
-                    "process_id": ring.pid,
-                    "forks": generation,
-                },
-            )
+    if ring.generation == generation:
+        return ring
+    begun = _Ring(generation)
+    begun.add(
+        JournalEvent(
+            when=datetime.now(timezone.utc),
+            kind="fork",
+            cause="this process was forked; its copies of its parent's connections "
+            "are dead",
+            evidence={
+                "parent_pid": ring.pid,
+                "process_id": begun.pid,
+                "forks": generation,
+            },
         )
-    return ring
+    )
+    _ring = _rings.setdefault(generation, begun)
+    _rings.pop(ring.generation, None)
+    return _ring
 
 
 def note(kind: str, cause: str, *, pool: str | None = None, **evidence: Any) -> None:
@@ -127,7 +178,7 @@ def note(kind: str, cause: str, *, pool: str | None = None, **evidence: Any) -> 
     found = {**surroundings(), **evidence}
     known = {name: value for name, value in found.items() if value is not None}
     event = JournalEvent(datetime.now(timezone.utc), kind, cause, pool, known)
-    ring.events.append(event)
+    ring.add(event)
     if kind in _KINDS_OF_FAULTS:
         _count(ring)
 
@@ -152,7 +203,7 @@ def last_cause(backend_pid: int | None) -> str | None:
     """
     if backend_pid is None:
         return None
-    for event in reversed(_current().events.copy()):
+    for _, event in reversed(_current().events.copy()):
         if event.kind == "fault" and event.evidence.get("backend_pid") == backend_pid:
             return event.cause
     return None
@@ -162,12 +213,13 @@ def journal() -> tuple[JournalEvent, ...]:
     """Return what happened to the connections of this process.
 
     Faults, discarded connections, waits of a second and more, forks, repeated
-    transactions and leases: the last 200 of them.
+    transactions and leases: the last 200 of them, fewer where they take more memory
+    than 192 KiB.
 
     Returns:
         Events of this process, oldest first.
     """
-    return tuple(_current().events)
+    return tuple(event for _, event in _current().events.copy())
 
 
 def write_journal() -> None:
@@ -176,15 +228,17 @@ def write_journal() -> None:
 
 
 def _write(ring: _Ring, level: int) -> None:
-    for event in list(ring.events):
+    for _, event in ring.events.copy():
         _log.log(level, "%s", event)
 
 
 def write_journal_at(signal_number: int = signal.SIGUSR2) -> None:
     """Have the journal written to the log whenever this process gets a signal.
 
-    What handled the signal before goes on to, after the journal was written. A child
-    inherits it.
+    A thread writes it, for whom the signal interrupts may have the log's locks. A
+    handler of Python's that was there before is called as well, when the journal was
+    written, or after half a second; what the system would do by itself, such as to end
+    the process, is not done. A child inherits it. To call it again changes nothing.
 
     Args:
         signal_number: The signal. Gunicorn's master takes SIGUSR2 for itself: set it in
@@ -195,10 +249,31 @@ def write_journal_at(signal_number: int = signal.SIGUSR2) -> None:
         OSError: The signal cannot be handled (SIGKILL, SIGSTOP).
     """
     before = signal.getsignal(signal_number)
+    if not isinstance(before, _Writer):
+        signal.signal(signal_number, _Writer(before))
 
-    def handle(number: int, frame: Any) -> None:
-        write_journal()
-        if callable(before):
-            before(number, frame)
 
-    signal.signal(signal_number, handle)
+class _Writer:
+    """The handler of a signal that writes the journal.
+
+    Args:
+        before: What handled it before.
+    """
+
+    def __init__(self, before: Any) -> None:
+        self._before = before
+
+    def __call__(self, number: int, frame: Any) -> None:
+        """Be the handler."""
+        thread = threading.Thread(
+            target=write_journal, name="poolproof-journal", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # there is no thread to be had
+            write_journal()
+        if callable(self._before):
+            # A greenlet that handles a signal may be the one that nothing may keep.
+            if not locks_are_replaced() and thread.ident:
+                thread.join(_HEAD_START_S)
+            self._before(number, frame)

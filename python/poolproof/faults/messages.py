@@ -5,10 +5,11 @@ The kinds are those of PostgreSQL's protocol, version 3 (its manual, "Message Fo
 
 from __future__ import annotations
 
+# The class beneath Python's sockets, which gevent and eventlet leave as it is.
+import _socket
+import contextlib
 import os
-import socket
 import struct
-from contextlib import suppress
 from typing import Final
 
 from poolproof.fork import sockets
@@ -19,7 +20,9 @@ _MOST_BYTES: Final = 65536
 _MOST_NAMED: Final = 16
 _HEAD: Final = struct.Struct("!cI")
 _LENGTH_ITSELF: Final = 4
-_LONGEST: Final = 1 << 30  # as PostgreSQL bounds a message
+# A stream that is looked at in the middle of a row begins with what is no head: text,
+# taken for a length, is more than this.
+_LONGEST: Final = 1 << 24
 _TLS: Final = frozenset({20, 21, 22, 23})
 _TLS_HEAD: Final = 5
 _NAMES: Final = {
@@ -88,11 +91,23 @@ def described(data: bytes) -> tuple[str, ...]:
 
 
 def _peek(connection: object) -> bytes:
-    """Look at what lies in the socket, and leave it there."""
+    """Look at what lies in the socket, and leave it there; never wait for it."""
     number = sockets.descriptor(connection)
     if number is None:
         return b""
-    # A number of its own: Python closes the one that it is given.
-    with suppress(OSError), socket.socket(fileno=os.dup(number)) as looking:
-        return looking.recv(_MOST_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    with contextlib.suppress(OSError):
+        blocks = os.get_blocking(number)
+        copy = os.dup(number)  # Python closes the number that it is given
+        try:
+            looking = _socket.socket(fileno=copy)
+        except OSError:
+            os.close(copy)
+            raise
+        try:
+            # One that is made under socket.setdefaulttimeout() would wait as long.
+            looking.settimeout(0)
+            return looking.recv(_MOST_BYTES, _socket.MSG_PEEK)
+        finally:
+            looking.close()
+            os.set_blocking(number, blocks)  # the copy has shared it
     return b""

@@ -21,6 +21,7 @@ from poolproof.faults.error_info import mark
 from poolproof.fork import renewal, sockets
 from poolproof.pool import deadlines
 from poolproof.pool.entry import Entry, refuse_foreign
+from poolproof.pool.evidence import HALF, LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -259,12 +260,15 @@ def _bounded_detached(fairy: ConnectionFairy) -> Iterator[None]:
 
 def _execute(verb: Callable[..., None], step: Phase) -> Callable[..., None]:
     def protected(cursor: Any, *args: Any, **kwargs: Any) -> None:
-        context = kwargs.get("context", args[-1] if args else None)
+        context = kwargs.get("context") if kwargs else args[-1]
         root = getattr(context, "root_connection", None)
         fairy = getattr(root, "_dbapi_connection", None)
         entry = getattr(fairy, "_connection_record", None)
         if type(entry) is Entry:
-            entry.statements.append(args[0])
+            statement = args[0]
+            if len(statement) > LONGEST:
+                statement = f"{statement[:HALF]} ... {statement[-HALF:]}"
+            entry.statements.append(statement)
         if deadlines.ever_used:
             _cover(root)
         try:

@@ -183,15 +183,22 @@ class Entry(deadlines.Bounds):
             self.owner.discarded.add(reason)
             self.owner.totals.discarded.add(reason)
             self.reason = None
-            evidence.discarded(self, reason)
-            if self.owner.settings.end_stranded_backends and reason != "invalidated":
-                try:
-                    ConnectionRecord.invalidate(self, e, soft)
-                finally:
-                    left, self.backend = self.backend, None
-                    self.owner.stranded.end(left, reason)
-                return
+            try:
+                evidence.discarded(self, reason)
+            finally:  # a signal's handler may raise in the middle of that
+                self._close_discarded(e, reason)
+            return
         ConnectionRecord.invalidate(self, e, soft)
+
+    def _close_discarded(self, e: BaseException | None, reason: str) -> None:
+        if not self.owner.settings.end_stranded_backends or reason == "invalidated":
+            ConnectionRecord.invalidate(self, e)
+            return
+        try:
+            ConnectionRecord.invalidate(self, e)
+        finally:
+            left, self.backend = self.backend, None
+            self.owner.stranded.end(left, reason)
 
     def charge(self, reason: str | None, *, doubtful: bool) -> None:
         """Note what an error costs.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import re
@@ -20,13 +19,27 @@ if TYPE_CHECKING:
 
     from poolproof.pool.owner import Owner
 
-__all__ = ["SLOW_WAIT_S", "STATEMENTS", "discarded", "seen", "waited"]
+__all__ = [
+    "HALF",
+    "LONGEST",
+    "SLOW_WAIT_S",
+    "STATEMENTS",
+    "discarded",
+    "seen",
+    "waited",
+]
 
 SLOW_WAIT_S: Final = 1.0
 """A wait for a slot that is as long is noted."""
 
 STATEMENTS: Final = 16
 """How many of a connection's last statements are remembered."""
+
+LONGEST: Final = 512
+"""Characters of a statement that are remembered: all, or its beginning and its end."""
+
+HALF: Final = LONGEST // 2
+"""So many of each."""
 
 # Why a connection was discarded, in words. What is not here is routine: too old, idle
 # for too long, given up by the application.
@@ -45,11 +58,26 @@ _CAUSES: Final = {
 _FAULTS: Final = frozenset(fault.value for fault in Fault)
 _TIMEOUT: Final = "_timeout"
 _TEXT_VARIABLE: Final = "POOLPROOF_JOURNAL_TEXT"
-_LITERAL: Final = re.compile(r"'(?:[^']|'')*'|\b\d+(?:\.\d+)?\b")
+# What makes no difference between two statements: comments and literals, of which one
+# may have been cut. Quoted names are matched so that they are left alone.
+_APART: Final = re.compile(
+    r"""
+    (?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z) )
+  | (?P<name> "[^"]*(?:"|\Z) )
+  | \b[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z)
+  | '(?:[^']|'')*(?:'|\Z)
+  | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z)
+  | \b\d[\w.]*
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 _SPACE: Final = re.compile(r"\s+")
-_WORD: Final = re.compile(r"[A-Za-z]+")
-_COMMENT: Final = re.compile(r"^(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)+", re.DOTALL)
+_WORD: Final = re.compile(r"[\s(]*([A-Za-z]+)")
+_LONGEST_WORD: Final = 16
+_told: Final[dict[str, str]] = {}
+_TOLD_MOST: Final = 128
 _UNREAD: Final = "_poolproof_unread"
+_FOREIGN: Final = "foreign"
 
 _log = Log("poolproof.journal")
 
@@ -116,12 +144,13 @@ def discarded(entry: Discardable, reason: str) -> None:
 
 
 def _note(entry: Discardable, reason: str) -> None:
+    unread = vars(entry).pop(_UNREAD, None)
     pid = backend.pid_of(entry)
     cause = _cause(reason, pid)
     if cause is None:
         return
-    unread = vars(entry).pop(_UNREAD, None)
-    if unread is None:
+    # Under the number of a foreign one is another's socket, or a file.
+    if unread is None and reason != _FOREIGN:
         unread = messages.unread(entry.dbapi_connection)
     now = time.monotonic()
     journal.note(
@@ -134,7 +163,8 @@ def _note(entry: Discardable, reason: str) -> None:
         age=max(0.0, time.time() - entry.starttime),
         rested=now - entry.rested_at if entry.rested_at else None,
         unread=unread,
-        statements=tuple(map(shown, entry.statements)),
+        # Of a copy: who was interrupted may be sending another.
+        statements=tuple(map(shown, tuple(entry.statements))),
     )
 
 
@@ -150,22 +180,27 @@ def _cause(reason: str, pid: int | None) -> str | None:
 def shown(statement: object) -> str:
     """Return a statement's kind and fingerprint, or its text where that is asked for.
 
+    Two statements that differ in literals, comments and white space alone have the same
+    fingerprint.
+
     Args:
         statement: As it was sent, without its parameters.
     """
     text = str(statement)
     if os.environ.get(_TEXT_VARIABLE):
-        return text
-    return _fingerprint(text)
-
-
-@functools.lru_cache(maxsize=256)
-def _fingerprint(text: str) -> str:
-    """Say what a statement does, and by what the same one is known again.
-
-    Two that differ in literals and white space alone are the same.
-    """
-    word = _WORD.match(_COMMENT.sub("", text))
-    plain = _SPACE.sub(" ", _LITERAL.sub("?", text)).strip().lower()
+        return _SPACE.sub(" ", text).strip()
+    plain = _SPACE.sub(" ", _APART.sub(_without, text)).strip().lower()
+    word = _WORD.match(plain)
     digest = hashlib.sha256(plain.encode(errors="replace")).hexdigest()[:12]
-    return f"{word[0].upper() if word else '?'} {digest}"
+    verb = word[1][:_LONGEST_WORD].upper() if word else "?"
+    told = f"{verb} {digest}"
+    # Most are the same few: each of them is in memory once.
+    if len(_told) >= _TOLD_MOST:
+        _told.clear()
+    return _told.setdefault(told, told)
+
+
+def _without(found: re.Match[str]) -> str:
+    if found["name"] is not None:
+        return found["name"]
+    return " " if found["comment"] is not None else "?"
