@@ -9,8 +9,8 @@ use super::histogram::{Distribution, Histogram};
 /// Names a scope in this process; 0 is none.
 pub type ScopeId = u16;
 
-/// Scopes that are told apart, with none and with what was one too many.
-pub const SCOPES: usize = 202;
+/// Scopes that are told apart, with what was one too many.
+pub const SCOPES: usize = 201;
 
 /// How long callers waited for a slot and held it, how long connecting and asking took.
 #[derive(Debug)]
@@ -23,8 +23,10 @@ pub struct Timings {
     /// Asking whether one is at rest.
     pub ping: Histogram,
     hold: Histogram,
-    /// The same, coarser, for each scope that has held one.
-    by_scope: [OnceLock<Histogram>; SCOPES],
+    /// The same, coarser, in no scope.
+    unscoped: Histogram,
+    /// The same for each scope that has held one; nothing is made as long as there is none.
+    scoped: OnceLock<Box<[OnceLock<Box<Histogram>>]>>,
 }
 
 impl Timings {
@@ -36,7 +38,8 @@ impl Timings {
             connect: Histogram::new(&FINE),
             ping: Histogram::new(&FINE),
             hold: Histogram::new(&FINE),
-            by_scope: [const { OnceLock::new() }; SCOPES],
+            unscoped: Histogram::new(&EXPORTED),
+            scoped: OnceLock::new(),
         }
     }
 
@@ -51,10 +54,23 @@ impl Timings {
     /// Counts one whose connection was held for so long.
     pub fn record_hold(&self, scope: ScopeId, held: Duration) {
         self.hold.record(held);
-        if let Some(place) = self.by_scope.get(usize::from(scope)) {
-            // Not waited for: a fork in the middle leaves this timings to the parent.
-            place.get_or_init(|| Histogram::new(&EXPORTED)).record(held);
+        if let Some(histogram) = self.of_scope(scope) {
+            histogram.record(held);
         }
+    }
+
+    /// Where a scope's are counted; made at its first. None for a number that no scope has.
+    ///
+    /// Nobody waits for one that is being made at a fork: these are the parent's then.
+    fn of_scope(&self, scope: ScopeId) -> Option<&Histogram> {
+        let Some(place) = usize::from(scope).checked_sub(1) else {
+            return Some(&self.unscoped);
+        };
+        let places = self
+            .scoped
+            .get_or_init(|| (0..SCOPES).map(|_| OnceLock::new()).collect());
+        let made = || Box::new(Histogram::new(&EXPORTED));
+        places.get(place).map(|place| &**place.get_or_init(made))
     }
 
     /// How long connections were held.
@@ -64,10 +80,13 @@ impl Timings {
 
     /// The same for each scope that has held one, by number.
     pub fn holds_by_scope(&self) -> Vec<(ScopeId, Distribution)> {
-        (0..)
-            .zip(&self.by_scope)
-            .filter_map(|(scope, place)| Some((scope, place.get()?.read())))
-            .collect()
+        let mut found = vec![(0, self.unscoped.read())];
+        if let Some(places) = self.scoped.get() {
+            let made = (1..).zip(places.iter());
+            found.extend(made.filter_map(|(scope, place)| Some((scope, place.get()?.read()))));
+        }
+        found.retain(|(_scope, held)| held.count() > 0);
+        found
     }
 
     /// Adds what another pool has counted.
@@ -76,10 +95,12 @@ impl Timings {
         self.connect.absorb(&other.connect);
         self.ping.absorb(&other.ping);
         self.hold.absorb(&other.hold);
-        for (ours, theirs) in self.by_scope.iter().zip(&other.by_scope) {
-            if let Some(theirs) = theirs.get() {
-                ours.get_or_init(|| Histogram::new(&EXPORTED))
-                    .absorb(theirs);
+        self.unscoped.absorb(&other.unscoped);
+        if let Some(places) = other.scoped.get() {
+            for (scope, place) in (1..).zip(places.iter()) {
+                if let (Some(theirs), Some(ours)) = (place.get(), self.of_scope(scope)) {
+                    ours.absorb(theirs);
+                }
             }
         }
     }

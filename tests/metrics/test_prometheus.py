@@ -11,8 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 import poolproof
 from metrics.names import EVERY
 from plugins.threads import Task, wait_for_waiters
-from poolproof.metrics.prometheus import Collector
-from poolproof.metrics.table import BOUNDS, TABLE
+from poolproof.metrics.exposition import text
+from poolproof.metrics.prometheus import Collector, _families
+from poolproof.metrics.table import BOUNDS, TABLE, read
 
 SECRET = "s3cret-of-ours"  # noqa: S105 - that is what it is for
 
@@ -122,6 +123,26 @@ def test_no_label_has_a_pid_a_user_or_a_dsn(make_engine, pg_url):
     assert "s3cret" not in text
     assert "pid" not in text
     assert f"{url.username}:" not in text
+
+
+def test_what_is_served_is_what_prometheus_own_client_writes(make_pool):
+    """The text that `/metrics` answers, beside the client's of the same collector."""
+    make_pool(logging_name='quoted "pool" \\ line').connect().close()
+    pool = make_pool(pool_size=1, max_overflow=0, logging_name="busy")
+    with poolproof.scope("a scope"):
+        pool.connect().close()
+
+    class Fixed:
+        def collect(self):
+            return _families(samples)
+
+    samples = read(poolproof.snapshot())
+    registry = CollectorRegistry()
+    registry.register(Fixed())
+    theirs = list(parse(generate_latest(registry).decode()))
+    ours = list(parse(text(samples).decode()))
+    assert ours == theirs
+    assert len(ours) == len(TABLE)
 
 
 def test_it_may_be_registered_once_more_elsewhere_and_described():

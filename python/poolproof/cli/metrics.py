@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import sys
-import threading
-from typing import Any
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import click
 
 from poolproof.cli.signals import stoppable
+from poolproof.metrics import files
 from poolproof.metrics.errors import MetricsError
+from poolproof.metrics.exposition import CONTENT_TYPE, text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["metrics"]
 
@@ -59,43 +66,53 @@ def metrics(*, listen: tuple[str, int] | None, directory: str | None) -> int:
     Exit status: 0 when it was done, 2 when it could not be.
     """
     try:
-        from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - an extra
-
-        from poolproof.metrics.prometheus import MultiProcess  # noqa: PLC0415 - the same
-    except ImportError:
-        message = "metrics need prometheus_client: pip install prometheus-client"
-        raise MetricsFailed(message) from None
-    registry = CollectorRegistry()
-    try:
-        registry.register(MultiProcess(directory))
+        place = files.directory_of(directory)
     except MetricsError as error:
         raise MetricsFailed(str(error)) from None
     if listen is None:
-        sys.stdout.write(generate_latest(registry).decode())
-        return 0
-    _serve(registry, *listen)
+        sys.stdout.write(text(files.read_all(place)).decode())
+    else:
+        _serve(place, *listen)
     return 0
 
 
-def _serve(registry: Any, host: str, port: int) -> None:
-    from prometheus_client import start_http_server  # noqa: PLC0415 - an extra
+class _Handler(WSGIRequestHandler):
+    """Answers without a line for each request."""
 
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Who waits for one does not keep another waiting."""
+
+    daemon_threads = True
+
+
+def _serve(place: Path, host: str, port: int) -> None:
+    def answer(_environ: Any, start_response: Any) -> list[bytes]:
+        body = text(files.read_all(place))
+        start_response("200 OK", [("Content-Type", CONTENT_TYPE)])
+        return [body]
+
+    kind = type("_V6", (_Server,), {"address_family": socket.AF_INET6})
     with stoppable() as stop:
         try:
-            server, thread = start_http_server(port, host, registry)
+            server: WSGIServer = make_server(
+                host,
+                port,
+                answer,
+                server_class=kind if ":" in host else _Server,
+                handler_class=_Handler,
+            )
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
             message = f"cannot listen on {host}:{port}: {why}; choose another --listen"
             raise MetricsFailed(message) from None
-        try:
-            bound = server.socket.getsockname()[1]
-            click.echo(f"http://{_shown(host)}:{bound}/metrics", err=True)
+        with server:
+            click.echo(f"http://{_shown(host)}:{server.server_port}/metrics", err=True)
             with stop.may_end():
-                threading.Event().wait()
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+                server.serve_forever()
 
 
 def _shown(host: str) -> str:

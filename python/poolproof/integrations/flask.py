@@ -37,6 +37,8 @@ from poolproof.errors import BreakerOpen, PoolTimeout
 from poolproof.integrations import doctor, options, sessions
 from poolproof.integrations.engines import adopt
 from poolproof.metrics import scope as scopes
+from poolproof.metrics.exposition import CONTENT_TYPE
+from poolproof.metrics.wsgi import metrics_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,13 +114,11 @@ def add_metrics(app: flask.Flask, path: str = "/metrics") -> None:
         path: The path, with ``/`` at its beginning.
 
     Raises:
-        ImportError: `prometheus_client` is missing.
         ValueError: The path does not begin with ``/``.
     """
-    from poolproof.metrics.prometheus import wsgi_app  # noqa: PLC0415 - an extra
 
     def metrics() -> Response:
-        return Response.from_app(wsgi_app(), flask.request.environ)
+        return Response(metrics_text(), content_type=CONTENT_TYPE)
 
     app.add_url_rule(path, "poolproof_metrics", metrics, methods=["GET"])
 

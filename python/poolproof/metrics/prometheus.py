@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 try:
-    from prometheus_client import CollectorRegistry, make_wsgi_app
     from prometheus_client.core import (
         CounterMetricFamily,
         GaugeMetricFamily,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from poolproof.metrics.table import Samples
 
-__all__ = ["Collector", "MultiProcess", "wsgi_app"]
+__all__ = ["Collector", "MultiProcess"]
 
 
 class Collector(_Collector):
@@ -77,20 +76,6 @@ class MultiProcess(_Collector):
     def describe(self) -> Iterator[Any]:
         """Yield the names, so that a registry need not ask for the values."""
         return _families({})
-
-
-def wsgi_app() -> Any:
-    """Make a WSGI application that answers with the metrics, and nothing else.
-
-    Of all processes where `POOLPROOF_METRICS_DIR` names their directory, else of this
-    one.
-    """
-    registry = CollectorRegistry()
-    directory = files.directory_from_environment()
-    # It is made with the first connection, which may come later.
-    several = directory is not None and directory.is_dir()
-    registry.register(MultiProcess() if several else Collector())
-    return make_wsgi_app(registry)
 
 
 def _families(samples: Samples) -> Iterator[Any]:

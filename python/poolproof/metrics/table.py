@@ -9,6 +9,7 @@ Long, because it is one table.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import TYPE_CHECKING, Any, Literal
 
 from poolproof._native import EXPORTED_BOUNDS
@@ -54,7 +55,7 @@ class Histogram:
 
     def __add__(self, other: Histogram) -> Histogram:
         """Take both together."""
-        up_to = tuple(map(sum, zip(self.up_to, other.up_to, strict=True)))
+        up_to = tuple(map(operator.add, self.up_to, other.up_to))
         return Histogram(up_to, self.sum_s + other.sum_s)
 
     @classmethod

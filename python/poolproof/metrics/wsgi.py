@@ -1,15 +1,41 @@
-"""`/metrics` in front of any WSGI application, in one line."""
+"""`/metrics` for Prometheus, of one process or of all, in front of any application."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from poolproof.metrics.prometheus import wsgi_app
+from poolproof.metrics import files
+from poolproof.metrics.exposition import CONTENT_TYPE, text
+from poolproof.metrics.snapshot import snapshot
+from poolproof.metrics.table import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["with_metrics"]
+__all__ = ["metrics_app", "metrics_text", "with_metrics"]
+
+
+def metrics_text() -> bytes:
+    """Return the metrics as Prometheus reads them.
+
+    Of all processes where `POOLPROOF_METRICS_DIR` names their directory, else of this
+    one.
+    """
+    directory = files.directory_from_environment()
+    # It is made with the first connection, which may come later.
+    if directory is not None and directory.is_dir():
+        return text(files.read_all(directory))
+    return text(read(snapshot()))
+
+
+def metrics_app(
+    _environ: dict[str, Any], start_response: Callable[..., Any]
+) -> Iterable[bytes]:
+    """Answer with the metrics: a WSGI application."""
+    body = metrics_text()
+    head = [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body)))]
+    start_response("200 OK", head)
+    return [body]
 
 
 def with_metrics(
@@ -31,7 +57,6 @@ def with_metrics(
 
     Raises:
         ValueError: The path does not begin with ``/``.
-        ImportError: `prometheus_client` is missing.
     """
     if not path.startswith("/"):
         msg = f"path begins with /, which {path!r} does not"
@@ -40,9 +65,7 @@ def with_metrics(
     def application(
         environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        if environ.get("PATH_INFO") != path:
-            return app(environ, start_response)
-        # Made anew: the directory is made with the first connection.
-        return wsgi_app()(environ, start_response)  # type: ignore[no-any-return]  # of prometheus_client
+        chosen = metrics_app if environ.get("PATH_INFO") == path else app
+        return chosen(environ, start_response)
 
     return application
