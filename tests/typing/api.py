@@ -158,6 +158,14 @@ def statistics(stats: poolproof.PoolStats) -> tuple[int, ...]:
     )
 
 
+def journals() -> str:
+    events = poolproof.journal()
+    assert_type(events, tuple[poolproof.JournalEvent, ...])
+    poolproof.write_journal()
+    poolproof.write_journal_at(12)
+    return f"{events[0].kind} {events[0].cause} {events[0].evidence} {events[0].pool}"
+
+
 def snapshots(engine: Engine) -> float | None:
     with poolproof.scope("checkout-page") as named:
         assert_type(named, poolproof.scope)
@@ -348,6 +356,7 @@ def in_flask(app: Flask, engine: Engine, session: scoped_session[Session]) -> No
     flask_integration.init_app(app)
     flask_integration.init_app(app, engine, pool_size=5, answer_503=True)
     flask_integration.init_app(app, [engine, session], retry_after=2)
+    flask_integration.add_metrics(app, "/metrics")
 
 
 def in_gunicorn(server: Any, worker: Any) -> None:
