@@ -268,6 +268,7 @@ def examine(url, driver):
 @example(secret=MARK + b"?" + MARK + b"@" + MARK)
 @example(secret=MARK + b"@?" + MARK + b"=" + MARK)
 @example(secret=MARK + b"/" + MARK + b"@" + MARK)
+@example(secret=MARK + b"?@" + MARK + b"?" + MARK)
 @given(secret=SECRETS)
 def test_no_command_that_asks_a_server_shows_it(command, driver, caplog, secret):
     caplog.set_level(logging.INFO)

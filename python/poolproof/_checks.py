@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import re
 from typing import Any, SupportsIndex
 
 from sqlalchemy import exc, pool
@@ -26,6 +27,7 @@ __all__ = [
     "seconds",
 ]
 
+_USER_AND_PASSWORD = re.compile("[^:/@]*(?::[^@]*)?@")
 _RESETS = (pool.reset_rollback, pool.reset_commit, pool.reset_none)
 
 # What create_engine calls the parameter, where that differs.
@@ -250,7 +252,10 @@ def has_second_at(url: str) -> bool:
     Args:
         url: A URL as somebody wrote it.
     """
-    before, _, query = url.partition("://")[2].partition("?")
-    if before.count("@") != 1:
-        return before.count("@") > 1
+    rest = url.partition("://")[2]
+    # As SQLAlchemy reads it: a password may have a ? in it, and ends at the first @.
+    named = _USER_AND_PASSWORD.match(rest)
+    before, _, query = rest[named.end() if named else 0 :].partition("?")
+    if "@" in before:
+        return named is not None or before.count("@") > 1
     return any("@" in pair.partition("=")[0] for pair in query.split("&"))

@@ -249,15 +249,21 @@ def test_without_the_right_to_look_it_is_skipped_and_not_fine(
         observer.rows("drop database closed_eyes")
 
 
-@pytest.mark.parametrize("name", ["psycopg2", "psycopg", "pg8000", "asyncpg"])
-def test_every_driver_is_asked_in_its_own_way(look, pg, name):
-    url = pg.url("psycopg2").set(drivername=f"postgresql+{name}", query={})
-    found = look(url)
-    assert not [
+def all_seen(found):
+    """Return the findings if none is skipped that needs no application."""
+    left_out = [
         one
         for one in found.values()
         if one.state == "skipped" and "MODULE:ENGINE" not in one.summary
     ]
+    return None if left_out else found
+
+
+@pytest.mark.parametrize("name", ["psycopg2", "psycopg", "pg8000", "asyncpg"])
+def test_every_driver_is_asked_in_its_own_way(look, pg, name):
+    url = pg.url("psycopg2").set(drivername=f"postgresql+{name}", query={})
+    # A check that was not done in its time is skipped, on a machine that is busy.
+    found = eventually(lambda: all_seen(look(url)))
     assert found["PP108"].state == "fine"
 
 
