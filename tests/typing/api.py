@@ -1,4 +1,7 @@
-"""Every public name in typed code. Read by mypy, never run."""
+"""Every public name in typed code. Read by mypy, never run.
+
+Long, because it is one list.
+"""
 
 from __future__ import annotations
 
