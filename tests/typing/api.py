@@ -1,6 +1,6 @@
 """Every public name in typed code. Read by mypy, never run.
 
-Long, because it is one list.
+Long, because it is one idea: each name once.
 """
 
 from __future__ import annotations
