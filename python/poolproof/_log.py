@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     _Adapter = logging.LoggerAdapter
 
-__all__ = ["MARK", "Log", "Seldom", "fields", "surroundings", "told_by"]
+__all__ = ["MARK", "Log", "Seldom", "fields", "printable", "surroundings", "told_by"]
 
 # What the semantic conventions of OpenTelemetry have a name for.
 _NAMES = {
@@ -75,6 +75,20 @@ def fields(**known: Any) -> dict[str, Any]:
         for name, value in told.items()
         if value is not None
     }
+
+
+def printable(text: str) -> str:
+    """Escape what ends a line, steers a terminal, or is no valid Unicode.
+
+    Args:
+        text: Names that an application has chosen, messages of a server.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 class Seldom:

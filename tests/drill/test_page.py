@@ -9,14 +9,16 @@ import threading
 from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
 from poolproof.cli import page
 from poolproof.cli.page import KINDS
 from poolproof.drill.incidents import FAMILIES, INCIDENTS
-from poolproof.drill.runner import DrillPlan
+from poolproof.drill.runner import DrillPlan, Runner
 from poolproof.drill.stage import POOLS
+from poolproof.drill.target import Target
 
 EVIL = "DatabaseError: <script>alert('x')</script> & more"
 LONG = "OperationalError: " + "a-word-that-has-no-place-to-break-" * 20
@@ -136,6 +138,42 @@ def test_without_jinja_it_is_said_before_anything_is_played(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     with pytest.raises(SetupError, match="pip install jinja2"):
         page.check()
+
+
+def test_messages_steer_no_terminal_and_can_be_written():
+    outcome = {
+        "samples": ["one\ntwo \x1b[2J"],
+        "heard": {"E: \udcff\x00\x1b]0;x\x07\n# geheim": 2, "plain": 1},
+    }
+    target = Target.parse("postgresql://app:geheim@127.0.0.1/app")
+    clean = Runner._clean(SimpleNamespace(_target=target), outcome)
+    assert clean["samples"] == ["one\ntwo \\x1b[2J"]
+    first, second = clean["heard"].items()
+    assert second == ("plain", 1)
+    assert first[1] == 2
+    assert first[0].isprintable()
+    assert "geheim" not in first[0]
+    first[0].encode()
+
+
+@pytest.mark.parametrize("pools", [("queue",), ("poolproof",)])
+@pytest.mark.parametrize("spans", [[], [(0.0, 0.0)]])
+def test_one_pool_and_no_time_make_a_page(pools, spans):
+    plan = DrillPlan(
+        incidents=tuple(INCIDENTS.values()),
+        drivers=("psycopg2",),
+        pools=pools,
+        trials=1,
+        seed=7,
+        jobs=1,
+    )
+    rows = plan.rows()
+    for row in rows:
+        row.crashes, row.spans = 1, spans
+    facts = FACTS | {"faults": {"queue": None, "poolproof": None}}
+    text = page.page(rows, plan, ("verdict",), facts)
+    assert len(re.findall(r'<div class="total ', text)) == 1
+    Elements(text)
 
 
 # --- in a browser ---------------------------------------------------------------------

@@ -239,6 +239,7 @@ def _write(path: str | None, body: str) -> None:
         sys.stdout.flush()
         return
     try:
-        Path(path).write_text(body, encoding="utf-8")
+        # What callers were told may hold what is no text: half a surrogate pair.
+        Path(path).write_text(body, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise SetupError(f"cannot write {path}: {error.strerror}") from None

@@ -115,7 +115,7 @@ def page(
         lstrip_blocks=True,
     )
     template = importlib.resources.files("poolproof.cli").joinpath("page.html")
-    seconds = max((end for row in rows for _, end in row.spans), default=1.0)
+    seconds = max((end for row in rows for _, end in row.spans), default=0.0) or 1.0
     families = summary.lines(rows, plan.pools)
     return environment.from_string(template.read_text(encoding="utf-8")).render(
         said=said,

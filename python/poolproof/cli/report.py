@@ -51,7 +51,9 @@ def _lines(
     )
     if told := summary.told(rows):
         yield "\n## What QueuePool's callers were told\n"
-        yield from (f"- {count:,} × `{text}`" for count, text in told)
+        yield from (
+            f"- {count:,} × `{text.replace('`', chr(39))}`" for count, text in told
+        )
     yield "\n## Every count\n"
     yield from _table(
         (*details.HEADS, *pools),

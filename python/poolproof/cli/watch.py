@@ -89,7 +89,7 @@ def watch(
         key = order[0]
         if as_json:
             click.echo(json.dumps(_plain(look(place, activity, key)), indent=2))
-        elif once or not sys.stdout.isatty():
+        elif once or sys.stdout is None or not sys.stdout.isatty():
             _show(look(place, activity, key), key)
         else:
             _run(place, activity, key, every_s)
@@ -116,7 +116,7 @@ def _run(
     """Show it again and again, until told to quit."""
     from rich.console import Console  # noqa: PLC0415
 
-    from poolproof.watch.keys import keys  # noqa: PLC0415
+    from poolproof.watch.keys import SUSPEND, keys  # noqa: PLC0415
     from poolproof.watch.screen import screen  # noqa: PLC0415
     from poolproof.watch.sources import ORDERS, look  # noqa: PLC0415
 
@@ -126,12 +126,19 @@ def _run(
             began = time.monotonic()
             view = look(place, activity, order)
             height = console.size.height
-            shown.update(screen(view, order=order, height=height, keys=True))
+            shown.update(screen(view, order=order, height=height, keys=typed.are_there))
             # A key is answered at once, by what was seen last.
             while (left := began + every_s - time.monotonic()) > 0:
                 for key in typed.pressed(left):
                     if key in "qQ":
                         return
+                    if key == SUSPEND:
+                        console.set_alt_screen(False)
+                        console.show_cursor(True)
+                        typed.suspend()
+                        console.set_alt_screen(True)
+                        console.show_cursor(False)
+                        began = 0.0
                     if key in ORDERS:
                         order = key
                         began = 0.0

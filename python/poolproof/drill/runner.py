@@ -22,6 +22,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from poolproof._log import printable
 from poolproof.drill.errors import SetupError
 from poolproof.drill.pace import is_over
 from poolproof.drill.tally import Cell, Row
@@ -194,9 +195,15 @@ class Runner:
         return Progress(row, max(1, len(heard.answers)))
 
     def _clean(self, outcome: dict[str, Any]) -> dict[str, Any]:
-        """Blot secrets out of the messages that a trial brought home."""
-        samples = [self._target.redact(sample) for sample in outcome["samples"]]
-        heard = {self._target.redact(k): n for k, n in outcome["heard"].items()}
+        """Blot secrets, and what steers a terminal, out of a trial's messages."""
+        samples = [
+            "\n".join(map(printable, self._target.redact(sample).splitlines()))
+            for sample in outcome["samples"]
+        ]
+        heard: dict[str, int] = {}
+        for text, count in outcome["heard"].items():
+            told = printable(self._target.redact(text))
+            heard[told] = heard.get(told, 0) + count
         return {**outcome, "samples": samples, "heard": heard}
 
     def _spawn(self, cell: Cell, trials: tuple[int, ...]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolproof import _native
 from poolproof._cooperative import locks_are_replaced
-from poolproof._log import Log, Seldom, surroundings
+from poolproof._log import Log, Seldom, printable, surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,17 +76,7 @@ class JournalEvent:
         )
         of = "" if self.pool is None else f" {self.pool}:"
         when = self.when.isoformat(timespec="milliseconds")
-        return _one_line(f"{when} {self.kind}:{of} {self.cause}{facts}")
-
-
-def _one_line(text: str) -> str:
-    """Escape what ends a line or steers a terminal: names are the application's."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode()
-        for each in text
-    )
+        return printable(f"{when} {self.kind}:{of} {self.cause}{facts}")
 
 
 def _shown(value: object) -> str:

@@ -126,7 +126,7 @@ def decode(text: bytes) -> dict[str, Any] | None:
             for name, values in body["samples"].items()
             if name in _METRICS
         }
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return body  # type: ignore[no-any-return]  # of json
 

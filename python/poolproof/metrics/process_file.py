@@ -119,7 +119,9 @@ def read_file(path: Path) -> tuple[bytes, bool] | None:
         is no such file, or not this user's.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Without O_NONBLOCK a pipe of this name would keep whoever reads for ever.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags)
     except OSError:  # gone, or somebody else's
         return None
     try:

@@ -121,7 +121,7 @@ def _pools(lines: tuple[PoolLine, ...], every: int) -> Table:
     for line in lines:
         table.add_row(
             str(line.process_id),
-            line.pool,
+            Text(line.pool),
             str(line.idle),
             str(line.used),
             "-" if line.most is None else f"{line.most:.0f}",
@@ -147,11 +147,11 @@ def _holders(lines: tuple[HeldConnection, ...], view: View, order: str) -> Table
         table.add_row(
             Text(_length(line.held_s), style=_BAD if long_idle else ""),
             str(line.process_id),
-            line.scope or "-",
-            line.thread,
+            Text(line.scope or "-"),
+            Text(line.thread),
             "-" if line.backend_pid is None else str(line.backend_pid),
             Text(_busy(line), style=_BAD if long_idle else ""),
-            *((_said(line.session),) if sees_server else ()),
+            *((Text(_said(line.session)),) if sees_server else ()),
         )
     if len(view.holders) > len(lines):
         more = f"and {len(view.holders) - len(lines)} more"
@@ -169,8 +169,8 @@ def _strangers(lines: tuple[Session, ...]) -> Table:
         table.add_row(
             _length(line.transaction_s or 0.0),
             str(line.backend_pid),
-            line.application or "-",
-            line.state,
+            Text(line.application or "-"),
+            Text(line.state or "-"),
         )
     return table
 

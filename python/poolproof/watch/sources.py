@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from poolproof.doctor.run import meet_server
 from poolproof.doctor.target import read
 from poolproof.metrics import files
 from poolproof.watch.facts import HeldConnection, PoolLine, Server, Session, View
+from poolproof.watch.words import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -95,9 +97,9 @@ def _session(row: tuple[Any, ...]) -> Session:
     waits = f"{kind}: {event}" if kind and kind != "Client" else None
     return Session(
         backend_pid=pid,
-        application=application or "",
-        state=state,
-        waits_for=waits,
+        application=plain(application or ""),
+        state=None if state is None else plain(state),
+        waits_for=None if waits is None else plain(waits),
         since_s=since_s,
         transaction_s=transaction_s,
         verb=word[0].upper() if word else None,
@@ -132,7 +134,7 @@ def look(
     ]
     strangers.sort(key=lambda one: -(one.transaction_s or 0.0))
     return View(
-        directory=None if directory is None else str(directory),
+        directory=None if directory is None else plain(directory),
         pools=tuple(sorted(pools, key=lambda one: (one.process_id, one.pool))),
         holders=tuple(sorted(joined, key=ORDERS[order][1])),
         server=server,
@@ -149,21 +151,40 @@ def processes(directory: Path) -> tuple[list[PoolLine], list[HeldConnection]]:
     pools: list[PoolLine] = []
     holders: list[HeldConnection] = []
     for body in files.live(directory):
-        process_id, samples = body.get("pid", 0), body["samples"]
-        pools += _lines(process_id, samples)
-        holders += [
-            HeldConnection(
-                process_id=process_id,
-                pool=pool,
-                thread=thread,
-                scope=scope,
-                backend_pid=backend_pid,
-                held_s=held_s,
-                is_busy=is_busy,
-            )
-            for pool, thread, scope, backend_pid, held_s, is_busy in body["holders"]
-        ]
+        try:
+            lines, held = _process(body)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            continue  # of another version, or not of the pool at all
+        pools += lines
+        holders += held
     return pools, holders
+
+
+def _process(body: dict[str, Any]) -> tuple[list[PoolLine], list[HeldConnection]]:
+    process_id = int(body["pid"])
+    return list(_lines(process_id, body["samples"])), [
+        HeldConnection(
+            process_id=process_id,
+            pool=plain(pool),
+            thread=plain(thread),
+            scope=None if scope is None else plain(scope),
+            backend_pid=None if backend_pid is None else int(backend_pid),
+            held_s=_seconds(held_s),
+            is_busy=None if is_busy is None else bool(is_busy),
+        )
+        for pool, thread, scope, backend_pid, held_s, is_busy in body["holders"]
+    ]
+
+
+def _seconds(found: Any) -> float:
+    """Return a length of time.
+
+    Raises:
+        TypeError, ValueError: It is none.
+    """
+    if not 0 <= found < math.inf:
+        raise ValueError(f"no length of time: {found}")
+    return float(found)
 
 
 def _lines(process_id: int, samples: dict[str, Any]) -> Iterable[PoolLine]:
@@ -173,18 +194,24 @@ def _lines(process_id: int, samples: dict[str, Any]) -> Iterable[PoolLine]:
         of = _of_pool(samples, name)
         yield PoolLine(
             process_id=process_id,
-            pool=name,
+            pool=plain(name),
             idle=of("connections", "idle"),
             used=of("connections", "used"),
-            most=samples.get("connections_max", {}).get((name,)),
+            most=_whole(samples.get("connections_max", {}).get((name,))),
             waiting=of("waiting"),
-            oldest_wait_s=samples.get("oldest_wait_seconds", {}).get((name,), 0.0),
+            oldest_wait_s=_seconds(
+                samples.get("oldest_wait_seconds", {}).get((name,), 0.0)
+            ),
             checkouts=of("checkouts_total"),
             timeouts=of("timeouts_total"),
             faults=_costly(samples, name),
             discarded=of("discarded_total"),
             forks=forks,
         )
+
+
+def _whole(found: Any) -> int | None:
+    return None if found is None else int(found)
 
 
 def _of_pool(samples: dict[str, Any], name: str) -> Callable[..., int]:
