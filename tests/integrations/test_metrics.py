@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families as parse
 from sqlalchemy import create_engine, text
@@ -37,6 +38,7 @@ def connected(found):
     return sum(values(found, "poolproof_connects_total", outcome="ok"))
 
 
+@pytest.mark.slow
 def test_a_gunicorn_with_three_workers_one_killed(gunicorn, tmp_path, observer, table):
     place = tmp_path / "metrics"
     options = ("--workers", "3", "--preload")
@@ -76,6 +78,7 @@ def test_a_gunicorn_with_three_workers_one_killed(gunicorn, tmp_path, observer, 
     assert checkouts(scrape(MultiProcess(place))) == 2 * orders
 
 
+@pytest.mark.slow
 def test_a_celery_with_four_processes(celery, tmp_path, table, observer):
     place = tmp_path / "metrics"
     options = ("--pool", "prefork", "--concurrency", "4")
