@@ -213,7 +213,8 @@ def typing(session: nox.Session) -> None:
     known = caches.cache_directory() / "mypy"
     env = {"MYPY_CACHE_DIR": str(known), "MYPYPATH": "python"}
     with caches.locked(known), Steps(session) as steps:
-        steps.run("mypy", "python/poolproof", "tests/typing", env=env)
+        packages = ("python/poolproof", "python/poolproof_pytest")
+        steps.run("mypy", *packages, "tests/typing", env=env)
         steps.run("mypy", "noxfile.py", "tools", env=env | {"MYPYPATH": "tools"})
         steps.run("mypy", "bench", env=env | {"MYPYPATH": "bench:tests:python"})
         steps.run("stubtest", "poolproof._native", env=env)

@@ -42,6 +42,23 @@ def suite(pytester, pg):
     return run
 
 
+def test_a_suite_that_uses_none_imports_neither_package_nor_sqlalchemy(pytester):
+    pytester.makeini("[pytest]\naddopts = -p no:randomly -p no:cacheprovider\n")
+    pytester.makepyfile(
+        """
+import sys
+
+
+def test_it(pytestconfig):
+    assert pytestconfig.pluginmanager.hasplugin("poolproof")
+    for name in ("poolproof", "sqlalchemy"):
+        assert name not in sys.modules
+"""
+    )
+    done = pytester.runpytest_subprocess("-q", "-W", "error", timeout=200)
+    done.assert_outcomes(passed=1)
+
+
 # --- leaks ----------------------------------------------------------------------------
 
 LEAKING = """

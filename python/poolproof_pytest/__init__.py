@@ -1,6 +1,7 @@
 """The plugin: what pytest finds under the entry point ``pytest11``.
 
-Each fixture imports what it needs, so that a suite that uses none pays for none.
+Every run of pytest imports it, in whatever suite: so it stands beside the package,
+whose import brings SQLAlchemy, and each fixture imports what it needs.
 """
 
 from __future__ import annotations
