@@ -22,7 +22,7 @@ from poolproof.metrics.errors import MetricsError
 from poolproof.metrics.process_file import SUFFIX, read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from poolproof.metrics.table import Samples
 
@@ -110,12 +110,14 @@ def encode(samples: Samples, **more: Any) -> bytes:
     return json.dumps({**more, "samples": body}, separators=(",", ":")).encode()
 
 
-def decode(text: bytes) -> dict[str, Any] | None:
+def decode(text: bytes, names: Collection[str] | None = None) -> dict[str, Any] | None:
     """Read a text of `encode`; None where it is no such text.
 
     Args:
         text: It.
+        names: Which metrics are wanted; None for all.
     """
+    wanted = _METRICS if names is None else names
     try:
         body = json.loads(text)
         body["samples"] = {
@@ -124,7 +126,7 @@ def decode(text: bytes) -> dict[str, Any] | None:
                 for labels, value in values
             }
             for name, values in body["samples"].items()
-            if name in _METRICS
+            if name in wanted and name in _METRICS
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
@@ -165,13 +167,14 @@ def read_all(directory: Path) -> Samples:
     return total
 
 
-def live(directory: Path) -> list[dict[str, Any]]:
+def live(directory: Path, names: Collection[str] | None = None) -> list[dict[str, Any]]:
     """Return what is known of each other process that lives.
 
     Args:
         directory: Where they keep it.
+        names: Which metrics are wanted; None for all.
     """
-    return [body for _path, body, lives in _others(directory, set()) if lives]
+    return [body for _path, body, lives in _others(directory, set(), names) if lives]
 
 
 def fold(directory: Path) -> None:
@@ -207,7 +210,7 @@ def fold(directory: Path) -> None:
 
 
 def _others(
-    directory: Path, folded: set[str]
+    directory: Path, folded: set[str], names: Collection[str] | None = None
 ) -> Iterator[tuple[Path, dict[str, Any], bool]]:
     """Yield the file, text and life of each other process."""
     for path in sorted(directory.glob(f"*{SUFFIX}")):
@@ -217,7 +220,7 @@ def _others(
         if found is None:
             continue
         text, lives = found
-        body = decode(text)
+        body = decode(text, names)
         if body is None:
             _log.warning("%s is not a file of metrics; it is passed over", path)
             continue

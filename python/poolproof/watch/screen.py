@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from rich.text import Text
 from poolproof.watch.sources import ORDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import RenderableType
 
@@ -34,6 +35,7 @@ _SHORT: Final = {
     "idle in transaction (aborted)": "failed tx",
 }
 _MINUTE: Final = 60.0
+_LINE_END: Final = Text("\n")
 
 
 def screen(view: View, *, order: str, height: int | None, keys: bool) -> RenderableType:
@@ -93,12 +95,13 @@ def _server(server: Server) -> Text:
     return text
 
 
-def _table(heads: Mapping[str, int]) -> Table:
-    """Make an empty table.
+def _table(heads: Mapping[str, int], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """Make a table.
 
     Args:
         heads: Columns and their widths. Numbers are to the right, and keep theirs; of a
             negative width is a text that shares what room is left in this proportion.
+        rows: A cell for each column, or for the first few.
     """
     table = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, expand=True, padding=(0, 1, 0, 0)
@@ -112,16 +115,23 @@ def _table(heads: Mapping[str, int]) -> Table:
             min_width=width if width > 0 else 5,
             ratio=None if width > 0 else -width,
         )
+    if rows:
+        # A column is one text of many lines: rich takes as long for each cell.
+        columns = itertools.zip_longest(*rows, fillvalue="")
+        table.add_row(*(_LINE_END.join(map(_text, column)) for column in columns))
     return table
+
+
+def _text(cell: str | Text) -> Text:
+    return Text(cell) if isinstance(cell, str) else cell
 
 
 def _pools(lines: tuple[PoolLine, ...], every: int) -> Table:
     heads = ("idle", "used", "max", "waiting", "lent", "late", "faults", "forks")
-    table = _table({"process": 7, "pool": -1, **{head: len(head) for head in heads}})
-    for line in lines:
-        table.add_row(
+    rows: list[tuple[str | Text, ...]] = [
+        (
             str(line.process_id),
-            Text(line.pool),
+            line.pool,
             str(line.idle),
             str(line.used),
             "-" if line.most is None else f"{line.most:.0f}",
@@ -131,47 +141,56 @@ def _pools(lines: tuple[PoolLine, ...], every: int) -> Table:
             _marked(line.faults),
             str(line.forks),
         )
+        for line in lines
+    ]
     if every > len(lines):
-        table.add_row("", Text(f"and {every - len(lines)} more", style=_SOFT))
-    return table
+        rows.append(("", Text(f"and {every - len(lines)} more", style=_SOFT)))
+    columns = {"process": 7, "pool": -1, **{head: len(head) for head in heads}}
+    return _table(columns, rows)
 
 
 def _holders(lines: tuple[HeldConnection, ...], view: View, order: str) -> Table:
     sees_server = view.server is not None
     heads = {"held": 8, "process": 7, "scope": -3, "thread": -3, "backend": 7}
     heads |= {"driver": 6} | ({"server": -5} if sees_server else {})
-    table = _table(heads)
+    rows: list[tuple[str | Text, ...]] = []
     for line in lines:
         is_idle = line.is_busy is False
         long_idle = is_idle and line.held_s >= _LONG_HELD_S
-        table.add_row(
-            Text(_length(line.held_s), style=_BAD if long_idle else ""),
-            str(line.process_id),
-            Text(line.scope or "-"),
-            Text(line.thread),
-            "-" if line.backend_pid is None else str(line.backend_pid),
-            Text(_busy(line), style=_BAD if long_idle else ""),
-            *((Text(_said(line.session)),) if sees_server else ()),
+        rows.append(
+            (
+                Text(_length(line.held_s), style=_BAD if long_idle else ""),
+                str(line.process_id),
+                line.scope or "-",
+                line.thread,
+                "-" if line.backend_pid is None else str(line.backend_pid),
+                Text(_busy(line), style=_BAD if long_idle else ""),
+                *((_said(line.session),) if sees_server else ()),
+            )
         )
     if len(view.holders) > len(lines):
         more = f"and {len(view.holders) - len(lines)} more"
-        table.add_row("", "", Text(more, style=_SOFT))
+        rows.append(("", "", Text(more, style=_SOFT)))
+    table = _table(heads, rows)
     table.caption = f"{len(view.holders)} held, sorted by {ORDERS[order][0]}"
     table.caption_justify = "left"
     return table
 
 
 def _strangers(lines: tuple[Session, ...]) -> Table:
-    table = _table({"open for": 8, "backend": 7, "application": -1, "state": -1})
-    table.title = "idle in a transaction, and of no pool here"
-    table.title_justify = "left"
-    for line in lines:
-        table.add_row(
+    rows = [
+        (
             _length(line.transaction_s or 0.0),
             str(line.backend_pid),
-            Text(line.application or "-"),
-            Text(line.state or "-"),
+            line.application or "-",
+            line.state or "-",
         )
+        for line in lines
+    ]
+    heads = {"open for": 8, "backend": 7, "application": -1, "state": -1}
+    table = _table(heads, rows)
+    table.title = "idle in a transaction, and of no pool here"
+    table.title_justify = "left"
     return table
 
 

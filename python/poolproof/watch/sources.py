@@ -40,6 +40,19 @@ _ANSWER_S: Final = 2.0
 _WORD: Final = re.compile(r"[A-Za-z]+")
 _IN_TRANSACTION: Final = ("idle in transaction", "idle in transaction (aborted)")
 _STRANGER_S: Final = 1.0
+_METRICS: Final = frozenset(
+    {
+        "checkouts_total",
+        "connections",
+        "connections_max",
+        "discarded_total",
+        "faults_total",
+        "generation",
+        "oldest_wait_seconds",
+        "timeouts_total",
+        "waiting",
+    }
+)
 
 ORDERS: Final[dict[str, tuple[str, Callable[[HeldConnection], Any]]]] = {
     "h": ("held", lambda one: -one.held_s),
@@ -150,7 +163,7 @@ def processes(directory: Path) -> tuple[list[PoolLine], list[HeldConnection]]:
     """
     pools: list[PoolLine] = []
     holders: list[HeldConnection] = []
-    for body in files.live(directory):
+    for body in files.live(directory, _METRICS):
         try:
             lines, held = _process(body)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
