@@ -221,6 +221,22 @@ def test_refuses(fork_drill, bad):
     assert "second" not in told.split("short test summary")[0].split("errors:")[1][:60]
 
 
+def test_what_fails_in_the_parent_alone_is_told(suite):
+    done = suite(
+        """
+def test_it(fork_drill):
+    def ask(number):
+        if number >= 2_000_000:  # the parent's, in its thread
+            pytest.fail("only here")
+        return number
+
+    fork_drill(ask, children=1, calls=2)
+"""
+    )
+    done.assert_outcomes(failed=1)
+    assert "errors: the parent: Failed: only here" in done.stdout.str()
+
+
 # --- faults on the way ----------------------------------------------------------------
 
 FAULTS = """
