@@ -21,6 +21,21 @@ PATIENCE = 20.0
 _numbers = itertools.count()
 
 
+@pytest.fixture(scope="session")
+def own_database(observer):
+    """Make a database in which no other test has left anything."""
+    name = f"doctor_{os.getpid()}"
+    observer.rows(f"create database {name}")
+    yield name
+    observer.rows(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def pg_url(pg, own_database):
+    """Return a function that makes the URL for a driver."""
+    return lambda *args, **more: pg.url(*args, **more).set(database=own_database)
+
+
 @pytest.fixture
 def look():
     """Return a function that runs checks and returns their findings.

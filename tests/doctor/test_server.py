@@ -161,14 +161,17 @@ def test_a_statement_that_nothing_ends_is_worse_inside_psycopg2(look, role, url_
 
 
 def test_backends_that_nobody_looks_after_are_noted(
-    look, observer, pg_url, make_engine
+    look, observer, pg_url, own_database, make_engine
 ):
     assert look(pg_url("psycopg2"), "PP106").severity == "note"
-    observer.rows("alter database postgres set client_connection_check_interval = '5s'")
+    setting = (
+        f"alter database {own_database} {{}} client_connection_check_interval {{}}"
+    )
+    observer.rows(setting.format("set", "= '5s'"))
     try:
         assert look(pg_url("psycopg2"), "PP106").state == "fine"
     finally:
-        observer.rows("alter database postgres reset client_connection_check_interval")
+        observer.rows(setting.format("reset", ""))
     ours = make_engine(
         pg_url("psycopg2"), poolclass=poolproof.Pool, end_stranded_backends=True
     )

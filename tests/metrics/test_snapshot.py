@@ -16,6 +16,7 @@ import poolproof
 from plugins.dbapi import OperationalError
 from plugins.processes import run_in_fork
 from plugins.threads import Task, eventually, wait_for_waiters
+from poolproof.metrics import family
 
 
 def test_checkouts_are_counted_by_whether_they_had_to_wait(make_pool):
@@ -278,3 +279,19 @@ def test_an_engine_with_another_pool_is_refused():
     engine = create_engine("sqlite://", poolclass=QueuePool)
     with pytest.raises(TypeError, match="not QueuePool"):
         poolproof.snapshot(engine)
+
+
+def test_names_that_are_gone_are_kept_and_not_without_end(dbapi, monkeypatch):
+    """An engine for each tenant, each dropped again."""
+    monkeypatch.setattr(family, "GONE_MOST", 3)
+    for number in range(6):
+        pool = poolproof.Pool(dbapi.connect, logging_name=f"tenant-{number}")
+        pool.connect().close()
+        poolproof.snapshot()
+        pool.dispose()
+        del pool
+        gc.collect()
+    poolproof.snapshot()
+    gone = list(family._seen.gone)
+    assert len(gone) <= 3
+    assert gone[-1] == "tenant-5"

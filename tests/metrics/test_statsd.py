@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 import socket
 
@@ -18,6 +19,7 @@ LINE = re.compile(r"([\w.]+(?:\.[\w@-]+)*):([\d.e+-]+)\|([cg])(?:\|#(.+))?")
 
 @pytest.fixture
 def daemon():
+    gc.collect()  # pools of other tests would fill the socket
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
         made.bind(("127.0.0.1", 0))
         made.setblocking(False)

@@ -16,7 +16,10 @@ from poolproof.pool.totals import Totals
 if TYPE_CHECKING:
     from poolproof.pool.pool import Pool
 
-__all__ = ["by_name"]
+__all__ = ["GONE_MOST", "by_name"]
+
+GONE_MOST = 200
+"""Names of which the counts are kept after the last pool of that name has gone."""
 
 
 class _Seen:
@@ -69,6 +72,9 @@ def _put_away(seen: _Seen, living: set[int]) -> None:
             taken = seen.totals.pop(key, None)
             if taken is not None:
                 name, totals = taken
+                # Those of an engine for each tenant would be without end.
+                while name not in seen.gone and len(seen.gone) >= GONE_MOST:
+                    seen.gone.pop(next(iter(seen.gone)), None)
                 seen.gone.setdefault(name, Totals()).absorb(totals)
 
 
