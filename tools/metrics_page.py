@@ -134,8 +134,10 @@ def report(): ...
 ```
 
 says what part of the application holds a connection. `poolproof_hold_seconds`, the
-holders of `poolproof.snapshot` and the log carry it. The integrations name the endpoint
-of Flask and the task of Celery and Luigi by themselves. At most 200 names are told
+holders of `poolproof.snapshot` and the log carry it. The integrations, once installed
+(`init_app`, `install`), name the endpoint of Flask and the task of Celery and Luigi by
+themselves. With `preload_app` the master of Gunicorn counts as a process, too, once it
+has opened a connection. At most 200 names are told
 apart in a process; what comes later is `other`. So a scope is a kind of work, never one
 piece of it: no order number, no user.
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import sqlalchemy as sa
@@ -163,6 +164,28 @@ def test_a_child_begins_with_the_fork_and_names_who_opened_a_connection(
     run_in_fork(child).assert_silent()
     connection.close()
     assert [event.cause for event in poolproof.journal()] == ["of the parent"]
+
+
+@pytest.mark.fork
+def test_the_fork_has_its_own_time_and_not_that_of_the_first_look():
+    def child():
+        forked = time.time()
+        time.sleep(0.05)
+        (fork,) = poolproof.journal()
+        return forked, fork.when.timestamp()
+
+    forked, told = run_in_fork(child).assert_silent().result
+    assert told <= forked + 0.001  # it was rounded
+
+
+def test_what_ended_in_use_has_not_rested(engine):
+    with engine.connect() as connection:
+        connection.execute(sa.text("select 1"))
+    connection = engine.connect()
+    with pytest.raises(sa.exc.DBAPIError), poolproof.deadline(0.1):
+        connection.execute(sa.text("select pg_sleep(60)"))
+    connection.close()
+    assert "rested" not in only("discard").evidence
 
 
 # --- waits, retries, the ring ---------------------------------------------------------

@@ -28,7 +28,8 @@ def program(*words, **environment):
 
 
 def test_it_serves_until_it_is_stopped(tmp_path):
-    words = ("--listen", "127.0.0.1:0", "--dir", str(tmp_path))
+    # It may be there before the first process that makes the directory.
+    words = ("--listen", "127.0.0.1:0", "--dir", str(tmp_path / "metrics"))
     with program(*words) as running:
         try:
             line = running.stderr.readline()
@@ -66,6 +67,14 @@ def test_no_directory_is_one_line(capsys):
 def test_a_directory_that_is_none_is_one_line(capsys, tmp_path):
     assert main(["metrics", "--dir", str(tmp_path / "none")]) == 2
     assert "is no directory" in one_line(capsys)
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("file", "file/below"):
+        where = str(tmp_path / name)
+        assert main(["metrics", "--dir", where, "--listen", "127.0.0.1:0"]) == 2
+        assert where in one_line(capsys)
 
 
 def test_a_port_that_is_taken_is_one_line(capsys, tmp_path):

@@ -22,26 +22,6 @@ from poolproof.watch.facts import HeldConnection
 from poolproof.watch.screen import screen
 from poolproof.watch.sources import ORDERS, look
 
-APPLICATION = """
-import sys, threading, time
-import poolproof, sqlalchemy as sa
-
-engine = sa.create_engine(sys.argv[1], poolclass=poolproof.Pool, pool_size=3)
-ready = threading.Semaphore(0)
-
-def hold(name, statement):
-    with poolproof.scope(name), engine.connect() as connection:
-        connection.execute(sa.text("select 1"))
-        ready.release()
-        connection.execute(sa.text(statement))
-        time.sleep(600)
-
-for each in (("checkout", "select 1"), ("report", "select pg_sleep(600)")):
-    threading.Thread(target=hold, args=each, daemon=True, name=each[0]).start()
-    ready.acquire()
-print("ready", flush=True)
-sys.stdin.read()
-"""
 COMMAND = (sys.executable, "-m", "poolproof", "watch")
 # Ctrl-C is for whom the terminal belongs to.
 ON_A_TERMINAL = """
@@ -52,46 +32,6 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 ALTERNATE, BACK = b"\x1b[?1049h", b"\x1b[?1049l"
 STYLED = re.compile(rb"\x1b\[[0-9;]*m")
-
-
-@pytest.fixture
-def directory(tmp_path):
-    place = tmp_path / "metrics"
-    place.mkdir()
-    return place
-
-
-@pytest.fixture
-def url(pg):
-    return pg.url("psycopg2").render_as_string(hide_password=False)
-
-
-@pytest.fixture
-def application(directory, url, tmp_path):
-    """Run a process that holds two connections, in two scopes."""
-    script = tmp_path / "application.py"
-    script.write_text(APPLICATION)
-    process = subprocess.Popen(
-        [sys.executable, script, url],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "POOLPROOF_METRICS_DIR": str(directory)},
-    )
-    assert process.stdout.readline() == b"ready\n"
-    # What it says is written once a second.
-    eventually(lambda: len(sources.processes(directory)[1]) == 2)
-    yield process
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    process.stdout.close()
-    with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
-        connection.execute(
-            sa.text(
-                "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where wait_event = 'PgSleep'"
-            )
-        )
 
 
 def run(*args, **environment):
@@ -150,14 +90,14 @@ def test_a_directory_is_enough(application, directory):
     assert "report" in done.stdout
 
 
-def test_a_process_that_was_killed_is_gone(application, directory):
-    application.kill()
-    application.wait()
-    view = look(directory, None)
-    assert (view.pools, view.holders) == ((), ())
-    assert (
-        "set POOLPROOF_METRICS_DIR" in run("--once", f"--directory={directory}").stdout
-    )
+def test_a_process_that_was_killed_is_gone(start_one):
+    with start_one() as (process, directory):
+        process.kill()
+        process.wait()
+        view = look(directory, None)
+        assert (view.pools, view.holders) == ((), ())
+        told = run("--once", f"--directory={directory}").stdout
+        assert "set POOLPROOF_METRICS_DIR" in told
 
 
 def test_a_url_is_enough_and_strangers_in_a_transaction_are_named(url):

@@ -117,7 +117,8 @@ commands.add_command(metrics)
 @click.option(
     "--full",
     is_flag=True,
-    help="Every driver, many trials, and incidents as long as in life: half an hour."
+    help="Every driver, many trials, and incidents as long as in life: the"
+    " better part of an hour."
     " [default: two minutes]",
 )
 @click.option(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import sys
+from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import click
@@ -14,9 +15,6 @@ from poolproof.cli.signals import stoppable
 from poolproof.metrics import files
 from poolproof.metrics.errors import MetricsError
 from poolproof.metrics.exposition import CONTENT_TYPE, text
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["metrics"]
 
@@ -54,6 +52,7 @@ class _Address(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # of n
     " others read them. [default: print them once]",
 )
 @click.option(
+    "--directory",
     "--dir",
     "directory",
     envvar="POOLPROOF_METRICS_DIR",
@@ -66,6 +65,9 @@ def metrics(*, listen: tuple[str, int] | None, directory: str | None) -> int:
     Exit status: 0 when it was done, 2 when it could not be.
     """
     try:
+        if listen is not None and directory:
+            # Who serves may be there before the first process that has some.
+            _made(directory)
         place = files.directory_of(directory)
     except MetricsError as error:
         raise MetricsFailed(str(error)) from None
@@ -74,6 +76,18 @@ def metrics(*, listen: tuple[str, int] | None, directory: str | None) -> int:
     else:
         _serve(place, *listen)
     return 0
+
+
+def _made(directory: str) -> None:
+    try:
+        Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        return  # it is none, which is said
+    except OSError as error:
+        raise MetricsError(
+            f"{directory} is not there, and cannot be made: {error.strerror}; name "
+            "one that this user may write to"
+        ) from None
 
 
 class _Handler(WSGIRequestHandler):

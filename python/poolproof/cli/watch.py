@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from poolproof.watch.sources import WatchedServer
 
 _SHORTEST_S = 0.1
+_PIPE_WIDTH = 160
 
 
 @click.command(short_help="Watch the pools of all processes, live.")
 @click.argument("url", envvar="POOLPROOF_URL", required=False, metavar="[URL]")
 @click.option(
     "--directory",
+    "--dir",
     type=click.Path(path_type=Path),
     metavar="DIRECTORY",
     help="Where the processes keep their metrics. [default: POOLPROOF_METRICS_DIR]",
@@ -102,12 +105,16 @@ def _plain(view: View) -> dict[str, object]:
 
 
 def _show(view: View, order: str) -> None:
-    """Write it once, as wide as the terminal is, or as 80 columns."""
+    """Write it once, as wide as the terminal is; wider where there is none."""
     from rich.console import Console  # noqa: PLC0415
 
     from poolproof.watch.screen import screen  # noqa: PLC0415
 
-    Console().print(screen(view, order=order, height=None, keys=False))
+    # A pipe has no width: nothing is cut there, but for who asks for it.
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH
+    console.print(screen(view, order=order, height=None, keys=False))
 
 
 def _run(

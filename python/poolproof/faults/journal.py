@@ -11,7 +11,6 @@ the fork.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolproof import _native
 from poolproof._cooperative import locks_are_replaced
 from poolproof._log import Log, Seldom, printable, surroundings
+from poolproof.fork import renewal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +139,7 @@ def _current() -> _Ring:
     begun = _Ring(generation)
     begun.add(
         JournalEvent(
-            when=datetime.now(timezone.utc),
+            when=datetime.fromtimestamp(_forked_at(generation), timezone.utc),
             kind="fork",
             cause="this process was forked; its copies of its parent's connections "
             "are dead",
@@ -153,6 +153,12 @@ def _current() -> _Ring:
     _ring = _rings.setdefault(generation, begun)
     _rings.pop(ring.generation, None)
     return _ring
+
+
+def _forked_at(generation: int) -> float:
+    """Return when this process was forked, as far as it is known."""
+    known = renewal.renewed_generation == generation
+    return renewal.renewed_at if known else time.time()
 
 
 def note(kind: str, cause: str, *, pool: str | None = None, **evidence: Any) -> None:
@@ -182,7 +188,7 @@ def _count(ring: _Ring) -> None:
         return
     if ring.written.due() is not None:
         _log.warning("%d faults in %.3g s; the journal:", _MANY, now - times[0])
-        _write(ring, logging.WARNING)
+        _write(ring)
 
 
 def last_cause(backend_pid: int | None) -> str | None:
@@ -213,13 +219,16 @@ def journal() -> tuple[JournalEvent, ...]:
 
 
 def write_journal() -> None:
-    """Write the journal to the log ``poolproof.journal``, at INFO, a line each."""
-    _write(_current(), logging.INFO)
+    """Write the journal to the log ``poolproof.journal``, at WARNING, a line each.
+
+    Who asks for it wants to see it, also where no logging was set up.
+    """
+    _write(_current())
 
 
-def _write(ring: _Ring, level: int) -> None:
+def _write(ring: _Ring) -> None:
     for _, event in ring.events.copy():
-        _log.log(level, "%s", event)
+        _log.warning("%s", event)
 
 
 def write_journal_at(signal_number: int = signal.SIGUSR2) -> None:

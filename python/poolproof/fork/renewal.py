@@ -15,6 +15,7 @@ each verb compares the generation first and renews then.
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -52,6 +53,8 @@ _inherited: set[int] = set()
 renewed_generation = _native.generation()
 _renewed_pid = os.getpid()
 _parent_pid = os.getppid()
+# When this process has learned of its fork: in the fork, if Python sees it.
+renewed_at = time.time()
 
 
 def after_fork() -> None:
@@ -63,7 +66,7 @@ def after_fork() -> None:
     bypassed the C library (a raw `clone` system call, `_Fork`) the call itself severs
     the inherited sockets.
     """
-    global renewed_generation, _renewed_pid, _parent_pid  # noqa: PLW0603 - the state of this process
+    global renewed_generation, renewed_at, _renewed_pid, _parent_pid  # noqa: PLW0603 - the state of this process
     pid = os.getpid()
     if pid != _renewed_pid and _native.generation() == renewed_generation:
         _native.forked()
@@ -71,6 +74,7 @@ def after_fork() -> None:
         return
     # Set first: what follows may come back here.
     _parent_pid, _renewed_pid = _renewed_pid, pid
+    renewed_at = time.time()
     renewed_generation = _native.generation()
     sockets.forget_all()
     in_flight.sever_all()

@@ -394,7 +394,8 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "poolproof.severed_sockets",
         "{socket}",
-        "Inherited sockets that were severed when the process was forked.",
+        "Inherited descriptors of connections that were severed when the process was "
+        "forked; psycopg2 has two for each.",
         (),
         _one(lambda process: process.severed_sockets),
         of="process",

@@ -56,6 +56,8 @@ _CAUSES: Final = {
     "time limit, a killed greenlet)",
 }
 _FAULTS: Final = frozenset(fault.value for fault in Fault)
+# What is found about one that rests; of others it is not known since when they did not.
+_AT_REST: Final = frozenset({"dead", "desynchronised", "no_answer", "wrong_answer"})
 _TIMEOUT: Final = "_timeout"
 _TEXT_VARIABLE: Final = "POOLPROOF_JOURNAL_TEXT"
 # What makes no difference between two statements: comments and literals, of which one
@@ -89,6 +91,7 @@ class Discardable(Protocol):
     dbapi_connection: Any
     starttime: float
     rested_at: float
+    fairy_ref: Any
 
     @property
     def statements(self) -> Iterable[object]:
@@ -153,6 +156,7 @@ def _note(entry: Discardable, reason: str) -> None:
     if unread is None and reason != _FOREIGN:
         unread = messages.unread(entry.dbapi_connection)
     now = time.monotonic()
+    has_rested = reason in _AT_REST and entry.fairy_ref is None and entry.rested_at
     journal.note(
         "discard",
         cause,
@@ -161,7 +165,7 @@ def _note(entry: Discardable, reason: str) -> None:
         backend_pid=pid,
         processes=(os.getpid(),),
         age=max(0.0, time.time() - entry.starttime),
-        rested=now - entry.rested_at if entry.rested_at else None,
+        rested=now - entry.rested_at if has_rested else None,
         unread=unread,
         # Of a copy: who was interrupted may be sending another.
         statements=tuple(map(shown, tuple(entry.statements))),
