@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import select
 import threading
 
 import pytest
 from sqlalchemy import event, exc, text
+from sqlalchemy.pool import QueuePool
 
-from plugins.threads import Task, wait_for_waiters
+from plugins.threads import PATIENCE, Task, wait_for_waiters
+from poolproof.fork import sockets
 
 BACKEND = text("select pg_backend_pid()")
 # pg8000's close raises on a lost session, and leaves its socket to the collector.
 LEFT_TO_THE_COLLECTOR = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+
+@pytest.fixture
+def hears_resets(driver, pool_class):
+    """Leave out a pool that cannot keep the promise.
+
+    pg8000 passes a reset on as it is, an OSError, when it comes before the server's
+    word: SQLAlchemy takes that for no disconnect. Ours does, in tests/faults.
+    """
+    if driver == "pg8000" and pool_class is QueuePool:
+        pytest.skip("QueuePool knows no disconnect in a reset that pg8000 meets")
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -139,6 +153,7 @@ def test_detached_session_ends_when_it_is_closed(engine, observer):
 
 
 @LEFT_TO_THE_COLLECTOR
+@pytest.mark.usefixtures("hears_resets")
 def test_pre_ping_replaces_a_terminated_session(pinging, observer):
     pid = backend(pinging)
     observer.terminate(pid)
@@ -147,6 +162,7 @@ def test_pre_ping_replaces_a_terminated_session(pinging, observer):
 
 
 @LEFT_TO_THE_COLLECTOR
+@pytest.mark.usefixtures("hears_resets")
 def test_pre_ping_replaces_every_session_that_was_terminated(pinging, observer):
     taken = [pinging.connect(), pinging.connect()]
     pids = {connection.scalar(BACKEND) for connection in taken}
@@ -160,10 +176,24 @@ def test_pre_ping_replaces_every_session_that_was_terminated(pinging, observer):
         connection.close()
 
 
+def wait_for_the_end(connection):
+    """Wait until the server has closed its end of the socket.
+
+    A question that is sent before is lost with it, and its asker hears of a reset in
+    place of the server's word; what pg8000 makes of that no pool of SQLAlchemy's knows.
+    """
+    number = sockets.descriptor(connection.connection.driver_connection)
+    ended = select.poll()
+    ended.register(number, select.POLLRDHUP)
+    assert ended.poll(1000 * PATIENCE)
+
+
 @LEFT_TO_THE_COLLECTOR
+@pytest.mark.usefixtures("hears_resets")
 def test_session_that_is_terminated_while_it_is_out_is_an_error_once(engine, observer):
     with engine.connect() as connection:
         observer.terminate(connection.scalar(BACKEND))
+        wait_for_the_end(connection)
         with pytest.raises(exc.DBAPIError) as caught:
             connection.scalar(BACKEND)
         assert caught.value.connection_invalidated
@@ -234,6 +264,7 @@ def test_connect_listener_sees_the_driver_s_connection(make_engine, pg_url, driv
 
 
 @LEFT_TO_THE_COLLECTOR
+@pytest.mark.usefixtures("hears_resets")
 def test_connections_over_tls(make_engine, debian_pg, debian_observer, driver):
     engine = make_engine(debian_pg.url(driver, **tls(driver)), connect_args={})
     with engine.connect() as connection:
