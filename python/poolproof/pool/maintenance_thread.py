@@ -164,9 +164,7 @@ def let_go(pool: Maintained) -> None:
     keeper = _keepers.get(_native.generation())
     if keeper is None or not keeper.runs:
         return
-    if keeper.lingers_until:
-        keeper.expect_nothing_of(pool)
-    else:
+    if not keeper.lingers_until or not keeper.expect_nothing_of(pool):
         look_at(pool)
 
 
@@ -219,15 +217,21 @@ class MaintenanceThread:
             # Later a thread may be made, but would not begin, and starting it waits.
             self._start()
 
-    def expect_nothing_of(self, pool: Maintained) -> None:
+    def expect_nothing_of(self, pool: Maintained) -> bool:
         """Have what a pool asked for looked at once, and not when it was due.
 
         Args:
             pool: A pool whose connections have been closed while this lingers.
+
+        Returns:
+            Whether it will be: what was asked for is still to be read.
         """
         reference = weakref.ref(pool)
-        if reference in self._asked:
-            self._asked[reference] = 0.0
+        if reference not in self._asked:
+            return False
+        self._asked[reference] = 0.0
+        # Read after it was put: who lingers reads it after setting this.
+        return self.lingers_until > 0
 
     def _start(self) -> None:
         try:

@@ -163,6 +163,16 @@ def test_difference_a_late_call_does_not_end_the_lingering(make_pool, monkeypatc
     end_lingering(monkeypatch)
 
 
+def test_difference_dispose_is_heard_by_one_that_has_read_what_was_asked(make_pool):
+    pool = make_pool(max_idle=FOREVER)
+    rest(pool, 1)
+    wait_until_it_sleeps(pool)
+    running = maintenance_thread._keepers[_native.generation()]
+    running.lingers_until = time.monotonic() + FOREVER  # as it was a moment ago
+    pool.dispose()
+    eventually(lambda: not keepers())
+
+
 def test_difference_what_is_due_sooner_wakes_one_that_lingers(
     make_pool, dbapi, monkeypatch
 ):
