@@ -3,6 +3,8 @@
 Sessions put their virtual environments into .nox/ and install the package as a
 wheel, so what is tested is what is shipped. Cargo's target directories stand in
 the cache directory, one for each Python (tools/build_cache.py).
+
+Long, because it is one table: a function a session.
 """
 
 from __future__ import annotations
@@ -91,8 +93,7 @@ nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
-# `make test` runs two side by side: the tests, which are the longest, and what else
-# there is, one after the other. Tests never run beside tests (`no_other_tests`).
+# What `make test` runs, one after the other; the tests first, which are the longest.
 nox.options.sessions = [
     *("tests", "rust", "lint", "typing", "docs"),
     *(f"matrix(python='{version}', sqlalchemy='{line}')" for version, line in COVER),

@@ -12,6 +12,7 @@ import tracemalloc
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.pool import QueuePool
 
 import poolproof
 from plugins.harm import message
@@ -216,3 +217,25 @@ def test_it_is_bounded_in_memory():
 )
 def test_messages_are_named_with_their_lengths(data, names):
     assert described(data) == names
+
+
+@pytest.mark.parametrize("pool_class", [QueuePool, poolproof.Pool])
+def test_a_statement_that_is_no_text_goes_to_the_driver_as_it_is(
+    make_engine, pool_class
+):
+    """A listener may hand psycopg an object of its own."""
+    from psycopg import sql
+
+    engine = make_engine("psycopg", poolclass=pool_class)
+
+    @sa.event.listens_for(engine, "before_cursor_execute", retval=True)
+    def composed(_connection, _cursor, _statement, parameters, *_):
+        return sql.SQL("select {}").format(sql.Literal("a-literal")), parameters
+
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("select 1")) == "a-literal"
+        if pool_class is poolproof.Pool:
+            entry = connection.connection._connection_record
+            assert list(map(evidence.shown, entry.statements))[-1].startswith(
+                "COMPOSED"
+            )

@@ -260,13 +260,16 @@ def _bounded_detached(fairy: ConnectionFairy) -> Iterator[None]:
 
 def _execute(verb: Callable[..., None], step: Phase) -> Callable[..., None]:
     def protected(cursor: Any, *args: Any, **kwargs: Any) -> None:
-        context = kwargs.get("context") if kwargs else args[-1]
+        context = kwargs.get("context", args[-1] if args else None)
         root = getattr(context, "root_connection", None)
         fairy = getattr(root, "_dbapi_connection", None)
         entry = getattr(fairy, "_connection_record", None)
         if type(entry) is Entry:
-            statement = args[0]
-            if len(statement) > LONGEST:
+            statement = args[0] if args else ""
+            if not isinstance(statement, str):
+                # A listener may hand a driver an object of its own.
+                statement = type(statement).__name__
+            elif len(statement) > LONGEST:
                 statement = f"{statement[:HALF]} ... {statement[-HALF:]}"
             entry.statements.append(statement)
         if deadlines.ever_used:
