@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 import poolproof
 from plugins.harm import driver_connections, first_error
 from poolproof import Fault
+from poolproof.fork import sockets
 
 SELECT = sa.text("select 42")
 
@@ -163,6 +165,12 @@ def terminate(engine, observer):
     with engine.connect() as connection:
         pid = pid_of(connection)
         observer.terminate(pid)
+        # What is asked before the server has closed its end is lost with it, and pg8000
+        # hears of a reset in place of the server's word.
+        ended = select.poll()
+        number = sockets.descriptor(connection.connection.driver_connection)
+        ended.register(number, select.POLLRDHUP)
+        assert ended.poll(60_000)
         error = first_error(lambda: connection.execute(SELECT))
     return pid, error
 
