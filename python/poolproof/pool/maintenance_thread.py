@@ -162,9 +162,7 @@ def let_go(pool: Maintained) -> None:
     if pool.next_look > 0:
         pool.next_look = UNPLANNED
     keeper = _keepers.get(_native.generation())
-    if keeper is None or not keeper.runs:
-        return
-    if not keeper.lingers_until or not keeper.expect_nothing_of(pool):
+    if keeper is not None and not keeper.expects_nothing_of(pool) and keeper.runs:
         look_at(pool)
 
 
@@ -217,14 +215,17 @@ class MaintenanceThread:
             # Later a thread may be made, but would not begin, and starting it waits.
             self._start()
 
-    def expect_nothing_of(self, pool: Maintained) -> bool:
+    def expects_nothing_of(self, pool: Maintained) -> bool:
         """Have what a pool asked for looked at once, and not when it was due.
 
+        Also where no thread runs: one that has just ended starts another for it.
+
         Args:
-            pool: A pool whose connections have been closed while this lingers.
+            pool: A pool whose connections have been closed.
 
         Returns:
-            Whether it will be: what was asked for is still to be read.
+            Whether it will be by a thread that lingers: it still has to read what was
+            asked for.
         """
         reference = weakref.ref(pool)
         if reference not in self._asked:

@@ -173,6 +173,43 @@ def test_difference_dispose_is_heard_by_one_that_has_read_what_was_asked(make_po
     eventually(lambda: not keepers())
 
 
+def test_difference_dispose_is_heard_by_one_that_is_about_to_start_again(
+    make_pool, monkeypatch
+):
+    """What was asked for as the thread ended has it start again, after the dispose."""
+    ending, asked, ended, disposed = (threading.Event() for _ in range(4))
+    forget = maintenance_thread._forget
+
+    def forgetting(plans):
+        monkeypatch.undo()
+        ending.set()
+        assert asked.wait(FOREVER)
+        forget(plans)
+
+    first = make_pool()
+    rest(first, 1)
+    running = maintenance_thread._keepers[_native.generation()]
+    start_again = running._start_again
+
+    def starting_again():
+        running._thread._ended = start_again
+        ended.set()
+        assert disposed.wait(FOREVER)
+        start_again()
+
+    monkeypatch.setattr(maintenance_thread, "_forget", forgetting)
+    running._thread._ended = starting_again
+    first.dispose()
+    assert ending.wait(FOREVER)
+    pool = make_pool(max_idle=FOREVER)
+    rest(pool, 1)
+    asked.set()
+    assert ended.wait(FOREVER)
+    pool.dispose()
+    disposed.set()
+    eventually(lambda: not keepers())
+
+
 def test_difference_what_is_due_sooner_wakes_one_that_lingers(
     make_pool, dbapi, monkeypatch
 ):
