@@ -53,10 +53,21 @@ REGISTRY.register(Collector())
 Under Gunicorn, Celery and Luigi each process has pools of its own, and a scrape meets
 one of them. Set `POOLPROOF_METRICS_DIR` to a directory that all of them may write to,
 preferably in memory (`/dev/shm/app`). Each process then keeps what it knows in a file
-there, readable by its user alone, once a second, from its first connection on; where
-only `PROMETHEUS_MULTIPROC_DIR` is set, in `poolproof` below that. A process that is
-killed leaves what it wrote last: its counters stay in the sums, its gauges do not.
+there, readable by its user alone, once a second, from its first attempt to connect on;
+where only `PROMETHEUS_MULTIPROC_DIR` is set, in `poolproof` below that. A process that
+is killed leaves what it wrote last: its counters stay in the sums, its gauges do not.
 Delete the directory when the application is started anew.
+
+Under Gunicorn with [its hooks](deploying/gunicorn.md) nothing need be set for a page:
+where the application has `add_metrics` or `with_metrics` and no directory is named, the
+master chooses one in `/dev/shm` (else the system's directory for temporary files) that
+only this user can read, and takes it away when it ends; one that is killed leaves it.
+`poolproof watch`, `poolproof metrics` and another program do not know of that
+directory: name one for them.
+
+A page without a directory is of the process that answers, alone. Its first line, a
+comment, says so, `poolproof_processes` is 1, and the doctor warns of it where there are
+several workers (PP311).
 
 Whoever serves the metrics reads all files:
 
@@ -86,7 +97,7 @@ below: *Dashboards*, *New*, *Import*, and choose the Prometheus data source.
 
 ## OpenTelemetry
 
-`pip install ".[otel]"` in a checkout. In each process, behind its forks:
+`pip install ".[otel]"` in a checkout.
 
 ```python
 from poolproof.metrics import otel
@@ -94,14 +105,17 @@ from poolproof.metrics import otel
 otel.install()  # or of a MeterProvider of yours
 ```
 
+Once is enough, where the application begins: in a child of a fork the instruments, and
+the spans of `otel.trace`, begin anew. The provider does not. One that was made before a
+fork exports every child under the parent's `service.instance.id`, with the parent's
+histograms in it, and the last writer wins: call `set_meter_provider` and
+`set_tracer_provider` in `post_fork` of Gunicorn, or in `worker_process_init` of Celery.
+What `install` and `trace` were called for before is of the provider that is set then.
+
 Names and attributes are those of the [semantic conventions](https://opentelemetry.io/docs/specs/semconv/database/database-metrics/)
 where they have one. OpenTelemetry has no histogram that can be observed: at each
 collection what the pools' histograms have gained is recorded bucket by bucket, so
 buckets, count and sum are right, and minimum and maximum are not known.
-
-A provider that is made before a fork exports every child under the parent's
-`service.instance.id`, and the last writer wins: make it in `post_fork` of Gunicorn, or
-in `worker_process_init` of Celery.
 
 `otel.trace(wait_s=0.1, connect_s=0.1)` makes a span of each wait for a slot and each
 connecting that takes longer, as a child of the span that the caller is in. Off unless
@@ -117,7 +131,9 @@ reports.start()
 reports.stop()
 ```
 
-In each process, behind its forks. Names are those of Prometheus with a dot
+Once is enough, where the application begins: a child of a fork begins by itself, when
+it opens its first connection.
+Names are those of Prometheus with a dot
 (`poolproof.connections`), labels are tags as Datadog and Telegraf read them; with
 `tags=False` they stand behind the name. Counters are sent as what they have gained;
 histograms as `.count`, `.sum`, `.p50`, `.p95`, `.p99`.
@@ -136,10 +152,15 @@ def report(): ...
 says what part of the application holds a connection. `poolproof_hold_seconds`, the
 holders of `poolproof.snapshot` and the log carry it. The integrations, once installed
 (`init_app`, `install`), name the endpoint of Flask and the task of Celery and Luigi by
-themselves. With `preload_app` the master of Gunicorn counts as a process, too, once it
-has opened a connection. At most 200 names are told
-apart in a process; what comes later is `other`. So a scope is a kind of work, never one
+themselves. At most 200 names are told apart in a process; what comes later is `other`. So a scope is a kind of work, never one
 piece of it: no order number, no user.
+
+## Processes that only fork others
+
+Gunicorn's master with `preload_app`, and the parent of Celery's processes, have pools,
+too, and may have opened connections before they forked. With the integrations they are
+`poolproof_processes{role="main"}`, and add to `poolproof_connections_max` what they
+have open, not what they might open: nobody uses their pools.
 
 ## The questions
 
@@ -155,6 +176,17 @@ piece of it: no order number, no user.
 | how many `PGRES_TUPLES_OK` | `sum by (pool) (increase(poolproof_faults_total{fault="corruption"}[1d]))` |
 | how many connections are opened anew | `sum by (pool, reason) (rate(poolproof_discarded_total[5m]))` |
 | does a lease run out | `min(poolproof_lease_left_seconds)` |
+
+"""
+
+VALUES = """\
+
+### What labels say
+
+Each pool has these counters from its beginning, with 0, so that `increase()` and
+`rate()` do not miss the first event; only StatsD, which is sent what was gained, is
+spared them. Others may come: a listener of `poolproof.on_fault` may have a fault cost
+what the [table of faults](faults.md) does not.
 
 """
 
@@ -178,7 +210,7 @@ TITLES = {
         *("lease_held", "lease_left_seconds"),
         *("lease_renewals_total", "lease_lost_total"),
     ),
-    "Processes": ("severed_sockets_total", "generation", "info"),
+    "Processes": ("processes", "severed_sockets_total", "generation", "info"),
     "Limits": ("connections_idle_max", "connections_idle_min"),
 }
 WIDTH, HEIGHT, COLUMNS = 8, 7, 3
@@ -208,7 +240,18 @@ def page() -> str:
         "`db.namespace`, `server.address`, `server.port`.\n"
     )
     feet = FEET.format(bounds=bounds)
-    return f"{HEAD}## Every metric\n\n{table}{between}{feet}"
+    return f"{HEAD}## Every metric\n\n{table}{between}{feet}{VALUES}{values()}"
+
+
+def values() -> str:
+    """Return a table of the values that labels are known to have."""
+    rows = [["counter", "labels", "values"], ["---"] * 3]
+    for metric in TABLE:
+        if metric.known and metric.kind == "counter":
+            shown = (f"`{' '.join(labels)}`" for labels in metric.known)
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            rows.append([f"`{metric.full_name}`", labels, ", ".join(shown)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def dashboard() -> str:

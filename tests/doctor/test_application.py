@@ -310,6 +310,41 @@ def test_metrics_of_one_worker_of_many_are_seen(see, queue, monkeypatch):
     assert see(queue, "PP311", workers=4).state == "fine"
 
 
+def test_a_page_of_one_worker_of_many_is_seen():
+    """In a process of its own: who serves metrics once does so until its end."""
+    script = """
+import os, sys
+from sqlalchemy import create_engine
+from poolproof.doctor.deployment import Deployment
+from poolproof.doctor.runtime import prometheus
+from poolproof.doctor.subject import Subject
+from poolproof.metrics.wsgi import with_metrics
+engine = create_engine("postgresql+psycopg2://h/d")
+def see(**deployment):
+    one = prometheus(Subject(
+        engine=engine, shown="", is_application=True,
+        deployment=Deployment(**deployment),
+    ))
+    print(one.severity if one.state == "found" else one.state, one.advice)
+see(workers=4)
+with_metrics(print)
+see(workers=4)
+see(workers=1)
+os.environ["POOLPROOF_METRICS_DIR"] = "/nowhere"
+see(workers=4)
+import prometheus_client
+see(workers=4)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = "/nowhere"
+see(workers=4)
+"""
+    done = run_script(script, warnings="default")
+    lines = done.stdout.splitlines()
+    words = [line.split()[0] for line in lines]
+    assert words == ["fine", "warning", "fine", "fine", "note", "fine"], done
+    assert "set POOLPROOF_METRICS_DIR" in lines[1]
+    assert "poolproof.integrations.gunicorn" in lines[1]
+
+
 def test_leases_that_cannot_log_in_are_seen(see, pg_url, ours):
     import psycopg2
 

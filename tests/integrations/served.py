@@ -26,8 +26,11 @@ else:
     db.init_app(app)
 
 
-if os.environ.get("POOLPROOF_METRICS_DIR"):
+if os.environ.get("POOLPROOF_METRICS_DIR") or os.environ.get("TEST_METRICS"):
     integration.add_metrics(app)
+if os.environ.get("TEST_CONNECTS"):  # with preload_app: in the master
+    with app.app_context():
+        db.session.execute(text("select 1"))
 
 
 @app.get("/order/<token>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -16,6 +17,7 @@ from metrics.test_prometheus import scrape, values
 from plugins.threads import eventually
 from poolproof.integrations import flask as integration
 from poolproof.integrations.jobs import Jobs
+from poolproof.metrics import files
 from poolproof.metrics.prometheus import MultiProcess
 from poolproof.metrics.wsgi import with_metrics
 
@@ -79,6 +81,59 @@ def test_a_gunicorn_with_three_workers_one_killed(gunicorn, tmp_path, observer, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("preload", [True, False], ids=["preloaded", "late"])
+def test_a_page_under_gunicorn_is_of_all_workers_without_a_directory(
+    gunicorn, observer, table, preload
+):
+    """Its hooks choose a directory, which goes with the master."""
+    options = ("--workers", "3", *(["--preload"] if preload else []))
+    environment = {"TEST_METRICS": "1", "POOLPROOF_METRICS_DIR": ""}
+    with gunicorn(*options, **environment) as served:
+        number = iter(range(10_000))
+
+        def order():
+            assert served.get(f"/order/{next(number)}")[0] == 200
+            found = scraped(served)
+            return values(found, "poolproof_processes", role="worker") == [3]
+
+        eventually(order)
+        orders = next(number)
+        eventually(lambda: checkouts(scraped(served)) == 2 * orders)
+        status, body = served.get("/metrics")
+        assert status == 200
+        assert "alone" not in body
+        (place,) = Path("/dev/shm").glob(f"poolproof-{served.process.pid}-*")
+        assert place.stat().st_mode & 0o777 == 0o700
+        assert "PP311" not in served.log
+    assert not place.exists()
+
+
+@pytest.mark.slow
+def test_a_master_adds_what_it_has_open_and_not_what_it_might_open(
+    gunicorn, observer, table, tmp_path
+):
+    environment = {
+        "TEST_CONNECTS": "1",
+        "POOLPROOF_METRICS_DIR": str(tmp_path / "metrics"),
+    }
+    with gunicorn("--workers", "2", "--preload", **environment) as served:
+        number = iter(range(10_000))
+
+        def order():
+            assert served.get(f"/order/{next(number)}")[0] == 200
+            found = scraped(served)
+            return values(found, "poolproof_processes", role="worker") == [2]
+
+        eventually(order)
+        # Three for each worker, and the one that the master has opened.
+        eventually(
+            lambda: values(scraped(served), "poolproof_connections_max") == [2 * 3 + 1]
+        )
+        found = scraped(served)
+        assert values(found, "poolproof_processes", role="main") == [1]
+
+
+@pytest.mark.slow
 def test_a_celery_with_four_processes(celery, tmp_path, table, observer):
     place = tmp_path / "metrics"
     options = ("--pool", "prefork", "--concurrency", "4")
@@ -103,6 +158,21 @@ def test_a_celery_with_four_processes(celery, tmp_path, table, observer):
         assert name.endswith("order")
         # The four that work; the parent's, that has looked whether it is let in.
         assert len(list(place.glob("*.metrics"))) in (4, 5)
+        found = scrape(MultiProcess(place))
+        roles = {
+            role: sum(values(found, "poolproof_processes", role=role))
+            for role in ("worker", "main")
+        }
+        assert roles["worker"] == 4
+        # The parent has looked in vain for work of its own: it keeps no place.
+        (most,) = values(found, "poolproof_connections_max")
+        (one,) = {
+            value
+            for body in files.live(place)
+            if not body["is_main"]
+            for value in body["samples"]["connections_max"].values()
+        }
+        assert 4 * one <= most <= 4 * one + 1
 
 
 def test_a_request_is_in_the_scope_of_its_endpoint(pg_url):
@@ -156,5 +226,8 @@ def test_any_wsgi_application_has_them_in_one_line():
 
     client = Client(with_metrics(application))
     assert client.get("/other").text == "the application"
-    names = {family.name for family in parse(client.get("/metrics").text)}
+    page = client.get("/metrics").text
+    names = {family.name for family in parse(page)}
     assert "poolproof_connections" in names
+    # Whoever reads it sees that it may be one of several.
+    assert page.startswith("# poolproof: of the process that answers, alone.")

@@ -30,6 +30,7 @@ PROMISED = {
     "stranded_total": {"outcome"},
 }
 OF_THE_PROCESS = {
+    "processes": {"role"},
     "severed_sockets_total": set(),
     "generation": set(),
     "lease_held": set(),

@@ -11,6 +11,7 @@ import pytest
 
 from metrics.names import EVERY
 from metrics.test_otel import use_everything
+from plugins.processes import run_in_fork
 from plugins.threads import eventually
 from poolproof.metrics.statsd import StatsD
 
@@ -110,6 +111,39 @@ def test_it_sends_by_itself_until_it_is_stopped(daemon, make_pool):
     assert daemon.recv(65536)
     sender.stop()
     eventually(lambda: not sender._thread.runs)
+
+
+def test_a_child_begins_by_itself(daemon, make_pool):
+    """What was started before a fork goes on in the child, with the child's numbers."""
+    sender = StatsD("127.0.0.1", daemon.getsockname()[1], every_s=0.02)
+    parents = make_pool(logging_name="of the parent")
+    parents.connect().close()
+    sender.start()
+
+    def child():
+        make_pool(logging_name="of the child").connect().close()
+        daemon.settimeout(60)
+        while "of_the_child" not in daemon.recv(65536).decode():
+            pass
+        return sender._thread.runs
+
+    try:
+        assert run_in_fork(child).assert_silent().result
+    finally:
+        sender.stop()
+
+
+def test_one_that_was_stopped_may_be_started_again(daemon, make_pool):
+    pool = make_pool(logging_name="again")
+    daemon.settimeout(60)
+    sender = StatsD("127.0.0.1", daemon.getsockname()[1], every_s=0.02)
+    sender.start()
+    sender.stop()
+    pool.connect().close()
+    eventually(lambda: not sender._thread.runs)  # it does not begin by itself
+    sender.start()
+    assert daemon.recv(65536)
+    sender.stop()
 
 
 @pytest.mark.parametrize(

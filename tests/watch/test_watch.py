@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from plugins.threads import eventually
 from poolproof.watch import sources
-from poolproof.watch.facts import HeldConnection
+from poolproof.watch.facts import HeldConnection, PoolLine, View
 from poolproof.watch.screen import screen
 from poolproof.watch.sources import ORDERS, look
 
@@ -98,6 +98,44 @@ def test_a_process_that_was_killed_is_gone(start_one):
         assert (view.pools, view.holders) == ((), ())
         told = run("--once", f"--directory={directory}").stdout
         assert "set POOLPROOF_METRICS_DIR" in told
+
+
+def test_what_a_stopped_process_holds_is_held_for_longer_by_now(start_one):
+    """It writes nothing meanwhile, as one in a call that keeps the interpreter does."""
+    with start_one() as (process, directory):
+        process.send_signal(signal.SIGSTOP)
+        process.send_signal(0)
+        before = look(directory, None)
+        time.sleep(1.2)
+        after = look(directory, None)
+        for one, other in zip(before.holders, after.holders, strict=True):
+            assert one.backend_pid == other.backend_pid
+            assert other.held_s >= one.held_s + 1.2
+        assert after.pools[0].behind_s >= 1.2
+        process.send_signal(signal.SIGCONT)
+        eventually(lambda: look(directory, None).pools[0].behind_s < 1.2)
+
+
+def test_a_process_that_says_nothing_and_one_that_only_forks_are_named():
+    from io import StringIO
+
+    from rich.console import Console
+
+    lines = (
+        PoolLine(process_id=1, pool="app", behind_s=72.0),
+        PoolLine(process_id=2, pool="app", is_main=True),
+        PoolLine(process_id=3, pool="app", behind_s=0.9),
+    )
+    text = StringIO()
+    Console(file=text, width=100).print(
+        screen(View(directory="/d", pools=lines), order="h", height=None, keys=False)
+    )
+    silent, main, working = [
+        line for line in text.getvalue().splitlines() if re.match(r" +[123] ", line)
+    ]
+    assert "silent 1:12 min! app" in silent
+    assert "(main) app" in main
+    assert "silent" not in working
 
 
 def test_a_url_is_enough_and_strangers_in_a_transaction_are_named(url):
@@ -309,8 +347,6 @@ def test_a_small_terminal_is_not_overrun(directory):
     from io import StringIO
 
     from rich.console import Console
-
-    from poolproof.watch.facts import PoolLine, View
 
     holders = tuple(
         HeldConnection(

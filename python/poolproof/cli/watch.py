@@ -73,15 +73,15 @@ def watch(
     from poolproof.doctor.errors import DoctorError  # noqa: PLC0415
     from poolproof.metrics.errors import MetricsError  # noqa: PLC0415
     from poolproof.metrics.files import (  # noqa: PLC0415
-        directory_from_environment,
         directory_of,
+        known_directory,
     )
     from poolproof.watch.sources import WatchedServer, look  # noqa: PLC0415
 
     with stoppable() as stop, ExitStack() as stack, stop.may_end():
         try:
             place = None
-            if directory or directory_from_environment() or not url:
+            if directory or known_directory() or not url:
                 place = directory_of(directory)
             activity = WatchedServer(url) if url else None
         except (DoctorError, MetricsError) as error:

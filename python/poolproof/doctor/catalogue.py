@@ -457,10 +457,12 @@ _APPLICATION: Final = (
         code="PP311",
         name="metrics of many processes",
         worst="warning",
-        looks="Whether prometheus_client is imported, PROMETHEUS_MULTIPROC_DIR, and "
+        looks="Whether the application serves metrics (`add_metrics`, `with_metrics`, "
+        "prometheus_client), POOLPROOF_METRICS_DIR, PROMETHEUS_MULTIPROC_DIR, and "
         "`--workers`.",
         why="A scrape reaches one worker, another each time.",
-        fix="Its multiprocess mode, and the pool's own collector beside it.",
+        fix="A directory for all workers: POOLPROOF_METRICS_DIR, or the hooks for "
+        "Gunicorn, which make one; prometheus_client's multiprocess mode for its own.",
         problems="A port a worker, or a push gateway, is not seen.",
         needs="application",
         run=runtime.prometheus,

@@ -53,13 +53,13 @@ def is_seen(subject: Subject) -> bool:
         subject: What is examined.
     """
     is_ours = subject.is_application and isinstance(subject.pool, Pool)
-    directory = files.directory_from_environment()
+    directory = files.known_directory()
     return is_ours or (directory is not None and directory.is_dir())
 
 
 def not_seen() -> int:
     """Count the processes whose metrics this user may not read."""
-    directory = files.directory_from_environment()
+    directory = files.known_directory()
     if directory is None or not directory.is_dir():
         return 0
     paths = directory.glob(f"*{SUFFIX}")
@@ -71,7 +71,7 @@ def holders(subject: Subject) -> list[Holding]:
 
     Args:
         subject: Its own pool is asked, and where ``POOLPROOF_METRICS_DIR`` names a
-            directory, what the processes there have written within the last second.
+            directory, what the processes there have written last.
     """
     found = [*_here(subject), *_elsewhere()]
     return sorted(found, key=lambda one: -one.held_s)
@@ -92,7 +92,7 @@ def _here(subject: Subject) -> Iterator[Holding]:
 
 
 def _elsewhere() -> Iterator[Holding]:
-    directory = files.directory_from_environment()
+    directory = files.known_directory()
     if directory is None or not directory.is_dir():
         return
     for body in files.live(directory):
@@ -103,6 +103,6 @@ def _elsewhere() -> Iterator[Holding]:
                 thread=thread,
                 scope=scope,
                 backend=backend,
-                held_s=held_s,
+                held_s=held_s + body["behind_s"],
                 is_busy=is_busy,
             )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy
 
 from poolproof.doctor.finding import fine, found
+from poolproof.metrics.automatic import is_wanted
+from poolproof.metrics.files import VARIABLE, known_directory
 
 if TYPE_CHECKING:
     from poolproof.doctor.finding import Finding
@@ -66,21 +68,37 @@ def _providers() -> Any:
 
 def prometheus(subject: Subject) -> Finding:
     """PP311: does each worker answer for itself alone."""
-    if "prometheus_client" not in sys.modules:
-        return fine("prometheus_client is not used")
-    workers = subject.deployment.workers or 1
+    theirs = "prometheus_client" in sys.modules
+    ours = is_wanted()  # by a page of the package's own
+    if not (theirs or ours):
+        return fine("no metrics are served")
+    if subject.deployment.workers in (None, 1):
+        return fine("metrics are served, and one process answers")
     names = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
     place = next((name for name in names if os.environ.get(name)), None)
     if place is not None:
         return fine(f"{place} is set")
-    if workers == 1:
-        return fine("prometheus_client is used, and one process answers")
-    return found(
-        "warning",
-        f"a scrape is answered by one of {workers} workers, with its own numbers "
-        "alone: rates are nonsense",
-        "set PROMETHEUS_MULTIPROC_DIR before prometheus_client is imported",
+    alone = (
+        f"a scrape is answered by one of {subject.deployment.workers} workers, with "
+        "its own numbers alone: rates are nonsense"
     )
+    directory = known_directory()
+    if directory is None:
+        advice = (
+            f"set {VARIABLE} to a directory for all workers, or, under Gunicorn, use "
+            "the hooks of poolproof.integrations.gunicorn, which make one"
+            if ours
+            else "set PROMETHEUS_MULTIPROC_DIR before prometheus_client is imported"
+        )
+        return found("warning", alone, advice)
+    if theirs:
+        return found(
+            "note",
+            "the pools' metrics are of all workers; what else prometheus_client's "
+            "registry has is of the one that answers",
+            "set PROMETHEUS_MULTIPROC_DIR too, where there is anything else in it",
+        )
+    return fine(f"the workers keep their metrics in {directory}")
 
 
 def versions(subject: Subject) -> Finding:

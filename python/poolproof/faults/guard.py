@@ -16,6 +16,7 @@ from poolproof.faults import opened
 from poolproof.faults.error_info import Phase, ReadOnly, phase_of, read
 from poolproof.faults.events import report
 from poolproof.faults.table import Fault, Verdict, judge
+from poolproof.faults.tallies import begin
 from poolproof.fork import renewal
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def install_guard(
     if pool is not None and _remember not in list(pool.dispatch.connect):
         event.listen(pool, "connect", _remember)
         opened.remember(pool)
+        begin(pool)
     if not isinstance(dialect, Dialect):
         return
     # setdefault on an instance's dict is one step: no lock, which a fork could leave

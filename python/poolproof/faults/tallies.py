@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import Pool
 
-__all__ = ["count_unit", "name_of", "others", "tallies_of"]
+__all__ = ["begin", "count_unit", "name_of", "others", "tallies_of"]
+
+# So many names of guarded pools are counted from their beginning.
+_BEGUN_MOST = 200
 
 
 class _Others:
@@ -27,6 +30,20 @@ class _Others:
 
 
 _of_process = _Others()
+# A child's pools are those of its parent, and begin as they did.
+_begun: dict[str, None] = {}
+
+
+def begin(pool: Pool) -> None:
+    """Count a pool's from now on, though nothing has happened to it yet.
+
+    Args:
+        pool: Any pool that is guarded.
+    """
+    if isinstance(getattr(pool, "totals", None), Tallies):
+        return
+    if len(_begun) < _BEGUN_MOST:
+        _begun[name_of(pool)] = None
 
 
 def tallies_of(pool: Pool | None) -> Tallies:
@@ -72,7 +89,10 @@ def count_unit(last: Tried | None, outcome: str | None, attempts: int) -> None:
 
 def others() -> dict[str, Tallies]:
     """Return the counts of pools that have none of their own, by name."""
-    return dict(_current().tallies)
+    known = _current().tallies
+    for name in list(_begun):
+        known.setdefault(name, Tallies())
+    return dict(known)
 
 
 def name_of(pool: Any) -> str:

@@ -35,6 +35,7 @@ from poolproof._log import Log
 from poolproof.doctor.engines import shown
 from poolproof.integrations.found import on_our_pool
 from poolproof.integrations.jobs import Jobs, StartError
+from poolproof.metrics.automatic import mark_main
 
 __all__ = ["install"]
 
@@ -124,7 +125,9 @@ class _Installed:
             self._find()
         try:
             self.jobs.check()
-            if not issubclass(concurrency.get_implementation(sender.pool_cls), Prefork):
+            if issubclass(concurrency.get_implementation(sender.pool_cls), Prefork):
+                mark_main()
+            else:
                 self.jobs.start(self._host)
                 self.jobs.connect()
         except StartError as error:

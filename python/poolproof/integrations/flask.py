@@ -37,6 +37,7 @@ from poolproof.errors import BreakerOpen, PoolTimeout
 from poolproof.integrations import doctor, options, sessions
 from poolproof.integrations.engines import adopt
 from poolproof.metrics import scope as scopes
+from poolproof.metrics.automatic import want
 from poolproof.metrics.exposition import CONTENT_TYPE
 from poolproof.metrics.wsgi import metrics_text
 
@@ -106,8 +107,9 @@ def init_app(app: flask.Flask, db: Any = None, **pool_options: Any) -> None:
 def add_metrics(app: flask.Flask, path: str = "/metrics") -> None:
     """Answer one path of an application with the metrics of its pools, for Prometheus.
 
-    Of all processes where `POOLPROOF_METRICS_DIR` names their directory, else of the
-    one that answers. Whoever can reach the path can read it.
+    Of all processes where `POOLPROOF_METRICS_DIR` names their directory, or under
+    Gunicorn with its hooks (`poolproof.integrations.gunicorn`), else of the one that
+    answers. Whoever can reach the path can read it.
 
     Args:
         app: The application, before its first request.
@@ -121,6 +123,7 @@ def add_metrics(app: flask.Flask, path: str = "/metrics") -> None:
         return Response(metrics_text(), content_type=CONTENT_TYPE)
 
     app.add_url_rule(path, "poolproof_metrics", metrics, methods=["GET"])
+    want()
 
 
 class _RefusedOption(exc.ArgumentError, click.ClickException):

@@ -9,10 +9,15 @@ A configuration that has hooks of its own calls these from there.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
+import secrets
+import shutil
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -34,7 +39,7 @@ from poolproof.doctor.together import examine_together
 from poolproof.fork import renewal
 from poolproof.integrations.checked_out import lent, watch_statements
 from poolproof.integrations.leftovers import Leftovers
-from poolproof.metrics.automatic import publish
+from poolproof.metrics.automatic import mark_main, offer, publish
 from poolproof.pool.deadlines import deadline
 
 if TYPE_CHECKING:
@@ -50,7 +55,7 @@ _LEAST_S = 0.1
 _CHECKS = [
     check
     for check in CHECKS
-    if check.code in ("PP101", "PP205", "PP304", "PP305", "PP306")
+    if check.code in ("PP101", "PP205", "PP304", "PP305", "PP306", "PP311")
 ]
 _FITS = ("PP101", "fine")
 _leftovers = Leftovers()
@@ -62,10 +67,14 @@ def when_ready(server: Any) -> None:
     """Say what the doctor finds: more connections than the server lets in, and so on.
 
     With ``preload_app`` the engines are known here; without, the first worker does it.
+    Where the application serves metrics and no directory is named for them, the workers
+    are given one that ends with the master.
 
     Args:
         server: Gunicorn's arbiter.
     """
+    mark_main()
+    _offer_directory()
     _check_patches(server.cfg, server.log)
     _examine(server.cfg, server.log)
 
@@ -146,6 +155,25 @@ def margin(timeout: float) -> float:
         half.
     """
     return min(timeout / 2, max(1.0, timeout / 10))
+
+
+def _offer_directory() -> None:
+    """Choose where workers keep their metrics, should the application serve them.
+
+    It is made by the first worker that does, and goes with the master. Who cannot guess
+    its name cannot make it before that.
+    """
+    memory = Path("/dev/shm")  # noqa: S108 - the name below it is secret
+    above = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    directory = above / f"poolproof-{os.getpid()}-{secrets.token_hex(16)}"
+    offer(directory)
+    # Children of a fork inherit what is registered.
+    atexit.register(_remove, directory, os.getpid())
+
+
+def _remove(directory: Path, master: int) -> None:
+    if os.getpid() == master:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _bounded(worker: Any, handle: Callable[..., Any]) -> Callable[..., Any]:

@@ -191,6 +191,8 @@ class ProcessSnapshot:
         version: Of poolproof.
         sqlalchemy: The version of SQLAlchemy.
         generation: Forks between the start of the program and this process.
+        is_main: Whether it forks those that work, and does no work of its own:
+            Gunicorn's master, the parent of Celery's processes.
         severed_sockets: Inherited sockets that were severed when it was forked.
         leases: Its leases.
         pools: Its pools, one for each name: a pool and those that it has replaced
@@ -202,6 +204,7 @@ class ProcessSnapshot:
     version: str
     sqlalchemy: str
     generation: int
+    is_main: bool
     severed_sockets: int
     leases: Leases
     pools: tuple[PoolSnapshot, ...]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from poolproof import _native
 from poolproof._log import Log
 from poolproof.metrics import table
-from poolproof.metrics.automatic import publish
+from poolproof.metrics.automatic import agreed, publish
 from poolproof.metrics.errors import MetricsError
 from poolproof.metrics.process_file import SUFFIX, read_file
 
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from poolproof.metrics.table import Samples
 
 __all__ = [
+    "VARIABLE",
     "decode",
-    "directory_from_environment",
     "directory_of",
     "encode",
     "fold",
+    "known_directory",
     "live",
     "own_files",
     "read_all",
@@ -59,13 +60,13 @@ def _is_own(name: str) -> bool:
     return own_files.get(name) == _native.generation()
 
 
-def directory_from_environment() -> Path | None:
-    """Return the directory that the environment names, if it names one."""
+def known_directory() -> Path | None:
+    """Return the directory that the environment names, or an integration has chosen."""
     if given := os.environ.get(VARIABLE):
         return Path(given)
     if beside := os.environ.get(_BESIDE):
         return Path(beside) / table.PREFIX
-    return None
+    return agreed()
 
 
 def directory_of(given: str | Path | None) -> Path:
@@ -77,7 +78,7 @@ def directory_of(given: str | Path | None) -> Path:
     Raises:
         MetricsError: There is none.
     """
-    found = directory_from_environment() if given is None else Path(given)
+    found = known_directory() if given is None else Path(given)
     if found is None:
         raise MetricsError(
             f"no directory for metrics is known: set {VARIABLE} to one that all "
@@ -152,7 +153,7 @@ def read_all(directory: Path) -> Samples:
 
     Returns:
         Gauges of those that live; counters and histograms of those that have ended,
-        too.
+        too. Counters that may come are there, with 0.
     """
     total: Samples = {metric.name: {} for metric in table.TABLE}
     # Written first: what was shown once must be there when this process is killed.
@@ -164,7 +165,7 @@ def read_all(directory: Path) -> Samples:
         _add(total, ended, lives=False)
         for _path, body, lives in _others(directory, folded):
             _add(total, body["samples"], lives=lives)
-    return total
+    return table.complete(total)
 
 
 def live(directory: Path, names: Collection[str] | None = None) -> list[dict[str, Any]]:
@@ -173,8 +174,21 @@ def live(directory: Path, names: Collection[str] | None = None) -> list[dict[str
     Args:
         directory: Where they keep it.
         names: Which metrics are wanted; None for all.
+
+    Returns:
+        With ``behind_s`` in each: how old it is, in seconds. A process that is stopped,
+        or in a call that keeps the interpreter's lock, writes nothing meanwhile.
     """
-    return [body for _path, body, lives in _others(directory, set(), names) if lives]
+    found = []
+    now = time.monotonic()
+    for _path, body, lives in _others(directory, set(), names):
+        if lives:
+            written = body.get("written")
+            if not isinstance(written, (int, float)):
+                written = now  # by another version
+            body["behind_s"] = max(0.0, now - written)
+            found.append(body)
+    return found
 
 
 def fold(directory: Path) -> None:

@@ -4,8 +4,9 @@
 
     otel.install()  # of the global MeterProvider
 
-Call it in each process, behind its forks: a provider that was made before one exports
-as if all processes were the same.
+Once is enough: in a child the instruments begin anew. A provider does not. One that was
+made before a fork exports as if all processes were the same, so set the global one in
+each child; the instruments are of whichever is set.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ except ImportError as error:
 from poolproof import _native
 from poolproof._native import __version__
 from poolproof.metrics.snapshot import snapshot
-from poolproof.metrics.table import BOUNDS, TABLE, Histogram, Metric, read
+from poolproof.metrics.table import BOUNDS, TABLE, Histogram, Metric, complete, read
 from poolproof.pool.took import listeners
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Instruments:
         def observe(_options: CallbackOptions) -> Iterator[Observation]:
             if is_first or self._seen is None:
                 process = snapshot()
-                self._seen = (process, read(process))
+                self._seen = (process, complete(read(process)))
                 self._record(self._seen[1], process)
             process, samples = self._seen
             for labels, value in samples[metric.name].items():

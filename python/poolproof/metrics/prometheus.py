@@ -25,7 +25,7 @@ except ImportError as error:
 
 from poolproof.metrics import files
 from poolproof.metrics.snapshot import snapshot
-from poolproof.metrics.table import BOUNDS, PREFIX, TABLE, Metric, read
+from poolproof.metrics.table import BOUNDS, PREFIX, TABLE, Metric, complete, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,7 +41,7 @@ class Collector(_Collector):
 
     def collect(self) -> Iterator[Any]:
         """Yield every metric of the table."""
-        return _families(read(snapshot()))
+        return _families(complete(read(snapshot())))
 
     def describe(self) -> Iterator[Any]:
         """Yield the names, so that a registry need not ask for the values."""

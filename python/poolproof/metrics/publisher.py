@@ -1,8 +1,8 @@
 """Keeping the metrics of this process in its file: a thread that writes once a second.
 
 It starts where `POOLPROOF_METRICS_DIR` is set, with the first connection that a pool of
-the process opens; in a child with its own first. What it wrote last is there when the
-process is killed.
+the process opens, or tries to open; in a child with its own first. What it wrote last
+is there when the process is killed.
 """
 
 from __future__ import annotations
@@ -10,20 +10,19 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from sqlalchemy import event
 
 from poolproof import _native
 from poolproof._log import Log
 from poolproof._service_thread import ServiceThread
 from poolproof.metrics import files
+from poolproof.metrics.beginning import at_connects
 from poolproof.metrics.errors import MetricsError
 from poolproof.metrics.process_file import ProcessFile
 from poolproof.metrics.snapshot import snapshot
 from poolproof.metrics.table import read
-from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
     from poolproof.metrics.table import Samples
@@ -68,7 +67,13 @@ class _Publisher:
             for pool in process.pools
             for one in pool.holders
         ]
-        text = files.encode(samples, pid=process.process_id, holders=holders)
+        text = files.encode(
+            samples,
+            pid=process.process_id,
+            holders=holders,
+            is_main=process.is_main,
+            written=time.monotonic(),  # of the whole system: others read it, too
+        )
         if not self._file.write(text) and not self._has_said_too_long:
             self._has_said_too_long = True
             _log.warning(
@@ -143,16 +148,15 @@ def publish() -> Samples | None:
 
 def start_by_environment() -> None:
     """Have the first connection start it, where the environment names a directory."""
-    if files.directory_from_environment() is not None:
+    if files.known_directory() is not None:
         _listen()
 
 
 def _listen() -> None:
-    if not event.contains(Pool, "connect", _on_connect):
-        event.listen(Pool, "connect", _on_connect)
+    at_connects(_see_started)
 
 
-def _on_connect(_connection: object, _record: object) -> None:
+def _see_started() -> None:
     publisher = _publisher
     if publisher is not None and publisher.generation == _native.generation():
         return
@@ -169,7 +173,7 @@ _said: list[str] = []
 
 
 def _made(directory: str | Path | None) -> Path:
-    found = files.directory_from_environment() if directory is None else Path(directory)
+    found = files.known_directory() if directory is None else Path(directory)
     if found is None:
         return files.directory_of(None)
     try:

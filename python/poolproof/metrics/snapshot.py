@@ -14,6 +14,7 @@ from poolproof.drivers import backend
 from poolproof.faults.tallies import others
 from poolproof.leases.held import held
 from poolproof.metrics import family
+from poolproof.metrics.automatic import is_main
 from poolproof.metrics.facts import (
     Checkout,
     Leases,
@@ -85,6 +86,7 @@ def _of_process() -> ProcessSnapshot:
         version=__version__,
         sqlalchemy=sqlalchemy.__version__,
         generation=_native.generation(),
+        is_main=is_main(),
         severed_sockets=_native.severed(),
         leases=Leases(
             held=len(left),

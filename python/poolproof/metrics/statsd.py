@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from poolproof import _native
 from poolproof._log import Log, Seldom
 from poolproof._service_thread import ServiceThread
+from poolproof.metrics.beginning import at_connects, no_more
 from poolproof.metrics.snapshot import snapshot
 from poolproof.metrics.table import BOUNDS, PREFIX, TABLE, Histogram, Metric, read
 
@@ -82,19 +83,29 @@ class StatsD:
     def start(self) -> None:
         """Send every so often, from a daemon thread. Idempotent.
 
-        A child of a fork has no such thread: call it there as well.
+        A child of a fork begins by itself, when it opens its first connection.
         """
+        if self._ends.is_set():
+            self._ends = threading.Event()
+        self._renew()
+        at_connects(self._renew)
+
+    def _renew(self) -> None:
         if self._generation != _native.generation():
             self._begin()
         self._thread.start()
 
     def stop(self) -> None:
         """Send no more."""
+        no_more(self._renew)
         self._ends.set()
         self._thread.join(self._every_s)
 
     def _work(self) -> None:
-        while not self._ends.wait(self._every_s):
+        ends, generation = self._ends, self._generation
+        while not ends.wait(self._every_s):
+            if generation != _native.generation():
+                return  # a greenlet that lives on in a child
             try:
                 self.send()
             except OSError as error:  # it may be away for a while

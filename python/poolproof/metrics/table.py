@@ -13,6 +13,16 @@ import operator
 from typing import TYPE_CHECKING, Any, Literal
 
 from poolproof._native import EXPORTED_BOUNDS
+from poolproof.metrics.words import (
+    CONNECTS,
+    DISCARDED,
+    FAULTS,
+    PINGS,
+    STEPS,
+    STRANDED,
+    TIMEOUTS,
+    UNITS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +39,7 @@ if TYPE_CHECKING:
     Read: TypeAlias = Iterator[tuple[Labels, Any]]
     Samples: TypeAlias = dict[str, dict[Labels, Any]]
 
-__all__ = ["BOUNDS", "PREFIX", "TABLE", "Histogram", "Metric", "read"]
+__all__ = ["BOUNDS", "PREFIX", "TABLE", "Histogram", "Metric", "complete", "read"]
 
 PREFIX = "poolproof"
 # 0.1 ms to 30 s. What took no time at all is within the first.
@@ -83,6 +93,8 @@ class Metric:
         reads: Reads it from a pool, or from the process: values by label values.
         of: What it is read from.
         across: How values of several processes become one.
+        known: The values that its labels behind ``pool`` are known to have. Each pool
+            has them from its beginning, with 0.
     """
 
     name: str
@@ -94,6 +106,7 @@ class Metric:
     reads: Callable[[Any], Read]
     of: Literal["pool", "process"] = "pool"
     across: Literal["sum", "max", "min"] = "sum"
+    known: tuple[Labels, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -178,6 +191,10 @@ def _holds(pool: PoolSnapshot) -> Read:
         yield (scope,), Histogram.of(times)
 
 
+def _roles(process: ProcessSnapshot) -> Read:
+    yield ("main" if process.is_main else "worker",), 1
+
+
 def _info(process: ProcessSnapshot) -> Read:
     for pool in process.pools:
         yield (
@@ -247,6 +264,7 @@ TABLE: tuple[Metric, ...] = (
         "breaker (refused at once), deadline.",
         ("reason",),
         _each(lambda pool: pool.timeouts),
+        known=TIMEOUTS,
     ),
     Metric(
         "wait_seconds",
@@ -274,6 +292,7 @@ TABLE: tuple[Metric, ...] = (
         "Checkouts until the connection came back, by scope (nothing for none).",
         ("scope",),
         _holds,
+        known=(("",),),
     ),
     Metric(
         "oldest_wait_seconds",
@@ -321,6 +340,7 @@ TABLE: tuple[Metric, ...] = (
         "Attempts to connect, by outcome: ok, failed.",
         ("outcome",),
         _each(lambda pool: pool.connects),
+        known=CONNECTS,
     ),
     Metric(
         "discarded_total",
@@ -330,6 +350,7 @@ TABLE: tuple[Metric, ...] = (
         "Connections discarded, by reason.",
         ("reason",),
         _each(lambda pool: pool.discarded),
+        known=DISCARDED,
     ),
     Metric(
         "pings_total",
@@ -340,6 +361,7 @@ TABLE: tuple[Metric, ...] = (
         "wrong_answer.",
         ("outcome",),
         _each(lambda pool: pool.pings),
+        known=PINGS,
     ),
     Metric(
         "ping_seconds",
@@ -358,6 +380,7 @@ TABLE: tuple[Metric, ...] = (
         "Faults, by what the error means and what it has cost.",
         ("fault", "cost"),
         _faults,
+        known=FAULTS,
     ),
     Metric(
         "deadlines_total",
@@ -368,6 +391,7 @@ TABLE: tuple[Metric, ...] = (
         "long.",
         ("step",),
         _each(lambda pool: pool.deadlines),
+        known=STEPS,
     ),
     Metric(
         "connect_failures",
@@ -388,6 +412,17 @@ TABLE: tuple[Metric, ...] = (
         (),
         _one(lambda pool: int(pool.breaker_open)),
         across="max",
+    ),
+    Metric(
+        "processes",
+        "gauge",
+        "poolproof.processes",
+        "{process}",
+        "Processes that these numbers are of, by role: worker, or main (it forks the "
+        "workers: Gunicorn's master, Celery's parent).",
+        ("role",),
+        _roles,
+        of="process",
     ),
     Metric(
         "severed_sockets_total",
@@ -419,6 +454,7 @@ TABLE: tuple[Metric, ...] = (
         "Units of run_transaction, by outcome: done, not_done, unknown.",
         ("outcome",),
         _each(lambda pool: pool.transactions),
+        known=UNITS,
     ),
     Metric(
         "retries_total",
@@ -428,6 +464,7 @@ TABLE: tuple[Metric, ...] = (
         "Those of them that took more than one attempt, by outcome.",
         ("outcome",),
         _each(lambda pool: pool.retries),
+        known=UNITS,
     ),
     Metric(
         "stranded_total",
@@ -437,6 +474,7 @@ TABLE: tuple[Metric, ...] = (
         "Backends that discarded connections have left behind, by what became of them.",
         ("outcome",),
         _each(lambda pool: pool.stranded),
+        known=STRANDED,
     ),
     Metric(
         "lease_held",
@@ -492,6 +530,14 @@ TABLE: tuple[Metric, ...] = (
     ),
 )
 
+# What any pool of ours has from its beginning, and no other.
+_OF_OURS = "checkouts_total"
+_NO_TIMES = Histogram((0,) * (len(BOUNDS) + 1), 0.0)
+
+# What a process that only forks others adds to is what it has, not what it might open:
+# its pool is one that nobody uses.
+_BOUNDS = ("connections_max", "connections_idle_max")
+
 # What is counted of pools of other classes, too.
 _OF_OTHERS = frozenset({"faults_total", "transactions_total", "retries_total"})
 
@@ -517,4 +563,39 @@ def read(process: ProcessSnapshot) -> Samples:
         for pool in pools:
             for labels, value in metric.reads(pool):
                 values[(pool.name, *labels)] = value
+    for other in process.others:  # by which `complete` knows it
+        found["transactions_total"].setdefault((other.name, "done"), 0)
+    if process.is_main:
+        for name in _BOUNDS:
+            for pool in process.pools:
+                found[name][(pool.name,)] = pool.idle + pool.used
     return found
+
+
+def complete(samples: Samples) -> Samples:
+    """Give each pool all counters that it may come to have, with 0 until it does.
+
+    Prometheus takes what it sees first for where a counter began: an event that makes
+    its counter begin would be missed by ``increase`` and ``rate``. It is done where
+    samples are shown, not where they are kept: processes need not tell each other that
+    nothing happened.
+
+    Args:
+        samples: What `read` has returned, or the sum of several; they are changed.
+
+    Returns:
+        The same.
+    """
+    ours = {labels[0] for labels in samples.get(_OF_OURS, ())}
+    every = ours.union(
+        *({labels[0] for labels in samples.get(name, ())} for name in _OF_OTHERS)
+    )
+    for metric in TABLE:
+        if not metric.known:
+            continue
+        values = samples.setdefault(metric.name, {})
+        nothing = _NO_TIMES if metric.kind == "histogram" else 0
+        for pool in sorted(every if metric.name in _OF_OTHERS else ours):
+            for labels in metric.known:
+                values.setdefault((pool, *labels), nothing)
+    return samples

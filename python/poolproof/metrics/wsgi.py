@@ -5,27 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from poolproof.metrics import files
+from poolproof.metrics.automatic import want
 from poolproof.metrics.exposition import CONTENT_TYPE, text
 from poolproof.metrics.snapshot import snapshot
-from poolproof.metrics.table import read
+from poolproof.metrics.table import complete, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = ["metrics_app", "metrics_text", "with_metrics"]
 
+_ALONE = (
+    b"# poolproof: of the process that answers, alone. Where several do, set "
+    b"POOLPROOF_METRICS_DIR for all of them.\n"
+)
+
 
 def metrics_text() -> bytes:
     """Return the metrics as Prometheus reads them.
 
-    Of all processes where `POOLPROOF_METRICS_DIR` names their directory, else of this
-    one.
+    Of all processes where `POOLPROOF_METRICS_DIR` names their directory, or Gunicorn's
+    hooks have made one; else of this one, and a comment says so.
     """
-    directory = files.directory_from_environment()
+    want()
+    directory = files.known_directory()
     # It is made with the first connection, which may come later.
     if directory is not None and directory.is_dir():
         return text(files.read_all(directory))
-    return text(read(snapshot()))
+    found = text(complete(read(snapshot())))
+    return found if directory is not None else _ALONE + found
 
 
 def metrics_app(
@@ -45,8 +53,9 @@ def with_metrics(
 
         app = with_metrics(app)
 
-    Of all processes where `POOLPROOF_METRICS_DIR` names their directory, else of the
-    one that answers.
+    Of all processes where `POOLPROOF_METRICS_DIR` names their directory, or under
+    Gunicorn with its hooks (`poolproof.integrations.gunicorn`), else of the one that
+    answers.
 
     Args:
         app: The WSGI application.
@@ -61,6 +70,7 @@ def with_metrics(
     if not path.startswith("/"):
         msg = f"path begins with /, which {path!r} does not"
         raise ValueError(msg)
+    want()
 
     def application(
         environ: dict[str, Any], start_response: Callable[..., Any]

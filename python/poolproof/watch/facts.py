@@ -24,6 +24,8 @@ class PoolLine:
         faults: Faults that cost a connection or more.
         discarded: Connections discarded.
         forks: Forks between the start of the program and the process.
+        behind_s: How old this is, in seconds; a process writes once a second.
+        is_main: Whether it forks those that work, and does no work of its own.
     """
 
     process_id: int
@@ -38,6 +40,8 @@ class PoolLine:
     faults: int = 0
     discarded: int = 0
     forks: int = 0
+    behind_s: float = 0.0
+    is_main: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

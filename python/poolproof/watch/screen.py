@@ -25,6 +25,9 @@ __all__ = ["screen"]
 _BAD: Final = "bold red"
 _SOFT: Final = "dim"
 _LONG_HELD_S: Final = 5.0
+# It writes once a second; one that does not is stopped, or in a call that keeps the
+# interpreter's lock.
+_SILENT_S: Final = 5.0
 _HINT: Final = "  ".join(f"{key} {name}" for key, (name, _) in ORDERS.items())
 _POOL_LINES: Final = 12
 _ENDLESS: Final = 10_000
@@ -131,7 +134,7 @@ def _pools(lines: tuple[PoolLine, ...], every: int) -> Table:
     rows: list[tuple[str | Text, ...]] = [
         (
             str(line.process_id),
-            line.pool,
+            _named(line),
             str(line.idle),
             str(line.used),
             "-" if line.most is None else f"{line.most:.0f}",
@@ -147,6 +150,13 @@ def _pools(lines: tuple[PoolLine, ...], every: int) -> Table:
         rows.append(("", Text(f"and {every - len(lines)} more", style=_SOFT)))
     columns = {"process": 7, "pool": -1, **{head: len(head) for head in heads}}
     return _table(columns, rows)
+
+
+def _named(line: PoolLine) -> str | Text:
+    """Name a pool, and say in front what is odd about its process."""
+    if line.behind_s >= _SILENT_S:
+        return Text(f"silent {_length(line.behind_s)}! {line.pool}", style=_BAD)
+    return f"(main) {line.pool}" if line.is_main else line.pool
 
 
 def _holders(lines: tuple[HeldConnection, ...], view: View, order: str) -> Table:

@@ -175,14 +175,20 @@ def processes(directory: Path) -> tuple[list[PoolLine], list[HeldConnection]]:
 
 def _process(body: dict[str, Any]) -> tuple[list[PoolLine], list[HeldConnection]]:
     process_id = int(body["pid"])
-    return list(_lines(process_id, body["samples"])), [
+    behind_s = _seconds(body["behind_s"])
+    lines = [
+        dataclasses.replace(line, behind_s=behind_s, is_main=bool(body.get("is_main")))
+        for line in _lines(process_id, body["samples"])
+    ]
+    # What was held when it was written is held for longer by now, as far as is known.
+    return lines, [
         HeldConnection(
             process_id=process_id,
             pool=plain(pool),
             thread=plain(thread),
             scope=None if scope is None else plain(scope),
             backend_pid=None if backend_pid is None else int(backend_pid),
-            held_s=_seconds(held_s),
+            held_s=_seconds(held_s) + behind_s,
             is_busy=None if is_busy is None else bool(is_busy),
         )
         for pool, thread, scope, backend_pid, held_s, is_busy in body["holders"]
