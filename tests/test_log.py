@@ -40,6 +40,35 @@ def test_a_fault_says_whose_line_it_is_and_what_has_happened_first():
     assert "None" not in done.stderr
 
 
+def test_a_fault_names_its_pool():
+    """Of two pools of one database nothing else tells whose it is."""
+    done = run_script(
+        """
+        import logging, sys
+        from sqlalchemy.pool import QueuePool
+        import poolproof
+        from poolproof.faults import events
+        from poolproof.faults.table import Fault, Verdict
+
+        verdict = Verdict(
+            fault=Fault.TERMINATED,
+            cost="connection",
+            retry="whole_unit",
+            outcome="not_done",
+            cause="the server ended this session",
+        )
+        for kind, name in ((poolproof.Pool, "app 1"), (QueuePool, "report\\n2")):
+            pool = kind(lambda: None, logging_name=name)
+            events.report(verdict, driver="psycopg2", pool=pool)
+        print([event.pool for event in poolproof.journal()])
+        """
+    )
+    first, second = done.stderr.splitlines()
+    assert ", pool app 1, driver psycopg2)" in first
+    assert ", pool report\\n2, driver psycopg2)" in second  # in one line
+    assert done.stdout == "['app 1', 'report\\n2']\n"
+
+
 def test_every_logger_of_the_package_marks_its_lines():
     """The drill's are for its own report; SQLAlchemy's logger of a pool is its own."""
     loggers = re.compile(r"logging\.getLogger\(")

@@ -273,7 +273,7 @@ def test_each_event_is_one_log_line_without_values_of_the_application(
     line = record.getMessage()
     assert record.levelname == "WARNING"
     assert secret not in line
-    assert f"backend pid {pid}, process id {os.getpid()}, driver {driver}" in line
+    assert f"backend pid {pid}, process id {os.getpid()}, pool QueuePool" in line
     assert "cost generation, retry whole_unit, outcome not_done" in line
 
 

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -16,8 +17,9 @@ from poolproof.cli.deployment import deployment_options
 from poolproof.cli.status import EXIT_ERROR, EXIT_USAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from poolproof.doctor.deployment import Deployment
     from poolproof.doctor.run import Examination
     from poolproof.doctor.subject import Subject
 
@@ -90,19 +92,42 @@ def doctor(
     # Here, so that --help needs no database package.
     from poolproof.doctor.catalogue import CHECKS  # noqa: PLC0415
     from poolproof.doctor.deployment import Deployment  # noqa: PLC0415
-    from poolproof.doctor.errors import DoctorError  # noqa: PLC0415
-    from poolproof.doctor.run import TOTAL_S, examine, meet_server  # noqa: PLC0415
-    from poolproof.doctor.target import read  # noqa: PLC0415
+    from poolproof.metrics.automatic import stand_by  # noqa: PLC0415
 
     if strange := sorted(ignore - {check.code for check in CHECKS}):
         raise click.UsageError(f"--ignore: there is no check {', '.join(strange)}")
     if as_json and as_sarif:
         raise click.UsageError("--json and --sarif are two outputs: give one of them")
+    with stand_by():
+        return _examined(
+            target,
+            Deployment(**deployment),
+            patience=patience,
+            ignore=ignore,
+            written=partial(_written, as_json=as_json, as_sarif=as_sarif),
+            verbose=verbose,
+        )
+
+
+def _examined(
+    target: str,
+    deployment: Deployment,
+    *,
+    patience: float,
+    ignore: frozenset[str],
+    written: Callable[..., str],
+    verbose: bool,
+) -> int:
+    from poolproof.doctor.catalogue import CHECKS  # noqa: PLC0415
+    from poolproof.doctor.errors import DoctorError  # noqa: PLC0415
+    from poolproof.doctor.run import TOTAL_S, examine, meet_server  # noqa: PLC0415
+    from poolproof.doctor.target import read  # noqa: PLC0415
+
     subject = None
     failed = None
     began = time.monotonic()
     try:
-        subject = read(target, Deployment(**deployment))
+        subject = read(target, deployment)
         subject.patience = patience
         began = time.monotonic()  # what was imported has taken its own time
         meet_server(subject)
@@ -116,7 +141,7 @@ def doctor(
     assert subject is not None  # noqa: S101 - for the type checker
     left = TOTAL_S - (time.monotonic() - began) / patience
     report = examine(subject, CHECKS, ignore=ignore, seconds=left)
-    click.echo(_written(report, as_json=as_json, as_sarif=as_sarif, verbose=verbose))
+    click.echo(written(report, verbose=verbose))
     return EXIT_USAGE if failed is not None else _STATUS.get(report.worst, 0)
 
 

@@ -10,7 +10,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from poolproof._checks import a_kind
-from poolproof._log import Log, fields
+from poolproof._log import Log, fields, printable
+from poolproof.drivers.interruption import is_interruption
 from poolproof.errors import ConnectionForked, DeadlineExceeded
 from poolproof.faults import journal
 from poolproof.faults.listeners import Listeners
@@ -122,14 +123,15 @@ def report(
         when=datetime.now(timezone.utc),
     )
     final = _emit(event)
+    name = name_of(pool) or None
     tallies_of(pool).faults.add(f"{final.fault.value}:{final.cost}")
     # A connection of the parent is no loss of this process, and the caller is told.
     harmless = final.cost == "nothing" or final.fault is Fault.FORKED
     if final.cost != "nothing" or final.fault is Fault.FORKED:
-        _note(replace(event, fault=final.fault, verdict=final), error)
+        _note(replace(event, fault=final.fault, verdict=final), error, name)
     passed = None if error is None else error.__cause__
     known = fields(
-        pool=name_of(pool) or None,
+        pool=name,
         fault=final.fault.value,
         cost=final.cost,
         retry=final.retry,
@@ -144,7 +146,7 @@ def report(
         logging.INFO if harmless else logging.WARNING,
         "%s (%s)%s",
         _cause(final, error),
-        ", ".join(_fields(replace(event, fault=final.fault, verdict=final))),
+        ", ".join(_fields(replace(event, fault=final.fault, verdict=final), name)),
         "" if final is verdict else ", as a listener of on_fault decided",
         extra=known,
     )
@@ -159,7 +161,7 @@ def report(
     return final
 
 
-def _note(event: FaultEvent, error: BaseException | None) -> None:
+def _note(event: FaultEvent, error: BaseException | None, pool: str | None) -> None:
     """Put a fault into the journal."""
     processes: tuple[int, ...] = (event.process_id,)
     if isinstance(error, ConnectionForked):
@@ -167,6 +169,7 @@ def _note(event: FaultEvent, error: BaseException | None) -> None:
     journal.note(
         "fault",
         _cause(event.verdict, error),
+        pool=pool,
         fault=event.fault.value,
         cost=event.verdict.cost,
         retry=event.verdict.retry,
@@ -178,7 +181,7 @@ def _note(event: FaultEvent, error: BaseException | None) -> None:
     )
 
 
-def _fields(event: FaultEvent) -> Iterator[str]:
+def _fields(event: FaultEvent, pool: str | None) -> Iterator[str]:
     """Name what is known of a fault, and nothing that is not."""
     yield f"fault {event.fault.value}"
     yield f"cost {event.verdict.cost}"
@@ -189,6 +192,8 @@ def _fields(event: FaultEvent) -> Iterator[str]:
     if event.backend_pid is not None:
         yield f"backend pid {event.backend_pid}"
     yield f"process id {event.process_id}"
+    if pool is not None:
+        yield f"pool {printable(pool)}"
     yield f"driver {event.driver}"
 
 
@@ -214,8 +219,11 @@ def _emit(event: FaultEvent) -> Verdict:
         for callback in _listeners:
             try:
                 answer = callback(event)
-            except Exception as error:  # noqa: BLE001 - each is heard by itself
-                # Its context is the driver's error, whose text may hold user data.
+            except Exception as error:
+                if is_interruption(error):
+                    raise
+                # Each is heard by itself. Its context is the driver's error, whose text
+                # may hold user data.
                 error.__suppress_context__ = True
                 _log.exception("a listener of poolproof.on_fault failed")
                 continue

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Dialect, Engine
 from poolproof import _checks
 from poolproof._log import Log
 from poolproof.drivers import backend, known
+from poolproof.drivers.interruption import is_interruption
 from poolproof.faults import opened
 from poolproof.faults.error_info import Phase, ReadOnly, phase_of, read
 from poolproof.faults.events import report
@@ -133,10 +134,16 @@ class _Hook:
         self.sees_sockets = False
 
     def handle(self, ctx: ExceptionContext) -> BaseException | None:
-        """Judge an error; never raise one."""
+        """Judge an error; never raise one but that of a signal's handler."""
         try:
             return self._judge(ctx)
-        except Exception as error:  # noqa: BLE001 - it must never replace the original
+        except Exception as error:
+            # Of its own it must never replace the original.
+            if is_interruption(error):
+                entry = _entry(_usable(ctx.connection))
+                if entry is not None:  # it was not judged to the end
+                    entry.charge(None, doubtful=True)
+                raise
             # Its context is the original, whose text may hold user data.
             error.__suppress_context__ = True
             _log.exception("the guard failed and left the error as it was")
@@ -310,7 +317,10 @@ def _remember(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     """Keep the backend's process id; a driver forgets it when the connection breaks."""
     try:
         backend.remember(record)
-    except Exception:  # noqa: BLE001 - a missing number harms nobody
+    except Exception as error:
+        if is_interruption(error):
+            raise
+        # A missing number harms nobody.
         _log.exception("the backend's process id could not be read")
 
 

@@ -37,7 +37,7 @@ from poolproof.errors import BreakerOpen, PoolTimeout
 from poolproof.integrations import doctor, options, sessions
 from poolproof.integrations.engines import adopt
 from poolproof.metrics import scope as scopes
-from poolproof.metrics.automatic import want
+from poolproof.metrics.automatic import stand_by, want
 from poolproof.metrics.exposition import CONTENT_TYPE
 from poolproof.metrics.wsgi import metrics_text
 
@@ -312,6 +312,11 @@ def _doctor(**deployment: Any) -> None:
     Of this process, which is not one of those that serve. Exit status: 1 when an engine
     has no connection, 3 when the worst finding is an error.
     """
+    with stand_by():
+        _say_all(deployment)
+
+
+def _say_all(deployment: dict[str, Any]) -> None:
     # Here, for an application that serves needs none of it.
     from poolproof.cli import doctor_text  # noqa: PLC0415
 

@@ -5,6 +5,7 @@ Apart from `publisher`, so that who keeps none need not load it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -13,17 +14,20 @@ from typing import TYPE_CHECKING
 from poolproof import _native
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from poolproof.metrics.table import Samples
 
 __all__ = [
     "agreed",
+    "is_bystander",
     "is_main",
     "is_wanted",
     "mark_main",
     "offer",
     "publish",
+    "stand_by",
     "want",
 ]
 
@@ -38,11 +42,13 @@ class _Agreement:
         offered: A directory for all processes that are forked from here.
         is_wanted: Whether the application serves its metrics.
         main: The generation of the process that only forks others.
+        is_bystander: Whether it only looks at an application.
     """
 
     offered: Path | None = None
     is_wanted: bool = False
     main: int | None = None
+    is_bystander: bool = False
 
 
 _agreement = _Agreement()
@@ -91,6 +97,28 @@ def mark_main() -> None:
 def is_main() -> bool:
     """Tell whether this process only forks others."""
     return _agreement.main == _native.generation()
+
+
+@contextlib.contextmanager
+def stand_by() -> Iterator[None]:
+    """Keep no metrics of this process, which only looks at an application.
+
+    What it does would stand among what the application does. What it has written
+    already, because the application connects where it is imported, is taken back.
+    """
+    before, _agreement.is_bystander = _agreement.is_bystander, True
+    publisher = sys.modules.get(_PUBLISHER)
+    if publisher is not None:
+        publisher.withdraw()
+    try:
+        yield
+    finally:
+        _agreement.is_bystander = before
+
+
+def is_bystander() -> bool:
+    """Tell whether this process only looks at an application."""
+    return _agreement.is_bystander
 
 
 def publish() -> Samples | None:

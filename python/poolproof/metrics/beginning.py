@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 
 from poolproof._log import Log
+from poolproof.drivers.interruption import is_interruption
 from poolproof.pool.pool import Pool
 from poolproof.pool.took import listeners
 
@@ -50,7 +51,10 @@ def _on_connect(_connection: object, _record: object) -> None:
     for begin in list(_told):
         try:
             begin()
-        except Exception:  # noqa: BLE001 - no checkout fails for it
+        except Exception as error:
+            if is_interruption(error):
+                raise
+            # No checkout fails for it.
             _log.exception("metrics could not be begun")
 
 

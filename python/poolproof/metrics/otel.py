@@ -25,6 +25,7 @@ except ImportError as error:
 
 from poolproof import _native
 from poolproof._native import __version__
+from poolproof.metrics.automatic import is_bystander
 from poolproof.metrics.snapshot import snapshot
 from poolproof.metrics.table import BOUNDS, TABLE, Histogram, Metric, complete, read
 from poolproof.pool.took import listeners
@@ -167,6 +168,8 @@ class Instruments:
         is_first = metric.name == TABLE[0].name
 
         def observe(_options: CallbackOptions) -> Iterator[Observation]:
+            if is_bystander():
+                return
             if is_first or self._seen is None:
                 process = snapshot()
                 self._seen = (process, complete(read(process)))

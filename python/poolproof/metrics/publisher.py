@@ -18,6 +18,7 @@ from poolproof import _native
 from poolproof._log import Log
 from poolproof._service_thread import ServiceThread
 from poolproof.metrics import files
+from poolproof.metrics.automatic import is_bystander
 from poolproof.metrics.beginning import at_connects
 from poolproof.metrics.errors import MetricsError
 from poolproof.metrics.process_file import ProcessFile
@@ -27,7 +28,7 @@ from poolproof.metrics.table import read
 if TYPE_CHECKING:
     from poolproof.metrics.table import Samples
 
-__all__ = ["publish", "start", "start_by_environment"]
+__all__ = ["publish", "start", "start_by_environment", "withdraw"]
 
 _log = Log("poolproof.metrics")
 _EVERY_S = 1.0
@@ -85,6 +86,12 @@ class _Publisher:
         """Have the thread write no more."""
         self._ends.set()
 
+    def withdraw(self) -> None:
+        """End the thread, and remove the file."""
+        self.end()
+        self._file.path.unlink(missing_ok=True)
+        self._file.forget()
+
     def forget(self) -> None:
         """Leave the file to the parent."""
         self._file.forget()
@@ -130,6 +137,14 @@ def start(directory: str | Path | None = None) -> None:
     _listen()
 
 
+def withdraw() -> None:
+    """Take back what this process has written, and write no more."""
+    global _publisher
+    publisher, _publisher = _publisher, None
+    if publisher is not None and publisher.generation == _native.generation():
+        publisher.withdraw()
+
+
 def publish() -> Samples | None:
     """Write what there is now, if this process keeps a file.
 
@@ -159,6 +174,8 @@ def _listen() -> None:
 def _see_started() -> None:
     publisher = _publisher
     if publisher is not None and publisher.generation == _native.generation():
+        return
+    if is_bystander():
         return
     try:
         start()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from poolproof import _native
 from poolproof._log import Log, Seldom
 from poolproof._service_thread import ServiceThread
+from poolproof.metrics.automatic import is_bystander
 from poolproof.metrics.beginning import at_connects, no_more
 from poolproof.metrics.snapshot import snapshot
 from poolproof.metrics.table import BOUNDS, PREFIX, TABLE, Histogram, Metric, read
@@ -106,6 +107,8 @@ class StatsD:
         while not ends.wait(self._every_s):
             if generation != _native.generation():
                 return  # a greenlet that lives on in a child
+            if is_bystander():
+                continue
             try:
                 self.send()
             except OSError as error:  # it may be away for a while

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poolproof._log import Log
 from poolproof.drivers import backend
+from poolproof.drivers.interruption import is_interruption
 from poolproof.faults import journal, messages
 from poolproof.faults.table import Fault
 
@@ -139,10 +140,16 @@ def discarded(entry: Discardable, reason: str) -> None:
     Args:
         entry: Its entry.
         reason: Why, as `PoolStats.discarded` counts it.
+
+    Raises:
+        Exception: What the handler of a signal has raised meanwhile.
     """
     try:
         _note(entry, reason)
-    except Exception:  # noqa: BLE001 - whatever it is, the connection must end
+    except Exception as error:
+        # Whatever it is, the connection must end: who calls this sees to that.
+        if is_interruption(error):
+            raise
         _log.exception("A discarded connection could not be put into the journal")
 
 

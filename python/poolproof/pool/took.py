@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from poolproof._log import Log
+from poolproof.drivers.interruption import is_interruption
 from poolproof.faults.listeners import Listeners
 
 if TYPE_CHECKING:
@@ -51,5 +52,8 @@ def tell(
     for listener in listeners:
         try:
             listener(Took(pool, what, seconds, error))
-        except Exception:  # noqa: BLE001 - no checkout fails for it
+        except Exception as own:
+            if is_interruption(own):
+                raise
+            # No checkout fails for it.
             _log.exception("a listener failed that is told how long a checkout takes")

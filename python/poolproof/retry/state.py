@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from poolproof._log import Log, fields
+from poolproof.drivers.interruption import is_interruption
 from poolproof.errors import CommitOutcomeUnknown
 from poolproof.faults import journal
 from poolproof.faults.listeners import Listeners
@@ -294,8 +295,11 @@ class Course:
         for callback in _listeners:
             try:
                 callback(event)
-            except Exception as failure:  # noqa: BLE001 - each is heard by itself
-                # Its context is the attempt's error, whose text may hold user data.
+            except Exception as failure:
+                if is_interruption(failure):
+                    raise
+                # Each is heard by itself. Its context is the attempt's error, whose
+                # text may hold user data.
                 failure.__suppress_context__ = True
                 _log.exception("a listener of poolproof.on_attempt failed")
 
