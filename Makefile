@@ -22,14 +22,14 @@ drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
 
 test: ## Run every check
 	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config postgresql pgbouncer iproute2 redis-server chromium
-	@$(NOX)
+	@$(NOX) --parallel=2
 
 matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs some)
 	@POOLPROOF_TEST_DRIVERS=psycopg2,psycopg,pg8000 POOLPROOF_TEST_STEP=1 \
 	POOLPROOF_TEST_DBAPIS=plain,socket \
 	POOLPROOF_TEST_POOLS=queue,poolproof \
 	POOLPROOF_TEST_FOLDERS="tests/pool tests/fork tests/retry tests/leases" \
-	$(NOX) -s matrix
+	$(NOX) --parallel=2 -s matrix
 
 wheels: ## Build the sdist and the wheels into dist/, and try each
 	@$(NOX) -s wheels

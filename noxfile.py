@@ -9,7 +9,6 @@ Long, because it is one table: a function a session.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -19,12 +18,8 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import nox
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "tools"))
@@ -59,6 +54,8 @@ COVER = [
 # takes some of another's, so that nobody is left with all the slow ones.
 WORKERS = min(8, 3 * (os.cpu_count() or 1))
 SIDE_BY_SIDE = (f"--numprocesses={WORKERS}", "--dist=worksteal")
+# Of the matrix two sessions run at a time; and each worker reads all tests anew.
+HALF_AS_MANY = (f"--numprocesses={max(2, WORKERS // 2)}", "--dist=worksteal")
 
 CONTRACT = ("tests/pool/contract", "tests/fork")
 # The system's OpenSSL is linked where its headers are, and pkg-config to find them;
@@ -93,10 +90,13 @@ nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
-# What `make test` runs, one after the other; the tests first, which are the longest.
+# What `make test` runs: the tests first, with nothing beside them, for they take all
+# the processors that there are; then two sessions at a time, for a compiler or a checker
+# of types keeps one busy.
 nox.options.sessions = [
-    *("tests", "rust", "lint", "typing", "docs"),
+    *("tests", "rust"),
     *(f"matrix(python='{version}', sqlalchemy='{line}')" for version, line in COVER),
+    *("typing", "docs", "lint"),
 ]
 
 
@@ -231,33 +231,23 @@ def compile_once(session: nox.Session, *folders: str) -> None:
         session.run(*words, silent=True, success_codes=range(6))
 
 
-@contextlib.contextmanager
-def no_other_tests() -> Iterator[None]:
-    """Keep the tests of other sessions waiting: theirs would be too many processes.
-
-    And some measure time, or take what all processes share.
-    """
-    with caches.locked(HERE / ".nox" / "pytest"):
-        yield
-
-
 def files_with(words: str) -> list[str]:
     """Name the files of tests with these words: to read all others takes seconds."""
     files = sorted(Path("tests").rglob("test_*.py"))
     return [str(file) for file in files if words in file.read_text()]
 
 
-@nox.session(python=MAIN, allow_parallel=True)
+@nox.session(python=MAIN)  # not beside others: some measure time
 def tests(session: nox.Session) -> None:
     """Run every Python test on one interpreter."""
     install(session, "--group=test", SQLALCHEMY[MAIN_LINE])
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    # A quarter of the bytecodes, from a random start; `make matrix` has them all.
-    env = {"POOLPROOF_TEST_STEP": "4"} | os.environ
+    # A tenth of the bytecodes, from a random start; `make matrix` has them all.
+    env = {"POOLPROOF_TEST_STEP": "10"} | os.environ
     chosen = ("-m", "not alone and not soak")
-    with no_other_tests(), Steps(session) as steps:
+    with Steps(session) as steps:
         compile_once(session)
         steps.run("pytest", *SIDE_BY_SIDE, *chosen, env=env)
         # What measures time, and what disturbs others, runs beside no other.
@@ -279,13 +269,12 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
         "POOLPROOF_TEST_DBAPIS": "socket",
         "POOLPROOF_TEST_DRIVERS": "psycopg2",
         "POOLPROOF_TEST_POOLS": "poolproof",
-        "POOLPROOF_TEST_STEP": "7",
+        "POOLPROOF_TEST_STEP": "20",
     }
     env = part | os.environ
     folders = env.get("POOLPROOF_TEST_FOLDERS", "").split() or CONTRACT
-    with no_other_tests():
-        compile_once(session, *folders)
-        session.run("pytest", *SIDE_BY_SIDE, *folders, *chosen, env=env)
+    compile_once(session, *folders)
+    session.run("pytest", *HALF_AS_MANY, *folders, *chosen, env=env)
 
 
 @nox.session(python=MAIN, allow_parallel=True)

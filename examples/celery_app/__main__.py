@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).resolve().parent
-ORDERS = 200
 PROCESSES = 4
 # When nothing has come back for so long, nothing will.
 PATIENCE_S = 8.0
@@ -81,9 +80,9 @@ def worker(url: str, pool: str, broker: dict[str, Any], log: Path) -> Iterator[N
         process.wait()
 
 
-def order(broker: dict[str, Any]) -> list[str]:
+def order(broker: dict[str, Any], orders: int) -> list[str]:
     """Send every order; say how each went."""
-    told = ["hung"] * ORDERS
+    told = ["hung"] * orders
     with (
         Celery("orders", broker=broker["broker_url"]) as customers,
         Celery("answers", set_as_current=False) as client,
@@ -91,7 +90,7 @@ def order(broker: dict[str, Any]) -> list[str]:
         transport = broker.get("broker_transport_options", {})
         customers.conf.broker_transport_options = transport
         client.conf.update(broker)
-        waiting = {n: customers.send_task("shop.order", (n,)).id for n in range(ORDERS)}
+        waiting = {n: customers.send_task("shop.order", (n,)).id for n in range(orders)}
         heard = time.monotonic()
         while waiting and time.monotonic() - heard < PATIENCE_S:
             for number, task_id in list(waiting.items()):
@@ -109,10 +108,10 @@ def order(broker: dict[str, Any]) -> list[str]:
     return told
 
 
-def run(url: str, pool: str, log: Path) -> bool:
+def run(url: str, pool: str, log: Path, orders: int) -> bool:
     """Work, order, compare; say whether all went right."""
     with Broker() as broker, worker(url, pool, broker.settings, log):
-        told = order(broker.settings)
+        told = order(broker.settings, orders)
         engine = sa.create_engine(url)
         with engine.connect() as connection:
             rows = set(connection.scalars(sa.text('select number from "order"')))
@@ -126,7 +125,7 @@ def run(url: str, pool: str, log: Path) -> bool:
     answered = {n for n, how in enumerate(told) if how in {"right", "wrong"}}
     print(f"{len(answered - rows):4} confirmed, but not in the table")
     print(f"{len(rows):4} orders in the table, by {processes} processes")
-    return counts["right"] == ORDERS and rows == set(range(ORDERS))
+    return counts["right"] == orders and rows == set(range(orders))
 
 
 def main() -> int:
@@ -134,6 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--pool", choices=["poolproof", "queue"], default="poolproof")
     parser.add_argument("--url", help="a PostgreSQL to use; default: one of its own")
+    parser.add_argument("--orders", type=int, default=200, help="default: 200")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -142,7 +142,7 @@ def main() -> int:
             server = stack.enter_context(EmbeddedServer())
             psycopg2 = server.url.set(drivername="postgresql+psycopg2")
             url = psycopg2.render_as_string(hide_password=False)
-        fine = run(url, arguments.pool, folder / "worker.log")
+        fine = run(url, arguments.pool, folder / "worker.log", arguments.orders)
         if not fine and arguments.pool == "poolproof":
             print((folder / "worker.log").read_text(), file=sys.stderr)
     print(f"{arguments.pool}: {'every order right' if fine else 'THE FAULT SHOWED'}")

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).resolve().parent
-ORDERS = 400
 CUSTOMERS = 8
 PATIENCE_S = 5.0
 START_S = 30.0
@@ -97,12 +96,12 @@ def order(shop: str, number: int, hung: list[int]) -> str:
     return "right" if told == str(number) else "wrong"
 
 
-def run(url: str, pool: str, log: Path) -> bool:
+def run(url: str, pool: str, log: Path, orders: int) -> bool:
     """Serve, order, compare; say whether all went right."""
     with gunicorn(url, pool, log) as shop:
         with concurrent.futures.ThreadPoolExecutor(CUSTOMERS) as customers:
             hung: list[int] = []
-            told = list(customers.map(lambda n: order(shop, n, hung), range(ORDERS)))
+            told = list(customers.map(lambda n: order(shop, n, hung), range(orders)))
         engine = sa.create_engine(url)
         with engine.connect() as connection:
             rows = set(connection.scalars(sa.text('select number from "order"')))
@@ -116,7 +115,7 @@ def run(url: str, pool: str, log: Path) -> bool:
     answered = {n for n, how in enumerate(told) if how in {"right", "wrong"}}
     print(f"{len(answered - rows):4} confirmed, but not in the table")
     print(f"{len(rows):4} orders in the table, by {workers} workers")
-    return counts["right"] == ORDERS and rows == set(range(ORDERS))
+    return counts["right"] == orders and rows == set(range(orders))
 
 
 def main() -> int:
@@ -124,6 +123,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--pool", choices=["poolproof", "queue"], default="poolproof")
     parser.add_argument("--url", help="a PostgreSQL to use; default: one of its own")
+    parser.add_argument("--orders", type=int, default=400, help="default: 400")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -131,7 +131,7 @@ def main() -> int:
         if url is None:
             server = stack.enter_context(EmbeddedServer())
             url = server.url.render_as_string(hide_password=False)
-        fine = run(url, arguments.pool, folder / "gunicorn.log")
+        fine = run(url, arguments.pool, folder / "gunicorn.log", arguments.orders)
         if not fine and arguments.pool == "poolproof":
             print((folder / "gunicorn.log").read_text(), file=sys.stderr)
     print(f"{arguments.pool}: {'every order right' if fine else 'THE FAULT SHOWED'}")

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HERE = Path(__file__).resolve().parent
-TASKS = 60
 CALLS = 5
-SPENT = sum(100 + 7 * task + call for task in range(TASKS) for call in range(CALLS))
 # Without a new plan for so long, what has not ended hangs.
 PATIENCE_S = 10.0
 START_S = 20.0
@@ -71,26 +69,33 @@ def count(engine: sa.Engine, table: str, what: str = "count(*)") -> int:
         return int(connection.scalar(query) or 0)
 
 
-def report(engine: sa.Engine, log: str, *, ended: bool) -> bool:
+def spent(tasks: int) -> int:
+    """Return how many tokens so many tasks spend."""
+    return sum(100 + 7 * task + call for task in range(tasks) for call in range(CALLS))
+
+
+def report(engine: sa.Engine, log: str, tasks: int, *, ended: bool) -> bool:
     """Print what came of it; say whether all went right."""
     plans = count(engine, "plan", "count(distinct task)")
     tokens = count(engine, "metric", "sum(value)")
     wrong = log.count("RuntimeError: asked for")
-    print(f"{plans:6} of {TASKS} plans made")
-    print(f"{tokens:6} tokens counted, of {SPENT} spent")
+    print(f"{plans:6} of {tasks} plans made")
+    print(f"{tokens:6} tokens counted, of {spent(tasks)} spent")
     print(f"{wrong:6} answers to somebody else's question")
     print(f"{log.count('Traceback'):6} errors in the log")
     print(f"{count(engine, 'heartbeat'):6} heartbeats")
     print(f"{count(engine, 'progress'):6} rows of progress")
     if not ended:
         print("       and Luigi did not come to an end: tasks hang")
-    return ended and plans == TASKS and tokens == SPENT and "Traceback" not in log
+    everything = (tasks, spent(tasks))
+    return ended and (plans, tokens) == everything and "Traceback" not in log
 
 
 def main() -> int:
     """Read the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--pool", choices=["poolproof", "queue"], default="poolproof")
+    parser.add_argument("--tasks", type=int, default=60, help="default: 60")
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -102,13 +107,14 @@ def main() -> int:
         environment = {
             "PLAN_DATABASE": url.render_as_string(hide_password=False),
             "PLAN_POOL": arguments.pool,
+            "PLAN_TASKS": str(arguments.tasks),
             "LUIGI_CONFIG_PATH": str(HERE / "luigi.cfg"),
         }
         ended = run(engine, environment, log)
         if ended and not count(engine, "heartbeat"):
             print(f"the pipeline did not start:\n{log.read_text()}", file=sys.stderr)
             return 2
-        fine = report(engine, log.read_text(), ended=ended)
+        fine = report(engine, log.read_text(), arguments.tasks, ended=ended)
         if not fine and arguments.pool == "poolproof":
             print(log.read_text(), file=sys.stderr)
     print(f"{arguments.pool}: {'every token counted' if fine else 'THE FAULT SHOWED'}")

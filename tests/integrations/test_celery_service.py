@@ -44,6 +44,7 @@ def test_at_full_size_over_every_broker(make_stage, driver, pool, broker):
     flawless(outcome, TASKS)
 
 
+@pytest.mark.soak  # test_gunicorn_service.py shows the same, sooner
 def test_with_queuepool_the_fault_shows(make_stage):
     outcome = serve(
         make_stage("psycopg2", "queue"), tasks=60, workers=3, patience_s=4, stop_s=3

@@ -167,6 +167,7 @@ def test_the_hooks_can_be_the_whole_configuration(gunicorn):
     assert "starts with empty pools" in served.log
 
 
+@pytest.mark.quick("late")
 @pytest.mark.parametrize("early", [False, True], ids=["late", "early"])
 def test_a_session_of_all_requests_is_warned_of(gunicorn, early):
     patch = "from gevent import monkey; monkey.patch_all()\n" if early else ""

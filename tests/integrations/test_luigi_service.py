@@ -36,6 +36,7 @@ def test_no_task_is_lost_with_any_driver_and_many_workers(make_stage, driver, wo
     assert_well(serve(make_stage(driver), tasks=TASKS, workers=workers))
 
 
+@pytest.mark.soak  # test_gunicorn_service.py shows the same, sooner
 def test_the_fault_shows_with_queuepool(make_stage):
     outcome = serve(make_stage(pool="queue"), tasks=24, patience_s=3.0)
     assert sum(getattr(outcome, name) for name in FAULTS) > 0

@@ -62,6 +62,7 @@ def test_every_answer_is_right_and_every_row_is_there(
 
 
 @pytest.mark.slow
+@pytest.mark.quick("multiprocessing fork")
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - FRESH))
 def test_with_queuepool_the_fault_shows(pg_url, observer, table, kind):
     told = Told(

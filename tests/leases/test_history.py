@@ -126,7 +126,7 @@ def test_no_write_of_a_stale_holder_is_ever_accepted(
 ):
     rng = random.Random(4711)  # noqa: S311
     history = compete(
-        pg, observer, program, name, register, processes=4, seconds=8, rng=rng
+        pg, observer, program, name, register, processes=3, seconds=6, rng=rng
     )
     assert check(history) >= 3
 

@@ -78,10 +78,11 @@ def test_no_session_of_make_test_ends_at_its_first_failed_step():
         assert "Steps(session) as steps" in body_of(name), name
 
 
-def test_tests_of_two_sessions_never_run_at_the_same_time():
-    """Some measure time, or take what all processes share."""
-    for name in ("tests", "matrix"):
-        assert "with no_other_tests()" in body_of(name), name
+def test_nothing_runs_beside_the_session_of_all_tests():
+    """Some of them measure time, or take what all processes share."""
+    assert "allow_parallel" not in body_of("tests").partition("def tests(")[0]
+    assert "mark.alone" not in body_of("matrix")
+    assert "not alone" in body_of("matrix")
 
 
 def body_of(name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import multiprocessing
 import os
 import pty
 import subprocess
@@ -56,32 +57,30 @@ def body(**more):
 @pytest.fixture
 def says(tmp_path):
     """Return a function that has a process say something: another, which lives."""
-    # Its own process would end the lock by looking at it.
-    program = (
-        "import sys, pathlib\n"
-        "from poolproof.metrics.process_file import ProcessFile\n"
-        "file = ProcessFile(pathlib.Path(sys.argv[1]))\n"
-        "file.write(sys.stdin.buffer.read(int(sys.argv[2])))\n"
-        "print(flush=True)\n"
-        "sys.stdin.read()\n"
-    )
+    # Its own process would end the lock by looking at it. A fork has imported already.
+    context = multiprocessing.get_context("fork")
     started = []
 
+    def write(text, end):
+        file = ProcessFile(tmp_path)
+        file.write(text)
+        end.send("written")
+        end.recv()  # until it is killed
+
     def say(text):
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path), str(len(text))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        started.append(process)
-        process.stdin.write(text)
-        process.stdin.flush()
-        assert process.stdout.readline() == b"\n"
+        ours, theirs = context.Pipe()
+        process = context.Process(target=write, args=(text, theirs))
+        process.start()
+        started.append((process, ours, theirs))
+        assert ours.recv() == "written"
 
     yield say
-    for process in started:
+    for process, *ends in started:
         process.kill()
-        process.communicate()
+        process.join()
+        process.close()
+        for end in ends:
+            end.close()
 
 
 def test_names_steer_no_terminal(tmp_path, says):
