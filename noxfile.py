@@ -91,8 +91,8 @@ nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 # What `make test` runs: the tests first, with nothing beside them, for they take all
-# the processors that there are; then two sessions at a time, for a compiler or a checker
-# of types keeps one busy.
+# the processors that there are; then two sessions at a time, for a compiler or a
+# checker of types keeps one busy.
 nox.options.sessions = [
     *("tests", "rust"),
     *(f"matrix(python='{version}', sqlalchemy='{line}')" for version, line in COVER),

@@ -1,22 +1,24 @@
-"""Fixtures of the drill: its server, its command line, and who lives in /proc."""
+"""Fixtures of the drill: its stage, a run under way, and who lives in /proc."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.pool import NullPool
 
-from poolproof.drill.server import EmbeddedServer
+from plugins.drills import (  # noqa: F401 - fixtures
+    environment,
+    poolproof,
+    server,
+    tables,
+    url,
+    workplace,
+)
 from poolproof.drill.stage import Stage
 from poolproof.drill.table import Table
 from poolproof.drill.target import Target
@@ -24,19 +26,8 @@ from poolproof.drill.target import Target
 COMMAND = (sys.executable, "-m", "poolproof", "drill")
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def url(server) -> str:
-    return server.url.render_as_string(hide_password=False)
-
-
 @pytest.fixture
-def target(url) -> Target:
+def target(url) -> Target:  # noqa: F811 - the fixture
     return Target.parse(url)
 
 
@@ -51,60 +42,6 @@ def stage(target) -> Iterator[Stage]:
             seed=1,
             trial=0,
         )
-
-
-@pytest.fixture
-def tables(server) -> Callable[[], list[str]]:
-    """Ask which tables of any drill are in the database."""
-    engine = create_engine(
-        server.url.set(drivername="postgresql+psycopg2"), poolclass=NullPool
-    )
-
-    def ask() -> list[str]:
-        with engine.connect() as connection:
-            names = connection.execute(text("SELECT tablename FROM pg_tables"))
-            return [name for name in names.scalars() if "poolproof" in name]
-
-    return ask
-
-
-@dataclass(frozen=True)
-class Done:
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def workplace() -> Iterator[Path]:
-    """A temporary directory that PostgreSQL's user may enter; pytest's is root's."""
-    with TemporaryDirectory(prefix="drill-test-") as name:
-        path = Path(name)
-        path.chmod(0o755)
-        yield path
-
-
-@pytest.fixture
-def poolproof(workplace) -> Callable[..., Done]:
-    """Run the command line to its end, with a temporary directory of its own."""
-
-    def run(*args: str, **env: str) -> Done:
-        done = subprocess.run(
-            [sys.executable, "-m", "poolproof", *args],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,
-            env=environment(workplace, env),
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    return run
-
-
-def environment(directory: Path, extra: dict[str, str]) -> dict[str, str]:
-    plain = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM")}
-    return {**plain, "TMPDIR": str(directory), "TERM": "xterm", **extra}
 
 
 class Running:
@@ -170,7 +107,7 @@ class Running:
 
 
 @pytest.fixture
-def start(workplace) -> Iterator[Callable[..., Running]]:
+def start(workplace) -> Iterator[Callable[..., Running]]:  # noqa: F811
     """Start a drill whose end the test decides."""
     started: list[Running] = []
 

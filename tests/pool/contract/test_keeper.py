@@ -1,4 +1,7 @@
-"""The keeper: one thread while something is due, none otherwise, and it goes on."""
+"""The keeper: one thread while something is due, none otherwise, and it goes on.
+
+Long, because it is one idea: the life of that thread.
+"""
 
 from __future__ import annotations
 

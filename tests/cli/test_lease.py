@@ -7,12 +7,26 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
-from poolproof import Lease
+from poolproof import Lease, Pool
 from poolproof.cli.main import main
+
+
+@pytest.fixture
+def engine(pg_url):
+    engine = create_engine(pg_url("psycopg2"), poolclass=Pool)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def name():
+    return f"lease {uuid.uuid4()} of a command"
 
 
 @pytest.fixture
