@@ -135,6 +135,13 @@ pub struct Row<'a> {
     pub cause: &'a str,
 }
 
+impl Row<'_> {
+    /// True when one of its tests is of this kind.
+    pub fn has(&self, is_meant: impl Fn(&Test<'_>) -> bool) -> bool {
+        self.tests.iter().any(is_meant)
+    }
+}
+
 const fn price(fault: Fault, cost: Cost, blind: Cost, rule: Rule, meaning: &'static str) -> Price {
     Price {
         fault,

@@ -1,5 +1,7 @@
 //! Looking an error up in the rows.
 
+use std::cell::OnceCell;
+
 use super::error_info::{ErrorInfo, Phase, ReadOnly};
 use super::kind::Fault;
 use super::rows::{PRICES, Price, ROWS, Row, Rule, Test};
@@ -107,10 +109,10 @@ fn follow(rule: Rule, phase: Phase, answered: bool) -> (Retry, Outcome) {
 ///
 /// `own` are rows of the application's, which are looked at before those of the table.
 pub fn classify<'a>(info: &ErrorInfo<'_>, own: &'a [Row<'a>]) -> Finding<'a> {
-    let text = Text::of(info.message);
+    let looked = Looked::at(info);
     let mut place = None;
-    let row = own.iter().find(|row| holds(row, info, &text)).or_else(|| {
-        place = ROWS.iter().position(|row| holds(row, info, &text));
+    let row = own.iter().find(|row| looked.fits(row)).or_else(|| {
+        place = ROWS.iter().position(|row| looked.fits(row));
         place.and_then(|place| ROWS.get(place))
     });
     let fault = match row {
@@ -179,6 +181,11 @@ impl Text {
             connecting,
         }
     }
+
+    /// A line that reports a failed connection attempt contains this.
+    fn refuses(&self, what: &str) -> bool {
+        self.attempts.iter().any(|line| line.contains(what))
+    }
 }
 
 /// A line without what stands in double quotes and with single blanks: what rows look at.
@@ -196,41 +203,74 @@ pub fn unquoted(line: &str) -> String {
     out
 }
 
-fn holds(row: &Row<'_>, info: &ErrorInfo<'_>, text: &Text) -> bool {
-    let names_code = row
-        .tests
-        .iter()
-        .any(|test| matches!(test, Test::Code(_) | Test::Class(_)));
-    // The server's own words, which may quote the application's, count only beside a SQLSTATE
-    // that the row names; the driver's words only where there is no SQLSTATE.
-    let names_driver = row.tests.iter().any(|test| matches!(test, Test::Driver(_)));
-    let server = names_driver || DRIVERS.contains(&info.driver);
-    let words = server && (names_code || (info.dbapi && info.sqlstate.is_none()));
-    row.tests.iter().all(|test| match *test {
-        Test::Code(code) => server && info.sqlstate == Some(code),
-        Test::Class(class) => server && info.sqlstate.is_some_and(|code| code.starts_with(class)),
-        Test::Is(what) => words && text.first == what,
-        Test::Starts(what) => words && !text.connecting && text.first.starts_with(what),
-        Test::Has(what) => words && !text.connecting && text.first.contains(what),
-        Test::Refusal(what) => words && text.attempts.iter().any(|line| line.contains(what)),
-        Test::Says(what) => {
-            words
-                && (text.first.contains(what)
-                    || text.attempts.iter().any(|line| line.contains(what)))
+/// An error as the rows look at it: its facts, and its words where a row asks for them.
+struct Looked<'a> {
+    info: &'a ErrorInfo<'a>,
+    /// Whether the driver is one of those whose SQLSTATEs and words are those of `PostgreSQL`.
+    known: bool,
+    text: OnceCell<Text>,
+}
+
+impl<'a> Looked<'a> {
+    fn at(info: &'a ErrorInfo<'a>) -> Self {
+        Self {
+            info,
+            known: DRIVERS.contains(&info.driver),
+            text: OnceCell::new(),
         }
-        Test::Driver(driver) => info.driver == driver,
-        Test::Exception(class) => info.classes.contains(&class),
-        Test::Interrupts(class) => info.classes.contains(&class) || info.masked.contains(&class),
-        Test::Interruption => info.interruption,
-        Test::Deadline => info.deadline,
-        Test::Survived => info.survived,
-        Test::Busy => info.busy,
-        Test::Connecting => info.phase == Phase::Connect,
-        Test::Through(function) => info.frames.contains(&function),
-        Test::Raw => !info.dbapi && info.by_driver,
-        Test::Foreign => !info.dbapi,
-        Test::AnotherStatement => speaks_of_another(info.message),
-        Test::ReadOnlyChosen => info.read_only == ReadOnly::Chosen,
-        Test::ReadOnlyAlways => info.read_only == ReadOnly::Always,
-    })
+    }
+
+    fn text(&self) -> &Text {
+        self.text.get_or_init(|| Text::of(self.info.message))
+    }
+
+    fn fits(&self, row: &Row<'_>) -> bool {
+        row.tests.iter().all(|test| self.passes(test, row))
+    }
+
+    /// The server's SQLSTATE counts.
+    fn is_of_a_server(&self, row: &Row<'_>) -> bool {
+        self.known || row.has(|test| matches!(test, Test::Driver(_)))
+    }
+
+    /// The words count: the server's own, which may quote the application's, only beside a SQLSTATE that the row
+    /// names; the driver's only where there is no SQLSTATE.
+    fn has_words(&self, row: &Row<'_>) -> bool {
+        let names_code = || row.has(|test| matches!(test, Test::Code(_) | Test::Class(_)));
+        self.is_of_a_server(row)
+            && ((self.info.dbapi && self.info.sqlstate.is_none()) || names_code())
+    }
+
+    fn passes(&self, test: &Test<'_>, row: &Row<'_>) -> bool {
+        let info = self.info;
+        let is_code = |fits: &dyn Fn(&str) -> bool| {
+            info.sqlstate.is_some_and(fits) && self.is_of_a_server(row)
+        };
+        let first = |fits: &dyn Fn(&Text) -> bool| self.has_words(row) && fits(self.text());
+        match *test {
+            Test::Code(code) => is_code(&|own| own == code),
+            Test::Class(class) => is_code(&|own| own.starts_with(class)),
+            Test::Is(what) => first(&|text| text.first == what),
+            Test::Starts(what) => first(&|text| !text.connecting && text.first.starts_with(what)),
+            Test::Has(what) => first(&|text| !text.connecting && text.first.contains(what)),
+            Test::Refusal(what) => first(&|text| text.refuses(what)),
+            Test::Says(what) => first(&|text| text.first.contains(what) || text.refuses(what)),
+            Test::Driver(driver) => info.driver == driver,
+            Test::Exception(class) => info.classes.contains(&class),
+            Test::Interrupts(class) => {
+                info.classes.contains(&class) || info.masked.contains(&class)
+            }
+            Test::Interruption => info.interruption,
+            Test::Deadline => info.deadline,
+            Test::Survived => info.survived,
+            Test::Busy => info.busy,
+            Test::Connecting => info.phase == Phase::Connect,
+            Test::Through(function) => info.frames.contains(&function),
+            Test::Raw => !info.dbapi && info.by_driver,
+            Test::Foreign => !info.dbapi,
+            Test::AnotherStatement => speaks_of_another(info.message),
+            Test::ReadOnlyChosen => info.read_only == ReadOnly::Chosen,
+            Test::ReadOnlyAlways => info.read_only == ReadOnly::Always,
+        }
+    }
 }

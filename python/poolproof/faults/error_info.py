@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import exc as sa_exc
@@ -16,7 +17,7 @@ from poolproof.drivers.asyncpg import meant
 from poolproof.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
 __all__ = [
@@ -154,17 +155,15 @@ def read(error: BaseException, driver: str = "") -> ErrorInfo:
         # The adapter's own text begins with the class's name; the cause's does not.
         said = error.__cause__
     said = meant(said)
-    classes = [named(c) for c in type(said).__mro__]
-    names = {c.__name__ for c in type(said).__mro__}
+    classes, dbapi = _ancestry(type(said))
     origins = [f"{module}:{name}" for module, name, _ in _trail(error)]
     frames = [origin for origin in origins if _package(origin) in _DRIVERS]
     known = driver.partition("_")[0] or _driver_of(classes) or _driver_of(frames)
-    dbapi = bool(names & _DBAPI_NAMES)
     hidden = list(_masked(error))
     return ErrorInfo(
         sqlstate=_sqlstate(said) if dbapi else None,
         message=_message(said),
-        classes=classes,
+        classes=[*classes],
         masked=[named(c) for one in hidden for c in type(one).__mro__],
         driver=driver_named(known),
         dbapi=dbapi,
@@ -174,6 +173,13 @@ def read(error: BaseException, driver: str = "") -> ErrorInfo:
         deadline=_met_deadline(error),
         survived=dbapi and _severity(said) == "ERROR",
     )
+
+
+@lru_cache(maxsize=256)
+def _ancestry(kind: type[BaseException]) -> tuple[tuple[str, ...], bool]:
+    """Return the names of a class and its bases, and whether it is a driver's error."""
+    bases = kind.__mro__
+    return tuple(map(named, bases)), any(c.__name__ in _DBAPI_NAMES for c in bases)
 
 
 def named(kind: type) -> str:
@@ -251,7 +257,7 @@ def _package(name: str) -> str:
     return name.partition(":")[0].partition(".")[0]
 
 
-def _driver_of(names: list[str]) -> str:
+def _driver_of(names: Iterable[str]) -> str:
     for name in names:
         if _package(name) in _DRIVERS:
             return _package(name)

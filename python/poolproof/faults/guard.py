@@ -257,6 +257,8 @@ def _charge(ctx: ExceptionContext, verdict: Verdict, *, overruled: bool) -> None
 
 def _entry(connection: PoolProxiedConnection | None) -> Charged | None:
     """Return the place in our pool that a connection is in, if it is in one."""
+    if connection is None:
+        return None
     record = getattr(connection, "_connection_record", None)
     return record if isinstance(record, Charged) else None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypedDict, cast, get_args
 
 from poolproof import _native
@@ -277,12 +278,19 @@ def judge(info: ErrorInfo, **known: Unpack[Circumstances]) -> Verdict:
 
 
 def _verdict(found: _native.Finding, cause: str | None = None) -> Verdict:
+    cause = found.cause if cause is None else cause
+    return _made(found.fault, found.cost, found.retry, found.outcome, cause)
+
+
+@lru_cache(maxsize=256)
+def _made(fault: str, cost: str, retry: str, outcome: str, cause: str) -> Verdict:
+    """Make a verdict, once: it never changes, and checks itself."""
     return Verdict(
-        fault=Fault(found.fault),
-        cost=cast("Cost", found.cost),
-        retry=cast("Retry", found.retry),
-        outcome=cast("Outcome", found.outcome),
-        cause=found.cause if cause is None else cause,
+        fault=Fault(fault),
+        cost=cast("Cost", cost),
+        retry=cast("Retry", retry),
+        outcome=cast("Outcome", outcome),
+        cause=cause,
     )
 
 
