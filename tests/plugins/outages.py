@@ -69,7 +69,8 @@ def under_way(pool: Any) -> int:
 
 
 def postpone(pool: Any, seconds: float = 60.0) -> None:
-    """Have the next attempt due later than the test takes, so that callers wait."""
+    """Take the server for away, the next attempt due later than the test takes."""
+    pool._connecting._is_away = True
     pool._connecting._next_at = time.monotonic() + seconds
 
 

@@ -1,12 +1,15 @@
 """Connecting without a stampede: who may try, and when, while the server is away.
 
-While all is well everybody connects at once. After a failure one attempt begins at a
-time, before long twice a second, made by the first caller to come when it is due; what
-it ends with is the answer to everybody who waits for a connection to be opened. Who
-comes in between gets the last answer at once, as a fresh copy that says how old it is,
-unless `connect_retry_for` says that it would rather wait. The first success lets
-everybody connect. With `fail_fast_after` a breaker opens after so many failures: then
-the answer is `BreakerOpen`.
+While all is well everybody connects at once, and so it is while attempts fail by
+chance: a balancer with one dead server of three refuses a third of them, and who is
+told of a refusal without having asked fails more often than need be. When eight in a
+row have failed the server is away. Then one attempt begins at a time, before long twice
+a second, made by the first caller to come when it is due; what it ends with is the
+answer to everybody who waits for a connection to be opened. Who comes in between gets
+the last answer at once, as a fresh copy that says how old it is, unless
+`connect_retry_for` says that it would rather wait. The first success lets everybody
+connect. With `fail_fast_after` a breaker opens after so many failures: then the answer
+is `BreakerOpen`.
 
 What belongs to a caller is held by its frame, as a ticket of a gate: the right to begin
 (one slot, held for a few instructions) and its attempt (as many as there are). So
@@ -34,11 +37,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Connecting", "Resting"]
 
-# From the beginning of one attempt to the next, after the first failure, the second,
-# and so on. One failure alone is no outage: the next caller may try at once. The
-# longest is what an attempt may take before another begins beside it. It is also how
-# long the last answer stays news after an attempt was due that nobody made; then
-# everybody connects, as while all is well, until an attempt fails again.
+# So many failures in a row may be chance. Those that are under way count as well: a
+# refusal comes sooner than a success. Where callers would rather wait nobody is told
+# without need, and the first failure is enough.
+_BY_CHANCE = 7
+# From the beginning of one attempt to the next, once the server is away: the next
+# caller may try at once, then after a pause, and so on. The longest is what an attempt
+# may take before another begins beside it. It is also how long the last answer stays
+# news after an attempt was due that nobody made; then everybody connects, as while all
+# is well, until an attempt fails again.
 _PAUSES_S = (0.0, 0.1, 0.25, 0.5)
 _LONGEST_S = _PAUSES_S[-1]
 # Who waits looks this often by itself: an interruption may have kept one from ringing.
@@ -61,9 +68,11 @@ class Connecting:
 
     __slots__ = (
         "_began_at",
+        "_by_chance",
         "_failed_ever",
         "_failing_since",
         "_gate",
+        "_is_away",
         "_last",
         "_limit",
         "_next_at",
@@ -85,14 +94,16 @@ class Connecting:
         """
         self._limit = fail_fast_after
         self._retry_for = retry_for
+        self._by_chance = 0 if retry_for else _BY_CHANCE
         # One ticket for each attempt that is under way.
         self._gate = _native.Gate(kept=None, total=None, lifo=False)
         self._rights = _native.Gate(kept=None, total=1, lifo=False)
         self.bells: dict[int, Any] = {}
         self.failures = 0
+        self._is_away = False
         self._last: ConnectFailure | None = None
         self._failed_ever = 0  # ever
-        self._rounds = 0  # of attempts that began after the first failure
+        self._rounds = 0  # of attempts that began after the server was found to be away
         self._failing_since = self._began_at = self._next_at = 0.0
         self._recovered_at = 0.0
 
@@ -215,14 +226,18 @@ class Connecting:
             self._rounds = 0
         self._last = last
         self._failed_ever += 1
+        # This one is still under way itself.
+        enough = self._by_chance + self._under_way() if self._by_chance else 1
         # The interpreter changes threads at calls and jumps, and here is none.
         self.failures += 1
+        self._is_away |= self.failures >= enough
         pause = _LONGEST_S if self.breaker_open else _pause(self._rounds)
         self._next_at = self._began_at + pause
 
     def _recovered(self) -> None:
         self._recovered_at = monotonic()
         self._last = None
+        self._is_away = False
         self.failures = 0
 
     # --- waiting --------------------------------------------------------------------
@@ -263,7 +278,7 @@ class Connecting:
         last = self._last
         if not self.failures or last is None:
             return self._gate.acquire()
-        if not self.breaker_open and (not last.is_for_all or self._is_past(last, now)):
+        if not self.breaker_open and self._asks_by_itself(last, now):
             return self._gate.acquire()
         if now < self._next_at:
             return None
@@ -311,6 +326,10 @@ class Connecting:
         if next_in > 0:
             left = min(left, next_in)
         return min(left, patience) if patience > 0 else left
+
+    def _asks_by_itself(self, last: ConnectFailure, now: float) -> bool:
+        """Tell whether the last failure says nothing to a caller who comes now."""
+        return not self._is_away or not last.is_for_all or self._is_past(last, now)
 
     def _is_past(self, last: ConnectFailure, now: float) -> bool:
         """Tell whether a failure is too old to say anything of the server as it is."""

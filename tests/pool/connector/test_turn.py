@@ -231,8 +231,9 @@ def test_two_that_find_an_attempt_due_begin_one(make_pool, server):
     """One has found it due, and has not yet said that it begins."""
     pool = make_pool()
     fail_once(pool)
+    postpone(pool, 0)
     connecting = pool._connecting
-    connecting._next_at = now = time.monotonic()
+    now = connecting._next_at
     connecting._gate = slow = _SlowOnce(connecting._gate)
     first = Task(lambda: connecting._begin(now))
     assert slow.entered.wait(10)
