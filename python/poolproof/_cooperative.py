@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["CooperativeWaiters", "locks_are_replaced"]
 
 # A waiter looks for its slot this often by itself, in seconds: a slot that was given
-# back by a destructor wakes none of them.
-_LOOK_AGAIN_S = 0.25
+# back by a destructor wakes none of them. Under overload hundreds wait and are refused,
+# so the time of a short wait is not divided.
+_LOOK_AGAIN_S = 0.5
 
 
 def locks_are_replaced() -> bool:

@@ -155,7 +155,8 @@ def read(error: BaseException, driver: str = "") -> ErrorInfo:
         # The adapter's own text begins with the class's name; the cause's does not.
         said = error.__cause__
     said = meant(said)
-    classes, dbapi = _ancestry(type(said))
+    kind: type = type(said)
+    classes, dbapi = _ancestry(kind)
     origins = [f"{module}:{name}" for module, name, _ in _trail(error)]
     frames = [origin for origin in origins if _package(origin) in _DRIVERS]
     known = driver.partition("_")[0] or _driver_of(classes) or _driver_of(frames)
@@ -176,7 +177,7 @@ def read(error: BaseException, driver: str = "") -> ErrorInfo:
 
 
 @lru_cache(maxsize=256)
-def _ancestry(kind: type[BaseException]) -> tuple[tuple[str, ...], bool]:
+def _ancestry(kind: type) -> tuple[tuple[str, ...], bool]:
     """Return the names of a class and its bases, and whether it is a driver's error."""
     bases = kind.__mro__
     return tuple(map(named, bases)), any(c.__name__ in _DBAPI_NAMES for c in bases)

@@ -651,15 +651,17 @@ class Pool(sqlalchemy.pool.Pool):
             spent_on: What it is counted under (`Totals.timeouts`).
         """
         self.totals.timeouts.add(spent_on)
-        stats = self.stats()
+        holders = self._name_holders(_HOLDERS_NAMED)
+        # Not stats(), which counts all there is: hundreds may be refused at once.
+        now = self._gate.snapshot()
         facts = (
             self.name(),
-            stats.size,
-            stats.max_overflow,
-            stats.in_use,
-            stats.waiting,
+            self._size,
+            self._max_overflow,
+            now.lent,
+            now.waiting,
             waited,
-            self._name_holders(_HOLDERS_NAMED),
+            holders,
             reason,
         )
         if nested is None:
