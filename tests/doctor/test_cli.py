@@ -120,6 +120,20 @@ def test_the_exit_status_is_the_severity(url, role, url_of, capsys):
     assert "2 ignored" in capsys.readouterr().out
 
 
+def test_what_was_skipped_for_one_reason_is_one_line(url, capsys):
+    main(["doctor", url])
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if line.startswith("skipped")]
+    (line,) = [line for line in lines if "it looks at an application" in line]
+    assert line.startswith("skipped PP3")
+    assert line.count("PP3") >= 10
+    every = sum(line.count("PP") for line in lines)
+    assert f"{every} skipped" in out.splitlines()[-1]
+    main(["doctor", url, "-v"])
+    out = capsys.readouterr().out
+    assert out.count("it looks at an application") == line.count("PP3")
+
+
 def test_json_has_every_check_with_its_state(url, capsys):
     assert main(["doctor", url, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from metrics.test_prometheus import scrape, values
+from poolproof.metrics.prometheus import MultiProcess
+
 pytestmark = pytest.mark.slow
 
 MODULE = """
@@ -51,6 +54,7 @@ def test_the_luigi_command_runs_the_same(tmp_path, pg_url, observer, table):
         "TEST_URL": pg_url("psycopg2").render_as_string(hide_password=False),
         "ROWS": table,
         "MARKS": marks,
+        "POOLPROOF_METRICS_DIR": str(tmp_path / "metrics"),
     }
     command = ("-m", "luigi", "--module=parts", "Whole", "--local-scheduler")
     try:
@@ -69,5 +73,19 @@ def test_the_luigi_command_runs_the_same(tmp_path, pg_url, observer, table):
             (n,) for n in range(6)
         ]
         assert observer.value(f"select count(*) from {marks}") == 6
+        # Each task had a process of its own, which is gone with all that it counted.
+        found = scrape(MultiProcess(tmp_path / "metrics"))
+        name = "poolproof_hold_seconds_count"
+        of_tasks = [
+            (sample.labels["scope"], sample.value)
+            for family in found
+            for sample in family.samples
+            if sample.name == name and "Part" in sample.labels["scope"]
+        ]
+        assert len(of_tasks) == 1
+        assert of_tasks[0][1] >= 6
+        # None that is gone is counted among what there is.
+        assert sum(values(found, "poolproof_processes")) == 0
+        assert sum(values(found, "poolproof_connections")) == 0
     finally:
         observer.rows(f"drop table if exists {marks}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolproof import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from poolproof.doctor.finding import Finding
     from poolproof.doctor.run import Examination
@@ -18,6 +18,7 @@ _SCHEMA: Final = 1
 _COLOURS: Final = {"error": "\x1b[1;31m", "warning": "\x1b[33m", "note": "\x1b[36m"}
 _PLAIN: Final = "\x1b[0m"
 _INDENT: Final = "        "
+_ALIKE: Final = 3
 
 
 def as_plain(report: Examination) -> dict[str, Any]:
@@ -64,10 +65,28 @@ def as_text(report: Examination, *, verbose: bool = False, colour: bool = False)
         colour: Whether severities have colours.
     """
     lines = [_head(report), ""]
+    alike = {} if verbose else _alike(report.findings)
     for one in report.findings:
-        lines += _lines(one, verbose=verbose, colour=colour)
+        codes = alike.get(_of_a_kind(one))
+        if codes is None:
+            lines += _lines(one, verbose=verbose, colour=colour)
+        elif one.code == codes[0]:
+            lines.append(f"skipped {', '.join(codes)}: {one.summary}")
     lines += ["", _sum(report)]
     return "\n".join(map(_one_line, lines))
+
+
+def _alike(findings: Iterable[Finding]) -> dict[tuple[str, str], list[str]]:
+    """Find what was skipped for one reason, three times or more: one line is enough."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in findings:
+        if one.state == "skipped":
+            found.setdefault(_of_a_kind(one), []).append(one.code)
+    return {kind: codes for kind, codes in found.items() if len(codes) >= _ALIKE}
+
+
+def _of_a_kind(finding: Finding) -> tuple[str, str]:
+    return finding.state, finding.summary
 
 
 def _head(report: Examination) -> str:

@@ -205,12 +205,14 @@ def threads_and_slots(subject: Subject) -> Finding:
             f"pool_size + max_overflow of {threads}, or fewer threads",
         )
     size = pool.size()
-    if size > threads:
+    if most > threads:
+        overflow = max(0, threads - size)
+        cure = f"pool_size={threads}, " if size > threads else ""
         return found(
             "note",
-            f"pool_size is {size}, and {threads} threads never use more than {threads} "
-            "at once, one each",
-            f"pool_size={threads}: PP101 counts what may be opened",
+            f"pool_size + max_overflow is {most:g}, and {threads} threads never use "
+            f"more than {threads} at once, one each",
+            f"{cure}max_overflow={overflow}: PP101 counts what may be opened",
             confidence="likely",
         )
     return fine(f"{threads} threads, {most:g} connections at most")

@@ -104,19 +104,22 @@ def held_and_idle(subject: Subject, server: ServerFacts) -> Finding:
         return skipped(_OTHER_USERS.format(hidden))
     if not idle and not here:
         return fine(f"nobody holds a connection idle for more than {seconds(limit)}")
-    lines = [_said(one, scopes.get(one.pid)) for one in idle[:_MOST]]
     alone = [one for one in here if one.backend not in known]
-    lines += [f"{one}, held for {seconds(one.held_s)}" for one in alone[:_MOST]]
-    lines += list(_by_application(idle))
-    longest = max(
-        [one.for_s for one in idle] + [one.held_s for one in here], default=0.0
-    )
+    said = [(one.for_s, _said(one, scopes.get(one.pid))) for one in idle]
+    said += [
+        (one.held_s, f"{one}, held for {seconds(one.held_s)}, and idle now")
+        for one in alone
+    ]
+    said.sort(key=lambda one: -one[0])
+    lines = [line for _for_s, line in said[: 2 * _MOST]]
+    many = "connection is" if len(said) == 1 else "connections are"
+    first = "" if len(said) == 1 else "the longest: "
     return found(
         "warning",
-        f"{len(idle) + len(alone)} connections are held and idle, the longest for "
-        f"{seconds(longest)}: {lines[0]}",
+        f"{len(said)} {many} held by somebody who asks nothing of it for more than "
+        f"{seconds(limit)}; {first}{lines[0]}",
         "end the transaction before waiting for something else; hold_timeout bounds it",
-        evidence=lines,
+        evidence=[*lines, *_by_application(idle)],
     )
 
 

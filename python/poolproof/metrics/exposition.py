@@ -6,12 +6,12 @@ of its lines checks the names and labels that stand fast here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poolproof.metrics.table import BOUNDS, TABLE, Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from poolproof.metrics.table import Labels, Metric, Samples
 
@@ -36,17 +36,46 @@ def _lines(samples: Samples) -> Iterator[str]:
         name = metric.full_name
         yield f"# HELP {name} {metric.about}\n"
         yield f"# TYPE {name} {_KINDS.get(metric.kind, metric.kind)}\n"
-        for labels, value in samples.get(metric.name, {}).items():
-            named = _named(metric, labels)
+        values = samples.get(metric.name, {}).items()
+        if metric.kind != "histogram":
+            yield from _plain(metric, values)
+            continue
+        for labels, value in values:
             if isinstance(value, Histogram):
+                named = _named(metric, labels)
                 before = f'{name}_bucket{{{named}{"," if named else ""}le="'
                 for end, count in zip(_ENDS, value.up_to, strict=True):
                     yield f'{before}{end}"}} {float(count)}\n'
                 yield f"{name}_count{{{named}}} {float(value.count)}\n"
                 yield f"{name}_sum{{{named}}} {float(value.sum_s)}\n"
-            else:
-                behind = f"{{{named}}}" if named else ""
-                yield f"{name}{behind} {float(value)}\n"
+
+
+def _plain(metric: Metric, values: Iterable[tuple[Labels, Any]]) -> Iterator[str]:
+    """Write a metric that is one number for each of its labels.
+
+    Most have a pool, and behind it one of few values: what stands before and behind is
+    written once for all that share it.
+    """
+    name = metric.full_name
+    first, *others = metric.every_label or ("",)
+    heads: dict[str, str] = {}
+    tails: dict[Labels, str] = {}
+    for labels, value in values:
+        if not labels:
+            yield f"{name} {float(value)}\n"
+            continue
+        head = heads.get(labels[0])
+        if head is None:
+            head = heads[labels[0]] = f'{name}{{{first}="{_escaped(labels[0])}"'
+        behind = labels[1:]
+        tail = tails.get(behind)
+        if tail is None:
+            shown = (
+                f',{each}="{_escaped(found)}"'
+                for each, found in zip(others, behind, strict=True)
+            )
+            tail = tails[behind] = f"{''.join(shown)}}} "
+        yield f"{head}{tail}{float(value)}\n" if value else f"{head}{tail}0.0\n"
 
 
 def _named(metric: Metric, labels: Labels) -> str:
