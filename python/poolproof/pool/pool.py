@@ -49,7 +49,6 @@ from poolproof.pool.entry import BUSY, Entry, begin_reset
 from poolproof.pool.name import name_of
 from poolproof.pool.nested import Nests
 from poolproof.pool.settings import (
-    ASKING_S,
     KEEP_ALIVE,
     PING_TIMEOUT,
     KeepAlive,
@@ -137,9 +136,9 @@ class Pool(sqlalchemy.pool.Pool):
             ping_timeout: The longest wait for the answer, in seconds, more than 0.
             checkout_timeout: The longest checkout as a whole, in seconds: waiting,
                 connecting, asking, and the queries of `connect` listeners. ``"auto"``
-                is `timeout`, `connect_retry_for` and 5 s more, in which connecting does
-                not count: that has half a minute, or as much, or what the driver was
-                told. None sets no bound.
+                is `timeout`, `connect_retry_for` and 5 s more, in which connecting and
+                those listeners do not count: each of the two has half a minute, or as
+                much; connecting what the driver was told. None sets no bound.
             reset_timeout: The longest rollback, reset or close, in seconds, or None.
             hold_timeout: How long one caller may keep a connection, in seconds; then
                 its socket is shut. None sets no bound.
@@ -795,7 +794,7 @@ class Pool(sqlalchemy.pool.Pool):
                 continue
             if _native.generation() == before:
                 if bound.patience is not None:
-                    self._leave_time_to_ask(entry, bound)
+                    self._leave_time_to_begin(entry, bound)
                 self._take_over(connection, entry, bound.user_timeout_lent)
                 return connection
             # A greenlet that was connecting at the fork goes on in both processes: this
@@ -815,9 +814,13 @@ class Pool(sqlalchemy.pool.Pool):
             self._connect_patience if entry.due is not None else None,
         )
 
-    def _leave_time_to_ask(self, entry: Entry, bound: connect_plan.Bound) -> None:
-        """Have a checkout's default bound not count what connecting has taken."""
-        due = monotonic() + ASKING_S
+    def _leave_time_to_begin(self, entry: Entry, bound: connect_plan.Bound) -> None:
+        """Have a checkout's default bound not count what connecting has taken.
+
+        Nor what the listeners of `connect` take, for as long as connecting may: they
+        make the session what it is to be, and a server that wakes is slow for them too.
+        """
+        due = monotonic() + self._connect_patience
         if bound.due is not None:
             due = min(due, bound.due)
         if entry.due is not None:

@@ -34,7 +34,6 @@ def test_server_that_wakes_slowly_serves_all(
 ):
     """Longer than the wait for a slot and the time to ask together."""
     monkeypatch.setattr("poolproof.pool.settings.ASKING_S", 0.5)
-    monkeypatch.setattr("poolproof.pool.pool.ASKING_S", 0.5)
     url = machine.url(driver)
     # A busy machine takes its time as well; that nothing was repeated is counted.
     patience = {"connect_retry_for": 20} if kind is poolproof.Pool else {}
@@ -63,3 +62,40 @@ def test_server_that_wakes_slowly_serves_all(
         task.result().close()
     assert asked == [1, 1, 1]
     assert len(attempts) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "least", "most"),
+    [
+        ({"pool_timeout": 1}, 20, 30),
+        ({"pool_timeout": 60}, 60, 65),
+        ({"pool_timeout": 1, "checkout_timeout": 9}, 0, 9),
+    ],
+    ids=["default", "patient", "chosen"],
+)
+def test_listeners_of_connect_have_as_long_as_connecting(
+    pg_url, driver, engine_of, options, least, most
+):
+    """With QueuePool they have no bound; a small `pool_timeout` is none of theirs."""
+    engine = engine_of(pg_url(driver), **options)
+    left = []
+
+    @event.listens_for(engine, "connect")
+    def begin(_connection, entry):
+        left.append(entry.due - time.monotonic())
+
+    engine.connect().close()
+    assert least < left[0] <= most
+
+
+def test_block_bounds_listeners_of_connect_sooner(pg_url, driver, engine_of):
+    engine = engine_of(pg_url(driver), pool_timeout=1)
+    left = []
+
+    @event.listens_for(engine, "connect")
+    def begin(_connection, entry):
+        left.append(entry.due - time.monotonic())
+
+    with poolproof.deadline(15):
+        engine.connect().close()
+    assert left[0] <= 15
