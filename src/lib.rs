@@ -12,6 +12,14 @@ pub mod process;
 #[cfg(feature = "python")]
 mod py;
 pub mod socket;
+#[cfg(not(loom))]
+mod tls;
+#[cfg(not(loom))]
+#[cfg_attr(
+    not(feature = "python"),
+    allow(dead_code, reason = "the bridge alone uses it, and the tests")
+)]
+mod wire;
 
 // With the interpreter's lock: `connecting` and `stats` rest on it, and nobody has shown that they could do without.
 #[cfg(feature = "python")]
@@ -44,6 +52,8 @@ mod _native {
     use crate::py::socket::Socket;
     #[pymodule_export]
     use crate::py::timings::{Distribution, Timings, use_scopes};
+    #[pymodule_export]
+    use crate::py::wire::{Answer, Column, Typed, Wire, WireError};
 
     use pyo3::prelude::*;
 

@@ -3,17 +3,19 @@
 Long, because it is one table: each name of the extension, with its types.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, final, overload
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, final, overload
 
 __all__ = [
     "BLOCK",
     "CALL",
     "EXPORTED_BOUNDS",
     "HOLD",
+    "Answer",
     "Backend",
     "Backends",
     "BeatCounts",
+    "Column",
     "Conninfo",
     "Distribution",
     "Finding",
@@ -34,7 +36,10 @@ __all__ = [
     "Socket",
     "Ticket",
     "Timings",
+    "Typed",
     "Waiter",
+    "Wire",
+    "WireError",
     "__version__",
     "classify",
     "durable_commit",
@@ -459,3 +464,163 @@ def fault_price(fault: str, *, phase: str, sees_sockets: bool) -> Finding: ...
 def fault_prices() -> list[Price]: ...
 def fault_rows() -> list[tuple[str, list[str], str]]: ...
 def fault_text(text: str) -> str: ...
+
+# Waits in place of the bridge, for a greenlet: descriptor, whether to write, seconds.
+# Says whether the descriptor is ready. What it raises costs the connection.
+_Wait: TypeAlias = Callable[[int, bool, float | None], bool]
+
+class WireError(Exception):
+    """Why a request of the native driver's has no answer.
+
+    Never leaves `poolproof.driver`, which makes PEP 249's exceptions of it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        kind: str = "usage",
+        sqlstate: str | None = None,
+        fields: dict[str, str] | None = None,
+        outcome: str = "not done",
+        lost: bool = False,
+    ) -> None: ...
+    @property
+    def kind(self) -> str:
+        """What went wrong.
+
+        One of server, closed, connect, timeout, out_of_step, forked, busy, data, usage,
+        unsupported, rolled_back.
+        """
+    @property
+    def message(self) -> str: ...
+    @property
+    def sqlstate(self) -> str | None: ...
+    @property
+    def fields(self) -> dict[str, str]:
+        """What the server said, by the protocol's letters."""
+    @property
+    def outcome(self) -> str:
+        """What became of the request: done, not done, unknown."""
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is of no use any more."""
+
+@final
+class Typed:
+    """A parameter as it travels: its type there, and its bytes."""
+
+    def __new__(
+        cls, oid: int, data: bytes | None, *, binary: bool = False
+    ) -> Typed: ...
+    @property
+    def oid(self) -> int: ...
+    @property
+    def data(self) -> bytes | None: ...
+    @property
+    def binary(self) -> bool: ...
+
+@final
+class Column:
+    """A column of a result, as the server describes it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def oid(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def modifier(self) -> int: ...
+    @property
+    def table(self) -> int: ...
+    @property
+    def number(self) -> int: ...
+
+@final
+class Answer:
+    """What a statement gave."""
+
+    @property
+    def tag(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def columns(self) -> list[Column] | None: ...
+    @property
+    def rows(self) -> list[tuple[Any, ...]] | None: ...
+
+@final
+class Wire:
+    """One connection to one server. Waits with the interpreter's lock released."""
+
+    @staticmethod
+    def connect(
+        conninfo: Conninfo, *, timeout_s: float | None = None, wait: _Wait | None = None
+    ) -> Wire:
+        """Connect; all addresses of all hosts have one deadline together."""
+    def execute(
+        self,
+        sql: str,
+        parameters: Sequence[Any] | None = None,
+        *,
+        begin: str | None = None,
+        tag: str | None = None,
+        adapt: Callable[[Any], Any] | None = None,
+        loaders: Mapping[int, Callable[[str], Any]] | None = None,
+        wait: _Wait | None = None,
+    ) -> Answer:
+        """Run a statement with ``$1`` … for its parameters.
+
+        Without parameters there may be several, of which the last one's answer counts.
+        `begin` travels ahead where no transaction is open; where it fails, the
+        statement is not run. `adapt` is called, before anything is sent, for each value
+        whose type is not exactly one that is known here; `loaders` for the text of each
+        value of their types.
+        """
+    def execute_many(
+        self,
+        sql: str,
+        rows: Iterable[Sequence[Any]],
+        *,
+        begin: str | None = None,
+        adapt: Callable[[Any], Any] | None = None,
+        loaders: Mapping[int, Callable[[str], Any]] | None = None,
+        wait: _Wait | None = None,
+    ) -> Answer:
+        """Run a statement for each of *rows* in one pipeline: all, or none."""
+    def commit(self, wait: _Wait | None = None) -> None: ...
+    def rollback(self, wait: _Wait | None = None) -> None: ...
+    def ping(self, wait: _Wait | None = None) -> None: ...
+    def cancel(self, timeout_s: float = 5.0) -> None:
+        """Ask the server for the end of what is under way, from any thread."""
+    def close(self) -> None: ...
+    def fileno(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def status(self) -> str:
+        """Say where it stands.
+
+        I: no transaction; T: in one; E: in one that has failed; A: a request is under
+        way; X: closed.
+        """
+    @property
+    def pid(self) -> int: ...
+    @property
+    def is_ours(self) -> bool: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def user(self) -> str: ...
+    @property
+    def database(self) -> str: ...
+    @property
+    def tls(self) -> str | None: ...
+    def parameter(self, name: str) -> str | None: ...
+    def notices(self) -> list[dict[str, str]]: ...
+    def notifications(self) -> list[tuple[int, str, str]]: ...
+    def wait_notification(
+        self, timeout_s: float | None, wait: _Wait | None = None
+    ) -> bool: ...

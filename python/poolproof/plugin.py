@@ -84,7 +84,9 @@ def _choose(url: URL, kwargs: dict[str, Any]) -> type[Pool] | None:
     if dialect.is_async:
         _say_async_once()
     elif (
-        issubclass(dialect, DefaultDialect) and dialect.get_pool_class(url) is QueuePool
+        issubclass(dialect, DefaultDialect)
+        # The native driver has ours by default.
+        and dialect.get_pool_class(url) in {QueuePool, Pool}
     ):
         kwargs["poolclass"] = Pool
         return Pool

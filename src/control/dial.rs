@@ -17,13 +17,14 @@ use tokio_postgres::{Client, Config, Connection};
 use super::error::{ControlError, in_words};
 use super::reader::Reader;
 use super::stream::{Meter, Stream};
-use super::tls_files::TlsFiles;
 use super::wire::{AsItIs, Encrypted, Progress, Way, Wire};
-use super::{peer, plane, tls};
+use super::{peer, plane};
 use crate::conninfo::auth::Binding;
 use crate::conninfo::target::{Endpoint, Target, TlsMode};
 use crate::process::hold::hold;
 use crate::socket::owned::OwnedSocket;
+use crate::tls::files::TlsFiles;
+use crate::tls::handshake as tls;
 
 /// An endpoint, and one of its addresses; none for a unix socket.
 #[derive(Debug)]

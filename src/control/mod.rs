@@ -16,7 +16,6 @@ pub mod error;
 pub mod events;
 #[cfg(test)]
 mod fork_tests;
-mod gatekeeper;
 pub mod heartbeat;
 pub mod lease;
 pub mod lease_row;
@@ -37,7 +36,5 @@ pub mod table;
 mod tally;
 pub mod term;
 mod timer;
-mod tls;
-mod tls_files;
 mod told_pid;
 mod wire;

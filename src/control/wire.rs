@@ -14,13 +14,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_openssl::SslStream;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-use super::gatekeeper::{Gatekeeper, Security};
 use super::stream::{Meter, Stream};
 use super::tally::Tally;
-use super::tls::Handshake;
 use crate::conninfo::auth::Auth;
 use crate::process::hold::hold;
 use crate::socket::certificate::CertificateRequest;
+use crate::tls::gatekeeper::{Gatekeeper, Security};
+use crate::tls::handshake::Handshake;
 
 /// A socket under TLS. It is worked on, and freed, where no fork can happen.
 #[derive(Debug)]

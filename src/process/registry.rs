@@ -85,6 +85,11 @@ impl SocketRecord {
         })
     }
 
+    fn is(&self, identity: (u64, u64)) -> bool {
+        let dev = self.dev.load(Ordering::Relaxed);
+        (dev, self.ino.load(Ordering::Relaxed)) == identity
+    }
+
     pub(super) fn vacate(&self) {
         self.fd.store(FREE, Ordering::Release);
         self.claimed.store(false, Ordering::Release);
@@ -157,6 +162,15 @@ impl Registration {
         if is_ours {
             self.record.fd.store(FREE, Ordering::Release);
             sever(fd);
+            // Whoever has registered it as well has the number still, and is to close it.
+            if let Some(dead) = identify(fd) {
+                for other in REGISTRY.made() {
+                    if other.fd.load(Ordering::Acquire) == fd && other.is(self.identity()) {
+                        other.dev.store(dead.dev, Ordering::Relaxed);
+                        other.ino.store(dead.ino, Ordering::Relaxed);
+                    }
+                }
+            }
         }
         is_ours
     }

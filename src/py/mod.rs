@@ -15,3 +15,4 @@ pub(crate) mod seconds;
 pub(crate) mod snapshot;
 pub(crate) mod socket;
 pub(crate) mod timings;
+pub(crate) mod wire;

@@ -8,3 +8,4 @@ pub mod options;
 pub mod owned;
 pub mod probe;
 pub mod readiness;
+pub(crate) mod words;

@@ -153,6 +153,14 @@ impl OwnedSocket {
         self.ours()?.shutdown(std::net::Shutdown::Write)
     }
 
+    /// Ends it for both directions: whoever waits for it wakes up, and finds its end.
+    pub fn shut(&self) {
+        if let Ok(socket) = self.ours() {
+            // One that has ended already is no error.
+            drop(socket.shutdown(std::net::Shutdown::Both));
+        }
+    }
+
     /// The descriptor, as long as it is this socket.
     pub fn fd(&self) -> Option<RawFd> {
         self.registration
@@ -229,6 +237,20 @@ mod tests {
                 && here.fd().is_none();
             drop(here);
             is_left && file.metadata().is_ok() && there.receive(&mut [0]).unwrap() == 0
+        }));
+    }
+
+    #[test]
+    fn one_that_another_has_severed_is_closed_at_its_end() {
+        // In a process of its own: other tests would get the number.
+        assert!(in_child(|| {
+            let (here, there) = OwnedSocket::pair().unwrap();
+            let fd = here.fd().unwrap();
+            let other = Registration::new(fd).unwrap();
+            let is_severed = other.sever() && here.receive(&mut [0]).unwrap() == 0;
+            drop(here);
+            let file = File::open("/dev/zero").unwrap();
+            is_severed && file.as_raw_fd() == fd && there.receive(&mut [0]).unwrap() == 0
         }));
     }
 

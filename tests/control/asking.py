@@ -1,4 +1,4 @@
-"""Asks libpq, psql and the control plane for the same connection, one by one."""
+"""Asks libpq, psql and those of ours for the same connection, one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 from sqlalchemy import exc
 
 from plugins.lying import STATEMENT_REFUSED, LyingServer
-from poolproof import ControlError
+from poolproof import ControlError, _native
+from poolproof.drivers.conninfo import conninfo
 from poolproof.leases.table import LeaseTable
 
 if TYPE_CHECKING:
@@ -110,10 +111,22 @@ def ask_control_plane(text: str) -> tuple[bool, str]:
     return True, ""
 
 
+def ask_driver(text: str) -> tuple[bool, str]:
+    """Ask the native driver; it may have something to set before it is connected."""
+    try:
+        wire = _native.Wire.connect(conninfo(text), timeout_s=20)
+    except _native.WireError as error:
+        return error.sqlstate == STATEMENT_REFUSED, str(error)
+    except exc.ArgumentError as error:
+        return False, str(error)
+    wire.close()
+    return True, ""
+
+
 def disagreements(
     server: LyingServer, cells: Iterable[Mapping[str, object]]
 ) -> tuple[int, list[str]]:
-    """Ask all three of each cell; return how many there were, and who differs."""
+    """Ask all four of each cell; return how many there were, and who differs."""
     wrong = []
     count = 0
     for cell in cells:
@@ -125,6 +138,7 @@ def disagreements(
             ("libpq", ask_libpq),
             ("psql", ask_psql),
             ("control plane", ask_control_plane),
+            ("driver", ask_driver),
         ):
             if name == "psql" and not psql_knows(whole):
                 continue
@@ -133,10 +147,11 @@ def disagreements(
             if name == "psql":  # which says one thing for much
                 is_in = any(each.entered for each in met) or REFUSED in why
             answers[name] = Asked(is_in, why.strip(), _sent(met))
-        ours = answers.pop("control plane")
-        for name, theirs in answers.items():
-            if ours.is_in != theirs.is_in or ours.sent - theirs.sent:
-                wrong.append(f"{dict(cell)}:\n  {name}: {theirs}\n  control: {ours}")
+        ours = {name: answers.pop(name) for name in ("control plane", "driver")}
+        for own, our in ours.items():
+            for name, theirs in answers.items():
+                if our.is_in != theirs.is_in or our.sent - theirs.sent:
+                    wrong.append(f"{dict(cell)}:\n  {name}: {theirs}\n  {own}: {our}")
     return count, wrong
 
 

@@ -245,7 +245,9 @@ def test_under_queuepool_the_same_child_destroys_the_parents_transaction(
     run_in_fork(connection.close)
     connection.commit()
     connection.close()
-    assert observer.value(f"select count(*) from {table}") == 0
+    # Our own driver keeps its child silent under any pool.
+    kept = 1 if driver == "poolproof" else 0
+    assert observer.value(f"select count(*) from {table}") == kept
 
 
 def test_a_child_that_exits_normally_is_silent(pg_url, driver):

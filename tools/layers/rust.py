@@ -23,9 +23,10 @@ RUST_USES = {
     "pool": {"process", "metrics"},
     "socket": {"process"},
     "fault": set[str](),
-    "wire": {"process", "socket", "fault", "conninfo"},
     "conninfo": set[str](),
-    "control": {"process", "socket", "fault", "conninfo"},
+    "tls": {"process", "socket", "conninfo"},
+    "wire": {"process", "socket", "conninfo", "tls"},
+    "control": {"process", "socket", "fault", "conninfo", "tls"},
     "py": {
         *("process", "pool", "socket", "fault", "wire", "control", "conninfo"),
         "metrics",
@@ -101,7 +102,7 @@ PUBLIC_TYPE = re.compile(r"^pub(?:\(\w+\))? (?:struct|enum|trait) (\w+)")
 
 def _binds(one: Path, other: Path) -> bool:
     """Tell whether one of them is of the bridge, whose types bear Python's names."""
-    return "py" in {one.parent.name, other.parent.name}
+    return "py" in {*one.parts, *other.parts}
 
 
 class _Crate:

@@ -22,7 +22,7 @@ from poolproof.cli.watch import watch
 from poolproof.drill.errors import DrillError, SetupError
 from poolproof.drill.incidents import INCIDENTS
 from poolproof.drill.stage import POOLS
-from poolproof.drill.target import DRIVERS
+from poolproof.drill.target import DRIVERS, OWN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,8 +104,9 @@ commands.add_command(metrics)
     "--driver",
     "drivers",
     multiple=True,
-    type=click.Choice([*DRIVERS, "all"]),
-    help="May be given several times. [default: psycopg2; with --full: all]",
+    type=click.Choice([*DRIVERS, OWN, "all"]),
+    help="May be given several times; all are those of others."
+    " [default: psycopg2; with --full: all]",
 )
 @click.option(
     "--pool",

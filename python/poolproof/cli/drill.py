@@ -35,6 +35,7 @@ _DISTRIBUTIONS: Final = {
     "psycopg2": ("psycopg2-binary", "psycopg2"),
     "psycopg": ("psycopg",),
     "pg8000": ("pg8000",),
+    "poolproof": ("poolproof",),
 }
 # How each package is asked for: no index has the project's own extra.
 _REQUIREMENTS: Final = {

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 DRIVERS: Final = ("psycopg2", "psycopg", "pg8000")
 """The drivers that the drill knows, in the order of its table."""
 
-_LIBPQ: Final = frozenset({"psycopg2", "psycopg"})
+OWN: Final = "poolproof"
+"""Our own, which is an experiment yet: it plays where it is asked for by name."""
+
+# Those that take libpq's words.
+_LIBPQ: Final = frozenset({"psycopg2", "psycopg", OWN})
 _OURS: Final = frozenset({"application_name", "plugin"})
 _SOCKET_DIRECTORIES: Final = ("/var/run/postgresql", "/tmp")  # noqa: S108 (libpq's own)
 _LOOPBACK: Final = "127.0.0.1"
@@ -111,7 +115,7 @@ class Target:
         """Return the URL and the connect arguments for one driver.
 
         Args:
-            driver: One of `DRIVERS`.
+            driver: One of `DRIVERS`, or `OWN`.
 
         Returns:
             What `sqlalchemy.create_engine` wants: a URL and its ``connect_args``.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolproof.drivers.asyncpg import Asyncpg
 from poolproof.drivers.base import Driver
+from poolproof.drivers.native import Native
 from poolproof.drivers.other import Mock, OtherDatabase, is_mock
 from poolproof.drivers.pg8000 import Pg8000
 from poolproof.drivers.psycopg import Psycopg
@@ -25,12 +26,14 @@ _PSYCOPG, _PSYCOPG_LOCKS = Psycopg(locks=False), Psycopg(locks=True)
 _PSYCOPG_OWN = Psycopg(locks=True, is_own=True)
 _PG8000 = Pg8000()
 _ASYNCPG = Asyncpg()
+_NATIVE = Native()
 _UNKNOWN = Driver("unknown")
 _OTHER_DATABASE = OtherDatabase()
 _MOCK = Mock()
 
 _BY_NAME: Mapping[str, Driver] = {
-    driver.name: driver for driver in (_PSYCOPG2, _PSYCOPG_LOCKS, _PG8000, _ASYNCPG)
+    driver.name: driver
+    for driver in (_PSYCOPG2, _PSYCOPG_LOCKS, _PG8000, _ASYNCPG, _NATIVE)
 }
 
 # psycopg2's own class, once it was met: to find out what it is costs what it costs to
@@ -82,6 +85,8 @@ def _find_out(connection: Any, dialect: Any) -> Driver:
         found = _PG8000
     elif callable(getattr(connection, "get_server_pid", None)):
         found = _ASYNCPG
+    elif Native.has(connection):
+        found = _NATIVE
     elif getattr(dialect, "name", None) == "postgresql":
         found = _UNKNOWN
     else:

@@ -46,7 +46,10 @@ _DRIVERS = {
     "psycopg_c": "psycopg",
     "pg8000": "pg8000",
     "asyncpg": "asyncpg",
+    "poolproof.driver": "poolproof",
 }
+# The native one is a package of ours, and its own top.
+_NATIVE = "poolproof.driver"
 _ASYNCPG_ADAPTER = "sqlalchemy.dialects.postgresql.asyncpg"
 
 # Code that a driver calls to reach the network: an error raised here is the driver's
@@ -105,7 +108,8 @@ class ErrorInfo:
         classes: The exception's class and its bases, each with its module.
         masked: The same of the exceptions that the driver met in this very call and
             replaced by this one.
-        driver: ``psycopg2``, ``psycopg``, ``pg8000``, ``asyncpg``, or empty.
+        driver: ``psycopg2``, ``psycopg``, ``pg8000``, ``asyncpg``, ``poolproof``, or
+            empty.
         dbapi: Whether it is an error class of a driver.
         frames: The driver's functions it went through, outermost first.
         by_driver: Whether the driver's own Python code raised it.
@@ -255,7 +259,10 @@ def _raised_by_driver(origins: list[str]) -> bool:
 
 
 def _package(name: str) -> str:
-    return name.partition(":")[0].partition(".")[0]
+    module = name.partition(":")[0]
+    if module == _NATIVE or module.startswith(f"{_NATIVE}."):
+        return _NATIVE
+    return module.partition(".")[0]
 
 
 def _driver_of(names: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Naming", "fit"]
 
 _LONGEST: Final = 63  # PostgreSQL's names; it cuts the rest off
-_DRIVERS: Final = frozenset({"psycopg2", "psycopg", "pg8000"})
+_DRIVERS: Final = frozenset({"psycopg2", "psycopg", "pg8000", "poolproof"})
 # The server shows a question mark for what is not ASCII, and so do we for what would
 # have to be quoted in a statement, by rules that differ between drivers.
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]|['%\\]")

@@ -1,7 +1,7 @@
-//! TLS of the control plane by OpenSSL, which libpq uses too: the same files, checks and versions.
+//! TLS by OpenSSL, which libpq uses too: the same files, checks and versions.
 //!
 //! Everything here runs where no fork can happen ([`hold`]): OpenSSL has locks. So nothing here waits for a file: what
-//! they hold was read before (`tls_files`), and what OpenSSL reads once more by its path is plain and was just there.
+//! they hold was read before (`files`), and what OpenSSL reads once more by its path is plain and was just there.
 //!
 //! Source: `fe-secure-openssl.c` of `PostgreSQL` 17, for which files count, and how a certificate's names are compared
 //! with the host's.
@@ -21,7 +21,7 @@ use openssl::x509::store::X509Lookup;
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
-use super::tls_files::{Content, TlsFiles, Trusted};
+use super::files::{Content, TlsFiles, Trusted};
 use crate::conninfo::target::{Endpoint, Secret, Tls, TlsMode, TlsVersion};
 use crate::process::hold;
 use crate::socket::certificate::{self, CertificateRequest};

@@ -1,5 +1,5 @@
-//! The files of TLS, as they are now: read where that may take long ([`super::reader`]), and used where nothing may wait,
-//! by [`super::tls`].
+//! The files of TLS, as they are now: read where that may take long (by a thread of its own), and used where nothing may wait,
+//! by [`super::handshake`].
 //!
 //! Source: `fe-secure-openssl.c` of `PostgreSQL` 17, for which files are read, and which absent ones are left out.
 
@@ -47,6 +47,15 @@ pub(crate) struct TlsFiles {
 }
 
 impl TlsFiles {
+    /// None of them, where there is no TLS.
+    pub(crate) fn none() -> Self {
+        Self {
+            trusted: Trusted::Nothing,
+            revoked: (None, None),
+            certificate: None,
+        }
+    }
+
     /// Reads what is there.
     pub(crate) fn read(tls: &Tls) -> Self {
         let trusted = trusted(tls);

@@ -116,7 +116,7 @@ impl Gatekeeper {
             11 | 12 => self.allow(Method::Scram, "goes on with SCRAM")?,
             _ => {
                 return Err(refusal(
-                    "the server asks for a way to log in that the control plane does not know",
+                    "the server asks for a way to log in that poolproof does not know",
                 ));
             }
         };

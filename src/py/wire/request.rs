@@ -1,0 +1,203 @@
+//! One request on a connection: it has the connection, and gives it back unless that is of no use any more.
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::answer::Gathering;
+use super::attended::Attended;
+use super::error::{raised, unsent};
+use super::seat::{Seat, Whereabouts};
+use crate::process::threads;
+use crate::wire::cancel;
+use crate::wire::connected::Connected;
+use crate::wire::failure::{FailureKind, WireFailure};
+use crate::wire::session::{Event, Standing, WireSession};
+use crate::wire::verb;
+use crate::wire::waits::{Unattended, Waits};
+
+/// How long an unasked cancelling may take, behind an interruption.
+const CANCEL: Duration = Duration::from_secs(5);
+
+/// One request: it has the connection, and gives it back, unless that is of no use any more.
+pub(super) struct Request<'a> {
+    seat: &'a Seat,
+    connected: Option<Box<Connected>>,
+    waits: Attended,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(seat: &'a Seat, connected: Box<Connected>, waits: Attended) -> Self {
+        Self {
+            seat,
+            connected: Some(connected),
+            waits,
+        }
+    }
+
+    fn connected(&mut self, py: Python<'_>) -> PyResult<&mut Connected> {
+        let found = self.connected.as_deref_mut();
+        found.ok_or_else(|| unsent(py, FailureKind::Closed, "the connection is closed"))
+    }
+
+    pub(super) fn session(&mut self, py: Python<'_>) -> PyResult<&mut WireSession> {
+        Ok(&mut self.connected(py)?.session)
+    }
+
+    pub(super) fn standing(&self) -> Option<Standing> {
+        self.connected
+            .as_ref()
+            .map(|connected| connected.standing())
+    }
+
+    /// Begins it: whether it may have lasting effects by itself.
+    pub(super) fn begin(&mut self, py: Python<'_>, commits: bool) -> PyResult<()> {
+        match self.connected(py)?.begin(commits) {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.kind == FailureKind::Forked => Err(raised(py, &failure)),
+            Err(failure) => Err(self.lose(py, &failure)),
+        }
+    }
+
+    /// Sends what was asked and takes the answer. The first `ahead` statements went ahead of the caller's. Returns
+    /// the rows that the others' tags name.
+    pub(super) fn answered(
+        &mut self,
+        py: Python<'_>,
+        incoming: &mut Gathering<'_, '_>,
+        ahead: &mut usize,
+    ) -> PyResult<i64> {
+        let mut sum = 0;
+        let mut is_fresh = true;
+        loop {
+            let found = match self.connected(py)?.look() {
+                Ok(found) => found,
+                Err(failure) => return Err(self.lose(py, &failure)),
+            };
+            match found {
+                None => self.more(py, mem::take(&mut is_fresh))?,
+                Some(Event::Ready) => {
+                    return match self.connected(py)?.end() {
+                        Ok(()) => Ok(sum),
+                        Err(failure) => Err(self.lose(py, &failure)),
+                    };
+                }
+                Some(Event::Columns(columns)) => incoming.begin(columns),
+                Some(Event::Row(row)) => incoming.row(self.session(py)?.at(row)),
+                Some(Event::Complete { .. } | Event::Empty) if *ahead > 0 => {
+                    *ahead -= 1;
+                    incoming.forget();
+                }
+                Some(Event::Complete { tag, is_refused }) => {
+                    sum += verb::rows(&tag).unwrap_or(0);
+                    incoming.complete(tag, is_refused);
+                }
+                Some(Event::Empty) => incoming.complete(String::new(), false),
+                Some(Event::Refused(said)) => incoming.refuse(&WireFailure::server(said)),
+                Some(Event::Copies) => incoming.fail_for_certain(copying(py)),
+                Some(Event::Ended(said)) => {
+                    let failure = self.connected(py)?.ended(said);
+                    return Err(self.lose(py, &failure));
+                }
+            }
+        }
+    }
+
+    /// Receives more: with the interpreter's lock what is there already, else without.
+    fn more(&mut self, py: Python<'_>, is_fresh: bool) -> PyResult<()> {
+        let Some(connected) = self.connected.as_deref_mut() else {
+            return Err(unsent(py, FailureKind::Closed, "the connection is closed"));
+        };
+        let mut received = if is_fresh {
+            Ok(false)
+        } else {
+            connected.receive()
+        };
+        if matches!(received, Ok(false)) {
+            let waits = &mut self.waits;
+            received = py.detach(|| connected.fill(waits, None).map(|()| true));
+        }
+        received
+            .map(drop)
+            .map_err(|failure| self.lose(py, &failure))
+    }
+
+    /// Waits for a notification.
+    pub(super) fn notified(&mut self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<bool> {
+        let until = timeout.and_then(|timeout| self.waits.now().checked_add(timeout));
+        loop {
+            match self.connected(py)?.look() {
+                Ok(_) => {}
+                Err(failure) => return Err(self.lose(py, &failure)),
+            }
+            let connected = self.connected(py)?;
+            if connected.session.is_notified() {
+                return Ok(true);
+            }
+            let Some(connected) = self.connected.as_deref_mut() else {
+                return Ok(false);
+            };
+            let waits = &mut self.waits;
+            match py.detach(|| connected.listen(waits, until)) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(failure) => return Err(self.lose(py, &failure)),
+            }
+        }
+    }
+
+    /// The connection is of no use any more: its socket is closed. What an interruption has left under way on the
+    /// server is cancelled; there is no next statement that this could hit.
+    fn lose(&mut self, py: Python<'_>, failure: &WireFailure) -> PyErr {
+        if let Some(connected) = self.connected.take() {
+            drop(connected);
+            self.seat.fd.store(-1, Ordering::Release);
+            if let Some(mut place) = self.seat.lock() {
+                *place = Whereabouts::Closed;
+            }
+            if failure.kind == FailureKind::Interrupted {
+                let about = Arc::clone(&self.seat.about);
+                let asked = threads::spawn("poolproof-cancel", move || {
+                    let _asked_or_not = cancel::cancel(&about, CANCEL, &mut Unattended);
+                });
+                // Without a thread the backend finds out by itself that nobody listens.
+                drop(asked);
+            }
+        }
+        why(py, failure, &mut self.waits)
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        let Some(connected) = self.connected.take() else {
+            return;
+        };
+        let is_of_use = connected.session.is_at_rest();
+        match self.seat.lock() {
+            Some(mut place) if is_of_use && matches!(*place, Whereabouts::Out) => {
+                *place = Whereabouts::Here(connected);
+            }
+            Some(mut place) => {
+                // Closed meanwhile, or left in the middle of a request.
+                *place = Whereabouts::Closed;
+                self.seat.fd.store(-1, Ordering::Release);
+            }
+            None => self.seat.fd.store(-1, Ordering::Release),
+        }
+    }
+}
+
+/// The exception for a failure: what has interrupted whoever waited, or the failure itself.
+pub(super) fn why(py: Python<'_>, failure: &WireFailure, waits: &mut Attended) -> PyErr {
+    waits.take_error().unwrap_or_else(|| raised(py, failure))
+}
+
+/// That there is no COPY yet.
+pub(super) fn copying(py: Python<'_>) -> PyErr {
+    let what = "COPY from or to the client is not there yet in this driver: use psycopg for it";
+    unsent(py, FailureKind::Unsupported, what)
+}

@@ -1,0 +1,384 @@
+//! One connection for Python: requests, one at a time, and what is known of it between them.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pyo3::prelude::*;
+use pyo3::types::PyMapping;
+
+use super::answer::{Answer, Gathering};
+use super::attended::Attended;
+use super::error::unsent;
+use super::parameters::add_all;
+use super::request::{Request, copying, why};
+use super::seat::{Seat, Whereabouts};
+use crate::process::generation;
+use crate::py::conninfo::Conninfo;
+use crate::py::seconds::limit;
+use crate::wire::cancel;
+use crate::wire::failure::FailureKind;
+use crate::wire::opening;
+use crate::wire::outgoing::{ParameterList, check_statement};
+use crate::wire::session::Standing;
+use crate::wire::verb::{self, Tags};
+
+/// One connection to one server.
+#[pyclass(frozen, module = "poolproof._native", weakref)]
+#[derive(Debug)]
+pub(crate) struct Wire {
+    seat: Seat,
+}
+
+/// What a hub waits with, for one call.
+type Hub<'py> = Option<Bound<'py, PyAny>>;
+
+#[pymethods]
+impl Wire {
+    /// Connects.
+    #[staticmethod]
+    #[pyo3(signature = (conninfo, *, timeout_s=None, wait=None))]
+    fn connect(
+        py: Python<'_>,
+        conninfo: &Conninfo,
+        timeout_s: Option<f64>,
+        wait: Hub<'_>,
+    ) -> PyResult<Self> {
+        let timeout = timeout_s.map(limit).transpose()?;
+        let conninfo = Arc::clone(&conninfo.0);
+        let mut waits = attended(wait);
+        let opened = py.detach(|| opening::open(&conninfo, timeout, &mut waits));
+        let connected = opened.map_err(|failure| why(py, &failure, &mut waits))?;
+        Ok(Self {
+            seat: Seat::new(connected),
+        })
+    }
+
+    /// Runs a statement.
+    #[pyo3(signature = (sql, parameters=None, *, begin=None, tag=None, adapt=None, loaders=None, wait=None))]
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
+    fn execute(
+        &self,
+        py: Python<'_>,
+        sql: &str,
+        parameters: Option<Bound<'_, PyAny>>,
+        begin: Option<&str>,
+        tag: Option<&str>,
+        adapt: Option<Bound<'_, PyAny>>,
+        loaders: Option<Bound<'_, PyMapping>>,
+        wait: Hub<'_>,
+    ) -> PyResult<Answer> {
+        checked(py, sql)?;
+        let list = match &parameters {
+            None => None,
+            Some(parameters) => {
+                let mut list = ParameterList::default();
+                add_all(&mut list, parameters, adapt.as_ref())?;
+                Some(list)
+            }
+        };
+        let mut request = self.take(py, attended(wait))?;
+        let begin = begin.filter(|_| request.standing() == Some(Standing::Idle));
+        let ends = request.standing() == Some(Standing::Idle) && begin.is_none();
+        let several = list.is_none() && verb::may_be_several(sql);
+        let tags = match tag {
+            Some(words) => Tags::begin(words),
+            None if several => Tags::any(),
+            None => Tags::of(sql),
+        };
+        request.begin(py, ends || several || tags.ends())?;
+        let mut ahead = usize::from(begin.is_some());
+        if let (Some(begin), true) = (begin, several) {
+            // Only a simple query takes several statements, and after a BEGIN that fails they must not be run.
+            request.session(py)?.query(begin, Tags::of(begin));
+            let mut ahead_of_it = Gathering::new(py, None, false);
+            request.answered(py, &mut ahead_of_it, &mut 0)?;
+            ahead_of_it.finish(None)?;
+            ahead = 0;
+        }
+        let session = request.session(py)?;
+        if let Some(begin) = begin.filter(|_| ahead > 0) {
+            session.statement(begin, &ParameterList::default(), Tags::of(begin));
+            session.statement(sql, &list.unwrap_or_default(), tags);
+            session.sync();
+        } else if let Some(list) = list {
+            session.statement(sql, &list, tags);
+            session.sync();
+        } else {
+            session.query(sql, tags);
+        }
+        let mut incoming = Gathering::new(py, loaders.as_ref(), true);
+        request.answered(py, &mut incoming, &mut ahead)?;
+        incoming.finish(None)
+    }
+
+    /// Runs a statement for each of `rows`, in one pipeline.
+    #[pyo3(signature = (sql, rows, *, begin=None, adapt=None, loaders=None, wait=None))]
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
+    fn execute_many(
+        &self,
+        py: Python<'_>,
+        sql: &str,
+        rows: &Bound<'_, PyAny>,
+        begin: Option<&str>,
+        adapt: Option<Bound<'_, PyAny>>,
+        loaders: Option<Bound<'_, PyMapping>>,
+        wait: Hub<'_>,
+    ) -> PyResult<Answer> {
+        checked(py, sql)?;
+        let mut lists = Vec::new();
+        for row in rows.try_iter()? {
+            let mut list = ParameterList::default();
+            add_all(&mut list, &row?, adapt.as_ref())?;
+            lists.push(list);
+        }
+        let mut request = self.take(py, attended(wait))?;
+        let begin = begin.filter(|_| request.standing() == Some(Standing::Idle));
+        let ends = request.standing() == Some(Standing::Idle) && begin.is_none();
+        request.begin(py, ends)?;
+        let mut ahead = usize::from(begin.is_some());
+        let session = request.session(py)?;
+        if let Some(begin) = begin {
+            session.statement(begin, &ParameterList::default(), Tags::of(begin));
+        }
+        let mut oids: Option<Vec<u32>> = None;
+        for list in &lists {
+            if oids.as_deref() != Some(list.oids()) {
+                session.parse(sql, list.oids());
+                oids = Some(list.oids().to_vec());
+            }
+            session.run(list, Tags::of(sql));
+        }
+        session.sync();
+        drop(lists);
+        let mut incoming = Gathering::new(py, loaders.as_ref(), false);
+        let sum = request.answered(py, &mut incoming, &mut ahead)?;
+        incoming.finish(Some(sum))
+    }
+
+    /// Commits, where a transaction is open.
+    #[pyo3(signature = (wait=None))]
+    fn commit(&self, py: Python<'_>, wait: Hub<'_>) -> PyResult<()> {
+        self.end(py, "COMMIT", wait)
+    }
+
+    /// Rolls back, where a transaction is open.
+    #[pyo3(signature = (wait=None))]
+    fn rollback(&self, py: Python<'_>, wait: Hub<'_>) -> PyResult<()> {
+        self.end(py, "ROLLBACK", wait)
+    }
+
+    /// Asks whether the server answers: a bare Sync.
+    #[pyo3(signature = (wait=None))]
+    fn ping(&self, py: Python<'_>, wait: Hub<'_>) -> PyResult<()> {
+        let mut request = self.take(py, attended(wait))?;
+        request.begin(py, false)?;
+        request.session(py)?.sync();
+        let mut incoming = Gathering::new(py, None, false);
+        request.answered(py, &mut incoming, &mut 0)?;
+        incoming.finish(None).map(drop)
+    }
+
+    /// Asks for the end of what is under way, from any thread.
+    #[pyo3(signature = (timeout_s=5.0))]
+    fn cancel(&self, py: Python<'_>, timeout_s: f64) -> PyResult<()> {
+        if self.seat.generation != generation() {
+            return Err(unsent(
+                py,
+                FailureKind::Forked,
+                "a child cannot cancel what its parent does",
+            ));
+        }
+        let timeout = limit(timeout_s)?;
+        let mut waits = attended(None);
+        let about = Arc::clone(&self.seat.about);
+        let asked = py.detach(|| cancel::cancel(&about, timeout, &mut waits));
+        asked.map_err(|failure| why(py, &failure, &mut waits))
+    }
+
+    /// Closes it; a request that is under way fails.
+    fn close(&self, py: Python<'_>) {
+        self.seat.fd.store(-1, Ordering::Release);
+        let found = self
+            .seat
+            .lock()
+            .map(|mut place| mem::replace(&mut *place, Whereabouts::Closed));
+        match found {
+            Some(Whereabouts::Here(connected)) => py.detach(|| connected.close()),
+            Some(Whereabouts::Out) | None if self.seat.generation == generation() => {
+                // Whoever waits for an answer is told.
+                if let Some(socket) = self.seat.socket.upgrade() {
+                    socket.shut();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Its descriptor; -1 when it is closed.
+    fn fileno(&self) -> i32 {
+        self.seat.fd.load(Ordering::Acquire)
+    }
+
+    /// Whether it is closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.fileno() < 0
+    }
+
+    /// Where it stands, in a letter.
+    #[getter]
+    fn status(&self) -> &'static str {
+        match self.seat.lock().as_deref() {
+            Some(Whereabouts::Here(connected)) => match connected.standing() {
+                Standing::Idle => "I",
+                Standing::Inside => "T",
+                Standing::Failed => "E",
+            },
+            Some(Whereabouts::Closed) => "X",
+            Some(Whereabouts::Out) | None => "A",
+        }
+    }
+
+    /// The process id of its backend, as it was told; 0 where none was.
+    #[getter]
+    fn pid(&self) -> u32 {
+        self.seat.about.backend.map_or(0, |(pid, _)| pid)
+    }
+
+    /// Whether this process made it.
+    #[getter]
+    fn is_ours(&self) -> bool {
+        self.seat.generation == generation()
+    }
+
+    #[getter]
+    fn host(&self) -> &str {
+        let endpoint = &self.seat.about.place.endpoint;
+        match &endpoint.hostaddr {
+            Some(address) if endpoint.host.is_empty() => address,
+            _ => &endpoint.host,
+        }
+    }
+
+    #[getter]
+    fn port(&self) -> u16 {
+        self.seat.about.place.endpoint.port
+    }
+
+    #[getter]
+    fn user(&self) -> &str {
+        &self.seat.about.target.user
+    }
+
+    #[getter]
+    fn database(&self) -> &str {
+        &self.seat.about.target.database
+    }
+
+    /// The version of TLS, where there is TLS.
+    #[getter]
+    fn tls(&self) -> Option<&str> {
+        self.seat.about.tls.as_deref()
+    }
+
+    /// A setting that the server tells by itself.
+    fn parameter(&self, name: &str) -> Option<String> {
+        match self.seat.lock().as_deref() {
+            Some(Whereabouts::Here(connected)) => {
+                connected.session.parameter(name).map(str::to_owned)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes the notices.
+    fn notices(&self) -> Vec<HashMap<String, String>> {
+        let found = match self.seat.lock().as_deref_mut() {
+            Some(Whereabouts::Here(connected)) => connected.session.take_notices(),
+            _ => return Vec::new(),
+        };
+        let shown = |notice: &crate::wire::server_message::ServerMessage| {
+            notice
+                .fields()
+                .map(|(letter, value)| (char::from(letter).to_string(), value.to_owned()))
+                .collect()
+        };
+        found.iter().map(shown).collect()
+    }
+
+    /// Takes the notifications: process id, channel, payload.
+    fn notifications(&self) -> Vec<(u32, String, String)> {
+        match self.seat.lock().as_deref_mut() {
+            Some(Whereabouts::Here(connected)) => connected
+                .session
+                .take_notifications()
+                .into_iter()
+                .map(|one| (one.pid, one.channel, one.payload))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Waits for a notification; says whether there is one.
+    #[pyo3(signature = (timeout_s, wait=None))]
+    fn wait_notification(
+        &self,
+        py: Python<'_>,
+        timeout_s: Option<f64>,
+        wait: Hub<'_>,
+    ) -> PyResult<bool> {
+        let mut request = self.take(py, attended(wait))?;
+        request.begin(py, false)?;
+        let timeout = timeout_s.map(limit).transpose()?;
+        request.notified(py, timeout)
+    }
+}
+
+impl Wire {
+    fn take<'a>(&'a self, py: Python<'_>, waits: Attended) -> PyResult<Request<'a>> {
+        let found = match self.seat.lock() {
+            Some(mut place) => match &*place {
+                Whereabouts::Here(_) => mem::replace(&mut *place, Whereabouts::Out),
+                Whereabouts::Out => Whereabouts::Out,
+                Whereabouts::Closed => Whereabouts::Closed,
+            },
+            None => Whereabouts::Out,
+        };
+        match found {
+            Whereabouts::Here(connected) => Ok(Request::new(&self.seat, connected, waits)),
+            Whereabouts::Out => Err(unsent(
+                py,
+                FailureKind::Busy,
+                "another request is under way on this connection: one thread at a time uses one, and a signal's \
+                 handler or a loader must not",
+            )),
+            Whereabouts::Closed => Err(unsent(py, FailureKind::Closed, "the connection is closed")),
+        }
+    }
+
+    fn end(&self, py: Python<'_>, verb: &str, wait: Hub<'_>) -> PyResult<()> {
+        let mut request = self.take(py, attended(wait))?;
+        request.begin(py, verb == "COMMIT")?;
+        if request.standing() == Some(Standing::Idle) {
+            return Ok(());
+        }
+        request.session(py)?.query(verb, Tags::of(verb));
+        let mut incoming = Gathering::new(py, None, false);
+        request.answered(py, &mut incoming, &mut 0)?;
+        incoming.finish(None).map(drop)
+    }
+}
+
+fn attended(wait: Hub<'_>) -> Attended {
+    Attended::new(wait.map(Bound::unbind))
+}
+
+fn checked(py: Python<'_>, sql: &str) -> PyResult<()> {
+    check_statement(sql).map_err(|unfit| unsent(py, FailureKind::Data, unfit.0))?;
+    if verb::copies(sql) {
+        return Err(copying(py));
+    }
+    Ok(())
+}

@@ -1,0 +1,329 @@
+//! A session over its socket: sends what is asked, waits, receives what comes.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use super::failure::{FailureKind, RequestFate, WireFailure};
+use super::outgoing;
+use super::places::Place;
+use super::server_message::ServerMessage;
+use super::session::{Event, Standing, WireSession};
+use super::transport::Transport;
+use super::verb::Tags;
+use super::waits::Waits;
+use crate::conninfo::target::Target;
+use crate::socket::owned::OwnedSocket;
+use crate::socket::words::in_words;
+
+/// What is known of a connection as long as it lives, and after.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) target: Arc<Target>,
+    pub(crate) place: Place,
+    /// The version of TLS.
+    pub(crate) tls: Option<String>,
+    /// Process id and key of the backend.
+    pub(crate) backend: Option<(u32, u32)>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    transport: Transport,
+    pub(crate) session: WireSession,
+    pub(crate) about: Arc<About>,
+    /// Why nothing can be sent any more.
+    cut: Option<String>,
+    /// Whether anything of the present request was sent.
+    is_sent: bool,
+    /// Whether the present request may have lasting effects once it was sent.
+    commits: bool,
+}
+
+impl Connected {
+    pub(crate) fn new(transport: Transport, session: WireSession, about: About) -> Self {
+        Self {
+            transport,
+            session,
+            about: Arc::new(about),
+            cut: None,
+            is_sent: false,
+            commits: false,
+        }
+    }
+
+    /// Its socket, for whoever is to shut it.
+    pub(crate) fn socket(&self) -> Weak<OwnedSocket> {
+        self.transport.weak()
+    }
+
+    /// Its descriptor.
+    pub(crate) fn fd(&self) -> Option<RawFd> {
+        self.transport.fd().ok()
+    }
+
+    /// Whether it is of this process.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.transport.is_ours()
+    }
+
+    /// Begins a request, which may have lasting effects or not. What has come since the last one must be nobody's
+    /// answer.
+    ///
+    /// # Errors
+    ///
+    /// The connection is of a parent process, is lost, or out of step: nothing was sent.
+    pub(crate) fn begin(&mut self, commits: bool) -> Result<(), WireFailure> {
+        if !self.is_ours() {
+            return Err(forked());
+        }
+        self.is_sent = false;
+        self.commits = commits;
+        for _ in 0..LOOKS {
+            // With nothing under way there is no event that would not be an error.
+            if self.look()?.is_none() && !self.receive()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a request: behind its end nothing may stand that is somebody's answer, for then it is not known whose is
+    /// whose.
+    ///
+    /// # Errors
+    ///
+    /// The connection is out of step.
+    pub(crate) fn end(&mut self) -> Result<(), WireFailure> {
+        if !self.session.is_read() && self.session.is_at_rest() {
+            self.look()?;
+        }
+        Ok(())
+    }
+
+    /// What becomes of the present request if the connection is lost now.
+    pub(crate) fn fate(&self) -> RequestFate {
+        if self.is_sent && self.commits {
+            RequestFate::Unknown
+        } else {
+            RequestFate::NotDone
+        }
+    }
+
+    /// Sends what is asked, as far as the system takes it, and waits until something has come.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost, the time has come, or whoever waits was interrupted: it is of no use any more.
+    pub(crate) fn fill(
+        &mut self,
+        waits: &mut dyn Waits,
+        until: Option<Instant>,
+    ) -> Result<(), WireFailure> {
+        loop {
+            let is_full = self.send();
+            if (self.transport.is_encrypted() || self.cut.is_some()) && self.receive()? {
+                return Ok(());
+            }
+            let fd = self.transport.fd().map_err(|error| self.lost(&error))?;
+            match waits.wait(fd, is_full, until) {
+                Ok(true) => {}
+                Ok(false) => return Err(self.failed(FailureKind::Timeout, "no answer in time")),
+                Err(_interrupted) => return Err(WireFailure::interrupted()),
+            }
+            if !self.is_ours() {
+                return Err(forked());
+            }
+            if self.receive()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until something has come that nobody has asked for; false when the time has come.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connected::fill`].
+    pub(crate) fn listen(
+        &mut self,
+        waits: &mut dyn Waits,
+        until: Option<Instant>,
+    ) -> Result<bool, WireFailure> {
+        if self.receive()? {
+            return Ok(true);
+        }
+        let fd = self.transport.fd().map_err(|error| self.lost(&error))?;
+        match waits.wait(fd, false, until) {
+            Ok(is_ready) if self.is_ours() => Ok(is_ready && self.receive()?),
+            Ok(_) => Err(forked()),
+            Err(_interrupted) => Err(WireFailure::interrupted()),
+        }
+    }
+
+    /// Receives what is there, without waiting; says whether anything was.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost.
+    pub(crate) fn receive(&mut self) -> Result<bool, WireFailure> {
+        match self.transport.receive(self.session.space()) {
+            Ok(0) => {
+                let why = self.cut.take();
+                let why = why.unwrap_or_else(|| "the server has closed it".to_owned());
+                Err(self.failed(FailureKind::Closed, &why))
+            }
+            Ok(count) => {
+                self.session.received(count);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match &self.cut {
+                None => Ok(false),
+                Some(why) => Err(self.failed(FailureKind::Closed, why)),
+            },
+            Err(error) => Err(self.lost(&error)),
+        }
+    }
+
+    /// Sends as much as the system takes; says whether there is more.
+    fn send(&mut self) -> bool {
+        while !self.session.pending().is_empty() {
+            match self.transport.send(self.session.pending()) {
+                Ok(count) => {
+                    self.is_sent = true;
+                    self.session.sent(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) => {
+                    // The server's last words may lie there.
+                    self.cut = Some(in_words(&error.to_string()));
+                    self.session.sent(usize::MAX / 2);
+                }
+            }
+        }
+        false
+    }
+
+    fn lost(&self, error: &io::Error) -> WireFailure {
+        self.failed(FailureKind::Closed, &in_words(&error.to_string()))
+    }
+
+    fn failed(&self, kind: FailureKind, why: &str) -> WireFailure {
+        WireFailure {
+            kind,
+            what: format!(
+                "the connection to {} is lost: {why}",
+                self.about.place.endpoint.shown()
+            ),
+            said: None,
+            fate: self.fate(),
+        }
+    }
+
+    /// What the server's last words mean.
+    pub(crate) fn ended(&self, said: Box<ServerMessage>) -> WireFailure {
+        WireFailure {
+            kind: FailureKind::Closed,
+            what: said.message().to_owned(),
+            said: Some(said),
+            fate: self.fate(),
+        }
+    }
+
+    /// The next event; waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connected::fill`]; or what has come belongs to no request.
+    pub(crate) fn next(
+        &mut self,
+        waits: &mut dyn Waits,
+        until: Option<Instant>,
+    ) -> Result<Event, WireFailure> {
+        loop {
+            if let Some(event) = self.look()? {
+                return Ok(event);
+            }
+            self.fill(waits, until)?;
+        }
+    }
+
+    /// The next event of what has come.
+    ///
+    /// # Errors
+    ///
+    /// What has come belongs to no request.
+    pub(crate) fn look(&mut self) -> Result<Option<Event>, WireFailure> {
+        let fate = self.fate();
+        match self.session.next() {
+            Ok(Some(Event::Ended(said))) => Err(self.ended(said)),
+            Ok(event) => Ok(event),
+            Err(misfit) => Err(WireFailure {
+                kind: FailureKind::OutOfStep,
+                what: misfit.0,
+                said: None,
+                fate,
+            }),
+        }
+    }
+
+    /// Asks a question of ours; gives the first value of its last row.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connected::next`]; the server refuses.
+    pub(crate) fn ask(
+        &mut self,
+        sql: &str,
+        waits: &mut dyn Waits,
+        until: Option<Instant>,
+    ) -> Result<Option<String>, WireFailure> {
+        self.begin(false)?;
+        self.session.query(sql, Tags::of(sql));
+        let mut answer = None;
+        let mut refusal = None;
+        loop {
+            match self.next(waits, until)? {
+                Event::Row(row) => {
+                    let value = super::column::fields(self.session.at(row)).next().flatten();
+                    answer = value.map(|value| String::from_utf8_lossy(value).into_owned());
+                }
+                Event::Refused(said) => refusal = Some(WireFailure::server(said)),
+                Event::Ready => {
+                    self.end()?;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        refusal.map_or(Ok(answer), Err)
+    }
+
+    /// Ends it: says so to the server where nothing is under way, and waits for nothing. In a child of a fork nothing
+    /// is sent.
+    pub(crate) fn close(mut self) {
+        if self.is_ours() && self.session.is_at_rest() {
+            let mut end = Vec::new();
+            outgoing::terminate(&mut end);
+            let _sent_or_not = self.transport.send(&end);
+        }
+    }
+
+    /// Where it stands.
+    pub(crate) fn standing(&self) -> Standing {
+        self.session.standing()
+    }
+}
+
+/// How often is looked for what has come: a server that says something all the time is let have its say.
+const LOOKS: usize = 100;
+
+fn forked() -> WireFailure {
+    WireFailure::unsent(
+        FailureKind::Forked,
+        "this connection belongs to the process that this one was forked from, and a child cannot use it: open \
+         another",
+    )
+}

@@ -1,0 +1,570 @@
+//! The protocol as a state machine: what was asked, what has come, where a session stands. Knows no socket, no clock.
+//!
+//! Each message that must come stands in a queue from the moment its question is written. A message that does not fit
+//! the first of them, and is none that may come at any time, puts the session out of step, for good: nothing that comes
+//! after it is told.
+//!
+//! Long, because it is one idea: the table of what may follow what.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+
+use super::column::{self, ColumnDescription};
+use super::incoming::{Frame, Incoming};
+use super::outgoing::{self, ParameterList};
+use super::server_message::{Notification, ServerMessage};
+use super::verb::{self, Tags};
+
+/// Where a session stands between two requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// No transaction.
+    Idle,
+    /// In a transaction.
+    Inside,
+    /// In one that has failed.
+    Failed,
+}
+
+impl Standing {
+    fn read(body: &[u8]) -> Option<Self> {
+        match body {
+            b"I" => Some(Self::Idle),
+            b"T" => Some(Self::Inside),
+            b"E" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+
+/// What has come.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A result begins.
+    Columns(Vec<ColumnDescription>),
+    /// A row of it; [`WireSession::at`] has its bytes until more are received.
+    Row(Range<usize>),
+    /// A statement has come to its end.
+    Complete {
+        /// What the server says of it.
+        tag: String,
+        /// A transaction that was to be committed was rolled back.
+        is_refused: bool,
+    },
+    /// There was no statement.
+    Empty,
+    /// The server refuses.
+    Refused(Box<ServerMessage>),
+    /// A request has come to its end.
+    Ready,
+    /// A statement copies, which was refused.
+    Copies,
+    /// The server has ended the session.
+    Ended(Box<ServerMessage>),
+}
+
+/// What came belongs to no request. Its text is for people, and holds no values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Misfit(pub(crate) String);
+
+/// A message that must come next.
+#[derive(Debug)]
+enum Due {
+    Parsed,
+    Bound,
+    Described,
+    Executed(Tags),
+    /// Of a simple query: a result, or several, then the end.
+    Queried {
+        tags: Tags,
+        several: bool,
+    },
+    Synced,
+}
+
+impl Due {
+    fn is_end(&self) -> bool {
+        matches!(self, Self::Queried { .. } | Self::Synced)
+    }
+
+    fn shown(&self) -> &'static str {
+        match self {
+            Self::Parsed => "that a statement was parsed",
+            Self::Bound => "that a statement was bound",
+            Self::Described => "the columns of a result",
+            Self::Executed(_) => "a row, or the end of a statement",
+            Self::Queried { .. } => "the result of a query",
+            Self::Synced => "the end of a request",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copying {
+    /// To the server, which was told that nothing comes.
+    In,
+    /// From the server, to nowhere.
+    Out,
+}
+
+/// One session.
+#[derive(Debug)]
+pub(crate) struct WireSession {
+    incoming: Incoming,
+    outgoing: Vec<u8>,
+    sent: usize,
+    queue: VecDeque<Due>,
+    standing: Standing,
+    /// An error has come: all but the end of the request is left out.
+    is_skipping: bool,
+    /// Whether a simple query has had an answer.
+    is_answered: bool,
+    /// The columns of the result that is under way.
+    columns: Option<usize>,
+    /// The rows of it that have come.
+    rows: i64,
+    copying: Option<Copying>,
+    parameters: HashMap<String, String>,
+    notices: VecDeque<ServerMessage>,
+    notifications: VecDeque<Notification>,
+    journal: VecDeque<String>,
+    end: Option<Misfit>,
+}
+
+const MOST_NOTICES: usize = 100;
+/// What nobody takes is dropped, the oldest first.
+const MOST_NOTIFICATIONS: usize = 100_000;
+const MOST_PARAMETERS: usize = 1_000;
+const REMEMBERED: usize = 8;
+const KEPT: usize = 16 << 10;
+const NO_COPY: &str = "this version of the driver does not copy";
+
+impl WireSession {
+    /// One that the server has let in, with what has come behind that.
+    pub(crate) fn new(incoming: Incoming, parameters: HashMap<String, String>) -> Self {
+        Self {
+            incoming,
+            outgoing: Vec::new(),
+            sent: 0,
+            queue: VecDeque::new(),
+            standing: Standing::Idle,
+            is_skipping: false,
+            is_answered: false,
+            columns: None,
+            rows: 0,
+            copying: None,
+            parameters,
+            notices: VecDeque::new(),
+            notifications: VecDeque::new(),
+            journal: VecDeque::new(),
+            end: None,
+        }
+    }
+
+    // --- what is asked ------------------------------------------------------------------------------------------------
+
+    /// Asks by a simple query. The text was checked.
+    pub(crate) fn query(&mut self, sql: &str, tags: Tags) {
+        self.remember(sql);
+        outgoing::query(&mut self.outgoing, sql);
+        let several = verb::may_be_several(sql);
+        self.queue.push_back(Due::Queried { tags, several });
+    }
+
+    /// Asks by the unnamed statement, of which [`WireSession::sync`] is the end. All of it was checked.
+    pub(crate) fn statement(&mut self, sql: &str, parameters: &ParameterList, tags: Tags) {
+        self.parse(sql, parameters.oids());
+        self.run(parameters, tags);
+    }
+
+    /// Has the unnamed statement parsed.
+    pub(crate) fn parse(&mut self, sql: &str, oids: &[u32]) {
+        self.remember(sql);
+        outgoing::parse(&mut self.outgoing, sql, oids);
+        self.queue.push_back(Due::Parsed);
+    }
+
+    /// Runs what was parsed last.
+    pub(crate) fn run(&mut self, parameters: &ParameterList, tags: Tags) {
+        outgoing::bind(&mut self.outgoing, parameters);
+        outgoing::describe_portal(&mut self.outgoing);
+        outgoing::execute(&mut self.outgoing);
+        self.queue
+            .extend([Due::Bound, Due::Described, Due::Executed(tags)]);
+    }
+
+    /// Ends a request.
+    pub(crate) fn sync(&mut self) {
+        outgoing::sync(&mut self.outgoing);
+        self.queue.push_back(Due::Synced);
+    }
+
+    fn remember(&mut self, sql: &str) {
+        if self.journal.len() == REMEMBERED {
+            self.journal.pop_front();
+        }
+        // The word alone: a statement may hold values.
+        let word: String = verb::first_word(sql).chars().take(20).collect();
+        self.journal.push_back(word.to_ascii_uppercase());
+    }
+
+    /// Bytes to send.
+    pub(crate) fn pending(&self) -> &[u8] {
+        self.outgoing.get(self.sent..).unwrap_or_default()
+    }
+
+    /// Says that so many of them were sent.
+    pub(crate) fn sent(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent >= self.outgoing.len() {
+            self.sent = 0;
+            self.outgoing.clear();
+            self.outgoing.shrink_to(KEPT);
+        }
+    }
+
+    // --- what has come ------------------------------------------------------------------------------------------------
+
+    /// Room for bytes that come.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        self.incoming.space()
+    }
+
+    /// Says how many have come.
+    pub(crate) fn received(&mut self, count: usize) {
+        self.incoming.received(count);
+    }
+
+    /// The bytes of a row that was just told.
+    pub(crate) fn at(&self, row: Range<usize>) -> &[u8] {
+        self.incoming.at(row)
+    }
+
+    /// Where it stands.
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Whether nothing is under way: everything that was asked has been answered.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.queue.is_empty() && self.end.is_none() && self.pending().is_empty()
+    }
+
+    /// Whether nothing has come that was not read yet.
+    pub(crate) fn is_read(&self) -> bool {
+        self.incoming.is_empty()
+    }
+
+    /// A setting that the server has told.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Takes the notices.
+    pub(crate) fn take_notices(&mut self) -> VecDeque<ServerMessage> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Takes the notifications.
+    pub(crate) fn take_notifications(&mut self) -> VecDeque<Notification> {
+        std::mem::take(&mut self.notifications)
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_notified(&self) -> bool {
+        !self.notifications.is_empty()
+    }
+
+    /// The next event; none until more has come.
+    ///
+    /// # Errors
+    ///
+    /// [`Misfit`], and the same ever after.
+    pub(crate) fn next(&mut self) -> Result<Option<Event>, Misfit> {
+        if let Some(end) = &self.end {
+            return Err(end.clone());
+        }
+        let told = self.look();
+        if let Err(misfit) = &told {
+            self.end = Some(misfit.clone());
+        }
+        told
+    }
+
+    fn look(&mut self) -> Result<Option<Event>, Misfit> {
+        loop {
+            let Some(frame) = self.incoming.next().map_err(|what| self.misfit(&what))? else {
+                return Ok(None);
+            };
+            if let Some(event) = self.take(&frame)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    fn take(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
+        match frame.kind {
+            b'S' | b'N' | b'A' => self.aside(frame),
+            b'E' => self.error(frame).map(Some),
+            b'Z' => self.ready(frame).map(Some),
+            _ if self.is_skipping => Err(self.unasked(frame)),
+            b'D' => self.row(frame).map(Some),
+            b'd' if self.copying == Some(Copying::Out) => Ok(None),
+            b'c' if self.copying == Some(Copying::Out) => {
+                self.copying = None;
+                Ok(None)
+            }
+            _ if self.copying.is_some() && frame.kind != b'C' => Err(self.unasked(frame)),
+            b'1' => self.expect(frame, |due| matches!(due, Due::Parsed)),
+            b'2' => self.expect(frame, |due| matches!(due, Due::Bound)),
+            b'n' => self.expect(frame, |due| matches!(due, Due::Described)),
+            b'T' => self.columns(frame).map(Some),
+            b'C' => self.complete(frame).map(Some),
+            b'I' => self.empty(frame).map(Some),
+            b'G' | b'H' => self.copy(frame).map(Some),
+            _ => Err(self.unasked(frame)),
+        }
+    }
+
+    /// What may come at any time.
+    fn aside(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
+        let body = self.incoming.at(frame.body.clone());
+        let is_read = match frame.kind {
+            b'S' => setting(body).is_some_and(|(name, value)| {
+                if self.parameters.len() < MOST_PARAMETERS || self.parameters.contains_key(&name) {
+                    self.parameters.insert(name, value);
+                }
+                true
+            }),
+            b'N' => ServerMessage::read(body).is_some_and(|notice| {
+                if self.notices.len() == MOST_NOTICES {
+                    self.notices.pop_front();
+                }
+                self.notices.push_back(notice);
+                true
+            }),
+            _ => Notification::read(body).is_some_and(|one| {
+                if self.notifications.len() == MOST_NOTIFICATIONS {
+                    self.notifications.pop_front();
+                }
+                self.notifications.push_back(one);
+                true
+            }),
+        };
+        if is_read {
+            Ok(None)
+        } else {
+            Err(self.garbled(frame))
+        }
+    }
+
+    fn error(&mut self, frame: &Frame) -> Result<Event, Misfit> {
+        let Some(said) = ServerMessage::read(self.incoming.at(frame.body.clone())) else {
+            return Err(self.garbled(frame));
+        };
+        let said = Box::new(said);
+        if said.is_end() {
+            self.end = Some(Misfit("the server has ended the session".into()));
+            return Ok(Event::Ended(said));
+        }
+        if self.queue.is_empty() || self.is_skipping {
+            return Err(self.unasked(frame));
+        }
+        while self.queue.front().is_some_and(|due| !due.is_end()) {
+            self.queue.pop_front();
+        }
+        self.is_skipping = true;
+        self.columns = None;
+        self.copying = None;
+        Ok(Event::Refused(said))
+    }
+
+    fn ready(&mut self, frame: &Frame) -> Result<Event, Misfit> {
+        let Some(standing) = Standing::read(self.incoming.at(frame.body.clone())) else {
+            return Err(self.garbled(frame));
+        };
+        let is_due = match self.queue.front() {
+            Some(Due::Synced) => true,
+            Some(Due::Queried { .. }) => self.is_skipping || self.is_answered,
+            _ => false,
+        };
+        let is_open = self.columns.is_some() || self.copying.is_some();
+        if !is_due || is_open || (self.is_skipping && standing == Standing::Inside) {
+            return Err(self.unasked(frame));
+        }
+        self.queue.pop_front();
+        self.standing = standing;
+        self.is_skipping = false;
+        self.is_answered = false;
+        if self.queue.is_empty() {
+            self.incoming.rest();
+        }
+        Ok(Event::Ready)
+    }
+
+    fn row(&mut self, frame: &Frame) -> Result<Event, Misfit> {
+        let is_due = matches!(
+            self.queue.front(),
+            Some(Due::Executed(_) | Due::Queried { .. })
+        );
+        let Some(columns) = self.columns.filter(|_| is_due) else {
+            return Err(self.unasked(frame));
+        };
+        let row = self.incoming.at(frame.body.clone());
+        if !column::is_row(row, columns) {
+            let found = column::fields_of(row).unwrap_or_default();
+            return Err(self.misfit(&format!(
+                "a row with {found} values where the result has {columns} columns, or with lengths that do not fit"
+            )));
+        }
+        self.rows += 1;
+        Ok(Event::Row(frame.body.clone()))
+    }
+
+    fn columns(&mut self, frame: &Frame) -> Result<Event, Misfit> {
+        let is_due = match self.queue.front() {
+            Some(Due::Described) => true,
+            Some(Due::Queried { .. }) => self.columns.is_none() && !self.is_over(),
+            _ => false,
+        };
+        if !is_due {
+            return Err(self.unasked(frame));
+        }
+        let Some(columns) = column::read(self.incoming.at(frame.body.clone())) else {
+            return Err(self.garbled(frame));
+        };
+        if matches!(self.queue.front(), Some(Due::Described)) {
+            self.queue.pop_front();
+        }
+        self.columns = Some(columns.len());
+        self.rows = 0;
+        Ok(Event::Columns(columns))
+    }
+
+    fn complete(&mut self, frame: &Frame) -> Result<Event, Misfit> {
+        let body = self.incoming.at(frame.body.clone());
+        let tag = body
+            .strip_suffix(&[0])
+            .and_then(|tag| std::str::from_utf8(tag).ok());
+        let Some(tag) = tag.map(str::to_owned) else {
+            return Err(self.garbled(frame));
+        };
+        let tags = match self.queue.front() {
+            Some(Due::Executed(tags)) => tags.clone(),
+            Some(Due::Queried { tags, .. }) if !self.is_over() => tags.clone(),
+            _ => return Err(self.unasked(frame)),
+        };
+        if !tags.take(&tag) {
+            return Err(self.misfit("the end of another statement than the one that was sent"));
+        }
+        if self.columns.is_some() && verb::counted(&tag).is_some_and(|rows| rows != self.rows) {
+            return Err(self.misfit(&format!(
+                "{} rows, and then that it were another number of them",
+                self.rows
+            )));
+        }
+        if matches!(self.queue.front(), Some(Due::Executed(_))) {
+            self.queue.pop_front();
+        }
+        self.is_answered = true;
+        self.columns = None;
+        self.copying = None;
+        let is_refused = tags.is_refused(&tag);
+        Ok(Event::Complete { tag, is_refused })
+    }
+
+    fn empty(&mut self, frame: &Frame) -> Result<Event, Misfit> {
+        match self.queue.front() {
+            Some(Due::Executed(_)) if self.columns.is_none() => {
+                self.queue.pop_front();
+            }
+            Some(Due::Queried { .. }) if self.columns.is_none() && !self.is_over() => {}
+            _ => return Err(self.unasked(frame)),
+        }
+        self.is_answered = true;
+        Ok(Event::Empty)
+    }
+
+    /// A statement copies although none is to. To the server: it is told that nothing comes; from the server: what
+    /// comes is left out.
+    fn copy(&mut self, frame: &Frame) -> Result<Event, Misfit> {
+        let is_extended = match self.queue.front() {
+            Some(Due::Executed(_)) => true,
+            Some(Due::Queried { .. }) if !self.is_over() => false,
+            _ => return Err(self.unasked(frame)),
+        };
+        if self.copying.is_some() || self.columns.is_some() {
+            return Err(self.unasked(frame));
+        }
+        if frame.kind == b'G' {
+            self.copying = Some(Copying::In);
+            outgoing::copy_fail(&mut self.outgoing, NO_COPY);
+            if is_extended {
+                // The server has passed over the one that was sent.
+                outgoing::sync(&mut self.outgoing);
+            }
+        } else {
+            self.copying = Some(Copying::Out);
+        }
+        Ok(Event::Copies)
+    }
+
+    /// Whether a simple query of one statement has had its result.
+    fn is_over(&self) -> bool {
+        let is_one = matches!(
+            self.queue.front(),
+            Some(Due::Queried { several: false, .. })
+        );
+        is_one && self.is_answered
+    }
+
+    fn expect(
+        &mut self,
+        frame: &Frame,
+        is_it: impl Fn(&Due) -> bool,
+    ) -> Result<Option<Event>, Misfit> {
+        if !frame.body.is_empty() || !self.queue.front().is_some_and(is_it) {
+            return Err(self.unasked(frame));
+        }
+        self.queue.pop_front();
+        Ok(None)
+    }
+
+    fn unasked(&self, frame: &Frame) -> Misfit {
+        let kind = char::from(frame.kind).escape_default();
+        let due = match self.queue.front() {
+            _ if self.is_skipping => "the end of a request that has failed",
+            Some(due) => due.shown(),
+            None => "nothing",
+        };
+        self.misfit(&format!("a message of kind {kind} where {due} was due"))
+    }
+
+    fn garbled(&self, frame: &Frame) -> Misfit {
+        let kind = char::from(frame.kind).escape_default();
+        self.misfit(&format!("a message of kind {kind} that cannot be read"))
+    }
+
+    fn misfit(&self, what: &str) -> Misfit {
+        let asked: Vec<_> = self.journal.iter().map(String::as_str).collect();
+        Misfit(format!(
+            "the server sent {what}. The connection is closed, for nothing on it can be believed any more. What was \
+             asked last: {}",
+            if asked.is_empty() {
+                "nothing".to_owned()
+            } else {
+                asked.join(", ")
+            }
+        ))
+    }
+}
+
+/// Name and value of a setting.
+pub(crate) fn setting(body: &[u8]) -> Option<(String, String)> {
+    let mut texts = body.strip_suffix(&[0])?.splitn(2, |byte| *byte == 0);
+    let (name, value) = (texts.next()?, texts.next()?);
+    Some((
+        std::str::from_utf8(name).ok()?.to_owned(),
+        String::from_utf8_lossy(value).into_owned(),
+    ))
+}

@@ -1,0 +1,422 @@
+//! The session against every way in which bytes can come, and against answers that are not its own.
+//!
+//! Long, because it is one idea: what may follow what, and what happens to what may not.
+
+use std::collections::HashMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::incoming::Incoming;
+use super::outgoing::ParameterList;
+use super::session::{Event, Misfit, Standing, WireSession};
+use super::verb::Tags;
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap();
+    [&[kind][..], &length.to_be_bytes(), body].concat()
+}
+
+fn columns(names: &[&str]) -> Vec<u8> {
+    let mut body = u16::try_from(names.len()).unwrap().to_be_bytes().to_vec();
+    for name in names {
+        body.extend_from_slice(name.as_bytes());
+        body.push(0);
+        body.extend_from_slice(&[0; 6]);
+        body.extend_from_slice(&25u32.to_be_bytes());
+        body.extend_from_slice(&[255, 255, 255, 255, 255, 255, 0, 0]);
+    }
+    message(b'T', &body)
+}
+
+fn row(values: &[&str]) -> Vec<u8> {
+    let mut body = u16::try_from(values.len()).unwrap().to_be_bytes().to_vec();
+    for value in values {
+        body.extend_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
+        body.extend_from_slice(value.as_bytes());
+    }
+    message(b'D', &body)
+}
+
+fn complete(tag: &str) -> Vec<u8> {
+    message(b'C', &[tag.as_bytes(), &[0]].concat())
+}
+
+fn error(severity: &str, code: &str) -> Vec<u8> {
+    let body = format!("S{severity}\0V{severity}\0C{code}\0Mno\0\0");
+    message(b'E', body.as_bytes())
+}
+
+fn ready(standing: u8) -> Vec<u8> {
+    message(b'Z', &[standing])
+}
+
+fn session() -> WireSession {
+    WireSession::new(Incoming::new(), HashMap::new())
+}
+
+fn feed(
+    session: &mut WireSession,
+    mut bytes: &[u8],
+    at_once: usize,
+) -> Result<Vec<String>, Misfit> {
+    let mut events = Vec::new();
+    loop {
+        while let Some(event) = session.next()? {
+            events.push(match event {
+                Event::Row(row) => format!("row {:?}", session.at(row)),
+                event => format!("{event:?}"),
+            });
+        }
+        if bytes.is_empty() {
+            return Ok(events);
+        }
+        let space = session.space();
+        let count = at_once.min(bytes.len()).min(space.len());
+        space[..count].copy_from_slice(&bytes[..count]);
+        session.received(count);
+        bytes = &bytes[count..];
+    }
+}
+
+fn asked(sql: &str) -> WireSession {
+    let mut session = session();
+    session.query(sql, Tags::of(sql));
+    session
+}
+
+fn ask_extended(session: &mut WireSession, sql: &str) {
+    session.statement(sql, &ParameterList::default(), Tags::of(sql));
+    session.sync();
+}
+
+/// Question number `n` and its answer, message by message; the value tells whose it is.
+fn exchange(session: &mut WireSession, n: usize) -> Vec<Vec<u8>> {
+    let value = format!("value {n}");
+    let select = [columns(&["v"]), row(&[&value]), complete("SELECT 1")];
+    let parsed = [message(b'1', b""), message(b'2', b"")];
+    let none = message(b'n', b"");
+    match n % 5 {
+        0 => {
+            session.query("select v", Tags::of("select v"));
+            [&select[..], &[ready(b'I')]].concat()
+        }
+        1 => {
+            ask_extended(session, "SELECT $1");
+            [&parsed[..], &select, &[ready(b'I')]].concat()
+        }
+        2 => {
+            session.statement("BEGIN", &ParameterList::default(), Tags::of("BEGIN"));
+            ask_extended(session, "select 1");
+            let begun = [none, complete("BEGIN")];
+            [&parsed[..], &begun, &parsed, &select, &[ready(b'T')]].concat()
+        }
+        3 => {
+            session.query("COMMIT", Tags::of("COMMIT"));
+            vec![complete("COMMIT"), ready(b'I')]
+        }
+        _ => {
+            ask_extended(session, "update t set v = 1");
+            [&parsed[..], &[none, error("ERROR", "23505"), ready(b'I')]].concat()
+        }
+    }
+}
+
+#[test]
+fn answers_are_told_whole_however_their_bytes_come() {
+    let mut whole = None;
+    for at_once in [1, 2, 3, 5, 7, 64, 100_000] {
+        let mut session = session();
+        let mut told = Vec::new();
+        for n in 0..20 {
+            let bytes = exchange(&mut session, n).concat();
+            told.push(feed(&mut session, &bytes, at_once).unwrap());
+            session.sent(usize::MAX / 2);
+            assert!(session.is_at_rest());
+        }
+        let first = whole.get_or_insert_with(|| told.clone());
+        assert_eq!(*first, told, "{at_once}");
+    }
+}
+
+#[test]
+fn what_comes_unasked_ends_it_at_once_and_for_good() {
+    for stray in [
+        row(&["x"]),
+        columns(&["x"]),
+        complete("SELECT 1"),
+        ready(b'I'),
+        error("ERROR", "42601"),
+        message(b'1', b""),
+        message(b'R', &[0; 4]),
+        message(b'x', b""),
+    ] {
+        let mut session = session();
+        assert!(feed(&mut session, &stray, 100).is_err());
+        let bytes = exchange(&mut session, 0).concat();
+        assert!(feed(&mut session, &bytes, 100).is_err());
+        assert!(!session.is_at_rest());
+    }
+}
+
+#[test]
+fn notices_settings_and_notifications_may_come_at_any_time() {
+    let aside = [
+        message(b'N', b"SNOTICE\0Mhello\0\0"),
+        message(b'S', b"TimeZone\0UTC\0"),
+        message(b'A', b"\0\0\0\x07channel\0payload\0"),
+    ]
+    .concat();
+    let mut session = session();
+    for n in 0..5 {
+        let answer = exchange(&mut session, n);
+        for one in answer {
+            feed(&mut session, &[aside.clone(), one].concat(), 9).unwrap();
+        }
+    }
+    assert_eq!(session.parameter("TimeZone"), Some("UTC"));
+    assert_eq!(session.take_notices().len(), 18);
+    let heard = session.take_notifications();
+    assert_eq!(heard.len(), 18);
+    assert_eq!(heard[0].payload, "payload");
+    assert_eq!(heard[0].pid, 7);
+}
+
+#[test]
+fn notices_without_end_take_no_more_memory() {
+    let mut session = asked("select 1");
+    let notice = message(b'N', b"SNOTICE\0Mhello\0\0");
+    for _ in 0..10_000 {
+        feed(&mut session, &notice, 100).unwrap();
+    }
+    assert_eq!(session.take_notices().len(), 100);
+}
+
+#[test]
+fn the_tag_must_be_the_statements() {
+    for (sql, tag, is_right) in [
+        ("select 1", "SELECT 0", true),
+        ("select 1", "INSERT 0 1", false),
+        ("/* a */ -- b\n (select 1)", "SELECT 0", true),
+        ("insert into t values (1)", "INSERT 0 1", true),
+        ("insert into t values (1)", "UPDATE 1", false),
+        ("COMMIT", "COMMIT", true),
+        ("COMMIT", "ROLLBACK", true),
+        ("COMMIT", "BEGIN", false),
+        ("ROLLBACK", "COMMIT", false),
+        ("BEGIN", "COMMIT", false),
+        ("start transaction", "START TRANSACTION", true),
+        ("prepare transaction 'x'", "PREPARE TRANSACTION", true),
+        ("prepare transaction 'x'", "ROLLBACK", true),
+        ("with x as (select 1) insert into t", "INSERT 0 1", true),
+        ("create table t ()", "CREATE TABLE", true),
+    ] {
+        let answered = feed(&mut asked(sql), &complete(tag), 100);
+        assert_eq!(answered.is_ok(), is_right, "{sql} {tag}");
+    }
+}
+
+#[test]
+fn one_statement_has_one_result() {
+    let result = [columns(&["a"]), row(&["1"]), complete("SELECT 1")].concat();
+    for (sql, is_right) in [
+        ("select 1", false),
+        ("select 1;", false),
+        ("select 1; x", true),
+    ] {
+        for first in [complete("SELECT 1"), message(b'I', b""), result.clone()] {
+            let bytes = [first, result.clone(), ready(b'I')].concat();
+            let answered = feed(&mut asked(sql), &bytes, 100);
+            assert_eq!(answered.is_ok(), is_right, "{sql}");
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_was_a_rollback_is_told() {
+    let told = feed(&mut asked("commit"), &complete("ROLLBACK"), 100).unwrap();
+    assert!(told[0].contains("is_refused: true"), "{told:?}");
+}
+
+#[test]
+fn rows_must_have_the_columns_of_their_result_and_their_number() {
+    let begun = columns(&["a", "b"]);
+    let cut = message(b'D', &[0, 2, 0, 0, 0, 9, 65]);
+    for (rows, tag, is_right) in [
+        (row(&["1", "2"]), "SELECT 1", true),
+        (row(&["1"]), "SELECT 1", false),
+        (row(&["1", "2", "3"]), "SELECT 1", false),
+        (cut, "SELECT 1", false),
+        (row(&["1", "2"]), "SELECT 2", false),
+        (Vec::new(), "SELECT 1", false),
+    ] {
+        let bytes = [begun.clone(), rows, complete(tag), ready(b'I')].concat();
+        let answered = feed(&mut asked("select 1"), &bytes, 100);
+        assert_eq!(answered.is_ok(), is_right, "{tag}");
+    }
+}
+
+#[test]
+fn an_error_ends_all_that_was_under_one_sync() {
+    let mut session = session();
+    session.statement("BEGIN", &ParameterList::default(), Tags::of("BEGIN"));
+    ask_extended(&mut session, "select 1");
+    let refused = feed(&mut session, &error("ERROR", "25001"), 100).unwrap();
+    assert_eq!(refused.len(), 1);
+    assert!(feed(&mut session, &ready(b'I'), 100).is_ok());
+    session.sent(usize::MAX / 2);
+    assert!(session.is_at_rest());
+    // Behind an error there is no transaction that goes on.
+    let mut session = asked("select 1");
+    let bytes = [error("ERROR", "42601"), ready(b'T')].concat();
+    assert!(feed(&mut session, &bytes, 100).is_err());
+}
+
+#[test]
+fn a_copy_from_the_client_is_refused_and_one_to_it_left_out() {
+    let mut session = asked("select f(); copy t from stdin");
+    let sent = session.pending().len();
+    feed(&mut session, &message(b'G', &[0, 0, 0]), 100).unwrap();
+    assert!(session.pending().len() > sent);
+    let end = [error("ERROR", "57014"), ready(b'I')].concat();
+    assert!(feed(&mut session, &end, 100).is_ok());
+    let mut session = asked("copy t to stdout");
+    let bytes = [
+        message(b'H', &[0, 0, 0]),
+        message(b'd', b"data"),
+        message(b'd', b"data"),
+        message(b'c', b""),
+        complete("COPY 2"),
+        ready(b'I'),
+    ];
+    assert!(feed(&mut session, &bytes.concat(), 3).is_ok());
+    assert_eq!(session.standing(), Standing::Idle);
+}
+
+#[test]
+fn lengths_have_bounds() {
+    for bytes in [
+        &b"D\xff\xff\xff\xff"[..],
+        b"D\x00\x00\x00\x03",
+        b"T\x7f\xff\xff\xff",
+        b"E\x10\x00\x00\x00",
+    ] {
+        assert!(feed(&mut asked("select 1"), bytes, 100).is_err());
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Harm {
+    Drop(usize),
+    Double(usize),
+    Swap(usize),
+    Cut(usize),
+    Stray(usize, u8),
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    let at = 0..120usize;
+    prop_oneof![
+        at.clone().prop_map(Harm::Drop),
+        at.clone().prop_map(Harm::Double),
+        at.clone().prop_map(Harm::Swap),
+        at.clone().prop_map(Harm::Cut),
+        (at, any::<u8>()).prop_map(|(at, kind)| Harm::Stray(at, kind)),
+    ]
+}
+
+fn harmed(messages: &mut Vec<Vec<u8>>, first: usize, harm: &Harm) {
+    let place = |at: usize| at.checked_sub(first).filter(|at| *at < messages.len());
+    match *harm {
+        Harm::Drop(at) => {
+            if let Some(at) = place(at) {
+                messages.remove(at);
+            }
+        }
+        Harm::Double(at) => {
+            if let Some(at) = place(at) {
+                let twice = messages[at].clone();
+                messages.insert(at, twice);
+            }
+        }
+        Harm::Swap(at) => {
+            if let Some(at) = place(at).filter(|at| at + 1 < messages.len()) {
+                messages.swap(at, at + 1);
+            }
+        }
+        Harm::Cut(at) => {
+            if let Some(at) = place(at) {
+                let half = messages[at].len() / 2;
+                messages[at].truncate(half);
+            }
+        }
+        Harm::Stray(at, kind) => {
+            if let Some(at) = place(at) {
+                messages.insert(at, message(kind, b"\0\x01\0\0\0\x01x"));
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_value_is_told_to_another_question_whatever_happens_to_the_messages(
+        harm in harm(),
+        at_once in 1..40usize,
+    ) {
+        let mut session = session();
+        let mut first = 0;
+        for n in 0..20 {
+            let mut messages = exchange(&mut session, n);
+            let count = messages.len();
+            harmed(&mut messages, first, &harm);
+            first += count;
+            let Ok(told) = feed(&mut session, &messages.concat(), at_once) else {
+                return Ok(());
+            };
+            let own = format!("{:?}", format!("value {n}").as_bytes());
+            for row in told.iter().filter(|event| event.starts_with("row")) {
+                let inside = own.trim_matches(['[', ']']);
+                prop_assert!(row.contains(inside), "{row} {own}");
+            }
+            session.sent(usize::MAX / 2);
+            if !session.is_at_rest() {
+                // It waits for more, which never comes; the next question is not asked.
+                return Ok(());
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_taken_without_a_panic_and_without_more_memory_than_they_have(
+        bytes in vec(any::<u8>(), 0..2000),
+        asks in 0..4usize,
+        at_once in 1..300usize,
+    ) {
+        let mut session = session();
+        for n in 0..asks {
+            drop(exchange(&mut session, n));
+        }
+        let told = feed(&mut session, &bytes, at_once);
+        if told.is_err() {
+            prop_assert!(session.next().is_err());
+        }
+        prop_assert!(session.space().len() <= 2 * bytes.len() + (16 << 10));
+    }
+
+    #[test]
+    fn messages_of_any_kind_and_body_are_taken_without_a_panic(
+        messages in vec((any::<u8>(), vec(any::<u8>(), 0..40)), 0..40),
+        asks in 0..4usize,
+    ) {
+        let mut session = session();
+        for n in 0..asks {
+            drop(exchange(&mut session, n));
+        }
+        let bytes: Vec<u8> = messages
+            .iter()
+            .flat_map(|(kind, body)| message(b"SNAEZDTCIGHRKcd12ntsv"[usize::from(*kind) % 21], body))
+            .collect();
+        drop(feed(&mut session, &bytes, 11));
+    }
+}

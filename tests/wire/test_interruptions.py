@@ -1,0 +1,129 @@
+"""Ctrl-C, a handler's exception and a greenlet's kill arrive while a server works."""
+
+from __future__ import annotations
+
+import select
+import signal
+import threading
+import time
+
+import pytest
+
+from plugins.harm import struck
+from poolproof._native import WireError
+
+
+class SoftTimeLimitError(Exception):
+    pass
+
+
+def raises(error):
+    def handler(*_):
+        raise error
+
+    return handler
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SoftTimeLimitError()])
+def test_a_signal_arrives_and_the_statement_is_cancelled(error, wire, observer):
+    found = struck(
+        observer, raises(error), lambda: wire.execute("select pg_sleep(600)")
+    )
+    assert found is error
+    assert wire.closed
+    with pytest.raises(WireError):
+        wire.execute("select 1")
+    # Not only the socket: the backend does not sleep on.
+    assert observer.wait_for_backends(0) == []
+
+
+def test_a_signal_whose_handler_raises_nothing_changes_nothing(wire, observer):
+    heard = []
+
+    def ask():
+        assert wire.execute("select pg_sleep(1), 7").rows[0][1] == 7
+        raise SoftTimeLimitError
+
+    found = struck(observer, lambda *_: heard.append(1), ask)
+    assert isinstance(found, SoftTimeLimitError)
+    assert heard == [1]
+    assert not wire.closed
+
+
+@pytest.mark.alone
+def test_an_interruption_takes_no_longer_than_one_of_a_sleep(wire, observer):
+    times = []
+
+    def late(action):
+        sent = []
+
+        def strike():
+            time.sleep(0.3)
+            sent.append(time.monotonic())
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
+        before = signal.signal(signal.SIGALRM, raises(SoftTimeLimitError()))
+        thread = threading.Thread(target=strike)
+        thread.start()
+        try:
+            with pytest.raises(SoftTimeLimitError):
+                action()
+            times.append(time.monotonic() - sent[0])
+        finally:
+            thread.join()
+            signal.signal(signal.SIGALRM, before)
+
+    late(lambda: time.sleep(600))
+    late(lambda: wire.execute("select pg_sleep(600)"))
+    assert times[1] < times[0] + 0.1
+    assert observer.wait_for_backends(0) == []
+
+
+def test_another_way_of_waiting_is_asked_and_may_end_it(make_wire, observer):
+    asked = []
+
+    def wait(fd, writing, timeout_s):
+        asked.append(writing)
+        ready = select.select(
+            [] if writing else [fd], [fd] if writing else [], [], timeout_s
+        )
+        return any(ready)
+
+    wire = make_wire(wait=wait)
+    text = "x" * 20_000_000
+    assert wire.execute("select $1::text", [text], wait=wait).rows == [(text,)]
+    assert asked.count(False) > 1
+    assert asked.count(True) > 1
+
+    def killed(*_):
+        raise SoftTimeLimitError
+
+    with pytest.raises(SoftTimeLimitError):
+        wire.execute("select pg_sleep(600)", wait=killed)
+    assert wire.closed
+    assert observer.wait_for_backends(0) == []
+
+
+def test_an_exception_of_a_loader_comes_after_the_answer_was_read(wire):
+    def fail(_):
+        raise SoftTimeLimitError
+
+    with pytest.raises(SoftTimeLimitError):
+        wire.execute(
+            "select '{}'::json from generate_series(1, 1000)", loaders={114: fail}
+        )
+    assert wire.execute("select 1").rows == [(1,)]
+
+
+def test_a_loader_cannot_use_the_connection(wire):
+    found = []
+
+    def again(_):
+        try:
+            wire.execute("select 1")
+        except WireError as error:
+            found.append(error.kind)
+        return "x"
+
+    assert wire.execute("select '{}'::json", loaders={114: again}).rows == [("x",)]
+    assert found == ["busy"]
