@@ -24,6 +24,7 @@ __all__ = [
     "expire",
     "hears",
     "parameters_of",
+    "psycopg_dialect",
     "record_of",
 ]
 
@@ -196,6 +197,23 @@ def parameters_of(pool: Any) -> dict[str, Any]:
         "logging_name": pool._orig_logging_name,
         "reset_on_return": pool._reset_on_return,
     }
+
+
+def psycopg_dialect() -> tuple[Any, Any]:
+    """Return what SQLAlchemy's dialects of psycopg2 and psycopg share.
+
+    Not before it is asked for: to import it takes time. A dialect of one's own also
+    stands on `_has_native_hstore` and `_twophase_idle_check` of it.
+
+    Returns:
+        The class of dialects, and that of what executes a statement.
+    """
+    from sqlalchemy.dialects.postgresql import _psycopg_common  # noqa: PLC0415
+
+    return (
+        _psycopg_common._PGDialect_common_psycopg,
+        _psycopg_common._PGExecutionContext_common_psycopg,
+    )
 
 
 def engine_of_pool(pool: base.Pool) -> Engine | None:

@@ -21,10 +21,12 @@ __all__ = ["FOLDERS", "rules"]
 FOLDERS: dict[str, set[str]] = {
     ".": set(),
     "drivers": {"."},
+    "driver": {".", "drivers"},
     "fork": {".", "drivers"},
     "faults": {".", "drivers", "fork"},
     "control": {".", "drivers", "fork"},
     "pool": {".", "drivers", "fork", "faults", "control"},
+    "dialect": {".", "driver", "drivers", "fork", "faults", "control", "pool"},
     "leases": {".", "drivers", "fork", "faults", "control"},
     "retry": {".", "drivers", "fork", "faults", "control", "pool"},
     "metrics": {
@@ -39,7 +41,7 @@ LAST = {"integrations", "drill", "cli", "testing", "watch"}
 FLAT_MOST = 12
 # These wrap the extension; the others import them.
 NATIVE_USERS = {"__init__", "_cooperative", *FOLDERS}
-NATIVE_USERS -= {".", "retry", "doctor"}
+NATIVE_USERS -= {".", "dialect", "retry", "doctor"}
 # Who may import the integrations: they themselves, and what is served as a user's
 # application would be.
 USES_INTEGRATIONS = ("integrations/", "drill/services/")

@@ -1,0 +1,1 @@
+"""SQLAlchemy's view of the native driver: `postgresql+poolproof`."""

@@ -1,0 +1,88 @@
+"""PEP 249's connect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import exc
+
+from poolproof import _native
+from poolproof.driver.connection import Connection
+from poolproof.driver.errors import NotSupportedError, ProgrammingError, from_wire
+from poolproof.driver.waiting import waiter
+from poolproof.drivers import conninfo
+
+if TYPE_CHECKING:
+    from poolproof.driver.adapters import Adapters
+
+__all__ = ["connect"]
+
+_UTF8 = frozenset({"auto", "unicode", "utf8"})
+
+
+def connect(
+    dsn: str = "",
+    *,
+    autocommit: bool = False,
+    timeout: float | None = None,
+    adapters: Adapters | None = None,
+    **keywords: Any,
+) -> Connection:
+    """Connect to a server.
+
+    What is left out comes from the environment, the service file and the password file,
+    as in libpq.
+
+    Args:
+        dsn: A URL, or libpq's ``name=value`` pairs.
+        autocommit: Whether each statement commits by itself.
+        timeout: For the whole of connecting, all addresses together, in seconds; None
+            means `connect_timeout`, and without that no limit.
+        adapters: The ways in which values travel; None for those of all.
+        keywords: libpq's keywords, such as host, port, user, password and dbname; they
+            count before *dsn*.
+
+    Raises:
+        ProgrammingError: What was given cannot be understood.
+        NotSupportedError: The driver cannot do it.
+        OperationalError: No server was to be had, or it refuses.
+    """
+    _check_encoding(keywords.pop("client_encoding", None))
+    if not isinstance(dsn, str):
+        raise ProgrammingError(
+            f"connect takes a URL or a connection string, not {type(dsn).__name__}"
+        )
+    said = conninfo.said(keywords)
+    problem: str
+    try:
+        where = conninfo.conninfo(dsn, said)
+    except exc.ArgumentError as error:
+        problem = str(error)
+    else:
+        return _open(where, timeout, autocommit=autocommit, adapters=adapters)
+    # Not as a cause or context, which might hold a secret.
+    raise ProgrammingError(problem)
+
+
+def _open(
+    where: conninfo.Conninfo,
+    timeout: float | None,
+    *,
+    autocommit: bool,
+    adapters: Adapters | None,
+) -> Connection:
+    try:
+        wire = _native.Wire.connect(where, timeout_s=timeout, wait=waiter())
+    except _native.WireError as error:
+        raise from_wire(error) from None
+    return Connection(wire, autocommit=autocommit, adapters=adapters)
+
+
+def _check_encoding(name: object) -> None:
+    if name is None:
+        return
+    if str(name).lower().replace("-", "").replace("_", "") not in _UTF8:
+        raise NotSupportedError(
+            f"client_encoding is UTF8 with this driver, not {name}: the server "
+            "converts to and from it; leave client_encoding out"
+        )
