@@ -251,8 +251,10 @@ class Adapters:
         oids = {self.dump(one)[0] for one in _elements(values)}
         if len(oids) > 1 and oids <= {*_INTEGERS}:
             oids = {max(oids, key=_INTEGERS.index)}
+        kinds = sorted({type(one).__name__ for one in _elements(values)})
+        if len(kinds) == 1:
+            oids.discard(_UNKNOWN)  # as an empty range among others
         if len(oids) > 1:
-            kinds = sorted({type(one).__name__ for one in _elements(values)})
             raise DataError(
                 f"a list of {', '.join(kinds)} is no array: its elements are all of "
                 "one type"

@@ -74,7 +74,7 @@ def _open(
     try:
         wire = _native.Wire.connect(where, timeout_s=timeout, wait=waiter())
     except _native.WireError as error:
-        raise from_wire(error) from None
+        raise from_wire(error, connecting=True) from None
     return Connection(wire, autocommit=autocommit, adapters=adapters)
 
 

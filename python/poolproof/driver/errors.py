@@ -258,14 +258,19 @@ _KINDS: dict[str, type[Error]] = {
 }
 
 
-def from_wire(error: _native.WireError) -> Error:
+def from_wire(error: _native.WireError, *, connecting: bool = False) -> Error:
     """Make PEP 249's exception of what the bridge raises.
 
     Args:
         error: The bridge's.
+        connecting: Whether there is no connection yet: whatever the server says then is
+            an `OperationalError`, as with psycopg2 and psycopg.
     """
     outcome = cast("Outcome", error.outcome.replace(" ", "_"))
     if error.kind == "server":
-        return of_server(error.fields, outcome)
+        found = of_server(error.fields, outcome)
+        if connecting:
+            return OperationalError(*found.args, fields=error.fields, outcome=outcome)
+        return found
     kind = _KINDS.get(error.kind, OperationalError)
     return kind(error.message, fields=error.fields, outcome=outcome)
