@@ -2,14 +2,19 @@
 
 They ask for drivers by name, where README.dialects has nothing else to offer: which of
 them has ranges, gives addresses as objects, or has a cursor that the server keeps. What
-is asked of psycopg is asked of ours. Loaded with ``-p as_psycopg``; it writes the
-outcome of each test, one line of JSON, to the file that OUTCOMES names.
+is asked of psycopg is asked of ours. Loaded with ``-p as_psycopg``.
 """
 
 from __future__ import annotations
 
-import json
-import os
+from outcomes import pytest_runtest_logreport, pytest_sessionfinish
+
+__all__ = [
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_runtest_logreport",
+    "pytest_sessionfinish",
+]
 
 OURS, THEIRS = "poolproof", "psycopg"
 
@@ -40,19 +45,3 @@ def pytest_collection_modifyitems(items):
 
 def _is_server_side(self, cursor):
     return bool(getattr(cursor, "name", None))
-
-
-_outcomes: dict[str, str] = {}
-
-
-def pytest_runtest_logreport(report):
-    """Remember how a test has ended; a failure of its teardown counts."""
-    if report.outcome != "passed" or report.when == "call":
-        _outcomes[report.nodeid] = report.outcome
-
-
-def pytest_sessionfinish():
-    """Tell."""
-    if "OUTCOMES" in os.environ:
-        with open(os.environ["OUTCOMES"], "w") as told:  # noqa: PTH123
-            json.dump(_outcomes, told)

@@ -1,19 +1,23 @@
 """A pytest plugin for SQLAlchemy's own tests: QueuePool is poolproof.Pool there.
 
-Loaded with ``-p stand_in`` before SQLAlchemy's test modules import anything. It writes
-the outcome of each test, one line of JSON, to the file that STAND_IN_OUTCOMES names.
+Loaded with ``-p stand_in`` before SQLAlchemy's test modules import anything.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 
 import sqlalchemy
+from outcomes import pytest_runtest_logreport, pytest_sessionfinish
 from sqlalchemy import pool
 
 import poolproof
+
+__all__ = [
+    "pytest_configure",
+    "pytest_runtest_logreport",
+    "pytest_sessionfinish",
+]
 
 QueuePool = pool.QueuePool
 
@@ -54,18 +58,3 @@ def pytest_configure():
             for word, value in list(vars(module).items()):
                 if value is QueuePool:
                     setattr(module, word, StandIn)
-
-
-_outcomes: dict[str, str] = {}
-
-
-def pytest_runtest_logreport(report):
-    """Remember how a test has ended; a failure of its teardown counts."""
-    if report.outcome != "passed" or report.when == "call":
-        _outcomes[report.nodeid] = report.outcome
-
-
-def pytest_sessionfinish():
-    """Tell."""
-    with open(os.environ["STAND_IN_OUTCOMES"], "w") as told:  # noqa: PTH123
-        json.dump(_outcomes, told)
