@@ -101,9 +101,9 @@ def test_fault_table_says_which_errors_are_disconnects(sqlstate, expected):
 def test_read_only_transaction_that_was_chosen_is_no_disconnect(url):
     engine = sa.create_engine(url, poolclass=QueuePool)
     with engine.connect() as connection:
-        connection = connection.execution_options(postgresql_readonly=True)
+        reading = connection.execution_options(postgresql_readonly=True)
         with pytest.raises(sa.exc.InternalError) as raised:
-            connection.execute(sa.text("create table never (n int)"))
+            reading.execute(sa.text("create table never (n int)"))
         assert not raised.value.connection_invalidated
     engine.dispose()
 

@@ -1,4 +1,4 @@
-"""Each wrong use: its class of PEP 249, a sentence that helps, and a session in step."""
+"""Each wrong use: its class of PEP 249, a sentence that helps, a session in step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_wrong_connection_string_is_a_programming_error(dsn, keywords, said):
 
 def test_wrong_connection_string_does_not_show_its_password():
     with pytest.raises(dbapi.ProgrammingError) as refused:
-        dbapi.connect("postgresql://me:hush@localhost/?nonsense=1", password="hush2")
+        dbapi.connect("postgresql://me:hush@localhost/?nonsense=1")
     assert "hush" not in repr(refused.value)
     assert refused.value.__cause__ is refused.value.__context__ is None
 
@@ -47,7 +47,10 @@ def test_nobody_listening_is_an_operational_error(contrib_pg):
 def test_unknown_database_is_an_operational_error_with_its_sqlstate(contrib_pg):
     with pytest.raises(dbapi.OperationalError, match="nowhere") as refused:
         dbapi.connect(
-            host=contrib_pg.host, port=contrib_pg.port, user="postgres", dbname="nowhere"
+            host=contrib_pg.host,
+            port=contrib_pg.port,
+            user="postgres",
+            dbname="nowhere",
         )
     assert refused.value.sqlstate == "3D000"
 

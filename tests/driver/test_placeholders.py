@@ -75,7 +75,7 @@ def test_values_come_in_the_order_of_the_numbers():
 @given(st.lists(st.sampled_from(["%s", "%%", "a", "'", "$1", "--", "\n", '"'])))
 def test_number_of_placeholders_is_that_of_the_marks(pieces):
     found = parsed("".join(pieces))
-    assert found.count == pieces.count("%s")
+    assert found.needed == pieces.count("%s")
     assert found.text.count("%") == pieces.count("%%")
 
 

@@ -11,7 +11,7 @@ ROWS = "select n from generate_series(0, 99) n order by n"
 
 @pytest.fixture
 def named(connection):
-    with connection.cursor("a \"name\"") as cursor:
+    with connection.cursor('a "name"') as cursor:
         yield cursor
 
 
@@ -30,7 +30,9 @@ def test_rows_come_as_they_are_fetched(named):
 
 
 def test_parameters_are_bound(named):
-    named.execute("select %(a)s::int + n from generate_series(1, %(b)s) n", {"a": 10, "b": 2})
+    named.execute(
+        "select %(a)s::int + n from generate_series(1, %(b)s) n", {"a": 10, "b": 2}
+    )
     assert named.fetchall() == [(11,), (12,)]
 
 
@@ -69,14 +71,16 @@ def test_cursor_with_hold_outlives_the_transaction(connection):
     assert cursor.fetchmany(2) == [(0,), (1,)]
     assert connection.info.transaction_status == 0
     cursor.close()
-    found = connection.execute("select count(*) from pg_cursors where name <> ''").fetchone()
+    found = connection.execute(
+        "select count(*) from pg_cursors where name <> ''"
+    ).fetchone()
     assert found == (0,)
 
 
 def test_closing_frees_the_cursor_on_the_server(connection, named):
     named.execute(ROWS)
     query = "select name from pg_cursors where name <> ''"
-    assert connection.execute(query).fetchall() == [("a \"name\"",)]
+    assert connection.execute(query).fetchall() == [('a "name"',)]
     named.close()
     assert connection.execute(query).fetchall() == []
 
@@ -113,5 +117,7 @@ def test_stream_yields_rows_without_having_all(connection):
     assert next(rows) == (1,)
     assert cursor.description[0].name == "generate_series"
     assert [n for (n,) in rows] == list(range(2, 11))
-    found = connection.execute("select count(*) from pg_cursors where name <> ''").fetchone()
+    found = connection.execute(
+        "select count(*) from pg_cursors where name <> ''"
+    ).fetchone()
     assert found == (0,)

@@ -46,8 +46,7 @@ def fresh_database(
     observer.rows("create database upstream")
     # As README.unittests asks: parts of words are those of English.
     observer.rows(
-        "alter database upstream"
-        " set default_text_search_config = 'pg_catalog.english'"
+        "alter database upstream set default_text_search_config = 'pg_catalog.english'"
     )
     url = server.url(driver).set(database="upstream", query={})
     engine = sqlalchemy.create_engine(url)

@@ -17,6 +17,7 @@ from typing_extensions import assert_type
 
 import poolproof
 import poolproof.auto
+import poolproof.driver
 from poolproof.integrations import celery as poolproof_celery
 from poolproof.integrations import flask as flask_integration
 from poolproof.integrations import gunicorn as gunicorn_hooks
@@ -407,3 +408,24 @@ def celery(app: Any, engine: Engine, session: scoped_session[Session]) -> None:
     poolproof_celery.install(app, session=session, engine=[engine], naming="worker")
     poolproof_celery.install(app, naming=None)
     assert_type(poolproof_celery.install(app, naming="task"), None)
+
+
+def a_connection_of_the_native_driver() -> list[tuple[Any, ...]]:
+    with poolproof.driver.connect("postgresql://app@db/app", timeout=2.5) as opened:
+        assert_type(opened, poolproof.driver.Connection)
+        opened.isolation_level = "SERIALIZABLE"
+        assert_type(opened.info, poolproof.driver.ConnectionInfo)
+        cursor = opened.execute("select %s", [1])
+        assert_type(cursor, poolproof.driver.Cursor)
+        assert_type(cursor.fetchone(), tuple[Any, ...] | None)
+        if (info := opened.type_info("hstore")) is not None:
+            assert_type(info, poolproof.driver.TypeInfo)
+            poolproof.driver.register_type(info, opened)
+        for notify in opened.notifies(timeout=1):
+            assert_type(notify.payload, str)
+        try:
+            opened.commit()
+        except poolproof.driver.OperationalError as error:
+            assert_type(error.outcome, Literal["not_done", "done", "unknown"] | None)
+            assert_type(error.sqlstate, str | None)
+        return cursor.fetchall()

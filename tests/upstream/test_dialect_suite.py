@@ -55,5 +55,7 @@ def test_they_pass_but_for_those_of_the_page(database, tmp_path, place):
         upstream.named(node) for node, outcome in found.items() if outcome == "failed"
     }
     listed = upstream.listed("driver.md")
-    ours = {name for name in listed if (name[0] == "test_suite") == (place == "compliance")}
+    ours = {
+        name for name in listed if (name[0] == "test_suite") == (place == "compliance")
+    }
     assert failed == ours, said

@@ -7,7 +7,7 @@
         for (name,) in cursor:
             ...
 
-SQLAlchemy knows it by the name ``postgresql+poolproof``. [](driver.md) says what it
+SQLAlchemy knows it by the name ``postgresql+poolproof``. docs/driver.md says what it
 does, and what it does not.
 """
 

@@ -121,10 +121,8 @@ class Cursor:
         else:
             split = parsed(text_of(statement))
             text, values = split.text, arranged(split, parameters)
-        if not values:
-            # The extended protocol takes one statement alone.
-            values = None if ";" in text.rstrip("; \t\r\n") else ()
-        self._take(connection.run(text, values))
+        # Without values it is asked in the protocol that takes several statements.
+        self._take(connection.run(text, values or None))
         return self
 
     def executemany(
@@ -167,7 +165,8 @@ class Cursor:
         Raises:
             ProgrammingError: *name* is no name.
         """
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        given: object = name
+        if not isinstance(given, str) or not _NAME.fullmatch(name):
             raise ProgrammingError(
                 f"callproc takes the name of a function, such as 'lower', not {name!r}"
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from poolproof.driver.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["hstore_text", "parse_hstore"]
 
@@ -57,7 +57,8 @@ def hstore_text(pairs: Mapping[str, str | None]) -> str:
         DataError: A key or a value is something else.
     """
     pieces = []
-    for key, value in pairs.items():
+    given: Iterable[tuple[object, object]] = pairs.items()
+    for key, value in given:
         if not isinstance(key, str) or not (value is None or isinstance(value, str)):
             raise DataError(
                 "an hstore has texts, with a text or None for each, not "

@@ -30,12 +30,12 @@ class _Parsed(NamedTuple):
     Attributes:
         text: With ``$1`` and so on.
         names: Whose values they are, in order; None where they have no names.
-        count: How many values it needs.
+        needed: How many values it needs.
     """
 
     text: str
     names: tuple[str, ...] | None
-    count: int
+    needed: int
 
 
 def parsed(statement: str) -> _Parsed:
@@ -119,13 +119,13 @@ def arranged(statement: _Parsed, parameters: Parameters) -> Sequence[Any]:
         )
     names = statement.names
     if names is None:
-        if statement.count and parameters:
+        if statement.needed and parameters:
             raise ProgrammingError(
                 "the statement has %s, which needs a sequence of values; a mapping "
                 "goes with %(name)s"
             )
-        if statement.count:
-            raise ProgrammingError(_count(statement.count, 0))
+        if statement.needed:
+            raise ProgrammingError(_count(statement.needed, 0))
         return ()
     try:
         return [parameters[name] for name in names]
@@ -142,8 +142,8 @@ def _in_order(statement: _Parsed, parameters: Sequence[Any]) -> Sequence[Any]:
             "the statement has %(name)s, which needs a mapping of values; a sequence "
             "goes with %s"
         )
-    if len(parameters) != statement.count:
-        raise ProgrammingError(_count(statement.count, len(parameters)))
+    if len(parameters) != statement.needed:
+        raise ProgrammingError(_count(statement.needed, len(parameters)))
     return parameters
 
 

@@ -120,8 +120,9 @@ def _timestamp(text: str) -> dt.datetime:
     if found is None or not blank:
         raise _cannot("datetime", text)
     clock, zone = _split_zone(clock)
-    day = map(int, found.groups())
-    return dt.datetime(*day, *_clock(clock, "datetime"), tzinfo=zone)  # type: ignore[arg-type, misc]
+    year, month, day = map(int, found.groups())
+    hour, minute, second, fraction = _clock(clock, "datetime")
+    return dt.datetime(year, month, day, hour, minute, second, fraction, zone)
 
 
 def _interval(text: str) -> dt.timedelta:
@@ -147,20 +148,18 @@ def _bool(text: str) -> bool:
     return text == "t"
 
 
-LOADERS: dict[int, Callable[[str], Any]] = {
-    BY_NAME[name].oid: load
-    for name, load in (
-        *((name, int) for name in ("int2", "int4", "int8", "oid", "xid", "cid")),
-        *((name, float) for name in ("float4", "float8")),
-        ("bool", _bool),
-        ("bytea", _bytes),
-        ("numeric", decimal.Decimal),
-        ("date", _date),
-        ("time", _time),
-        ("timetz", _time),
-        ("timestamp", _timestamp),
-        ("timestamptz", _timestamp),
-        ("interval", _interval),
-        ("uuid", uuid.UUID),
-    )
+_BY_NAME: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("int2", "int4", "int8", "oid", "xid", "cid"), int),
+    **dict.fromkeys(("float4", "float8"), float),
+    "bool": _bool,
+    "bytea": _bytes,
+    "numeric": decimal.Decimal,
+    "date": _date,
+    "time": _time,
+    "timetz": _time,
+    "timestamp": _timestamp,
+    "timestamptz": _timestamp,
+    "interval": _interval,
+    "uuid": uuid.UUID,
 }
+LOADERS = {BY_NAME[name].oid: load for name, load in _BY_NAME.items()}

@@ -50,7 +50,8 @@ class Xid(NamedTuple):
         Raises:
             ProgrammingError: A part cannot be.
         """
-        if not isinstance(format_id, int) or not 0 <= format_id < 1 << 31:
+        number: object = format_id
+        if not isinstance(number, int) or not 0 <= number < 1 << 31:
             raise ProgrammingError(
                 f"format_id is a number from 0 to 2147483647, not {format_id!r}"
             )
