@@ -88,11 +88,19 @@ class _JSON(JSON):
         del dialect
         return _json_processor(self, Json)
 
+    def result_processor(self, dialect: Any, coltype: Any) -> None:
+        # The driver has read it already.
+        del dialect, coltype
+
 
 class _JSONB(JSONB):
     def bind_processor(self, dialect: Any) -> Any:
         del dialect
         return _json_processor(self, Jsonb)
+
+    def result_processor(self, dialect: Any, coltype: Any) -> None:
+        # The driver has read it already.
+        del dialect, coltype
 
 
 class _Range(ranges.AbstractSingleRangeImpl[Any]):
