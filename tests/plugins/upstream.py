@@ -55,7 +55,13 @@ def fresh_database(
             connection.execute(sqlalchemy.schema.CreateSchema(name))
         for name in extensions:
             connection.execute(sqlalchemy.text(f"create extension {name}"))
+        # One that they take for granted, whichever the machine has.
+        connection.execute(
+            sqlalchemy.text('create collation if not exists "en_US" from "C"')
+        )
     engine.dispose()
+    # They put it into other URLs; the server asks for none.
+    url = url.set(password="unused")  # noqa: S106 - it is none
     return url.render_as_string(hide_password=False)
 
 
