@@ -168,7 +168,10 @@ class LibpqDriver(Driver):
             chosen = int(float(options["connect_timeout"] or 0))
         except ValueError:
             return None  # it is the driver's to refuse
-        count = _count(options)
+        # Only to divide what is left is a name looked up: libpq does so as well, and a
+        # name server may be slow.
+        look_up = None if bound.due is None else count_addresses
+        count = _count(options, look_up)
         share = None if options["connect_timeout"] else bound.patience
         if bound.due is not None:
             left = max(_LEAST_S, int(left_until(bound.due) / count + _ROUNDED_UP_S))
@@ -187,10 +190,15 @@ class LibpqDriver(Driver):
         return ConnectPlan(told, limit, lends)
 
 
-def _count(options: Mapping[str, str]) -> int:
-    """Count the addresses that are tried, one after the other."""
+def _count(options: Mapping[str, str], look_up: Callable[[str], int] | None) -> int:
+    """Count the addresses that are tried, one after the other.
+
+    Args:
+        options: What libpq is told.
+        look_up: Says how many a name has; None takes each for one.
+    """
     count = sum(
-        1 if number else count_addresses(host)
+        1 if number or look_up is None else look_up(host)
         for host, number in zip_longest(
             options["host"].split(","), options["hostaddr"].split(","), fillvalue=""
         )

@@ -116,8 +116,9 @@ class Pg8000(Driver):
             return None
         if chosen is not None and not isinstance(chosen, (int, float)):
             return None  # it is the driver's to refuse
-        local = keywords.get("unix_sock") is not None
-        count = 1 if local else count_addresses(str(keywords.get("host", "localhost")))
+        count = 1
+        if bound.due is not None and keywords.get("unix_sock") is None:
+            count = count_addresses(str(keywords.get("host", "localhost")))
         share: float | None = bound.patience if chosen is None else None
         if bound.due is not None:
             left = round(max(_LEAST_S, left_until(bound.due) / count), 3)

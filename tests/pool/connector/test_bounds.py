@@ -261,6 +261,18 @@ def test_name_has_a_share_for_each_of_its_addresses(pg_url, libpq, told, monkeyp
     assert options["connect_timeout"] == "6"
 
 
+@pytest.mark.parametrize(("options", "lookups"), [({}, 0), ({"checkout_timeout": 9}, 1)])
+def test_name_is_looked_up_once_more_only_to_divide(
+    pg_url, driver, engine_of, monkeypatch, options, lookups
+):
+    """The driver looks it up itself, and a name server may be slow."""
+    found = []
+    monkeypatch.setattr(connect_plan, "_known", {})
+    monkeypatch.setattr(connect_plan, "_look_up", lambda host: found.append(host) or 1)
+    engine_of(pg_url(driver).set(host="localhost"), **options).connect().close()
+    assert found == ["localhost"] * lookups
+
+
 def test_service_is_left_alone(pg, pg_url, libpq, told, monkeypatch, tmp_path):
     services = tmp_path / "services"
     services.write_text(f"[here]\nhost=127.0.0.1\nport={pg.port}\n")
