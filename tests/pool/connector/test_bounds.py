@@ -261,7 +261,9 @@ def test_name_has_a_share_for_each_of_its_addresses(pg_url, libpq, told, monkeyp
     assert options["connect_timeout"] == "6"
 
 
-@pytest.mark.parametrize(("options", "lookups"), [({}, 0), ({"checkout_timeout": 9}, 1)])
+@pytest.mark.parametrize(
+    ("options", "lookups"), [({}, 0), ({"checkout_timeout": 9}, 1)]
+)
 def test_name_is_looked_up_once_more_only_to_divide(
     pg_url, driver, engine_of, monkeypatch, options, lookups
 ):
