@@ -145,7 +145,8 @@ def test_a_block_that_is_cancelled_gives_it_back(play, name, row):
 # --- many -----------------------------------------------------------------------------
 
 
-def test_a_hundred_tasks_wait_in_no_thread_and_the_loop_goes_on(play, name):
+@pytest.mark.parametrize("count", [30, pytest.param(100, marks=pytest.mark.soak)])
+def test_many_tasks_wait_in_no_thread_and_the_loop_goes_on(play, name, count):
     async def story(engine):
         ticks = []
         inside = []
@@ -165,7 +166,7 @@ def test_a_hundred_tasks_wait_in_no_thread_and_the_loop_goes_on(play, name):
 
         async with AsyncLease(engine, name):
             threads = psutil.Process().num_threads()
-            tasks = [asyncio.create_task(work()) for _ in range(100)]
+            tasks = [asyncio.create_task(work()) for _ in range(count)]
             ticker = asyncio.create_task(tick())
             began = time.monotonic()
             await asyncio.sleep(0.5)

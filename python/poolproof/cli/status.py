@@ -11,3 +11,7 @@ EXIT_USAGE: Final = 2
 EXIT_ERROR: Final = 3
 EXIT_INTERRUPTED: Final = 130
 EXIT_PIPE: Final = 141
+
+
+class OutputClosed(Exception):  # noqa: N818 (no error: ``| head`` is enough)
+    """Nobody reads our output any more; click would call that exit status 1."""
