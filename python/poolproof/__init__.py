@@ -43,6 +43,7 @@ from poolproof.metrics import automatic as automatic
 from poolproof.metrics.facts import PoolSnapshot, ProcessSnapshot
 from poolproof.metrics.scope import scope
 from poolproof.metrics.snapshot import snapshot
+from poolproof.pool.async_pool import AsyncPool
 from poolproof.pool.deadlines import deadline
 from poolproof.pool.pool import Pool
 from poolproof.pool.stats import PoolStats
@@ -53,6 +54,7 @@ from poolproof.retry.transaction import run_transaction, run_transaction_async
 __all__ = [
     "AsyncHeartbeat",
     "AsyncLease",
+    "AsyncPool",
     "AttemptEvent",
     "Backoff",
     "BreakerOpen",

@@ -12,6 +12,7 @@ import re
 from typing import Any, SupportsIndex
 
 from sqlalchemy import exc, pool
+from sqlalchemy.engine import Dialect
 
 from poolproof._sqlalchemy import arguments_of
 
@@ -168,16 +169,18 @@ def choice(name: str, value: Any, *, allowed: tuple[object, ...], meaning: str) 
     return value
 
 
-def check_base(kw: dict[str, Any]) -> None:
+def check_base(kw: dict[str, Any], *, is_asyncio: bool) -> None:
     """Check those parameters of SQLAlchemy's base pool that it takes as they come.
 
     Args:
         kw: Keyword arguments of the pool.
+        is_asyncio: Whether the pool is for async engines.
 
     Raises:
         ArgumentError: `recycle`, `echo` or `reset_on_return` is not what it
-            must be.
+            must be, or the engine is of the other kind.
     """
+    _refuse_other_kind(is_asyncio, kw.get("dialect"))
     if "recycle" in kw:
         seconds(
             "recycle",
@@ -223,6 +226,27 @@ def refuse_strays(of: pool.Pool) -> None:
             f"{', '.join(strays)} in the URL: nobody reads that, and the driver would "
             "get it. Add plugin=poolproof to the URL (?plugin=poolproof&"
             f"{strays[0]}=...), or give {name}=... to create_engine"
+        )
+        raise exc.ArgumentError(msg)
+
+
+def _refuse_other_kind(is_asyncio: bool, dialect: object) -> None:
+    """Refuse a pool for async engines in a sync one, and the other way round.
+
+    Args:
+        is_asyncio: Whether the pool is for async engines.
+        dialect: The engine's dialect, if the pool is made for one.
+
+    Raises:
+        ArgumentError: It is of the other kind; the message names the pool for it.
+    """
+    if isinstance(dialect, Dialect) and bool(dialect.is_async) is not is_asyncio:
+        own, other, kind = "Pool", "AsyncPool", "an async"
+        if is_asyncio:
+            own, other, kind = "AsyncPool", "Pool", "a sync"
+        msg = (
+            f"poolproof.{own} cannot be used with {kind} engine "
+            f"({dialect.name}+{dialect.driver}): give poolclass=poolproof.{other}"
         )
         raise exc.ArgumentError(msg)
 

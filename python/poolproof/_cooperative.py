@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CooperativeWaiters", "locks_are_replaced"]
 
-# A waiter looks for its slot this often by itself, in seconds: a slot that was given
-# back by a destructor wakes none of them. Under overload hundreds wait and are refused,
-# so the time of a short wait is not divided.
-_LOOK_AGAIN_S = 0.5
-
 
 def locks_are_replaced() -> bool:
     """Tell whether gevent or eventlet has replaced the standard locks."""
@@ -39,9 +34,22 @@ class CooperativeWaiters:
 
     __slots__ = ("_wakeups",)
 
+    # A waiter looks for its slot this often by itself, in seconds: a slot that was
+    # given back by a destructor wakes none of them. Under overload hundreds wait and
+    # are refused, so the time of a short wait is not divided.
+    look_again_s = 0.5
+
     def __init__(self) -> None:
         """Make an empty set."""
         self._wakeups: dict[int, Any] = {}
+
+    def make_wakeup(self) -> Any:
+        """Make a lock of the caller's own kind."""
+        return threading.Lock()
+
+    def strand(self) -> int:
+        """Number the caller, as no other that waits or holds is numbered."""
+        return threading.get_ident()
 
     def wait(self, gate: Gate, timeout: float | None) -> Ticket | None:
         """Wait for a slot on the caller's own kind of lock.
@@ -80,10 +88,10 @@ class CooperativeWaiters:
             Forked: The process was forked meanwhile, and this is the child.
         """
         started = time.monotonic()
-        place = gate.join(threading.get_ident(), timeout)
+        place = gate.join(self.strand(), timeout)
         if isinstance(place, _native.Ticket):
             return place
-        wakeup = threading.Lock()
+        wakeup = self.make_wakeup()
         wakeup.acquire()
         self._wakeups[place.number] = wakeup
         try:
@@ -92,7 +100,7 @@ class CooperativeWaiters:
                 ticket = place.take()
                 if ticket is not None:
                     return ticket
-                left = _LOOK_AGAIN_S
+                left = self.look_again_s
                 if timeout is not None:
                     left = min(left, started + timeout - time.monotonic())
                     if left <= 0:

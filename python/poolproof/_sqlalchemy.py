@@ -23,9 +23,11 @@ __all__ = [
     "engine_of_pool",
     "expire",
     "hears",
+    "let_go_of_collection",
     "parameters_of",
     "psycopg_dialect",
     "record_of",
+    "share_first_connect",
 ]
 
 # What a pool has that was made; a queue's has more.
@@ -120,6 +122,8 @@ def require() -> None:
 require()
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.pool.base import _ConnectionFairy as ConnectionFairy
     from sqlalchemy.pool.base import _ConnectionRecord as ConnectionRecord
 else:
@@ -231,6 +235,30 @@ def engine_of_pool(pool: base.Pool) -> Engine | None:
             engine = _captured(first).get("engine")
             return engine if isinstance(engine, Engine) else None
     return None
+
+
+def let_go_of_collection(fairy: Any) -> None:
+    """Have SQLAlchemy do nothing when a connection that is out is collected.
+
+    Args:
+        fairy: What the pool has lent. Before 2.1 the record's own reference to it does
+            that, and is replaced.
+    """
+    finalizer = getattr(fairy, "_finalizer", None)
+    if finalizer is not None:
+        finalizer.detach()
+
+
+def share_first_connect(pool: base.Pool, make: Callable[[], Any]) -> None:
+    """Choose the mutex under which a pool's first connect runs.
+
+    Args:
+        pool: The pool.
+        make: Makes the mutex.
+    """
+    listeners: Any = pool.dispatch.connect.for_modify(pool.dispatch)
+    if not isinstance(getattr(listeners, "_exec_once_mutex", None), type(make())):
+        listeners._exec_once_mutex = make()
 
 
 def expire(pool: base.Pool) -> None:

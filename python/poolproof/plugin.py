@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import CreateEnginePlugin
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 from poolproof._log import Log
 from poolproof.faults.guard import guard
 from poolproof.pool import knobs
+from poolproof.pool.async_pool import AsyncPool
 from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
@@ -20,14 +21,17 @@ __all__ = ["Plugin"]
 
 _log = Log("poolproof")
 
+_ASYNC_DRIVERS = ("asyncpg", "psycopg")
+
 
 class Plugin(CreateEnginePlugin):
     """Makes an engine use `poolproof.Pool`, and guards it.
 
     The pool is used where SQLAlchemy's own choice would be `QueuePool`. A pool or a
     pool class that the caller names is respected, and so is the special pool that a
-    dialect needs (SQLite in memory). An async engine keeps its pool, which must be an
-    async one, and gets the guard alone; the log says so once a process.
+    dialect needs (SQLite in memory). An async engine on asyncpg or psycopg gets
+    `poolproof.AsyncPool`; on another driver it keeps its pool and gets the guard alone,
+    and the log says so once a process.
 
     Each knob of the pool may stand in the URL, as ``poolproof_hold_timeout=5``. An
     argument of `create_engine` goes before it.
@@ -81,16 +85,21 @@ def _choose(url: URL, kwargs: dict[str, Any]) -> type[Pool] | None:
     # create_async_engine marks its call with this argument; a driver that is async
     # only (asyncpg) shows it in its dialect.
     dialect: Any = url.get_dialect(_is_async=bool(kwargs.get("_is_async", False)))
-    if dialect.is_async:
-        _say_async_once()
-    elif (
-        issubclass(dialect, DefaultDialect)
-        # The native driver has ours by default.
-        and dialect.get_pool_class(url) in {QueuePool, Pool}
-    ):
-        kwargs["poolclass"] = Pool
-        return Pool
-    return None
+    if not issubclass(dialect, DefaultDialect):
+        return None
+    usual = dialect.get_pool_class(url)
+    ours: type[Pool] | None = None
+    # The native driver has ours by default.
+    if usual in {QueuePool, Pool} and not dialect.is_async:
+        ours = Pool
+    elif usual is AsyncAdaptedQueuePool:
+        if dialect.name == "postgresql" and dialect.driver in _ASYNC_DRIVERS:
+            ours = AsyncPool
+        else:
+            _say_async_once()
+    if ours is not None:
+        kwargs["poolclass"] = ours
+    return ours
 
 
 _said_async: list[bool] = []
@@ -100,6 +109,6 @@ def _say_async_once() -> None:
     if not _said_async:
         _said_async.append(True)
         _log.warning(
-            "poolproof.Pool is not for async engines: they keep SQLAlchemy's pool, and "
-            "only the guard is installed"
+            "poolproof.AsyncPool is for asyncpg and psycopg: async engines on other "
+            "drivers keep SQLAlchemy's pool, and only the guard is installed"
         )

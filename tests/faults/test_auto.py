@@ -46,8 +46,8 @@ poolproof.Pool 1
 poolproof.Pool 1
 sqlalchemy.NullPool 1
 sqlalchemy.SingletonThreadPool 1
-sqlalchemy.AsyncAdaptedQueuePool 1
-sqlalchemy.AsyncAdaptedQueuePool 1
+poolproof.AsyncPool 1
+poolproof.AsyncPool 1
 """
 
 WITHOUT_IT = """\
@@ -93,7 +93,7 @@ def test_every_engine_created_afterwards_gets_the_pool_and_the_guard():
     done = run(ENGINES, "1")
     assert done.returncode == 0, done.stderr
     assert done.stdout == WITH_IT
-    assert done.stderr.count("only the guard is installed") == 1
+    assert "only the guard is installed" not in done.stderr
 
 
 @pytest.mark.parametrize("value", [None, "0"])

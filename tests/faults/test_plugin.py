@@ -6,6 +6,8 @@ import logging
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import poolproof
@@ -85,16 +87,22 @@ def test_sqlite_in_a_file_works_on_our_pool(tmp_path):
     engine.dispose()
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-def test_an_async_url_gets_the_guard_alone_and_is_told_once(
-    monkeypatch, caplog, driver
+class OtherAsync(PGDialect_asyncpg):
+    """An async dialect that the pool is not for."""
+
+    driver = "of_tests"
+    supports_statement_cache = True
+
+
+def test_an_async_url_of_another_driver_gets_the_guard_alone_and_is_told_once(
+    monkeypatch, caplog
 ):
     monkeypatch.setattr(plugin, "_said_async", [])
+    monkeypatch.setitem(registry.impls, "postgresql.of_tests", lambda: OtherAsync)
+    url = "postgresql+of_tests://u@h/d?plugin=poolproof"
     with caplog.at_level(logging.WARNING, "poolproof"):
         for _ in range(2):
-            engine = create_async_engine(
-                f"postgresql+{driver}://u@h/d?plugin=poolproof"
-            )
+            engine = create_async_engine(url)
             assert type(engine.pool) is sa.AsyncAdaptedQueuePool
             assert is_guarded(engine.sync_engine)
     (record,) = [r for r in caplog.records if r.name == "poolproof"]

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import create_engine, exc, text
+from sqlalchemy.ext.asyncio import create_async_engine
 from typing_extensions import assert_type
 
 import poolproof
@@ -33,6 +34,17 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import PoolProxiedConnection
 
 URL = "postgresql+psycopg2://app@db/app"
+
+
+def async_pool(engine: AsyncEngine) -> poolproof.PoolStats:
+    made = create_async_engine(URL, poolclass=poolproof.AsyncPool, pool_size=3)
+    assert isinstance(made.pool, poolproof.AsyncPool)
+    return made.pool.stats()
+
+
+async def bounded(engine: AsyncEngine) -> None:
+    async with poolproof.deadline(2) as limit:
+        assert_type(limit, poolproof.deadline)
 
 
 def version() -> str:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import exc
 
 from poolproof.drivers.base import Driver, number_of
+from poolproof.drivers.connect_plan import ConnectPlan, left_until
 from poolproof.drivers.conninfo import HINT, conninfo, said, ssl_words
 
 if TYPE_CHECKING:
+    from poolproof.drivers.connect_plan import Bound
     from poolproof.drivers.conninfo import Conninfo
 
 __all__ = ["Asyncpg", "meant"]
@@ -25,6 +27,8 @@ __all__ = ["Asyncpg", "meant"]
 _REFUSED = "asyncpg.exceptions._base", "InternalClientError"
 _NOT_SENT = "cannot switch to state "
 _WITHIN_MS = 100
+# The shortest time to connect in, in seconds: 0 would be refused.
+_LEAST_S = 0.01
 
 # What it has of libpq's words.
 _LIKE_LIBPQ = (
@@ -81,6 +85,29 @@ class Asyncpg(Driver):
             connection: The driver's own connection.
         """
         return bool(connection.is_closed())
+
+    def connect_plan(
+        self, dbapi: Any, bound: Bound, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> ConnectPlan | None:
+        """Say what it is to be told, so that connecting keeps to a bound.
+
+        Its `timeout` is for all addresses together, and a minute unless told otherwise.
+
+        Args:
+            dbapi: The driver's module.
+            bound: What holds for this call.
+            args: The arguments of its `connect()`.
+            keywords: Those by name.
+        """
+        del dbapi, args
+        chosen = keywords.get("timeout")
+        limit: float | None = None if chosen is not None else bound.patience
+        if bound.due is not None:
+            left = max(_LEAST_S, left_until(bound.due))
+            limit = left if limit is None else min(limit, left)
+        if limit is None or (chosen is not None and 0 < chosen <= limit):
+            return None
+        return ConnectPlan({**keywords, "timeout": limit}, float(limit))
 
     def server_params(
         self, dbapi: Any, args: tuple[Any, ...], keywords: dict[str, Any]

@@ -13,10 +13,14 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import TypeAlias
 
     from poolproof.drivers.connect_plan import Bound, ConnectPlan
     from poolproof.drivers.conninfo import Conninfo
+
+    # What is still to be done on a connection in its loop.
+    AtLoop: TypeAlias = Callable[[Any], Coroutine[Any, Any, None]]
 
 __all__ = ["Driver", "number_of"]
 
@@ -69,6 +73,8 @@ class Driver:
             known.
         is_of_postgresql: Whether it speaks to PostgreSQL.
         calls_password: Whether the password may be a function that it calls.
+        is_at_loop: Whether its connections belong to a loop of asyncio's, and are
+            SQLAlchemy's adapters.
     """
 
     __slots__ = (
@@ -88,6 +94,7 @@ class Driver:
     is_reset: Callable[[Any], bool] | None
     is_of_postgresql = True
     calls_password = False
+    is_at_loop = False
 
     def __init__(
         self,
@@ -182,6 +189,17 @@ class Driver:
             connection: The driver's own connection.
         """
         return bool(getattr(connection, "closed", False))
+
+    def has_ended(self, connection: Any) -> bool:
+        """Tell whether a driver has noticed by itself that a session has ended.
+
+        Those of asyncio do while it rests: their loop reads.
+
+        Args:
+            connection: A DBAPI connection whose status is not the idle one.
+        """
+        del connection
+        return False
 
     def is_busy(self, connection: Any) -> bool:
         """Tell whether the driver says that it is in the middle of a command.
@@ -375,6 +393,40 @@ class Driver:
         return False
 
     # --- ends and errors ------------------------------------------------------------
+
+    def meet(self, connection: Any) -> None:
+        """Prepare a new connection that belongs to a loop.
+
+        Args:
+            connection: SQLAlchemy's adapter.
+        """
+
+    def at_loop(self, connection: Any) -> AtLoop | None:
+        """Say what is still to be done, before it is closed, in its loop.
+
+        Args:
+            connection: SQLAlchemy's adapter.
+
+        Returns:
+            What does it, and closes; None where it can be closed at once.
+        """
+        del connection
+        return None
+
+    def leave_to_parent(self, connection: Any) -> None:
+        """In a child: have nothing that goes on reach for the parent's session.
+
+        Args:
+            connection: SQLAlchemy's adapter, whose socket is severed.
+        """
+
+    def drop(self, connection: Any) -> None:
+        """End a connection whose loop has been closed.
+
+        Args:
+            connection: SQLAlchemy's adapter, whose socket is severed.
+        """
+        self.abandon(connection)
 
     def abandon(self, connection: Any) -> None:
         """End a connection in whose middle something is suspended, without waiting.

@@ -157,7 +157,8 @@ def _connect_within(
             raise
         # pg8000 lets the socket's own error through; SQLAlchemy asks about drivers'.
         reason.__cause__ = error
-        raise dbapi.InterfaceError(f"network error: {error}") from reason
+        said = str(error) or type(error).__name__  # a TimeoutError says nothing
+        raise dbapi.InterfaceError(f"network error: {said}") from reason
 
 
 def _ran_out(error: BaseException, late: bool) -> bool:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import AdaptedConnection
+
+from poolproof.drivers.adapted_asyncpg import AdaptedAsyncpg
+from poolproof.drivers.adapted_psycopg import AdaptedPsycopg
 from poolproof.drivers.asyncpg import Asyncpg
 from poolproof.drivers.base import Driver
 from poolproof.drivers.native import Native
@@ -27,6 +31,7 @@ _PSYCOPG_OWN = Psycopg(locks=True, is_own=True)
 _PG8000 = Pg8000()
 _ASYNCPG = Asyncpg()
 _NATIVE = Native()
+_ADAPTED_PSYCOPG, _ADAPTED_ASYNCPG = AdaptedPsycopg(), AdaptedAsyncpg()
 _UNKNOWN = Driver("unknown")
 _OTHER_DATABASE = OtherDatabase()
 _MOCK = Mock()
@@ -34,6 +39,10 @@ _MOCK = Mock()
 _BY_NAME: Mapping[str, Driver] = {
     driver.name: driver
     for driver in (_PSYCOPG2, _PSYCOPG_LOCKS, _PG8000, _ASYNCPG, _NATIVE)
+}
+
+_ADAPTED: Mapping[str, Driver] = {
+    driver.name: driver for driver in (_ADAPTED_PSYCOPG, _ADAPTED_ASYNCPG)
 }
 
 # psycopg2's own class, once it was met: to find out what it is costs what it costs to
@@ -69,6 +78,9 @@ def of(connection: Any, dialect: Any) -> Driver:
 def _find_out(connection: Any, dialect: Any) -> Driver:
     if is_mock(connection):
         return _MOCK
+    if isinstance(connection, AdaptedConnection):
+        plain = _find_out(connection.driver_connection, dialect)
+        return _ADAPTED.get(plain.name, plain)
     if callable(getattr(connection, "get_transaction_status", None)):
         kind = type(connection)
         found: Driver = Psycopg2.of_class(kind)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from poolproof import _native
 from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.errors import ConnectionForked
-from poolproof.fork import in_flight, sockets
+from poolproof.fork import in_flight, loops, sockets
 
 if TYPE_CHECKING:
     import logging
@@ -77,6 +77,7 @@ def after_fork() -> None:
     renewed_at = time.time()
     renewed_generation = _native.generation()
     sockets.forget_all()
+    loops.part_all()
     in_flight.sever_all()
     for pool in list(_pools):
         pool.renew()
@@ -265,7 +266,9 @@ def renew_listeners(pool: Renewable) -> None:
         if not hasattr(listeners, "_exec_w_sync_once"):
             continue  # nobody listens on this pool
         mutex = getattr(listeners, "_exec_once_mutex", None)
-        if mutex is not None and mutex.locked() and not listeners._exec_w_sync_once:
+        # SQLAlchemy's own for asyncio has one of asyncio's in it.
+        lock = getattr(mutex, "mutex", mutex)
+        if lock is not None and lock.locked() and not listeners._exec_w_sync_once:
             for listener in listeners:
                 _rearm(listener)
         listeners._exec_once_mutex = None

@@ -75,6 +75,7 @@ class Connecting:
         "_is_away",
         "_last",
         "_limit",
+        "_make_bell",
         "_next_at",
         "_recovered_at",
         "_retry_for",
@@ -84,14 +85,21 @@ class Connecting:
         "failures",
     )
 
-    def __init__(self, fail_fast_after: int | None, retry_for: float) -> None:
+    def __init__(
+        self,
+        fail_fast_after: int | None,
+        retry_for: float,
+        make_bell: Callable[[], Any] = threading.Lock,
+    ) -> None:
         """Begin in good health.
 
         Args:
             fail_fast_after: Failures in a row that open the breaker; None for never.
             retry_for: How long a checkout would rather wait than be told that
                 connecting fails, in seconds from its beginning.
+            make_bell: Makes a lock of the callers' own kind.
         """
+        self._make_bell = make_bell
         self._limit = fail_fast_after
         self._retry_for = retry_for
         self._by_chance = 0 if retry_for else _BY_CHANCE
@@ -131,7 +139,7 @@ class Connecting:
     def renewed(self) -> Connecting:
         """Make what a child goes on with: nothing has failed, and nobody waits."""
         self.ring()
-        return Connecting(self._limit, self._retry_for)
+        return Connecting(self._limit, self._retry_for, self._make_bell)
 
     def ring(self) -> None:
         """Have all who wait look at what has changed, and take their bells down.
@@ -258,7 +266,7 @@ class Connecting:
                     return attempt
                 seconds = self._patience(entry, now, met)
                 if bell is None:
-                    bell = threading.Lock()
+                    bell = self._make_bell()
                     bell.acquire()
                 elif id(bell) in self.bells:
                     bell.acquire(True, seconds)

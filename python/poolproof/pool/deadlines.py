@@ -156,6 +156,19 @@ class deadline:  # noqa: N801 - used like a function
         if token is not None:
             _current.reset(token)
 
+    async def __aenter__(self) -> Self:
+        """Begin to count: the same, for ``async with``."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take the deadline back from what the block has used."""
+        self.__exit__(kind, error, traceback)
+
     def cover(self, entry: Bounds) -> None:
         """Let the deadline count for a connection until the block or its use ends.
 

@@ -96,7 +96,7 @@ def _commit(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]:
             connection = connection.dbapi_connection
         try:
             verb(connection)
-            if type(entry) is Entry:
+            if isinstance(entry, Entry):
                 driver = entry.driver
                 if driver.tells and driver.status(connection) != driver.idle:
                     _see_answer(entry, connection)
@@ -137,7 +137,7 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
             return
         entry = connection._connection_record
         raw: Any = connection.dbapi_connection
-        if type(entry) is not Entry:
+        if not isinstance(entry, Entry):
             _roll_back_detached(connection, verb, raw if own else connection)
             return
         driver = entry.driver
@@ -264,7 +264,7 @@ def _execute(verb: Callable[..., None], step: Phase) -> Callable[..., None]:
         root = getattr(context, "root_connection", None)
         fairy = getattr(root, "_dbapi_connection", None)
         entry = getattr(fairy, "_connection_record", None)
-        if type(entry) is Entry:
+        if isinstance(entry, Entry):
             statement = args[0] if args else ""
             if not isinstance(statement, str):
                 # A listener may hand a driver an object of its own.

@@ -178,8 +178,8 @@ class Entry(deadlines.Bounds):
                 reason = FOREIGN
             elif reason is None:
                 reason = "invalidated" if e is None else "error"
-            elif self.socket is not None:
-                self.socket.sever()
+            else:
+                self.sever()
             self.owner.discarded.add(reason)
             self.owner.totals.discarded.add(reason)
             self.reason = None
@@ -199,6 +199,11 @@ class Entry(deadlines.Bounds):
         finally:
             left, self.backend = self.backend, None
             self.owner.stranded.end(left, reason)
+
+    def sever(self) -> None:
+        """Have the server learn that the session has ended, and send nothing."""
+        if self.socket is not None:
+            self.socket.sever()
 
     def charge(self, reason: str | None, *, doubtful: bool) -> None:
         """Note what an error costs.
@@ -301,8 +306,7 @@ class Entry(deadlines.Bounds):
                 type(error).__name__,
                 extra=self.fields(error=type(error).__name__),
             )
-            if self.socket is not None:
-                self.socket.sever()
+            self.sever()
             self.invalidate(error)
 
     def fields(self, **known: Any) -> dict[str, Any]:

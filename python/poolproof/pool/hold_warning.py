@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from poolproof._log import fields, surroundings
 from poolproof.drivers import backend
+from poolproof.pool.code_places import line_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import CodeType
 
     from poolproof.pool.owner import Owner
 
@@ -67,7 +67,7 @@ class Hold:
             now: The time, on the monotonic clock.
         """
         stack = traceback.StackSummary.from_list(
-            (code.co_filename, _line(code, at), code.co_name, None)
+            (code.co_filename, line_of(code, at), code.co_name, None)
             for code, at in reversed(self._frames)
         )
         return (
@@ -114,11 +114,3 @@ def warn(pool: Owner, entries: Iterable[Held], now: float) -> float:
             ),
         )
     return next_due
-
-
-def _line(code: CodeType, place: int) -> int:
-    """Find the line of a place in a code object."""
-    for start, end, line in code.co_lines():
-        if start <= place < end and line is not None:
-            return line
-    return code.co_firstlineno

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from poolproof.pool.owner import Owner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from poolproof._cooperative import CooperativeWaiters
     from poolproof._native import Gate, Ticket
     from poolproof.pool.connector import Connecting
@@ -33,6 +35,12 @@ class Maintained(Owner, Protocol):
 
     def entries(self) -> list[Entry]:
         """List the entries, at rest or not."""
+
+    def strand(self) -> int:
+        """Number the caller, where its thread runs several."""
+
+    def open_ahead(self, work: Callable[[], float]) -> float:
+        """Have a connection opened ahead of need, where that can be done."""
 
     def mind(self) -> None:
         """Have the keeper hear of each checkout and check-in from now on."""

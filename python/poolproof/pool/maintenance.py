@@ -97,7 +97,9 @@ def tend(pool: Maintained, plan: Plan) -> float:
     if pool.settings.hold_warning is not None:
         holding = hold_warning.warn(pool, pool.entries(), time.monotonic())
     _close_old(pool)
-    opening = _open_one(pool, plan) if pool.settings.min_idle else UNPLANNED
+    opening = UNPLANNED
+    if pool.settings.min_idle:
+        opening = pool.open_ahead(lambda: _open_one(pool, plan))
     return min(holding, opening, _next_end(pool))
 
 

@@ -84,7 +84,7 @@ def on_checkout(pool: Maintained, entry: Entry) -> None:
     """
     settings = pool.settings
     if pool.has_strands:
-        entry.ticket.name_strand(threading.get_ident())
+        entry.ticket.name_strand(pool.strand())
     if settings.hold_warning is not None:
         entry.held = hold = hold_warning.Hold(settings.hold_warning)
         if hold.due < pool.next_look:

@@ -58,6 +58,8 @@ from poolproof.pool.stats import PoolStats, name_holders
 from poolproof.pool.totals import Totals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -84,6 +86,8 @@ class Pool(sqlalchemy.pool.Pool):
     """
 
     _is_asyncio = False
+    _entry_class = Entry
+    _waiters_class = CooperativeWaiters
     # Each is looked at before it is lent: what one error says of the others is known.
     sees_sockets = True
     # What SQLAlchemy documents for pools: logging.getLogger("sqlalchemy.pool").
@@ -198,7 +202,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._lifo = _checks.boolean("use_lifo", use_lifo)
         # What recreate() hands on was checked before, and has the guard's listeners.
         known = kw.pop("_settings", None)
-        _checks.check_base({} if known else kw)
+        _checks.check_base({} if known else kw, is_asyncio=self._is_asyncio)
         self.settings = Settings.like(
             known,
             pre_ping=pre_ping,
@@ -232,7 +236,7 @@ class Pool(sqlalchemy.pool.Pool):
         self.totals: Totals = kw.pop("_totals", None) or Totals()
         self.stranded, self.nests = Stranded(self.totals.stranded), Nests()
         # Whether a thread runs several callers, which must be told apart.
-        self.has_strands = locks_are_replaced()
+        self.has_strands = self._is_asyncio or locks_are_replaced()
         # When the keeper looks at this pool next, and whether it is to hear of each
         # checkout and check-in.
         self.next_look = maintenance_thread.first_look(self.settings)
@@ -263,9 +267,11 @@ class Pool(sqlalchemy.pool.Pool):
         self._idle: dict[int, Entry] = {}
         self._entries: weakref.WeakSet[Entry] = weakref.WeakSet()
         self._detached: weakref.WeakSet[ConnectionFairy] = weakref.WeakSet()
-        self._waiters = CooperativeWaiters()
+        self._waiters = self._waiters_class()
         self._gate = self._make_gate()
-        self._connecting = Connecting(fail_fast_after, connect_retry_for)
+        self._connecting = Connecting(
+            fail_fast_after, connect_retry_for, self._waiters.make_wakeup
+        )
         if end_stranded_backends:
             self._reach_server()
         renewal.quieten(self.logger)
@@ -485,7 +491,7 @@ class Pool(sqlalchemy.pool.Pool):
             Forked: The process was forked meanwhile (by another greenlet), and this is
                 the child: the slot is one of the parent's pool.
         """
-        entry = Entry(self, began, due)
+        entry = self._entry_class(self, began, due)
         entry.may_rest = may_rest
         try:
             while entry.dbapi_connection is None:
@@ -539,6 +545,21 @@ class Pool(sqlalchemy.pool.Pool):
             self.unopened.add(_CHECKOUT)
         return None
 
+    def strand(self) -> int:
+        """Number the caller, where its thread runs several."""
+        return self._waiters.strand()
+
+    def open_ahead(self, work: Callable[[], float]) -> float:
+        """Have the keeper open a connection ahead of need.
+
+        Args:
+            work: Opens it; returns when there is more to do, on the monotonic clock.
+
+        Returns:
+            When to look again.
+        """
+        return work()
+
     def _end_checkout(self, entry: Entry, fairy: PoolProxiedConnection) -> None:
         """End the bound of what listeners have asked of a connection.
 
@@ -590,8 +611,7 @@ class Pool(sqlalchemy.pool.Pool):
         validation.report(entry, finding)
         entry.reason = finding
         evidence.seen(entry)
-        if entry.socket is not None:
-            entry.socket.sever()
+        entry.sever()
         try:
             entry.invalidate()
         except BaseException:  # of a listener
@@ -606,7 +626,7 @@ class Pool(sqlalchemy.pool.Pool):
         ended: _native.Ticket | _native.Nested | None
         if limit == 0:
             ended = None
-        elif locks_are_replaced():
+        elif self._is_asyncio or locks_are_replaced():
             ended = self._waiters.wait_and_tell(
                 self._gate, limit, lambda place: self.nests.told(self, place, limit)
             )
@@ -760,7 +780,7 @@ class Pool(sqlalchemy.pool.Pool):
 
         def watched(entry: Entry) -> Any:
             opening: Any = contextlib.nullcontext()
-            if locks_are_replaced():
+            if self.has_strands or locks_are_replaced():
                 opening = Opening(self._ports)
             try:
                 with opening:

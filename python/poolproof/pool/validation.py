@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["at_checkout", "report", "report_foreign"]
 
+DEAD = "dead"  # as `Socket.probe` says it
 SILENT = "no_answer"
 WRONG = "wrong_answer"
 
@@ -46,7 +47,7 @@ def at_checkout(entry: Entry, now: float) -> str | None:
     """
     driver = entry.driver
     if driver.status(entry.dbapi_connection) != driver.idle:
-        return BUSY
+        return DEAD if driver.has_ended(entry.dbapi_connection) else BUSY
     socket = entry.socket
     found = None if socket is None else socket.probe()
     if found is None:

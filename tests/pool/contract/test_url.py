@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 import poolproof
 from plugins.processes import run_script
@@ -136,10 +137,11 @@ def test_another_pool_that_was_chosen_has_no_use_for_them_and_that_is_said(
     )
 
 
-def test_an_async_engine_has_none_either(caplog):
+def test_an_async_engine_that_keeps_its_pool_has_none_either(caplog):
     with caplog.at_level(logging.WARNING, "poolproof"):
         engine = create_async_engine(
-            "postgresql+asyncpg://u@h/d?plugin=poolproof&poolproof_hold_timeout=5"
+            "postgresql+asyncpg://u@h/d?plugin=poolproof&poolproof_hold_timeout=5",
+            poolclass=AsyncAdaptedQueuePool,
         )
     assert not engine.url.query
     assert "keeps its pool (AsyncAdaptedQueuePool)" in caplog.messages[-1]

@@ -1,0 +1,156 @@
+"""asyncpg, as SQLAlchemy adapts it."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.util import await_only
+
+from poolproof.drivers.adapted import (
+    ACTIVE,
+    CANCEL_S,
+    FAILED,
+    IDLE,
+    IN_TRANSACTION,
+    UNKNOWN,
+    Adapted,
+    own,
+)
+from poolproof.drivers.asyncpg import Asyncpg
+from poolproof.drivers.base import Driver
+
+if TYPE_CHECKING:
+    from poolproof.drivers.base import AtLoop
+
+__all__ = ["AdaptedAsyncpg"]
+
+
+def _status_of_asyncpg(connection: Any) -> int:
+    raw = connection._connection
+    protocol = raw._protocol
+    if protocol is None or raw.is_closed():
+        return UNKNOWN
+    if connection._execute_mutex.locked() or protocol._is_cancelling():
+        return ACTIVE
+    if connection._transaction is not None or protocol.is_in_transaction():
+        return IN_TRANSACTION
+    return IDLE
+
+
+class AdaptedAsyncpg(Adapted, Asyncpg):
+    """asyncpg, adapted."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        """Say what holds for the driver."""
+        Driver.__init__(
+            self,
+            "asyncpg",
+            _status_of_asyncpg,
+            idle=IDLE,
+            active=ACTIVE,
+            failed=FAILED,
+            # Its loop reads while it rests, and asyncpg gives a stray answer's
+            # connection up.
+            must_ask=False,
+        )
+
+    def ask(self, connection: Any) -> bool:
+        """Ask the server something new: what it describes bears the question's name.
+
+        Args:
+            connection: The adapter, in its greenlet.
+        """
+        name = f"poolproof_{secrets.randbits(64):016x}"
+        asking = _describe(own(connection), f"select null as {name}")
+        try:
+            described = await_only(asking)
+        except Exception as error:  # noqa: BLE001 - asyncpg's own, or the system's
+            connection._handle_exception(error)  # as PEP 249 names it
+        return bool(described) and described[0].name == name
+
+    def forget_prepared(self, connection: Any) -> None:
+        """Do nothing: the adapter cannot be told.
+
+        Args:
+            connection: The adapter.
+        """
+
+    # --- at its loop ----------------------------------------------------------------
+
+    def at_loop(self, connection: Any) -> AtLoop | None:
+        """Say what is still to be done, before it is closed, in its loop.
+
+        Args:
+            connection: The adapter.
+
+        Returns:
+            What has the server end the statement that was cancelled, and closes; None
+            where nothing was.
+        """
+        raw = own(connection)
+        protocol = raw._protocol
+        if protocol is None or raw.is_closed() or not protocol._is_cancelling():
+            return None
+        return _close_asyncpg
+
+    def abandon(self, connection: Any) -> None:
+        """End a connection at once: in its loop, or where that does not run.
+
+        Args:
+            connection: The adapter.
+        """
+        raw = own(connection)
+        connection._transaction = None
+        transport = raw._transport
+        try:
+            raw.terminate()
+        except OSError:
+            # The selector has lost sight of a socket that was severed while something
+            # was still to be written.
+            transport.abort()
+
+    def leave_to_parent(self, connection: Any) -> None:
+        """In a child: wake who waits for an answer, and ask for no cancellation.
+
+        asyncpg has the server cancel the statement of a task that is cancelled; here it
+        is the parent's.
+
+        Args:
+            connection: The adapter, whose socket is severed.
+        """
+        with contextlib.suppress(Exception):
+            self.abandon(connection)
+
+    def drop(self, connection: Any) -> None:
+        """End a connection whose loop has been closed.
+
+        Args:
+            connection: The adapter.
+        """
+        raw = own(connection)
+        connection._transaction = None
+        transport = raw._transport
+        # It would have the loop do the rest.
+        with contextlib.suppress(RuntimeError, OSError):
+            raw.terminate()
+        tls = getattr(transport, "_ssl_protocol", None)
+        inner = transport if tls is None else getattr(tls, "_transport", None)
+        socket = getattr(inner, "_sock", None)
+        if inner is not None and socket is not None:
+            socket.close()
+            inner._sock = None  # else its destructor warns of it
+
+
+async def _describe(raw: Any, statement: str) -> Any:
+    return (await raw.prepare(statement, name="")).get_attributes()
+
+
+async def _close_asyncpg(connection: Any) -> None:
+    raw = own(connection)
+    connection._transaction = None
+    with contextlib.suppress(Exception):
+        await raw.close(timeout=CANCEL_S)

@@ -1,0 +1,349 @@
+"""`AsyncPool`: the pool for async engines, over the same gate and the same code.
+
+SQLAlchemy calls it in the greenlet of a task, so what waits for the server waits in the
+task's loop. What differs from `Pool` is here: a connection belongs to the loop that it
+was opened in, is lent there alone, and is closed there; and a connection that nobody
+has any more is closed without a word of the driver's, for nobody could wait for it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import exc
+from sqlalchemy.util import greenlet_spawn
+
+from poolproof import _native
+from poolproof._sqlalchemy import let_go_of_collection, share_first_connect
+from poolproof.drivers import known
+from poolproof.fork import loops, renewal, sockets
+from poolproof.pool import deadlines, discard_all, loop_closing, maintenance_thread
+from poolproof.pool.loop_entry import Loan, LoopEntry
+from poolproof.pool.loops import FirstConnect, TaskWaiters, is_alive, running_loop
+from poolproof.pool.maintenance import UNPLANNED
+from poolproof.pool.pool import Pool
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import PoolProxiedConnection
+
+    from poolproof.pool.entry import Entry
+
+__all__ = ["AsyncPool"]
+
+OTHER_LOOP = "other_loop"
+LOST = "lost"
+
+_LOST = (
+    "poolproof: A connection of pool %s (backend pid %s) was collected, and not closed "
+    "before; it is ended, and its slot is free. It was checked out at:\n%s"
+)
+
+
+class AsyncPool(Pool):
+    """A pool for async engines whose connections survive forks and cancellations.
+
+    Takes the place of `AsyncAdaptedQueuePool`, with the parameters, numbers and events
+    of `Pool`: `create_async_engine(url, poolclass=poolproof.AsyncPool)`. For asyncpg
+    and psycopg.
+
+    One engine may be used in several loops, in as many threads. Their tasks stand in
+    one queue, and each connection is lent in the loop alone that it was opened in.
+    """
+
+    _is_asyncio = True
+    _entry_class = LoopEntry
+    _waiters_class = TaskWaiters
+    _sqla_logger_namespace = "sqlalchemy.pool.poolproof.AsyncPool"
+
+    _gate: _native.Gate
+    _idle: dict[int, Entry]
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        """Make an empty pool; nothing is connected yet.
+
+        Args:
+            *args: As for `Pool`.
+            **kw: As for `Pool`; ``reset_on_return="discard_all"`` is not possible yet.
+
+        Raises:
+            ArgumentError: A value of the wrong type or outside its range, two that do
+                not go together, or the engine is a sync one.
+        """
+        if kw.get("reset_on_return") == discard_all.NAME:
+            msg = (
+                "reset_on_return='discard_all' is for poolproof.Pool: the drivers of "
+                "asyncio cannot be told that their prepared statements are gone"
+            )
+            raise exc.ArgumentError(msg)
+        # Which loop a connection belongs to, by its id, as long as it is open.
+        self._loops: dict[int, asyncio.AbstractEventLoop] = {}
+        # What was lent, until the borrower's object of it has gone: a reference is told
+        # of that only if it is not lost together with it.
+        self._loans: set[Loan] = set()
+        super().__init__(*args, **kw)
+
+    # --- checkout -------------------------------------------------------------------
+
+    def connect(self) -> PoolProxiedConnection:
+        """Check a connection out; its `close()` checks it in.
+
+        Returns:
+            The pooled connection.
+
+        Raises:
+            PoolTimeout: No slot became free within `timeout`.
+        """
+        fairy: Any = super().connect()
+        entry = fairy._connection_record
+        if type(entry) is LoopEntry:
+            loan = Loan(fairy, _collected)
+            loan.remember(entry)
+            self._loans.add(loan)
+            entry.fairy_ref = entry.lent_to = loan
+            let_go_of_collection(fairy)
+        return fairy  # type: ignore[no-any-return]
+
+    def _lend_otherwise(self, ticket: Any, began: float, due: float | None) -> Entry:
+        """Lend what the gate has found, if it is of this loop; else see to one.
+
+        Args:
+            ticket: An entry, with its ticket; or the ticket of an empty slot; or None.
+            began: When the checkout began, on the monotonic clock.
+            due: When it must have ended.
+        """
+        if type(ticket) is not LoopEntry:
+            if ticket is None:
+                ticket = self._wait(began, due)
+            found = ticket.take(self._idle)
+            if found is None:
+                return self._open_for_caller(ticket, began, due)
+            found.ticket = ticket
+            ticket = found
+        loop = running_loop()
+        if ticket.loop is loop or ticket.dbapi_connection is None:
+            return ticket  # type: ignore[no-any-return]
+        try:
+            return self._of_this_loop(ticket, loop, began, due)
+        except BaseException:
+            self.give_up(ticket)
+            raise
+
+    def _of_this_loop(
+        self,
+        entry: LoopEntry,
+        loop: asyncio.AbstractEventLoop | None,
+        began: float,
+        due: float | None,
+    ) -> Entry:
+        """Put what another loop's is back to rest, or else close it.
+
+        Returns:
+            An entry of this loop's, or one that has no connection.
+        """
+        own = self._exchange(entry, loop)
+        if own is not None:
+            return own
+        if is_alive(entry.loop):
+            spare = self._gate.spare(sys.maxsize)
+            if spare is not None:
+                ticket, entry.ticket = entry.ticket, spare
+                self._rest(entry)
+                return self._open_for_caller(ticket, began, due)
+        entry.retire(OTHER_LOOP)
+        return entry
+
+    def _exchange(
+        self, entry: LoopEntry, loop: asyncio.AbstractEventLoop | None
+    ) -> LoopEntry | None:
+        """Take an entry of this loop that rests, and have another rest in its slot.
+
+        Args:
+            entry: One of another loop's, with the ticket that its caller was granted.
+            loop: The caller's.
+
+        Returns:
+            The entry, with the caller's ticket; None where none rests.
+        """
+        for slot, resting in list(self._idle.items()):
+            if getattr(resting, "loop", None) is not loop:
+                continue
+            place = self._gate.claim(slot)
+            if place is None:
+                continue
+            found: Any = place.take(self._idle)
+            if found is None:
+                self._waiters.wake(place.vacate())
+                continue
+            if found.loop is loop:
+                found.ticket, entry.ticket = entry.ticket, place
+                self._rest(entry)
+                return found  # type: ignore[no-any-return]
+            found.ticket = place
+            self._rest(found)
+        return None
+
+    def _rest(self, entry: LoopEntry) -> None:
+        """Have an entry rest in the slot of its ticket, as it has rested before."""
+        answer = entry.ticket.release(self._idle, entry, None)
+        if answer is not None:
+            self._let_go(entry, answer)
+
+    def has_idle(self) -> bool:
+        """Tell whether a connection of this loop rests."""
+        loop = running_loop()
+        return any(
+            entry.dbapi_connection is not None and getattr(entry, "loop", None) is loop
+            for entry in list(self._idle.values())
+        )
+
+    def _find_resting(self) -> Entry | None:
+        """Take a connection of this loop that rests, where none could be opened."""
+        loop = running_loop()
+        while self.has_idle():
+            ticket = self._gate.acquire()
+            if ticket is None:
+                return None
+            entry: Any = ticket.take(self._idle)
+            if entry is None:
+                self._waiters.wake(ticket.vacate())
+                self.unopened.add("checkout")
+                continue
+            entry.ticket = ticket
+            if entry.dbapi_connection is not None and entry.loop is loop:
+                return entry  # type: ignore[no-any-return]
+            own = self._exchange(entry, loop)
+            if own is not None and own.dbapi_connection is not None:
+                return own
+            self._rest(entry if own is None else own)
+            self.unopened.add("checkout")
+        return None
+
+    # --- connections ----------------------------------------------------------------
+
+    def _open(self, create: Any, entry: Entry) -> DBAPIConnection:
+        share_first_connect(self, FirstConnect)
+        return super()._open(create, entry)
+
+    def _take_over(
+        self, connection: DBAPIConnection, entry: Entry, user_timeout_lent: bool
+    ) -> None:
+        """Learn what a new connection is, and which loop's."""
+        loop = running_loop()
+        driver = known.of(connection, self._dialect)
+        if not driver.is_at_loop or loop is None:
+            super()._close_connection(connection)
+            name = getattr(self._dialect, "driver", "unknown")
+            msg = (
+                f"poolproof.AsyncPool is for asyncpg and psycopg, not {name}; leave "
+                "poolclass out, and poolproof.guard(engine) alone"
+            )
+            raise exc.ArgumentError(msg)
+        assert isinstance(entry, LoopEntry)  # noqa: S101 - of _entry_class
+        entry.loop = loop
+        loops.meet(loop)
+        self._loops[id(connection)] = loop
+        driver.meet(connection)
+        super()._take_over(connection, entry, user_timeout_lent)
+
+    def _close_connection(
+        self, connection: DBAPIConnection, *, terminate: bool = False
+    ) -> None:
+        """Close a connection in its loop, whoever the caller is; wait for nothing."""
+        del terminate
+        if self._generation != _native.generation():
+            renewal.renew(self)
+        loop = self._loops.pop(id(connection), None)
+        if renewal.is_inherited(connection):
+            return
+        driver = known.of(connection, self._dialect)
+        if sockets.is_foreign(connection):
+            self._forget_foreign(connection)
+            sockets.unwatch(connection)
+            return
+        loop_closing.close(connection, driver, loop, self.settings.reset_timeout)
+
+    def open_ahead(self, work: Callable[[], float]) -> float:
+        """Have a connection opened ahead of need, in the loop of one that there is.
+
+        Args:
+            work: Opens it; returns when there is more to do, on the monotonic clock.
+
+        Returns:
+            When to look again: never, for the loop asks for it.
+        """
+
+        async def open_one() -> None:
+            due = await greenlet_spawn(work)
+            if due < UNPLANNED:
+                maintenance_thread.look_at(self, due)
+
+        for entry in self.entries():
+            loop = entry.loop if isinstance(entry, LoopEntry) else None
+            if (
+                loop is not None
+                and is_alive(loop)
+                and loop_closing.in_loop(loop, open_one)
+            ):
+                break
+        return UNPLANNED
+
+    def renew(self) -> None:
+        """Start afresh in a child: nothing lent, nothing idle, nobody waiting."""
+        if self._generation != _native.generation():
+            self._loops, self._loans = {}, set()
+            for entry in self.entries():
+                if entry.dbapi_connection is not None:
+                    entry.driver.leave_to_parent(entry.dbapi_connection)
+        super().renew()
+
+    def end(self) -> None:
+        """Close what there is, at the interpreter's end: no loop will do it."""
+        for entry in self.entries():
+            connection = entry.dbapi_connection
+            if connection is not None and not is_alive(getattr(entry, "loop", None)):
+                entry.dbapi_connection = None
+                self._close_connection(connection)
+
+    def end_loan(self, loan: Loan) -> None:
+        """Forget what was lent, and take back the slot if it was not given back.
+
+        Args:
+            loan: Of a borrower that has been collected.
+        """
+        self._loans.discard(loan)
+        entry = loan.entry
+        if entry.fairy_ref is not loan or self._generation != _native.generation():
+            return
+        self.logger.error(
+            _LOST,
+            self.name(),
+            deadlines.backend_pid(entry) or "unknown",
+            loan.describe().rstrip(),
+            extra=entry.fields(reason=LOST),
+        )
+        try:
+            entry.reason = LOST
+            entry.finalize_callback.clear()
+            entry.invalidate()
+        finally:
+            entry.fairy_ref = None
+            entry.held = None
+            self.give_up(entry)
+
+
+@atexit.register
+def _end_all() -> None:
+    for pool in renewal.pools():
+        if isinstance(pool, AsyncPool):
+            pool.end()
+
+
+def _collected(loan: Any) -> None:
+    """Tell the pool of what was collected while it was out."""
+    loan.entry.owner.end_loan(loan)

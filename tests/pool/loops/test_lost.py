@@ -1,0 +1,52 @@
+"""A connection that nobody has any more, and nobody has closed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+
+def test_its_slot_is_free_and_the_log_says_where_it_was_checked_out(
+    make_async, caplog, recwarn
+):
+    engine = make_async(pool_size=1, max_overflow=0)
+
+    async def lose():
+        connection = await engine.connect()  # here it was checked out
+        await connection.execute(text("select 1"))
+
+    async def main():
+        await lose()
+        gc.collect()
+        assert engine.pool.checkedout() == 0
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("select 1")) == 1
+        assert engine.pool.stats().discarded == {"lost": 1}
+
+    asyncio.run(main())
+    (said,) = [m for m in caplog.messages if "was collected" in m]
+    assert "in lose" in said
+    assert "test_lost.py" in said
+    assert not [w for w in recwarn if "garbage collector" in str(w.message)]
+
+
+def test_a_session_that_was_lost(make_async, caplog):
+    engine = make_async(pool_size=1, max_overflow=0)
+
+    async def lose():
+        session = AsyncSession(engine)
+        await session.execute(text("select 1"))
+
+    async def main():
+        for _ in range(3):
+            await lose()
+            gc.collect()
+            assert engine.pool.checkedout() == 0
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("select 1")) == 1
+
+    asyncio.run(main())
+    assert len([m for m in caplog.messages if "was collected" in m]) == 3
