@@ -28,15 +28,12 @@ __all__ = ["AdaptedAsyncpg"]
 
 
 def _status_of_asyncpg(connection: Any) -> int:
-    raw = connection._connection
-    protocol = raw._protocol
-    if protocol is None or raw.is_closed():
+    protocol = connection._connection._protocol
+    if protocol is None or not protocol.is_connected():
         return UNKNOWN
-    if connection._execute_mutex.locked() or protocol._is_cancelling():
-        return ACTIVE
     if connection._transaction is not None or protocol.is_in_transaction():
         return IN_TRANSACTION
-    return IDLE
+    return ACTIVE if protocol._is_cancelling() else IDLE
 
 
 class AdaptedAsyncpg(Adapted, Asyncpg):
