@@ -72,15 +72,18 @@ def of(connection: Any, dialect: Any) -> Driver:
     Returns:
         The driver. One of another database than PostgreSQL is never asked anything.
     """
-    return _of_psycopg2.get(type(connection)) or _find_out(connection, dialect)
+    found = _of_psycopg2.get(type(connection))
+    if found is not None:
+        return found
+    if isinstance(connection, AdaptedConnection):
+        plain = _find_out(connection.driver_connection, dialect)
+        return _ADAPTED.get(plain.name, plain)
+    return _find_out(connection, dialect)
 
 
 def _find_out(connection: Any, dialect: Any) -> Driver:
     if is_mock(connection):
         return _MOCK
-    if isinstance(connection, AdaptedConnection):
-        plain = _find_out(connection.driver_connection, dialect)
-        return _ADAPTED.get(plain.name, plain)
     if callable(getattr(connection, "get_transaction_status", None)):
         kind = type(connection)
         found: Driver = Psycopg2.of_class(kind)
