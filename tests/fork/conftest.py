@@ -45,9 +45,11 @@ def make_engine() -> Iterator[Callable[..., Engine]]:
 
 # The kind of socket is the system's affair, not the driver's: one driver tries both.
 SOCKETS = ["psycopg2-unix", "psycopg2-tcp", "psycopg-tcp", "pg8000-unix"]
+SOCKETS = [name for name in SOCKETS if name.split("-")[0] in DRIVERS]
+OWN = pytest.param("poolproof-tcp", marks=pytest.mark.soak)
 
 
-@pytest.fixture(params=[name for name in SOCKETS if name.split("-")[0] in DRIVERS])
+@pytest.fixture(params=[*SOCKETS, OWN])
 def engine(request, pg_url, make_engine) -> Engine:
     """Make an engine per driver and kind of socket."""
     driver, kind = request.param.split("-")
