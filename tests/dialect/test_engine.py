@@ -236,3 +236,16 @@ def test_percent_signs_are_themselves(connection):
     assert found.scalar() == 1
     plain = connection.execution_options(no_parameters=True)
     assert plain.exec_driver_sql("select 10 % 3").scalar() == 1
+
+
+def test_a_session_that_was_read_only_from_its_start_is_kept(url):
+    only_reads = {"options": "-c default_transaction_read_only=on"}
+    engine = sa.create_engine(url, connect_args=only_reads)
+    with engine.connect() as connection:
+        own = connection.connection.driver_connection
+        with pytest.raises(sa.exc.InternalError) as caught:
+            connection.execute(sa.text("create table never (n int)"))
+        assert not caught.value.connection_invalidated
+    with engine.connect() as connection:
+        assert connection.connection.driver_connection is own
+    engine.dispose()

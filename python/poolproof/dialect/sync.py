@@ -230,10 +230,9 @@ class PoolproofDialect(_BaseDialect):  # type: ignore[misc, valid-type]  # made 
             return False
         if connection is not None and connection.closed:
             return True
-        # A connection that was made read-only on purpose refuses to write on purpose.
-        chosen = getattr(connection, "read_only", None) is True
-        found = judge(read(e, self.driver), read_only="chosen" if chosen else "unknown")
-        return found.cost != "nothing"
+        # Whether one that refuses to write was so from its start, or is a standby by
+        # now, the guard finds out: here it costs nothing.
+        return judge(read(e, self.driver), read_only="chosen").cost != "nothing"
 
     @classmethod
     def get_pool_class(cls, url: URL) -> type[pool.Pool]:
