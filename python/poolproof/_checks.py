@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _USER_AND_PASSWORD = re.compile("[^:/@]*(?::[^@]*)?@")
+_AS_SQLALCHEMY_READS = re.compile("([^:/]*)(?::[^@]*)?@")
 _RESETS = (pool.reset_rollback, pool.reset_commit, pool.reset_none)
 
 # What create_engine calls the parameter, where that differs.
@@ -279,6 +280,9 @@ def has_second_at(url: str) -> bool:
     rest = url.partition("://")[2]
     # As SQLAlchemy reads it: a password may have a ? in it, and ends at the first @.
     named = _USER_AND_PASSWORD.match(rest)
+    misread = _AS_SQLALCHEMY_READS.match(rest)
+    if misread is not None and "@" in misread[1]:
+        return True  # a host and its port are taken for a user and a password
     before, _, query = rest[named.end() if named else 0 :].partition("?")
     if "@" in before:
         return named is not None or before.count("@") > 1

@@ -206,6 +206,7 @@ def test_a_poolers_console_is_told_from_a_server(pooler, capsys):
         ("postgresql://u:s3cret@h:x/d", "not a database URL"),
         ("postgresql+nodriver://u:s3cret@h/d", "no engine can be made"),
         ("postgresql://u:s3cret@s3cret@h/d", "%40"),
+        ("postgresql://u@h:5432/d?password=@s3cret", "%40"),
     ],
 )
 def test_a_wrong_target_is_one_line_that_says_what_to_try(app, target, says, capsys):

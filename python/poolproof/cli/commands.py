@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from poolproof.cli.arguments import without_urls
 from poolproof.cli.signals import Stopped
 from poolproof.cli.status import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE, OutputClosed
 from poolproof.drill.errors import DrillError
@@ -33,19 +35,22 @@ def run(argv: Sequence[str] | None) -> int:
     Returns:
         The exit status.
     """
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         status = commands.main(
-            args=list(argv) if argv is not None else None,
+            args=arguments,
             prog_name="poolproof",
             standalone_mode=False,
         )
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        click.echo(without_urls(shown.getvalue(), arguments), err=True, nl=False)
         status = EXIT_USAGE
     except click.Abort:
         status = EXIT_INTERRUPTED
     except DrillError as error:
-        click.echo(f"poolproof: {error}", err=True)
+        click.echo(f"poolproof: {without_urls(str(error), arguments)}", err=True)
         status = EXIT_USAGE
     except (OutputClosed, BrokenPipeError):
         _give_output_somewhere_to_go()
@@ -53,7 +58,8 @@ def run(argv: Sequence[str] | None) -> int:
     except OSError as error:
         # A full disk, no more processes to be had: nothing that a traceback explains.
         where = f": {error.filename}" if error.filename else ""
-        click.echo(f"poolproof: {error.strerror or error}{where}", err=True)
+        said = without_urls(f"{error.strerror or error}{where}", arguments)
+        click.echo(f"poolproof: {said}", err=True)
         _give_output_somewhere_to_go()
         status = EXIT_USAGE
     except Stopped as stopped:

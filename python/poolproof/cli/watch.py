@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from poolproof.cli.arguments import without_urls
 from poolproof.cli.signals import stoppable
 from poolproof.cli.status import EXIT_OK, EXIT_USAGE
 
@@ -85,7 +86,8 @@ def watch(
                 place = directory_of(directory)
             activity = WatchedServer(url) if url else None
         except (DoctorError, MetricsError) as error:
-            click.echo(f"poolproof: {error}", err=True)
+            said = without_urls(str(error), [str(directory or "")])
+            click.echo(f"poolproof: {said}", err=True)
             return EXIT_USAGE
         if activity is not None:
             stack.callback(activity.close)
