@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import logging
+import os
 import uuid
 
 import pytest
@@ -71,6 +72,33 @@ def test_pre_ping_replaces_a_lost_connection_in_any_pool(url, observer):
     observer.terminate(pid)
     with engine.connect() as connection:
         assert connection.scalar(sa.text("select pg_backend_pid()")) != pid
+    engine.dispose()
+
+
+@pytest.mark.fork
+def test_child_with_any_pool_that_pings_gets_a_connection_of_its_own(url):
+    engine = sa.create_engine(url, poolclass=QueuePool, pool_pre_ping=True)
+    query = sa.text("select pg_backend_pid()")
+    with engine.connect() as connection:
+        before = connection.scalar(query)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with engine.connect() as connection:
+                said = connection.scalar(query)
+        except BaseException as error:
+            said = repr(error)
+        os.write(write, str(said).encode())
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as told:  # noqa: PTH123 - a descriptor
+        in_child = told.read().decode()
+    os.waitpid(pid, 0)
+    assert in_child.isdigit(), in_child
+    assert int(in_child) != before
+    with engine.connect() as connection:
+        assert connection.scalar(query) == before
     engine.dispose()
 
 

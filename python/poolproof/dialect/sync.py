@@ -228,7 +228,9 @@ class PoolproofDialect(_BaseDialect):  # type: ignore[misc, valid-type]  # made 
         del cursor
         if not isinstance(e, driver.Error):
             return False
-        if connection is not None and connection.closed:
+        if connection is not None and (
+            connection.closed or not connection.wire.is_ours
+        ):
             return True
         # Whether one that refuses to write was so from its start, or is a standby by
         # now, the guard finds out: here it costs nothing.

@@ -194,6 +194,7 @@ class Connection(TwoPhase):
             Error: The server could not be asked.
         """
         self.refuse_closed()
+        self.refuse_child()
         try:
             self.wire.cancel()
         except _native.WireError as error:
@@ -290,6 +291,7 @@ class Connection(TwoPhase):
         until = None if timeout is None else time.monotonic() + timeout
         told = 0
         while True:
+            self.refuse_child()
             with self.lock:
                 self.refuse_closed()
                 left = None if until is None else max(0.0, until - time.monotonic())

@@ -85,6 +85,7 @@ class WireSession:
             Error: Whatever goes wrong.
         """
         ways = self._adapters
+        self.refuse_child()
         with self.lock:
             try:
                 return self.wire.execute(
@@ -112,6 +113,7 @@ class WireSession:
             Error: Whatever goes wrong.
         """
         ways = self._adapters
+        self.refuse_child()
         with self.lock:
             try:
                 return self.wire.execute_many(
@@ -139,6 +141,7 @@ class WireSession:
             Error: Whatever goes wrong.
         """
         self.refuse_closed()
+        self.refuse_child()
         with self.lock:
             try:
                 return self.wire.execute(sql, tag=tag, wait=self.wait)
@@ -157,6 +160,7 @@ class WireSession:
             Error: Whatever goes wrong.
         """
         self.refuse_closed()
+        self.refuse_child()
         with self.lock:
             try:
                 verb(self.wait)
@@ -230,4 +234,19 @@ class WireSession:
             raise InterfaceError(
                 "the connection was closed: open another with "
                 "poolproof.driver.connect(), or check one out of the pool"
+            )
+
+    def refuse_child(self) -> None:
+        """Refuse what a child of a fork asks of its parent's connection.
+
+        Before the lock is waited for, which a thread of the parent may have had: nobody
+        gives it back here.
+
+        Raises:
+            InterfaceError: This is a child.
+        """
+        if not self.wire.is_ours:
+            raise InterfaceError(
+                "this connection belongs to the process that this one was forked from, "
+                "and a child cannot use it; nothing was sent. Open another here"
             )
