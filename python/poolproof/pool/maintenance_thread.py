@@ -53,6 +53,9 @@ _LONGEST_SLEEP_S = 1_000_000.0
 # How long the thread waits for something to do before it ends.
 LINGERS_S = 1.0
 _JOIN_S = 0.2
+# When a pool is looked at that was disposed of: at once, and nothing that it has asked
+# for before counts.
+_DISPOSED = -1.0
 
 _log = Log("poolproof.keeper")
 
@@ -159,11 +162,13 @@ def let_go(pool: Maintained) -> None:
     Args:
         pool: A pool whose connections have been closed.
     """
+    if pool.next_look < 0:
+        return
     if pool.next_look > 0:
         pool.next_look = UNPLANNED
     keeper = _keepers.get(_native.generation())
     if keeper is not None and not keeper.expects_nothing_of(pool) and keeper.runs:
-        look_at(pool)
+        keeper.ask(pool, _DISPOSED)
 
 
 class MaintenanceThread:
@@ -183,7 +188,8 @@ class MaintenanceThread:
             generation: Of the process that it is for.
         """
         self._generation = generation
-        # Each request is put in and taken out in one step; 0 is at once.
+        # Each request is put in and taken out in one step; 0 is at once, and so is
+        # `_DISPOSED`.
         self._asked: dict[weakref.ref[Maintained], float] = {}
         self._thread = ServiceThread(NAME, self._run, self._start_again)
         self._wakeup: Any = None
@@ -199,14 +205,14 @@ class MaintenanceThread:
 
         Args:
             pool: The pool to look at.
-            due: When at the latest; 0 is at once.
+            due: When at the latest; 0 and `_DISPOSED` are at once.
         """
         reference = weakref.ref(pool)
-        if due:
+        if due > 0:
             # Whoever asked before is due sooner, or is to look at everything.
             self._asked.setdefault(reference, due)
         else:
-            self._asked[reference] = 0.0
+            self._asked[reference] = due
         if self._thread.runs:
             # Read after the request was put: who lingers reads it after setting this.
             if not 0.0 < self.lingers_until <= due:
@@ -230,7 +236,7 @@ class MaintenanceThread:
         reference = weakref.ref(pool)
         if reference not in self._asked:
             return False
-        self._asked[reference] = 0.0
+        self._asked[reference] = _DISPOSED
         # Read after it was put: who lingers reads it after setting this.
         return self.lingers_until > 0
 
@@ -331,7 +337,9 @@ class MaintenanceThread:
                 plans[reference] = plan
                 # What else there is to do for this pool shows only a look.
                 plan.asked, due = due, 0.0
-            plan.due = min(plan.due, due)
+            elif due == _DISPOSED:  # and what was asked before was read a moment ago
+                plan.asked = 0.0
+            plan.due = min(plan.due, max(due, 0.0))
             pool.next_look = plan.due
 
     def _look_at_all(self, plans: dict[weakref.ref[Maintained], Plan]) -> float:

@@ -176,6 +176,28 @@ def test_difference_dispose_is_heard_by_one_that_has_read_what_was_asked(make_po
     eventually(lambda: not keepers())
 
 
+def test_difference_dispose_is_heard_beside_what_was_asked_before(
+    make_pool, monkeypatch
+):
+    """Both are read before the first look, which finds nothing."""
+    reading, disposed = threading.Event(), threading.Event()
+    plan = maintenance_thread.Plan
+
+    def planning(watch):
+        monkeypatch.undo()
+        reading.set()
+        assert disposed.wait(FOREVER)
+        return plan(watch)
+
+    monkeypatch.setattr(maintenance_thread, "Plan", planning)
+    pool = make_pool(max_idle=FOREVER)
+    rest(pool, 1)
+    assert reading.wait(FOREVER)
+    pool.dispose()
+    disposed.set()
+    eventually(lambda: not keepers())
+
+
 def test_difference_dispose_is_heard_by_one_that_is_about_to_start_again(
     make_pool, monkeypatch
 ):
