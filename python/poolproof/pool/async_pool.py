@@ -305,6 +305,7 @@ class AsyncPool(Pool):
     def end(self) -> None:
         """Close what there is, at the interpreter's end: no loop will do it."""
         for entry in self.entries():
+            entry.fairy_ref = None  # what is still out is no loss
             connection = entry.dbapi_connection
             if connection is not None and not is_alive(getattr(entry, "loop", None)):
                 entry.dbapi_connection = None
