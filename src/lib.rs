@@ -51,7 +51,7 @@ mod _native {
     #[pymodule_export]
     use crate::py::socket::Socket;
     #[pymodule_export]
-    use crate::py::timings::{Distribution, Timings, use_scopes};
+    use crate::py::timings::{Distribution, Timings, histogram_bytes, use_scopes};
     #[pymodule_export]
     use crate::py::wire::{Answer, Column, Typed, Wire, WireError};
 

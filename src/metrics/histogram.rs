@@ -1,7 +1,34 @@
 //! A histogram of times that any thread may write to, without a lock.
+//!
+//! Most times of one pool are of few magnitudes, so buckets are made in parts of neighbours, each with the first
+//! time that falls into it: a pool in use takes a third of what all of its buckets would.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+/// Buckets that are made together: those that are exported fill one part.
+const PART: usize = 20;
+
+type Part = Box<[AtomicU64; PART]>;
+
+/// What all histograms of this process take.
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// How many bytes all histograms of this process take.
+pub fn bytes() -> usize {
+    BYTES.load(Ordering::Relaxed)
+}
+
+/// Counts memory that histograms take, besides their parts.
+pub(super) fn takes(bytes: usize) {
+    BYTES.fetch_add(bytes, Ordering::Relaxed);
+}
+
+/// The same memory, given back.
+pub(super) fn gives_back(bytes: usize) {
+    BYTES.fetch_sub(bytes, Ordering::Relaxed);
+}
 
 /// How often which time was taken. Only grows.
 ///
@@ -10,8 +37,10 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [u64],
-    /// One more than there are bounds: the last is of what is longer.
-    counts: Box<[AtomicU64]>,
+    /// One bucket more than there are bounds: the last is of what is longer.
+    ///
+    /// Nobody waits for a part that is being made at a fork: it is the parent's then.
+    parts: Box<[OnceLock<Part>]>,
     sum_ns: AtomicU64,
     longest_ns: AtomicU64,
 }
@@ -19,9 +48,11 @@ pub struct Histogram {
 impl Histogram {
     /// An empty one with these upper bounds, in growing order.
     pub fn new(bounds: &'static [u64]) -> Self {
+        let parts = (bounds.len() + 1).div_ceil(PART);
+        takes(own_size(parts));
         Self {
             bounds,
-            counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+            parts: (0..parts).map(|_| OnceLock::new()).collect(),
             sum_ns: AtomicU64::new(0),
             longest_ns: AtomicU64::new(0),
         }
@@ -44,15 +75,39 @@ impl Histogram {
     }
 
     fn add(&self, bucket: usize) {
-        if let Some(count) = self.counts.get(bucket) {
-            count.fetch_add(1, Ordering::Relaxed);
+        self.add_many(bucket, 1);
+    }
+
+    fn add_many(&self, bucket: usize, more: u64) {
+        if let Some(place) = self.parts.get(bucket / PART) {
+            let part = place.get_or_init(|| {
+                takes(size_of::<[AtomicU64; PART]>());
+                Box::new([const { AtomicU64::new(0) }; PART])
+            });
+            if let Some(count) = part.get(bucket % PART) {
+                count.fetch_add(more, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// Each bucket in turn.
+    fn counts(&self) -> impl Iterator<Item = u64> {
+        let of = |place: &OnceLock<Part>, number: usize| {
+            let count = place.get().and_then(|part| part.get(number));
+            count.map_or(0, |count| count.load(Ordering::Relaxed))
+        };
+        let parts = self.parts.iter();
+        parts
+            .flat_map(move |place| (0..PART).map(move |number| of(place, number)))
+            .take(self.bounds.len() + 1)
     }
 
     /// Adds what another has counted, bucket by bucket; both have the same bounds.
     pub fn absorb(&self, other: &Self) {
-        for (ours, theirs) in self.counts.iter().zip(&other.counts) {
-            ours.fetch_add(theirs.load(Ordering::Relaxed), Ordering::Relaxed);
+        for (bucket, count) in other.counts().enumerate() {
+            if count > 0 {
+                self.add_many(bucket, count);
+            }
         }
         self.sum_ns
             .fetch_add(other.sum_ns.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -64,15 +119,24 @@ impl Histogram {
     pub fn read(&self) -> Distribution {
         Distribution {
             bounds: self.bounds,
-            counts: self
-                .counts
-                .iter()
-                .map(|count| count.load(Ordering::Relaxed))
-                .collect(),
+            counts: self.counts().collect(),
             sum: Duration::from_nanos(self.sum_ns.load(Ordering::Relaxed)),
             longest: Duration::from_nanos(self.longest_ns.load(Ordering::Relaxed)),
         }
     }
+}
+
+impl Drop for Histogram {
+    fn drop(&mut self) {
+        let made = self.parts.iter().filter(|part| part.get().is_some());
+        let parts = made.count() * size_of::<[AtomicU64; PART]>();
+        gives_back(own_size(self.parts.len()) + parts);
+    }
+}
+
+/// What a histogram takes without its buckets.
+const fn own_size(parts: usize) -> usize {
+    size_of::<Histogram>() + parts * size_of::<OnceLock<Part>>()
 }
 
 /// What a histogram had at one instant.
@@ -217,6 +281,52 @@ mod tests {
         one.absorb(&other);
         let read = one.read();
         assert_eq!((read.count(), read.sum, read.longest), (2, MS * 4, MS * 3));
+    }
+
+    #[test]
+    fn buckets_are_made_where_times_fall() {
+        let histogram = Histogram::new(&FINE);
+        let made = |histogram: &Histogram| {
+            let parts = histogram.parts.iter();
+            parts.filter(|part| part.get().is_some()).count()
+        };
+        assert_eq!(made(&histogram), 0);
+        histogram.record_none();
+        histogram.record(MS);
+        histogram.record(MS);
+        assert_eq!(made(&histogram), 2);
+        // What another has not counted takes no room here.
+        let other = Histogram::new(&FINE);
+        other.absorb(&histogram);
+        assert_eq!(made(&other), 2);
+        assert_eq!(other.read().up_to(&FINE), histogram.read().up_to(&FINE));
+        // Up to the last, which is longer than every bound.
+        for (number, &bound) in FINE.iter().enumerate() {
+            let one = Histogram::new(&FINE);
+            one.record(Duration::from_nanos(bound));
+            assert_eq!(one.counts().position(|count| count > 0), Some(number));
+        }
+        let longest = Histogram::new(&FINE);
+        longest.record(Duration::MAX);
+        assert_eq!(
+            longest.counts().position(|count| count > 0),
+            Some(FINE.len())
+        );
+    }
+
+    #[test]
+    fn what_they_take_is_known() {
+        // Others are made and end beside this test, but none so large.
+        let many: Vec<_> = (0..10_000).map(|_| Histogram::new(&EXPORTED)).collect();
+        let before = bytes();
+        assert!(before >= 10_000 * own_size(1));
+        for one in &many {
+            one.record(MS);
+        }
+        let parts = 10_000 * size_of::<[AtomicU64; PART]>();
+        assert!(bytes() >= before + parts / 2);
+        drop(many);
+        assert!(bytes() < before + parts / 2 - 10_000 * own_size(1));
     }
 
     #[test]

@@ -6,5 +6,5 @@ pub mod bounds;
 pub mod histogram;
 pub mod timings;
 
-pub use histogram::{Distribution, Histogram};
+pub use histogram::{Distribution, Histogram, bytes};
 pub use timings::{ScopeId, Timings};

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::bounds::{EXPORTED, FINE};
-use super::histogram::{Distribution, Histogram};
+use super::histogram::{Distribution, Histogram, gives_back, takes};
 
 /// Names a scope in this process; 0 is none.
 pub type ScopeId = u16;
@@ -66,9 +66,10 @@ impl Timings {
         let Some(place) = usize::from(scope).checked_sub(1) else {
             return Some(&self.unscoped);
         };
-        let places = self
-            .scoped
-            .get_or_init(|| (0..SCOPES).map(|_| OnceLock::new()).collect());
+        let places = self.scoped.get_or_init(|| {
+            takes(PLACES);
+            (0..SCOPES).map(|_| OnceLock::new()).collect()
+        });
         let made = || Box::new(Histogram::new(&EXPORTED));
         places.get(place).map(|place| &**place.get_or_init(made))
     }
@@ -102,6 +103,17 @@ impl Timings {
                     ours.absorb(theirs);
                 }
             }
+        }
+    }
+}
+
+/// What the places of all scopes take.
+const PLACES: usize = SCOPES * size_of::<OnceLock<Box<Histogram>>>();
+
+impl Drop for Timings {
+    fn drop(&mut self) {
+        if self.scoped.get().is_some() {
+            gives_back(PLACES);
         }
     }
 }

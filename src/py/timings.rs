@@ -11,6 +11,12 @@ use crate::metrics;
 use crate::metrics::ScopeId;
 use crate::metrics::bounds::EXPORTED;
 
+/// How many bytes all histograms of this process take.
+#[pyfunction]
+pub(crate) fn histogram_bytes() -> usize {
+    metrics::bytes()
+}
+
 /// How long callers of one pool waited for a slot and held it, how long connecting and asking took.
 #[pyclass(frozen, module = "poolproof._native")]
 #[derive(Debug)]

@@ -37,6 +37,12 @@ MOST: Final = 200
 MOST_BYTES: Final = 192 << 10
 """How much memory they may take, as far as Python tells; then there are fewer."""
 
+TOGETHER: Final = 256 << 10
+"""How much memory they and the histograms of all pools may take."""
+
+LEAST_BYTES: Final = 64 << 10
+"""How much they may take however much the histograms do: dozens of the largest."""
+
 # So long what handled a signal before is kept waiting for the journal, in seconds.
 _HEAD_START_S: Final = 0.5
 
@@ -103,7 +109,8 @@ class _Ring:
         events.append((_size(event, known), event))
         # Threads that meet here may drop one more than they must.
         left = sum(size for size, _ in events.copy())
-        while left > MOST_BYTES and len(events) > 1:
+        most = max(LEAST_BYTES, min(MOST_BYTES, TOGETHER - _native.histogram_bytes()))
+        while left > most and len(events) > 1:
             left -= events.popleft()[0]
 
 
@@ -210,7 +217,7 @@ def journal() -> tuple[JournalEvent, ...]:
 
     Faults, discarded connections, waits of a second and more, forks, repeated
     transactions and leases: the last 200 of them, fewer where they take more memory
-    than 192 KiB.
+    than 192 KiB, or together with the histograms of all pools more than 256 KiB.
 
     Returns:
         Events of this process, oldest first.
