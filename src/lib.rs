@@ -38,7 +38,7 @@ mod _native {
         Finding, OwnRow, Price, classify, fault_price, fault_prices, fault_rows, fault_text,
     };
     #[pymodule_export]
-    use crate::py::gate::{Gate, Nested, Ticket, Waiter};
+    use crate::py::gate::{Gate, Nested, QueueFull, Ticket, Waiter};
     #[pymodule_export]
     use crate::py::lease::{
         BeatCounts, Heartbeat, Lease, durable_commit, events, lease_renewals, leave_all,
@@ -46,6 +46,8 @@ mod _native {
     };
     #[pymodule_export]
     use crate::py::process::{forget, forked, generation, sever, severed};
+    #[pymodule_export]
+    use crate::py::shares::{Place, Share, Shares};
     #[pymodule_export]
     use crate::py::snapshot::Snapshot;
     #[pymodule_export]

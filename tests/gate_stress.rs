@@ -1,4 +1,6 @@
 //! The gate under real threads: many takers on few slots, some of whom give up, with an invariant checker.
+//!
+//! Long, because it is one idea: each way to use the gate, under one checker.
 #![cfg(not(loom))]
 #![allow(
     clippy::disallowed_methods,
@@ -70,6 +72,7 @@ fn take(gate: &Arc<Gate>, thread: u64, limit: Option<Duration>) -> Option<Grant>
                 WaitResult::Interrupted => {}
             }
         },
+        Admission::Refused => panic!("refused without a bound"),
     }
 }
 
@@ -89,6 +92,7 @@ fn no_slot_is_held_twice_lost_or_given_to_one_who_gave_up() {
         kept: Some(2),
         total: Some(4),
         lifo: false,
+        waiting: None,
     };
     let gate = Arc::new(Gate::new(limits));
     let checker = Arc::new(Checker::new(4));
@@ -137,6 +141,61 @@ fn no_slot_is_held_twice_lost_or_given_to_one_who_gave_up() {
 }
 
 #[test]
+fn bounds_that_change_lose_nobody_and_leave_no_more_than_there_may_be() {
+    const THREADS: usize = 16;
+    const TURNS: usize = 2_000;
+    let gate = Arc::new(Gate::new(Limits {
+        kept: Some(4),
+        total: Some(4),
+        lifo: false,
+        waiting: None,
+    }));
+    let checker = Arc::new(Checker::new(4));
+    let working = Arc::new(AtomicUsize::new(THREADS));
+    let resizer = {
+        let (gate, working) = (Arc::clone(&gate), Arc::clone(&working));
+        thread::spawn(move || {
+            let mut total = 4;
+            while working.load(Ordering::SeqCst) > 0 {
+                total = total % 4 + 1;
+                assert_eq!(gate.resize(Some(total), Some(total)), Ok(vec![]));
+                while let Some(grant) = gate.surplus(99).unwrap() {
+                    assert_eq!(gate.vacate(grant.slot), None);
+                }
+                thread::yield_now();
+            }
+        })
+    };
+    let threads: Vec<_> = (0..THREADS)
+        .map(|n| {
+            let (gate, checker) = (Arc::clone(&gate), Arc::clone(&checker));
+            let working = Arc::clone(&working);
+            thread::spawn(move || {
+                for _ in 0..TURNS {
+                    // For ever: whoever is forgotten when there is more room ends the test.
+                    let grant = take(&gate, n as u64, None).unwrap();
+                    checker.taken(grant);
+                    checker.given(grant);
+                    put(&gate, grant);
+                }
+                working.fetch_sub(1, Ordering::SeqCst);
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    resizer.join().unwrap();
+    assert_eq!(gate.resize(Some(2), Some(2)), Ok(vec![]));
+    while let Some(grant) = gate.surplus(99).unwrap() {
+        assert_eq!(gate.vacate(grant.slot), None);
+    }
+    let end = gate.snapshot().unwrap();
+    assert_eq!((end.lent, end.upkeep, end.waiting), (0, 0, 0));
+    assert!(end.idle <= 2);
+}
+
+#[test]
 fn a_keeper_that_prunes_and_opens_takes_nothing_from_those_who_work() {
     const THREADS: usize = 16;
     const TURNS: usize = 2_000;
@@ -144,6 +203,7 @@ fn a_keeper_that_prunes_and_opens_takes_nothing_from_those_who_work() {
         kept: Some(3),
         total: Some(4),
         lifo: false,
+        waiting: None,
     }));
     let checker = Arc::new(Checker::new(4));
     let working = Arc::new(AtomicUsize::new(THREADS));
@@ -233,6 +293,7 @@ fn the_queue_is_served_in_order_of_arrival() {
         kept: Some(1),
         total: Some(1),
         lifo: false,
+        waiting: None,
     }));
     let first = gate.acquire(0).unwrap().unwrap();
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -264,6 +325,7 @@ fn a_waiter_that_is_dropped_passes_its_offer_on() {
         kept: Some(1),
         total: Some(1),
         lifo: false,
+        waiting: None,
     }));
     let grant = gate.acquire(0).unwrap().unwrap();
     let Admission::Waiting(quitter) = gate.join(Caller::thread(1), None, true).unwrap() else {
@@ -290,6 +352,7 @@ fn an_offer_that_is_refused_beside_a_full_pool_keeps_its_connection_within_reach
         kept: Some(1),
         total: Some(2),
         lifo: false,
+        waiting: None,
     }));
     let first = gate.acquire(0).unwrap().unwrap();
     let second = gate.acquire(0).unwrap().unwrap();
@@ -310,6 +373,7 @@ fn a_cooperative_waiter_is_named_to_whoever_frees_a_slot() {
         kept: Some(1),
         total: Some(1),
         lifo: false,
+        waiting: None,
     }));
     let grant = gate.acquire(0).unwrap().unwrap();
     let Admission::Waiting(waiter) = gate.join(Caller::thread(1), None, false).unwrap() else {
@@ -335,6 +399,7 @@ fn under_overload_most_are_served_long_before_their_time_and_nobody_is_refused_b
         kept: Some(2),
         total: Some(2),
         lifo: false,
+        waiting: None,
     }));
     let checker = Arc::new(Checker::new(2));
     let (early, late) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));

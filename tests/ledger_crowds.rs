@@ -26,6 +26,7 @@ const FIVE: Limits = Limits {
     kept: Some(SLOTS),
     total: Some(SLOTS),
     lifo: false,
+    waiting: None,
 };
 
 const fn ms(ms: u64) -> Duration {

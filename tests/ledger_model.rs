@@ -52,6 +52,14 @@ enum Step {
     ClaimAndPutBack(usize),
     /// The keeper opens one ahead of need while fewer than so many are idle.
     Spare(usize),
+    /// One is to be opened in another's place.
+    Room,
+    /// Other bounds, as `Limits` has them.
+    Resize(Option<usize>, Option<usize>),
+    /// What is too many since then is asked for.
+    Surplus,
+    /// So many of the next to come back are surplus.
+    AskBack(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -69,27 +77,35 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..40u64).prop_map(Step::ClaimAny),
         1 => any::<usize>().prop_map(Step::ClaimAndPutBack),
         2 => (0..4usize).prop_map(Step::Spare),
+        1 => Just(Step::Room),
+        1 => bounds().prop_map(|(kept, total)| Step::Resize(kept, total)),
+        2 => Just(Step::Surplus),
+        1 => (0..3usize).prop_map(Step::AskBack),
     ];
     prop::collection::vec(step, 1..200)
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
-    (
-        0..4usize,
-        0..4usize,
-        any::<bool>(),
-        any::<bool>(),
-        any::<bool>(),
+/// How many are kept, and how many there may be.
+fn bounds() -> impl Strategy<Value = (Option<usize>, Option<usize>)> {
+    (0..4usize, 0..4usize, any::<bool>(), any::<bool>()).prop_map(
+        |(kept, beyond, unbounded, keep_all)| {
+            (
+                (!keep_all).then_some(kept),
+                (!unbounded).then_some((kept + beyond).max(1)),
+            )
+        },
     )
-        .prop_map(|(kept, beyond, unbounded, keep_all, lifo)| Limits {
-            kept: if keep_all { None } else { Some(kept) },
-            total: if unbounded {
-                None
-            } else {
-                Some((kept + beyond).max(1))
-            },
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (bounds(), any::<bool>(), prop::option::of(0..4usize)).prop_map(
+        |((kept, total), lifo, waiting)| Limits {
+            kept,
+            total,
             lifo,
-        })
+            waiting,
+        },
+    )
 }
 
 /// What somebody on a napkin knows.
@@ -117,6 +133,7 @@ struct Model {
     vain: Option<Duration>,
     ignored: u32,
     nested: bool,
+    asked_back: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -137,6 +154,10 @@ impl Model {
 
     fn has_room(&self, limits: Limits) -> bool {
         limits.total.is_none_or(|total| self.used() < total)
+    }
+
+    fn is_over(&self, limits: Limits) -> bool {
+        limits.total.is_some_and(|total| self.used() > total)
     }
 
     fn keeps(&self, limits: Limits) -> bool {
@@ -248,7 +269,8 @@ fn nth<T: Copy>(items: impl ExactSizeIterator<Item = T>, n: usize) -> Option<T> 
     if len == 0 { None } else { items.nth(n % len) }
 }
 
-fn check(ledger: &Ledger, model: &Model, limits: Limits, at: Instant) {
+/// Where the bound was lowered there may be as many as there were, and no more: `most`.
+fn check(ledger: &Ledger, model: &Model, limits: Limits, most: usize, at: Instant) {
     let now = ledger.snapshot(at);
     assert_eq!(now.newest_first, model.newest_first(at), "which regime");
     assert_eq!(now.idle, model.idle.len(), "idle");
@@ -256,9 +278,10 @@ fn check(ledger: &Ledger, model: &Model, limits: Limits, at: Instant) {
     assert_eq!(now.lent, out - model.upkeep.len(), "lent");
     assert_eq!(now.upkeep, model.upkeep.len(), "upkeep");
     assert_eq!(now.waiting, model.queue.len(), "waiting");
-    if let Some(total) = limits.total {
-        let used = now.idle + now.lent + now.upkeep;
-        assert!(used <= total, "more slots than there may be");
+    let used = now.idle + now.lent + now.upkeep;
+    assert!(used <= most, "more slots than there may be");
+    if let Some(most) = limits.waiting {
+        assert!(now.waiting <= most, "more wait than may");
     }
     if now.waiting > 0 {
         assert_eq!(now.idle, 0, "somebody waits beside an idle slot");
@@ -311,6 +334,12 @@ impl World {
             self.model.owner.insert(grant.slot, thread);
         } else {
             assert!(self.model.idle.is_empty() && !self.model.has_room(self.limits));
+            let most = self.limits.waiting.unwrap_or(usize::MAX);
+            let full = self.model.queue.len() >= most;
+            assert_eq!(self.ledger.is_queue_full(), full, "who may wait");
+            if full {
+                return;
+            }
             let caller = Caller::thread(thread);
             let id = self.ledger.wait(caller, limit, self.now);
             let since = self.now;
@@ -359,17 +388,28 @@ impl World {
 
     /// The slot, with a connection, comes back from a holder.
     fn give(&mut self, slot: u64) {
+        let asked_back = !self.model.is_over(self.limits) && self.model.asked_back > 0;
+        self.model.asked_back -= usize::from(asked_back);
         match self.ledger.release(slot, self.now) {
             Release::Offered(waiter) => {
+                assert!(
+                    !self.model.is_over(self.limits) && !asked_back,
+                    "one too many goes on"
+                );
                 assert_eq!(Some(waiter), self.take_next(Some(slot)), "not his turn");
             }
             Release::Kept => {
+                assert!(
+                    !self.model.is_over(self.limits) && !asked_back,
+                    "one too many stays"
+                );
                 assert!(self.model.queue.is_empty() && self.model.keeps(self.limits));
                 self.model.idle.push_back(slot);
                 self.model.owner.remove(&slot);
             }
             Release::Surplus => {
-                assert!(self.model.queue.is_empty() && !self.model.keeps(self.limits));
+                let too_many_rest = self.model.queue.is_empty() && !self.model.keeps(self.limits);
+                assert!(too_many_rest || asked_back || self.model.is_over(self.limits));
                 self.empty(slot);
                 return;
             }
@@ -570,12 +610,56 @@ impl World {
         assert_eq!(grant.is_some(), expected);
         if let Some(grant) = grant {
             assert!(grant.must_open, "an idle slot was taken for a new one");
-            assert!(self.model.lent.insert(grant.slot), "a slot lent twice");
-            self.model.upkeep.insert(grant.slot);
-            self.model.owner.insert(grant.slot, KEEPER);
+            self.is_the_keepers(grant.slot);
         }
         let after = self.ledger.snapshot(self.now);
         assert_eq!(before.lent_total, after.lent_total, "counted as a checkout");
+    }
+
+    fn room(&mut self) {
+        let expected = self.model.queue.is_empty() && self.model.has_room(self.limits);
+        let grant = self.ledger.room(KEEPER, self.now);
+        assert_eq!(grant.is_some(), expected);
+        if let Some(grant) = grant {
+            assert!(grant.must_open, "an idle slot was taken for a new one");
+            self.is_the_keepers(grant.slot);
+        }
+    }
+
+    fn is_the_keepers(&mut self, slot: u64) {
+        assert!(self.model.lent.insert(slot), "a slot lent twice");
+        self.model.upkeep.insert(slot);
+        self.model.owner.insert(slot, KEEPER);
+    }
+
+    /// Other bounds: those who wait are served with what there is room for.
+    fn resize(&mut self, kept: Option<usize>, total: Option<usize>) {
+        self.limits.kept = kept;
+        self.limits.total = total;
+        let known: BTreeSet<_> = self.ledger.holders().iter().map(|h| h.slot).collect();
+        let offered = self.ledger.resize(kept, total, self.now);
+        let fresh = self.ledger.holders().into_iter().map(|holder| holder.slot);
+        let mut fresh: Vec<_> = fresh.filter(|slot| !known.contains(slot)).collect();
+        fresh.sort_unstable();
+        assert_eq!(fresh.len(), offered.len(), "slots lent to nobody");
+        for (waiter, slot) in offered.into_iter().zip(fresh) {
+            let next = self.model.take_next(self.now).expect("an offer to nobody");
+            assert_eq!(waiter, next.id, "not his turn");
+            self.model.nested = false;
+            self.served_empty(next, slot);
+        }
+    }
+
+    fn surplus(&mut self) {
+        let rests = self.model.idle.len();
+        let too_many = self.limits.kept.is_some_and(|kept| rests > kept);
+        let wanted = (too_many || self.model.is_over(self.limits)) && rests > 0;
+        let grant = self.ledger.surplus(KEEPER, self.now);
+        assert_eq!(grant.is_some(), wanted, "what is too many");
+        if let Some(grant) = grant {
+            assert_eq!(Some(grant.slot), self.model.idle.pop_front());
+            self.is_the_keepers(grant.slot);
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -647,6 +731,13 @@ impl World {
                 }
             }
             Step::Spare(least) => self.spare(least),
+            Step::Room => self.room(),
+            Step::Resize(kept, total) => self.resize(kept, total),
+            Step::Surplus => self.surplus(),
+            Step::AskBack(count) => {
+                self.ledger.ask_back(count);
+                self.model.asked_back = count;
+            }
         }
     }
 }
@@ -664,8 +755,10 @@ proptest! {
         };
         for step in steps {
             world.now += Duration::from_millis(1);
+            let used = world.model.used();
             world.step(step);
-            check(&world.ledger, &world.model, limits, world.now);
+            let most = world.limits.total.map_or(usize::MAX, |total| total.max(used));
+            check(&world.ledger, &world.model, world.limits, most, world.now);
         }
     }
 }
@@ -676,6 +769,7 @@ fn a_loan_that_was_waited_for_counts_from_its_acceptance() {
         kept: Some(1),
         total: Some(1),
         lifo: false,
+        waiting: None,
     };
     let mut ledger = Ledger::new(limits);
     let start = Instant::now();
@@ -694,6 +788,7 @@ fn those_who_have_held_longest_are_named_first() {
         kept: None,
         total: None,
         lifo: false,
+        waiting: None,
     };
     let mut ledger = Ledger::new(limits);
     let start = Instant::now();
@@ -714,6 +809,7 @@ const TWO: Limits = Limits {
     kept: Some(2),
     total: Some(2),
     lifo: false,
+    waiting: None,
 };
 
 /// A ledger whose two slots are lent to threads 1 and 2, and an instant.

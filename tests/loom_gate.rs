@@ -13,6 +13,7 @@ const ONE: Limits = Limits {
     kept: Some(1),
     total: Some(1),
     lifo: false,
+    waiting: None,
 };
 
 fn put(gate: &Gate, grant: Grant) {
@@ -34,6 +35,7 @@ fn take(gate: &Arc<Gate>, thread: u64) -> Grant {
                 WaitResult::Interrupted => thread::yield_now(),
             }
         },
+        Admission::Refused => panic!("refused without a bound"),
     }
 }
 
@@ -65,6 +67,7 @@ fn one_who_gives_up_while_being_served_loses_no_slot() {
                 move || match other.join(Caller::thread(1), None, true).unwrap() {
                     Admission::Granted(grant) => put(&other, grant),
                     Admission::Waiting(waiter) => drop(waiter),
+                    Admission::Refused => panic!("refused without a bound"),
                 },
             );
         put(&gate, grant);
@@ -120,6 +123,7 @@ fn a_slot_is_never_granted_to_two() {
             kept: Some(1),
             total: Some(2),
             lifo: false,
+            waiting: None,
         }));
         let takers: Vec<_> = (0..2)
             .map(|n| {
@@ -211,6 +215,7 @@ fn one_whose_time_runs_out_while_being_served_loses_no_slot() {
             let waiter = match other.join(Caller::thread(1), None, true).unwrap() {
                 Admission::Granted(grant) => return put(&other, grant),
                 Admission::Waiting(waiter) => waiter,
+                Admission::Refused => panic!("refused without a bound"),
             };
             match waiter.run_out().unwrap() {
                 WaitResult::Granted(grant) => put(&other, grant),
@@ -242,7 +247,7 @@ fn the_order_is_back_when_the_queue_is_empty_whoever_is_served_and_whoever_runs_
             [1, 2].map(
                 |thread| match gate.join(Caller::thread(thread), None, true).unwrap() {
                     Admission::Waiting(waiter) => waiter,
-                    Admission::Granted(grant) => panic!("{grant:?}"),
+                    other => panic!("{other:?}"),
                 },
             );
         let quitters = waiters.map(|waiter| {
@@ -270,6 +275,7 @@ fn of_two_holders_that_wait_for_each_other_the_last_is_told() {
             kept: Some(2),
             total: Some(2),
             lifo: false,
+            waiting: None,
         }));
         let grants = [0, 1].map(|thread| gate.acquire(thread).unwrap().unwrap());
         let other = Arc::clone(&gate);
@@ -277,7 +283,7 @@ fn of_two_holders_that_wait_for_each_other_the_last_is_told() {
             |gate: &Arc<Gate>, thread| match gate.join(Caller::thread(thread), None, true).unwrap()
             {
                 Admission::Waiting(waiter) => waiter,
-                Admission::Granted(grant) => panic!("{grant:?}"),
+                other => panic!("{other:?}"),
             };
         let second = thread::spawn(move || join(&other, 1));
         let waiters = [join(&gate, 0), second.join().unwrap()];

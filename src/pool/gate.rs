@@ -48,6 +48,8 @@ pub enum Admission {
     Granted(Grant),
     /// It has joined the queue.
     Waiting(Waiter),
+    /// As many wait as may.
+    Refused,
 }
 
 /// How a wait ended, or why it paused.
@@ -185,6 +187,60 @@ impl Gate {
         Ok(lock(&self.inner).ledger.spare(least, thread, now))
     }
 
+    /// An empty slot to open a connection in that is to take another's place.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn room(&self, thread: u64) -> Result<Option<Grant>, Stale> {
+        self.check()?;
+        let now = now();
+        Ok(lock(&self.inner).ledger.room(thread, now))
+    }
+
+    /// Takes an idle slot out of its rest, if there are more than there may be.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn surplus(&self, thread: u64) -> Result<Option<Grant>, Stale> {
+        self.check()?;
+        let now = now();
+        Ok(lock(&self.inner).ledger.surplus(thread, now))
+    }
+
+    /// Has other bounds from now on. Returns the waiters whom the caller must wake.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn resize(
+        &self,
+        kept: Option<usize>,
+        total: Option<usize>,
+    ) -> Result<Vec<WaiterId>, Stale> {
+        self.check()?;
+        let now = now();
+        let rouse: Vec<_> = {
+            let mut inner = lock(&self.inner);
+            let offered = inner.ledger.resize(kept, total, now);
+            let rouse = offered.into_iter().map(|waiter| inner.rouse(waiter));
+            rouse.collect()
+        };
+        Ok(rouse.into_iter().filter_map(Rouse::wake).collect())
+    }
+
+    /// Has the next `count` connections that come back be surplus, in place of what was asked before.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] after a fork.
+    pub fn ask_back(&self, count: usize) -> Result<(), Stale> {
+        self.check()?;
+        lock(&self.inner).ledger.ask_back(count);
+        Ok(())
+    }
+
     /// True when [`Gate::spare`] would give a slot.
     ///
     /// # Errors
@@ -214,6 +270,9 @@ impl Gate {
         if let Some(grant) = inner.ledger.acquire(caller.thread, now) {
             inner.ledger.name_strand(grant.slot, caller.strand);
             return Ok(Admission::Granted(grant));
+        }
+        if inner.ledger.is_queue_full() {
+            return Ok(Admission::Refused);
         }
         let id = inner.ledger.wait(caller, limit, now);
         let nested = inner.ledger.nested(caller);

@@ -2,7 +2,7 @@
 //!
 //! Time and threads are arguments, nothing blocks, nothing here can fail. Two rules hold after every step:
 //!
-//! - `idle + lent ≤ total`, and a slot is either idle or lent, never both, never twice;
+//! - `idle + lent ≤ total`, but where the bound was lowered, and then it does not grow; and a slot is either idle or lent, never both, never twice;
 //! - when somebody waits, no slot is idle and none could be opened (else the waiter would have been served).
 //!
 //! Whose turn it is among those who wait is said in [`super::overload`].
@@ -28,7 +28,7 @@ pub enum Release {
     Kept,
     /// The connection belongs to this waiter now.
     Offered(WaiterId),
-    /// There are enough idle ones: close the connection, then vacate the slot.
+    /// There are enough idle ones, or too many in all: close the connection, then vacate the slot.
     Surplus,
     /// The slot is of an older generation, or not lent: the connection is nobody's.
     Stale,
@@ -135,6 +135,8 @@ pub struct Ledger {
     idle: VecDeque<Slot>,
     lent: BTreeMap<Slot, Loan>,
     waiters: Waiters,
+    /// So many of those that come back are surplus, whatever the bounds say.
+    asked_back: usize,
     /// Every slot was held by callers who wait, when the last of them joined, and none has moved since.
     nested: bool,
     lent_total: u64,
@@ -151,6 +153,7 @@ impl Ledger {
             idle: VecDeque::new(),
             lent: BTreeMap::new(),
             waiters: Waiters::default(),
+            asked_back: 0,
             nested: false,
             lent_total: 0,
             waited_total: 0,
@@ -210,9 +213,66 @@ impl Ledger {
         })
     }
 
+    /// An empty slot to open a connection in that is to take another's place, so beyond `limits.kept` as well.
+    ///
+    /// Passes nobody, and is not counted among the loans that were asked for.
+    pub fn room(&mut self, thread: u64, now: Instant) -> Option<Grant> {
+        if !self.waiters.is_empty() {
+            return None;
+        }
+        let slot = self.open()?;
+        self.lent.insert(slot, Loan::for_upkeep(thread, now));
+        Some(Grant {
+            slot,
+            must_open: true,
+        })
+    }
+
+    /// Takes the idle slot that has rested longest out of its rest, if there are more than may be kept, or be there.
+    pub fn surplus(&mut self, thread: u64, now: Instant) -> Option<Grant> {
+        let too_many = self.limits.kept.is_some_and(|kept| self.idle.len() > kept);
+        if !too_many && !self.limits.is_over(self.used()) {
+            return None;
+        }
+        let slot = *self.idle.front()?;
+        self.claim(slot, thread, now)
+    }
+
+    /// Has other bounds from now on. Returns the waiters who have been offered an empty slot.
+    ///
+    /// Takes nothing from anybody: what is too many is closed when it comes back, or by who asks for the surplus.
+    pub fn resize(
+        &mut self,
+        kept: Option<usize>,
+        total: Option<usize>,
+        now: Instant,
+    ) -> Vec<WaiterId> {
+        self.limits.kept = kept;
+        self.limits.total = total;
+        let mut offered = Vec::new();
+        while let Some(waiter) = self.serve(now) {
+            offered.push(waiter);
+        }
+        offered
+    }
+
+    /// True when as many wait as may: one more is to be refused.
+    pub fn is_queue_full(&self) -> bool {
+        !self.limits.lets_wait(self.waiters.len())
+    }
+
+    /// Has the next so many that come back be surplus, in place of what was asked before.
+    pub fn ask_back(&mut self, count: usize) {
+        self.asked_back = count;
+    }
+
+    fn used(&self) -> usize {
+        self.idle.len() + self.lent.len()
+    }
+
     /// True when fewer than `least` are idle, nobody waits, and one more may be opened and kept.
     pub fn lacks(&self, least: usize) -> bool {
-        let used = self.idle.len() + self.lent.len();
+        let used = self.used();
         self.idle.len() < least
             && self.waiters.is_empty()
             && self.limits.keeps(used)
@@ -305,6 +365,13 @@ impl Ledger {
     pub fn release(&mut self, slot: Slot, now: Instant) -> Release {
         if slot < self.oldest || !self.lent.contains_key(&slot) {
             return Release::Stale;
+        }
+        if self.limits.is_over(self.used()) {
+            return Release::Surplus;
+        }
+        if self.asked_back > 0 {
+            self.asked_back -= 1;
+            return Release::Surplus;
         }
         if let Some(waiter) = self.hand_over(
             Grant {
@@ -417,7 +484,7 @@ impl Ledger {
     }
 
     fn open(&mut self) -> Option<Slot> {
-        if !self.limits.has_room(self.idle.len() + self.lent.len()) {
+        if !self.limits.has_room(self.used()) {
             return None;
         }
         let slot = self.next;

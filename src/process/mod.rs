@@ -1,4 +1,5 @@
-//! This process: its fork generation, and the sockets that a child must not touch.
+//! This process: its fork generation, the sockets that a child must not touch, and its shares of what all processes of
+//! the host have together.
 //!
 //! A fork copies every descriptor, so parent and child would drive the same `PostgreSQL` session. The
 //! `pthread_atfork` child handler here runs inside `fork()`, before any Python of the child: it raises the
@@ -18,7 +19,9 @@ mod dead_socket;
 mod generation;
 pub mod hold;
 pub mod per_process;
+mod range_lock;
 mod registry;
+pub mod shares;
 pub(crate) mod shelves;
 pub mod sigterm;
 pub mod threads;

@@ -30,19 +30,26 @@ pub(crate) struct Gate {
 
 #[pymethods]
 impl Gate {
-    /// Makes an empty gate: at most `kept` idle and `total` slots in all, `None` for no bound. With `timings`
-    /// the times of its callers are counted there.
+    /// Makes an empty gate: at most `kept` idle and `total` slots in all, and `waiting` callers who wait, `None` for no
+    /// bound. With `timings` the times of its callers are counted there.
     #[new]
-    #[pyo3(signature = (*, kept, total, lifo, timings = None))]
+    #[pyo3(signature = (*, kept, total, lifo, waiting = None, timings = None))]
     fn new(
         kept: Option<usize>,
         total: Option<usize>,
         lifo: bool,
+        waiting: Option<usize>,
         timings: Option<&Bound<'_, Timings>>,
     ) -> Self {
         let timings = timings.map(|timings| Arc::clone(&timings.get().0));
+        let limits = Limits {
+            kept,
+            total,
+            lifo,
+            waiting,
+        };
         Self {
-            gate: Arc::new(pool::Gate::counted(Limits { kept, total, lifo }, timings)),
+            gate: Arc::new(pool::Gate::counted(limits, timings)),
         }
     }
 
@@ -85,6 +92,29 @@ impl Gate {
         Ok(grant.map(|grant| self.own_ticket(grant)))
     }
 
+    /// A ticket to open a connection with that is to take another's place, while nobody waits; or None.
+    fn room(&self) -> PyResult<Option<Ticket>> {
+        let grant = self.gate.room(thread_id()).map_err(from_stale)?;
+        Ok(grant.map(|grant| self.own_ticket(grant)))
+    }
+
+    /// The ticket of one idle slot, while there are more than there may be; or None.
+    fn surplus(&self) -> PyResult<Option<Ticket>> {
+        let grant = self.gate.surplus(thread_id()).map_err(from_stale)?;
+        Ok(grant.map(|grant| self.own_ticket(grant)))
+    }
+
+    /// Has other bounds from now on, as `Gate` takes them: the waiters to wake.
+    #[pyo3(signature = (*, kept, total))]
+    fn resize(&self, kept: Option<usize>, total: Option<usize>) -> PyResult<Vec<u64>> {
+        self.gate.resize(kept, total).map_err(from_stale)
+    }
+
+    /// Has the next `count` connections that come back be surplus, in place of what was asked before.
+    fn ask_back(&self, count: usize) -> PyResult<()> {
+        self.gate.ask_back(count).map_err(from_stale)
+    }
+
     /// True when `spare` would give a ticket.
     fn lacks(&self, least: usize) -> PyResult<bool> {
         self.gate.lacks(least).map_err(from_stale)
@@ -92,7 +122,7 @@ impl Gate {
 
     /// A ticket within `timeout_s` seconds (None: without bound), or None. Sleeps detached.
     ///
-    /// With `tells`, a `Nested` where nothing came because nothing could; and a wait that has just made every
+    /// A `QueueFull` where as many wait as may. With `tells`, a `Nested` where nothing came because nothing could; and a wait that has just made every
     /// holder wait does not begin: its place is returned, to sleep in.
     #[pyo3(signature = (timeout_s, *, tells = false))]
     fn wait(&self, py: Python<'_>, timeout_s: Option<f64>, tells: bool) -> PyResult<Py<PyAny>> {
@@ -103,6 +133,7 @@ impl Gate {
                 return Ok(Py::new(py, self.ticket(py, grant, Duration::ZERO))?.into_any());
             }
             Admission::Waiting(waiter) => waiter,
+            Admission::Refused => return Ok(Py::new(py, QueueFull)?.into_any()),
         };
         if tells && waiter.nested().is_some() {
             return Ok(Py::new(py, self.place(waiter))?.into_any());
@@ -114,7 +145,7 @@ impl Gate {
     }
 
     /// A ticket at once, or a place in the queue for a caller that waits in its own way, `timeout_s` seconds at
-    /// most; `strand` tells it from the other callers that its thread runs.
+    /// most, or a `QueueFull`; `strand` tells it from the other callers that its thread runs.
     #[pyo3(signature = (strand, timeout_s))]
     fn join(&self, py: Python<'_>, strand: u64, timeout_s: Option<f64>) -> PyResult<Py<PyAny>> {
         let thread = thread_id();
@@ -125,6 +156,7 @@ impl Gate {
                 Ok(Py::new(py, self.ticket(py, grant, Duration::ZERO))?.into_any())
             }
             Admission::Waiting(waiter) => Ok(Py::new(py, self.place(waiter))?.into_any()),
+            Admission::Refused => Ok(Py::new(py, QueueFull)?.into_any()),
         }
     }
 
@@ -208,6 +240,11 @@ fn answer(
         WaitResult::TimedOut | WaitResult::Interrupted => py.None(),
     })
 }
+
+/// As many callers wait as may: this one was refused.
+#[pyclass(frozen, module = "poolproof._native")]
+#[derive(Debug)]
+pub(crate) struct QueueFull;
 
 /// Every slot was held by a caller who waited here for one more.
 #[pyclass(frozen, module = "poolproof._native")]

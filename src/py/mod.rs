@@ -12,6 +12,7 @@ pub(crate) mod gate;
 pub(crate) mod lease;
 pub(crate) mod process;
 pub(crate) mod seconds;
+pub(crate) mod shares;
 pub(crate) mod snapshot;
 pub(crate) mod socket;
 pub(crate) mod timings;
