@@ -47,7 +47,7 @@ mod _native {
     #[pymodule_export]
     use crate::py::process::{forget, forked, generation, sever, severed};
     #[pymodule_export]
-    use crate::py::shares::{Place, Share, Shares};
+    use crate::py::shares::{Share, Shares, Turn};
     #[pymodule_export]
     use crate::py::snapshot::Snapshot;
     #[pymodule_export]

@@ -188,6 +188,7 @@ have open, not what they might open: nobody uses their pools.
 | who holds and does nothing | `sum by (pool) (poolproof_held_idle)` |
 | how many `PGRES_TUPLES_OK` | `sum by (pool) (increase(poolproof_faults_total{fault="corruption"}[1d]))` |
 | how many connections are opened anew | `sum by (pool, reason) (rate(poolproof_discarded_total[5m]))` |
+| is the host's budget used up | `max by (budget) (poolproof_host_budget_used) / max by (budget) (poolproof_host_budget_max)` |
 | does a lease run out | `min(poolproof_lease_left_seconds)` |
 
 """
@@ -225,6 +226,10 @@ TITLES = {
     ),
     "Processes": ("processes", "severed_sockets_total", "generation", "info"),
     "Limits": ("connections_idle_max", "connections_idle_min"),
+    "The host": (
+        *("host_budget_max", "host_budget_used"),
+        *("host_budget_own", "host_budget_waiting"),
+    ),
 }
 WIDTH, HEIGHT, COLUMNS = 8, 7, 3
 

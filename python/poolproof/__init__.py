@@ -24,6 +24,7 @@ from poolproof.errors import (
     LeaseTimeout,
     NestedCheckout,
     PoolTimeout,
+    TooManyWaiting,
 )
 from poolproof.faults.events import FaultEvent, on_fault
 from poolproof.faults.guard import guard
@@ -78,6 +79,7 @@ __all__ = [
     "PoolStats",
     "PoolTimeout",
     "ProcessSnapshot",
+    "TooManyWaiting",
     "Verdict",
     "__version__",
     "after_fork",

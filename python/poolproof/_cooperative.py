@@ -18,7 +18,7 @@ from poolproof import _native
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolproof._native import Gate, Nested, Ticket, Waiter
+    from poolproof._native import Gate, Nested, QueueFull, Ticket, Waiter
 
 __all__ = ["CooperativeWaiters", "locks_are_replaced"]
 
@@ -65,14 +65,14 @@ class CooperativeWaiters:
             Forked: The process was forked meanwhile, and this is the child.
         """
         ended = self.wait_and_tell(gate, timeout, lambda _: timeout)
-        return None if isinstance(ended, _native.Nested) else ended
+        return ended if isinstance(ended, _native.Ticket) else None
 
     def wait_and_tell(
         self,
         gate: Gate,
         timeout: float | None,
         tell: Callable[[Waiter], float | None],
-    ) -> Ticket | Nested | None:
+    ) -> Ticket | Nested | QueueFull | None:
         """Wait for a slot, and have the place in the queue looked at before.
 
         Args:
@@ -82,14 +82,14 @@ class CooperativeWaiters:
 
         Returns:
             The ticket; None when the time is over; a `Nested` when it is, and every
-            holder waited too.
+            holder waited too; a `QueueFull`, at once, where as many wait as may.
 
         Raises:
             Forked: The process was forked meanwhile, and this is the child.
         """
         started = time.monotonic()
         place = gate.join(self.strand(), timeout)
-        if isinstance(place, _native.Ticket):
+        if not isinstance(place, _native.Waiter):
             return place
         wakeup = self.make_wakeup()
         wakeup.acquire()

@@ -5,7 +5,8 @@
      └─ ConnectionForked      a connection of the parent was used in a child
     sqlalchemy.exc.TimeoutError
      └─ PoolTimeout           no connection was to be had in time
-         └─ NestedCheckout    because every holder waited for one more
+         ├─ NestedCheckout    because every holder waited for one more
+         └─ TooManyWaiting    at once, because as many waited as may
     sqlalchemy.exc.SQLAlchemyError
      ├─ CommitOutcomeUnknown  the answer to a commit was lost
      ├─ ControlError          the control plane got no answer, or was refused
@@ -40,6 +41,7 @@ __all__ = [
     "LeaseTimeout",
     "NestedCheckout",
     "PoolTimeout",
+    "TooManyWaiting",
 ]
 
 
@@ -274,7 +276,7 @@ class DeadlineExceeded(TimeoutError):  # noqa: N818 - as TimeoutError has it
     Attributes:
         step: What took too long: ``"checkout"``, ``"connect"``, ``"ping"``,
             ``"rollback"``, ``"reset"``, ``"deadline"`` (a block under
-            `poolproof.deadline`) or ``"hold"``.
+            `poolproof.deadline`), ``"hold"`` or ``"idle_hold"``.
         limit: How long it might have taken, in seconds, to the millisecond.
         backend_pid: The server's process id of the session, when it is known.
     """
@@ -307,6 +309,10 @@ _STEPS = {
     "reset": ("a reset at check-in", "raise reset_timeout"),
     "deadline": ("a block under poolproof.deadline", "give the block more seconds"),
     "hold": ("holding a connection", "return it sooner, or raise hold_timeout"),
+    "idle_hold": (
+        "holding a connection with no statement under way",
+        "return it before waiting for something else, or raise idle_hold_timeout",
+    ),
 }
 
 
@@ -490,4 +496,58 @@ class NestedCheckout(PoolTimeout):
             self.callers,
             self.held,
             self.most,
+        )
+
+
+class TooManyWaiting(PoolTimeout):
+    """As many callers waited for a connection as `max_waiting` lets wait: not one more.
+
+    Raised at once. What the callers who wait have is not touched.
+
+    Attributes:
+        max_waiting: Callers that may wait at once.
+    """
+
+    __module__ = "poolproof"
+
+    def __init__(
+        self,
+        pool: str,
+        size: int,
+        max_overflow: int,
+        in_use: int,
+        waiting: int,
+        waited: float,
+        holders: tuple[Holder, ...] = (),
+        reason: str = "",
+        max_waiting: int = 0,
+    ) -> None:
+        """Make the error; the arguments are its attributes."""
+        self.max_waiting = max_waiting
+        super().__init__(
+            pool, size, max_overflow, in_use, waiting, waited, holders, reason
+        )
+
+    def _text(self) -> str:
+        held = "; ".join(str(holder) for holder in self.holders) or "nobody"
+        return (
+            f"pool {self.pool!r} refused a caller at once: {self.waiting} wait for a "
+            f"connection, and max_waiting lets {self.max_waiting} wait; size "
+            f"{self.size}, overflow {self.max_overflow}, {self.in_use} in use. Held "
+            f"longest by: {held}. Return connections sooner, send callers away before "
+            "they come here, or raise pool_size, max_overflow or max_waiting"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the attributes."""
+        return type(self), (
+            self.pool,
+            self.size,
+            self.max_overflow,
+            self.in_use,
+            self.waiting,
+            self.waited,
+            self.holders,
+            self.reason,
+            self.max_waiting,
         )

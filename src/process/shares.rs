@@ -128,7 +128,7 @@ impl Shares {
     /// # Errors
     ///
     /// The system's.
-    pub fn queue(self: &Arc<Self>) -> io::Result<Place> {
+    pub fn queue(self: &Arc<Self>) -> io::Result<Turn> {
         let mut held = self.lock();
         let mut at = LINE + micros();
         let mine = |at| Range { start: at, len: 1 };
@@ -137,7 +137,7 @@ impl Shares {
         }
         held.insert(at);
         drop(held);
-        Ok(Place {
+        Ok(Turn {
             shares: Arc::clone(self),
             at,
         })
@@ -155,15 +155,19 @@ impl Shares {
         Ok(locked(self.file.as_fd(), range, Whose::All)?.is_some())
     }
 
-    /// True when one of `total` shares is free, and nobody waits for one.
+    /// True when one of `total` shares is free, whoever waits for one.
     ///
     /// # Errors
     ///
     /// The system's.
-    pub fn has_room(&self, total: u32) -> io::Result<bool> {
-        let waits = locked(self.file.as_fd(), whole_line(), Whose::All)?.is_some();
-        let taken: i64 = self.holders()?.iter().map(|part| part.count).sum();
-        Ok(!waits && taken < i64::from(total))
+    pub fn has_free(&self, total: u32) -> io::Result<bool> {
+        let (start, len) = (0, i64::from(total.min(MOST)));
+        let taken: i64 = self
+            .parts(Range { start, len })?
+            .iter()
+            .map(|one| one.count)
+            .sum();
+        Ok(taken < len)
     }
 
     /// Which processes hold how many shares.
@@ -299,25 +303,25 @@ impl Drop for Share {
 
 /// A place in the line. Dropping it leaves the line.
 #[derive(Debug)]
-pub struct Place {
+pub struct Turn {
     shares: Arc<Shares>,
     at: i64,
 }
 
-impl Place {
-    /// One of `total` shares, if there is one and nobody came before.
+impl Turn {
+    /// One of `total` shares, if there is one and nobody came before; with `passes`, whoever came before.
     ///
     /// # Errors
     ///
     /// The system's.
-    pub fn take(&self, total: u32) -> io::Result<Option<Share>> {
+    pub fn take(&self, total: u32, passes: bool) -> io::Result<Option<Share>> {
         let before = Range {
             start: LINE,
             len: self.at - LINE,
         };
         let file = self.shares.file.as_fd();
         if !self.shares.is_usable()
-            || (before.len > 0 && locked(file, before, Whose::All)?.is_some())
+            || (!passes && before.len > 0 && locked(file, before, Whose::All)?.is_some())
         {
             return Ok(None);
         }
@@ -325,7 +329,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Turn {
     fn drop(&mut self) {
         self.shares.end(self.at);
     }
@@ -388,7 +392,7 @@ mod tests {
             count: 3,
         };
         assert_eq!(shares.holders().unwrap(), [mine]);
-        assert!(!shares.has_room(3).unwrap());
+        assert!(!shares.has_free(3).unwrap());
         taken[1].is_clear();
         drop(taken);
         assert!(shares.holders().unwrap().is_empty());
@@ -402,13 +406,16 @@ mod tests {
         let (shares, _) = budget("line");
         let only = shares.take(1).unwrap().unwrap();
         let (first, second) = (shares.queue().unwrap(), shares.queue().unwrap());
-        assert!(first.take(1).unwrap().is_none());
+        assert!(first.take(1, false).unwrap().is_none());
+        assert!(second.take(1, true).unwrap().is_none());
         drop(only);
         assert!(shares.take(1).unwrap().is_none());
-        assert!(second.take(1).unwrap().is_none());
-        let share = first.take(1).unwrap().unwrap();
+        assert!(second.take(1, false).unwrap().is_none());
+        assert!(shares.has_free(1).unwrap());
+        drop(second.take(1, true).unwrap().unwrap());
+        let share = first.take(1, false).unwrap().unwrap();
         drop((first, share));
-        assert!(second.take(1).unwrap().is_some());
+        assert!(second.take(1, false).unwrap().is_some());
     }
 
     #[test]

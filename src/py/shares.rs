@@ -43,8 +43,8 @@ impl Shares {
     }
 
     /// A place at the end of the line.
-    fn queue(&self) -> PyResult<Place> {
-        Ok(Place(Mutex::new(Some(self.0.queue()?))))
+    fn queue(&self) -> PyResult<Turn> {
+        Ok(Turn(Mutex::new(Some(self.0.queue()?))))
     }
 
     /// True when a caller, of this process or another, has waited for longer than `age_s` seconds.
@@ -52,9 +52,9 @@ impl Shares {
         Ok(self.0.is_wanted(length(age_s))?)
     }
 
-    /// True when one of `total` shares is free, and nobody waits for one.
-    fn has_room(&self, total: u32) -> PyResult<bool> {
-        Ok(self.0.has_room(total)?)
+    /// True when one of `total` shares is free, whoever waits for one.
+    fn has_free(&self, total: u32) -> PyResult<bool> {
+        Ok(self.0.has_free(total)?)
     }
 
     /// `[(process id, shares)]`, most first; 0 is a process that cannot be seen from here.
@@ -104,14 +104,17 @@ impl Share {
 /// A place in the line. Dropped, it is left.
 #[pyclass(frozen, module = "poolproof._native")]
 #[derive(Debug)]
-pub(crate) struct Place(Mutex<Option<shares::Place>>);
+pub(crate) struct Turn(Mutex<Option<shares::Turn>>);
 
 #[pymethods]
-impl Place {
-    /// One of `total` shares, if there is one and nobody came before; or None.
-    fn take(&self, total: u32) -> PyResult<Option<Share>> {
+impl Turn {
+    /// One of `total` shares, if there is one and nobody came before; with `passes`, whoever came before; or None.
+    fn take(&self, total: u32, passes: bool) -> PyResult<Option<Share>> {
         let place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        share(place.as_ref().map_or(Ok(None), |place| place.take(total)))
+        let taken = place
+            .as_ref()
+            .map_or(Ok(None), |place| place.take(total, passes));
+        share(taken)
     }
 
     /// Leaves the line. Does nothing the second time.

@@ -30,6 +30,8 @@ ABOUT = {
     "pool/contract/test_nested": "When every connection is held by a caller that waits",
     "pool/contract/test_overload": "[newest are served first]",
     "pool/contract/test_pre_ping": "`pool_pre_ping=True` asks only where",
+    "pool/contract/test_max_waiting": "refuse at once whoever would be one too many",
+    "pool/contract/test_resize": "A pool may be [resized, drained and warmed]",
     "pool/contract/test_timeout_error": "says in its own words who holds",
     "pool/contract/test_waiting": "Callers are served in order of arrival",
 }

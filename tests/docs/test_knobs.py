@@ -43,7 +43,7 @@ def test_every_default_is_as_the_page_says() -> None:
     assert written == {name: repr(value) for name, value in real().items()}
 
 
-def test_every_name_for_create_engine_is_accepted() -> None:
+def test_every_name_for_create_engine_is_accepted(tmp_path: Path) -> None:
     page = (CHECKOUT / "docs" / "knobs.md").read_text()
     names = re.findall(
         r"^\| `((?!create_engine)[a-z_]+)` \| `\w+` \|", page, re.MULTILINE
@@ -56,6 +56,7 @@ def test_every_name_for_create_engine_is_accepted() -> None:
         "hold_warning": 1,
         "nested_timeout": 0.5,
         "hold_timeout": 2,
+        "host_budget": ("a", 1, str(tmp_path)),
         "keep_alive": (1, 1, 1),
         "control_dsn": "postgresql://app@db/app",
     }

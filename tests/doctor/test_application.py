@@ -1,4 +1,7 @@
-"""3xx: what an application does with its engine; each provoked, and silent."""
+"""3xx: what an application does with its engine; each provoked, and silent.
+
+Long, because it is one idea: the checks of one hundred.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 import poolproof
 from plugins.processes import run_script
+from plugins.threads import Task, eventually
 from poolproof.doctor.catalogue import CHECKS
 from poolproof.doctor.deployment import Deployment
+from poolproof.doctor.pool_capacity import capacity_of
 from poolproof.doctor.run import examine
 from poolproof.doctor.subject import Subject
 
@@ -150,6 +155,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import scoped_session, sessionmaker
 from poolproof.doctor.greenlets import greenlets
 from poolproof.doctor.deployment import Deployment
+from poolproof.doctor.pool_capacity import capacity_of
 from poolproof.doctor.subject import Subject
 engine = create_engine("postgresql+psycopg2://u@127.0.0.1:1/d")
 
@@ -278,6 +284,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from sqlalchemy import create_engine
 from poolproof.doctor.deployment import Deployment
+from poolproof.doctor.pool_capacity import capacity_of
 from poolproof.doctor.runtime import telemetry
 from poolproof.doctor.subject import Subject
 engine = create_engine("postgresql+psycopg2://u@127.0.0.1:1/d")
@@ -385,3 +392,63 @@ def test_versions_past_their_last_day_are_seen(see, queue):
     finding = see(queue, "PP313", today=dt.date(2050, 1, 1))
     assert finding.severity == "warning"
     assert "is not mended any more" in finding.summary
+
+
+def test_a_budget_of_the_host_that_some_get_nothing_of_is_seen(
+    see, make_engine, pg_url, tmp_path
+):
+    def engine(most, **parameters):
+        return make_engine(
+            pg_url("psycopg2", application_name="doctor-ours"),
+            poolclass=poolproof.Pool,
+            host_budget=(f"of-{most}", most, str(tmp_path)),
+            **parameters,
+        )
+
+    kept = engine(8, min_idle=2)
+    finding = see(kept, "PP314", workers=4)
+    assert finding.severity == "error"
+    assert "4 workers keep 8 connections ready" in finding.summary
+    fits = engine(10, min_idle=2)
+    with fits.connect():
+        finding = see(fits, "PP314", workers=4)
+    assert finding.state == "fine"
+    assert any("holds" in line for line in finding.evidence)
+    assert see(engine(3), "PP314", workers=4).severity == "error"
+
+
+def test_a_budget_bounds_what_all_processes_of_a_machine_may_open(
+    make_engine, pg_url, tmp_path
+):
+    engine = make_engine(
+        pg_url("psycopg2"),
+        poolclass=poolproof.Pool,
+        pool_size=90,
+        host_budget=("app", 12, str(tmp_path)),
+    )
+    deployment = Deployment(workers=8, fleet=3)
+    subject = Subject(
+        engine=engine, shown="application", is_application=True, deployment=deployment
+    )
+    capacity = capacity_of(subject)
+    assert capacity.is_bound_by_host(deployment)
+    assert capacity.together(deployment) == 36
+
+
+def test_callers_who_wait_for_the_budget_are_seen(see, make_engine, pg_url, tmp_path):
+    engine = make_engine(
+        pg_url("psycopg2", application_name="doctor-ours"),
+        poolclass=poolproof.Pool,
+        host_budget=("busy", 1, str(tmp_path)),
+    )
+    with engine.connect():
+        waiting = Task(lambda: engine.connect().close())
+        eventually(lambda: engine.pool.budget.parts().waiting)
+        finding = see(engine, "PP314")
+    waiting.result()
+    assert finding.severity == "warning"
+    assert "1 caller waits for one of the 1 connections" in finding.summary
+
+
+def test_an_engine_without_a_budget_is_fine(see, ours):
+    assert see(ours, "PP314").state == "fine"

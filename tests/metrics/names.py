@@ -28,6 +28,10 @@ PROMISED = {
     "transactions_total": {"outcome"},
     "retries_total": {"outcome"},
     "stranded_total": {"outcome"},
+    "host_budget_max": {"budget"},
+    "host_budget_used": {"budget"},
+    "host_budget_own": {"budget"},
+    "host_budget_waiting": {"budget"},
 }
 OF_THE_PROCESS = {
     "processes": {"role"},

@@ -56,8 +56,9 @@ def use_everything(pool):
     pool.connect().close()
 
 
-def test_names_are_those_of_the_table_and_the_conventions(reader, make_pool):
-    pool = make_pool(logging_name="named")
+def test_names_are_those_of_the_table_and_the_conventions(reader, make_pool, tmp_path):
+    budget = ("named", 40, str(tmp_path))
+    pool = make_pool(logging_name="named", host_budget=budget)
     use_everything(pool)
     found = collected(reader)
     table = {metric.otel for metric in TABLE}

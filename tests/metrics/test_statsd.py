@@ -51,8 +51,9 @@ def sender(daemon):
     return StatsD("127.0.0.1", daemon.getsockname()[1])
 
 
-def test_every_name_arrives_and_no_other(daemon, sender, make_pool):
-    pool = make_pool(logging_name="sent")
+def test_every_name_arrives_and_no_other(daemon, sender, make_pool, tmp_path):
+    budget = ("sent", 40, str(tmp_path))
+    pool = make_pool(logging_name="sent", host_budget=budget)
     use_everything(pool)
     arrived = {
         re.sub(r"\.(count|sum|p\d\d)$", "", name)

@@ -65,6 +65,10 @@ def pool_in_an_engine() -> int:
     assert_type(pool.status(), str)
     assert_type(pool.stats(), poolproof.PoolStats)
     assert_type(pool.holders(), tuple[poolproof.Holder, ...])
+    pool.resize(5)
+    pool.resize(5, 2)
+    assert_type(pool.drain(), int)
+    assert_type(pool.warm(2), int)
     return pool.checkedout()
 
 
@@ -134,6 +138,11 @@ def refusals(
 ) -> tuple[str, TimeoutError, int, str | None]:
     error: poolproof.LeaseError = lost
     return error.reason, late, forked.parent_pid, control.sqlstate
+
+
+def refused_at_once(error: poolproof.TooManyWaiting) -> tuple[int, int]:
+    late: poolproof.PoolTimeout = error
+    return late.waiting, error.max_waiting
 
 
 def passed(error: exc.DBAPIError) -> tuple[str, float, int | None]:

@@ -342,3 +342,40 @@ def control_credentials(subject: Subject) -> Finding:
             evidence=evidence,
         )
     return fine("the control plane has credentials of its own", evidence=evidence)
+
+
+def host_budget(subject: Subject) -> Finding:
+    """PP314: does everybody get something of the host's budget."""
+    pools = [pool for pool in subject.pools if isinstance(pool, Pool) and pool.budget]
+    if not pools:
+        return fine("no pool has a host_budget")
+    budget: Any = pools[0].budget
+    workers = subject.deployment.workers or 1
+    parts = budget.parts()
+    waiting = sum(parts.waiting.values())
+    evidence = [
+        f"host_budget {budget.name!r} is {budget.most}; its file is {budget.path}",
+        *(f"process {pid or 'elsewhere'} holds {n}" for pid, n in parts.held.items()),
+        *(f"{n} callers of process {pid} wait" for pid, n in parts.waiting.items()),
+    ]
+    kept = workers * sum(
+        pool.settings.min_idle for pool in pools if pool.budget is budget
+    )
+    if workers > budget.most or kept >= budget.most > 1:
+        return found(
+            "error",
+            f"{workers} workers keep {kept} connections ready, and host_budget "
+            f"{budget.name!r} lets all have {budget.most}: some may get none",
+            "a smaller min_idle, fewer workers, or a larger host_budget",
+            evidence=evidence,
+        )
+    if waiting:
+        return found(
+            "warning",
+            f"{waiting} caller{'s wait' if waiting > 1 else ' waits'} for one of the "
+            f"{budget.most} connections of host_budget {budget.name!r} now",
+            "hold connections for shorter, or raise the budget and max_connections",
+            evidence=evidence,
+        )
+    used = sum(parts.held.values())
+    return fine(f"{used} of {budget.most} connections are held", evidence=evidence)

@@ -33,8 +33,9 @@ _SERVER: Final = (
         looks="max_connections less both reserves, the CONNECTION LIMIT of the role "
         "and of the database, and the sessions of others, against machines × workers × "
         "what the pools of one process may open (and two connections of "
-        "`end_stranded_backends`). The threads of a process share its pool and do not "
-        "count, but where each has a connection of its own (`NullPool`).",
+        "`end_stranded_backends`); `host_budget` bounds a machine. The threads of a "
+        "process share its pool and do not count, but where each has a connection of "
+        "its own (`NullPool`).",
         why="Under load, which is when it matters, connecting fails with 53300.",
         fix="Lower `pool_size` and `max_overflow`, or put a pooler in between. Say how "
         "it is run with `--workers`, `--threads` and `--fleet`; without them one "
@@ -489,6 +490,20 @@ _APPLICATION: Final = (
         problems="The days are those that were known when this was released.",
         needs="application",
         run=runtime.versions,
+    ),
+    Check(
+        code="PP314",
+        name="host budget",
+        worst="error",
+        looks="`host_budget` against `--workers` and `min_idle`, and who holds shares "
+        "of it on this machine, or waits for one, now.",
+        why="What is kept ready is given to nobody: where its sum is the budget, some "
+        "processes get no connection at all.",
+        fix="A smaller `min_idle`, fewer workers, or a larger budget.",
+        problems="`--workers` is what Gunicorn or Celery has; what else goes by the "
+        "budget is seen where it holds something now.",
+        needs="application",
+        run=application.host_budget,
     ),
 )
 

@@ -205,7 +205,7 @@ def pools_in_series(subject: Subject) -> Finding:
     if not facts.config:
         return skipped(_closed_console(facts, subject))
     capacity = capacity_of(subject)
-    wanted = capacity.most * subject.deployment.processes
+    wanted = capacity.together(subject.deployment)
     clients = int(facts.config.get("max_client_conn", 0))
     size = int(facts.database.get("pool_size") or facts.config["default_pool_size"])
     evidence = [

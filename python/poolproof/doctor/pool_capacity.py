@@ -18,6 +18,9 @@ from poolproof.control.server import SIZE
 from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poolproof.doctor.deployment import Deployment
     from poolproof.doctor.subject import Subject
 
 __all__ = ["PoolCapacity", "capacity_of"]
@@ -36,12 +39,30 @@ class PoolCapacity:
         parts: What that is the sum of.
         unbounded_by: What sets no bound, where nothing does.
         is_assumed: Whether the pool is not known, and QueuePool's defaults were taken.
+        host: What all processes of one machine may open, by `host_budget`.
     """
 
     most: float
     parts: str
     unbounded_by: str = ""
     is_assumed: bool = False
+    host: float = _UNBOUNDED
+
+    def together(self, deployment: Deployment) -> float:
+        """Say what all processes may open.
+
+        Args:
+            deployment: How many there are.
+        """
+        return deployment.fleet * min(self.most * (deployment.workers or 1), self.host)
+
+    def is_bound_by_host(self, deployment: Deployment) -> bool:
+        """Tell whether `host_budget` is what bounds them.
+
+        Args:
+            deployment: How many processes there are.
+        """
+        return self.host < self.most * (deployment.workers or 1)
 
 
 def capacity_of(subject: Subject) -> PoolCapacity:
@@ -77,7 +98,28 @@ def capacity_of(subject: Subject) -> PoolCapacity:
         parts += f" of {len(subject.pools)} pools"
     if control:
         parts += f", and {control} of end_stranded_backends"
-    return PoolCapacity(most=most + control, parts=parts, unbounded_by=unbounded)
+    return PoolCapacity(
+        most=most + control,
+        parts=parts,
+        unbounded_by=unbounded,
+        host=_host(subject.pools, control * (deployment.workers or 1)),
+    )
+
+
+def _host(pools: Iterable[Any], control: int) -> float:
+    """Say what `host_budget` lets all processes of a machine open.
+
+    Args:
+        pools: Of one process.
+        control: Connections beside it, of all processes.
+    """
+    of_all: dict[str, int] = {}
+    for pool in pools:
+        budget = pool.budget if isinstance(pool, Pool) else None
+        if budget is None:
+            return _UNBOUNDED
+        of_all[budget.path] = budget.most
+    return control + sum(of_all.values()) if of_all else _UNBOUNDED
 
 
 def _of_pool(pool: Any, threads: int | None) -> tuple[float, str]:

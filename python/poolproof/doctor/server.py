@@ -44,15 +44,19 @@ def slots(subject: Subject, server: ServerFacts) -> Finding:
     room, has, into, shared = _room(server)
     others = _by_others(server)
     evidence = [*_slot_evidence(server), *others]
-    if capacity.most == float("inf"):
+    wanted = capacity.together(subject.deployment)
+    if wanted == float("inf"):
         return found(
             "error",
             f"{capacity.unbounded_by} sets no bound, and {has}",
             "give max_overflow a bound",
             evidence=evidence,
         )
-    wanted = capacity.most * subject.deployment.processes
     sum_ = f"{_processes(subject)} × {capacity.most:g} ({capacity.parts}) = "
+    if capacity.is_bound_by_host(subject.deployment):
+        machines = subject.deployment.fleet
+        sum_ = f"{machines} machine{'s' * (machines != 1)} × "
+        sum_ += f"{capacity.host:g} (host_budget) = "
     sum_ += f"{wanted:g} connections"
     confidence: Confidence = "likely" if capacity.is_assumed else "certain"
     if wanted > room:

@@ -6,6 +6,7 @@ import dataclasses
 
 __all__ = [
     "Checkout",
+    "HostShares",
     "Leases",
     "OtherPool",
     "PoolSnapshot",
@@ -79,6 +80,26 @@ class Leases:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class HostShares:
+    """Who has the connections of a host's budget.
+
+    Attributes:
+        name: What the budget is called.
+        most: Connections that there may be.
+        own: Those of this pool.
+        held: Those of each process, by its number, most first; 0 is one that cannot be
+            seen from here (in another container).
+        waiting: Callers that wait for one, in the same way.
+    """
+
+    name: str
+    most: int
+    own: int
+    held: dict[int, int]
+    waiting: dict[int, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PoolSnapshot:
     """What one pool is and has done in this process.
 
@@ -107,7 +128,8 @@ class PoolSnapshot:
             statement is under way now.
         checkouts: Checkouts, by whether the caller had to wait for a slot.
         timeouts: Checkouts whose time was over, by what it was spent on: ``"slot"``,
-            ``"connect"``, ``"breaker"``, ``"deadline"``.
+            ``"connect"``, ``"breaker"``, ``"queue_full"``,
+            ``"host_budget"``, ``"deadline"``.
         connects: Attempts to connect, by outcome: ``"ok"``, ``"failed"``.
         discarded: Connections discarded, by reason.
         deadlines: Connections whose socket the watchdog has shut, by step.
@@ -117,6 +139,7 @@ class PoolSnapshot:
             ``"not_done"``, ``"unknown"``.
         retries: Those that took more than one attempt, by outcome.
         stranded: Backends that were left behind, by what became of them.
+        host_budget: The budget of the host that it keeps to, with `host_budget`.
         connect_failures: Attempts to connect that have failed in a row.
         breaker_open: Whether callers who need a new connection are refused at once.
         wait: Waits for a slot, of callers who got a connection.
@@ -154,6 +177,7 @@ class PoolSnapshot:
     transactions: dict[str, int]
     retries: dict[str, int]
     stranded: dict[str, int]
+    host_budget: HostShares | None
     connect_failures: int
     breaker_open: bool
     wait: Times

@@ -17,6 +17,7 @@ from poolproof.metrics import family
 from poolproof.metrics.automatic import is_main
 from poolproof.metrics.facts import (
     Checkout,
+    HostShares,
     Leases,
     OtherPool,
     PoolSnapshot,
@@ -149,6 +150,7 @@ def _of_pools(pools: list[Pool], totals: Totals) -> PoolSnapshot:
         transactions=totals.transactions.copy(),
         retries=totals.retries.copy(),
         stranded=totals.stranded.copy(),
+        host_budget=_host_budget(pool, pools),
         connect_failures=max(found.connect_failures for found in current),
         breaker_open=any(found.breaker_open for found in current),
         wait=_times(wait),
@@ -159,6 +161,15 @@ def _of_pools(pools: list[Pool], totals: Totals) -> PoolSnapshot:
         holders=holders,
         generation=stats.generation,
     )
+
+
+def _host_budget(pool: Pool, pools: list[Pool]) -> HostShares | None:
+    budget = pool.budget
+    if budget is None:
+        return None
+    parts = budget.parts()
+    own = sum(len(one.shares) for one in pools)
+    return HostShares(budget.name, budget.most, own, parts.held, parts.waiting)
 
 
 def _longest(seconds: Iterable[float | None]) -> float | None:

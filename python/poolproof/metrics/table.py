@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from poolproof.metrics.facts import (
+        HostShares,
         OtherPool,
         PoolSnapshot,
         ProcessSnapshot,
@@ -175,6 +176,14 @@ def _most(pool: PoolSnapshot) -> int | None:
     return None if unbounded else pool.size + pool.max_overflow
 
 
+def _budget(take: Callable[[HostShares], int]) -> Callable[[PoolSnapshot], Read]:
+    def reads(pool: PoolSnapshot) -> Read:
+        if pool.host_budget is not None:
+            yield (pool.host_budget.name,), take(pool.host_budget)
+
+    return reads
+
+
 def _checkouts(pool: PoolSnapshot) -> Read:
     for waited, count in pool.checkouts.items():
         yield ("true" if waited else "false",), count
@@ -256,12 +265,52 @@ TABLE: tuple[Metric, ...] = (
         _one(lambda pool: pool.waiting),
     ),
     Metric(
+        "host_budget_max",
+        "gauge",
+        "poolproof.host_budget.max",
+        _CONNECTION,
+        "Connections that all processes of the host may have together (host_budget); "
+        "absent without one.",
+        ("budget",),
+        _budget(lambda budget: budget.most),
+        across="max",
+    ),
+    Metric(
+        "host_budget_used",
+        "gauge",
+        "poolproof.host_budget.used",
+        _CONNECTION,
+        "Those of them that all processes have.",
+        ("budget",),
+        _budget(lambda budget: sum(budget.held.values())),
+        across="max",
+    ),
+    Metric(
+        "host_budget_own",
+        "gauge",
+        "poolproof.host_budget.own",
+        _CONNECTION,
+        "Those of them that are this pool's.",
+        ("budget",),
+        _budget(lambda budget: budget.own),
+    ),
+    Metric(
+        "host_budget_waiting",
+        "gauge",
+        "poolproof.host_budget.waiting",
+        "{request}",
+        "Callers of all processes that wait for one.",
+        ("budget",),
+        _budget(lambda budget: sum(budget.waiting.values())),
+        across="max",
+    ),
+    Metric(
         "timeouts_total",
         "counter",
         f"{_OTEL}.timeouts",
         "{timeout}",
         "Checkouts whose time was over, by what it was spent on: slot, connect, "
-        "breaker (refused at once), deadline.",
+        "breaker and queue_full (refused at once), host_budget, deadline.",
         ("reason",),
         _each(lambda pool: pool.timeouts),
         known=TIMEOUTS,

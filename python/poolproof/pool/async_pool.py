@@ -87,6 +87,13 @@ class AsyncPool(Pool):
         # of that only if it is not lost together with it.
         self._loans: set[Loan] = set()
         super().__init__(*args, **kw)
+        if self.settings.minds_idle_holds or self.budget is not None:
+            msg = (
+                "host_budget, idle_hold_timeout and idle_hold_warning are for "
+                "poolproof.Pool: whoever waits for a share would stop the loop, and "
+                "what goes on in a loop is not looked at"
+            )
+            raise exc.ArgumentError(msg)
 
     # --- checkout -------------------------------------------------------------------
 

@@ -286,10 +286,12 @@ class Bounds(ConnectionRecord):
         block = current()
         if block is not None:
             block.cover(self)
-        limit = self.owner.settings.hold_timeout
-        if limit is not None and self.socket is not None:
+        settings = self.owner.settings
+        if settings.idle_hold_timeout is not None:
+            self.bound = True  # the keeper may arm it
+        if settings.hold_timeout is not None and self.socket is not None:
             self.bound = True
-            self.socket.arm(_native.HOLD, limit)
+            self.socket.arm(_native.HOLD, settings.hold_timeout)
 
     def bound_checkin(self) -> None:
         """Bound what others do while the connection comes back, until it rests."""
@@ -326,9 +328,13 @@ class Bounds(ConnectionRecord):
         elif passed == _native.BLOCK and self.block is not None:
             limit = ("deadline", self.block.seconds)
         elif passed == _native.HOLD:
-            limit = ("hold", self.owner.settings.hold_timeout or 0.0)
+            limit = self.hold_limit()
         operation, seconds = limit or ("call", 0.0)
         return DeadlineExceeded(operation, seconds, backend_pid(self))
+
+    def hold_limit(self) -> tuple[str, float]:
+        """Say for how long the connection might be held, and in which way."""
+        return ("hold", self.owner.settings.hold_timeout or 0.0)
 
     def explain(self, error: BaseException) -> None:
         """Make what has ended the connection the cause of the error that it led to.

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from poolproof.pool.hold_warning import Hold
     from poolproof.pool.owner import Owner
 
-__all__ = ["BUSY", "FOREIGN", "Entry", "begin_reset", "refuse_foreign"]
+__all__ = ["BUSY", "DRAINED", "FOREIGN", "Entry", "begin_reset", "refuse_foreign"]
 
 # Why a connection is discarded, as `PoolStats.discarded` counts it.
 BUSY = "in_transaction"
 FOREIGN = "foreign"
+# When a connection is too old that is to be replaced by whoever has it next.
+DRAINED = -1.0
 
 _LISTENS = (
     "Connection %r listens, and is closed by the pool (%s): what a session holds "
@@ -55,6 +57,7 @@ class Entry(deadlines.Bounds):
             seen callers that wait for what they hold.
         may_rest: Whether its finder would as well have a connection that comes to rest
             while this one is being opened.
+        is_patient: Whether it waits for a share of the host's budget.
         backend: The connection's backend, where the pool has `end_stranded_backends`.
         is_new: Whether its session is yet to be read, for `reset_on_return`.
         set_again: What is to be set again after each ``DISCARD ALL``: a statement.
@@ -68,6 +71,7 @@ class Entry(deadlines.Bounds):
         "held",
         "is_always_suspect",
         "is_new",
+        "is_patient",
         "lent_to",
         "may_rest",
         "reason",
@@ -107,7 +111,7 @@ class Entry(deadlines.Bounds):
         self.reason = None
         self.expires_at = 0.0
         self.held = None
-        self.may_rest = False
+        self.may_rest, self.is_patient = False, True
         self.backend = None
         self.is_new = False
         self.set_again = None
@@ -205,6 +209,14 @@ class Entry(deadlines.Bounds):
         if self.socket is not None:
             self.socket.sever()
 
+    def hold_limit(self) -> tuple[str, float]:
+        """Say for how long the connection might be held, and in which way."""
+        settings = self.owner.settings
+        idle = None if self.held is None else self.held.idle
+        if settings.hold_timeout is None or (idle is not None and idle.is_ended):
+            return ("idle_hold", settings.idle_hold_timeout or 0.0)
+        return super().hold_limit()
+
     def charge(self, reason: str | None, *, doubtful: bool) -> None:
         """Note what an error costs.
 
@@ -234,6 +246,8 @@ class Entry(deadlines.Bounds):
         Args:
             reason: Why, as `PoolStats.discarded` counts it.
         """
+        if reason == "lifetime" and self.expires_at == DRAINED:
+            reason = "drained"
         if not self.owner.warned_of_state and self.driver.listens(
             self.dbapi_connection
         ):

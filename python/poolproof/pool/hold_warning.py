@@ -22,6 +22,7 @@ from poolproof.pool.code_places import line_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from poolproof.pool.activity import IdleHold
     from poolproof.pool.owner import Owner
 
 __all__ = ["Hold", "warn"]
@@ -38,9 +39,20 @@ class Hold:
         due: When to warn of it, on the monotonic clock; infinite when that was done.
         strand: The thread or greenlet, as `threading.get_ident` numbers it.
         surroundings: What a log record tells of where it was made.
+        idle: What goes on on the connection, where the pool minds that.
     """
 
-    __slots__ = ("_frames", "_since", "_thread", "due", "strand", "surroundings")
+    __slots__ = (
+        "_frames",
+        "_since",
+        "_thread",
+        "due",
+        "idle",
+        "strand",
+        "surroundings",
+    )
+
+    idle: IdleHold | None
 
     def __init__(self, seconds: float) -> None:
         """Remember the caller, and what called it.
@@ -51,6 +63,7 @@ class Hold:
         """
         self._since = now = time.monotonic()
         self.due = now + seconds
+        self.idle = None
         self._thread = threading.current_thread().name
         self.strand = threading.get_ident()
         self.surroundings = surroundings()

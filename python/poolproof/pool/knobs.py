@@ -40,7 +40,7 @@ KNOBS: Final[dict[str, str]] = {
 BOOLEAN: Final = frozenset(
     {"pool_use_lifo", "pool_pre_ping", "echo_pool", "end_stranded_backends"}
 )
-_TEXT = frozenset({"pool_logging_name", "control_dsn"})
+_TEXT = frozenset({"pool_logging_name", "control_dsn", "host_budget"})
 _ON = frozenset({"1", "true", "yes", "on"})
 _OFF = frozenset({"0", "false", "no", "off"})
 

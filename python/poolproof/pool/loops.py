@@ -19,7 +19,7 @@ from poolproof._cooperative import CooperativeWaiters
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolproof._native import Gate, Nested, Ticket, Waiter
+    from poolproof._native import Gate, Nested, QueueFull, Ticket, Waiter
 
 __all__ = ["FirstConnect", "TaskWaiters", "Wakeup", "is_alive", "running_loop"]
 
@@ -148,7 +148,7 @@ class TaskWaiters(CooperativeWaiters):
         gate: Gate,
         timeout: float | None,
         tell: Callable[[Waiter], float | None],
-    ) -> Ticket | Nested | None:
+    ) -> Ticket | Nested | QueueFull | None:
         """Wait for a slot; see `CooperativeWaiters`.
 
         Args:
@@ -157,7 +157,7 @@ class TaskWaiters(CooperativeWaiters):
             tell: Called with the place; returns how long to wait instead.
 
         Returns:
-            The ticket; None when the time is over; or a `Nested`.
+            The ticket; None when the time is over; a `Nested`, or a `QueueFull`.
         """
 
         def placed(place: Waiter) -> float | None:

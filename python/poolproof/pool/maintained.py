@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from poolproof.fork.renewal import Renewable
 from poolproof.pool.owner import Owner
 
 if TYPE_CHECKING:
@@ -16,18 +17,24 @@ if TYPE_CHECKING:
     from poolproof._native import Gate, Ticket
     from poolproof.pool.connector import Connecting
     from poolproof.pool.entry import Entry
+    from poolproof.pool.host_budget import HostBudget, OpenShares
 
 __all__ = ["Maintained"]
 
 
-class Maintained(Owner, Protocol):
+class Maintained(Renewable, Owner, Protocol):
     """A pool, with its slots; `Pool` says what each of these is."""
 
     has_strands: bool
+    bounds: tuple[int, int]
+    drains: int
     is_used: bool
     next_look: float
     nests: Any
     _checkout_timeout: float | None
+    _is_asyncio: bool
+    budget: HostBudget | None
+    shares: OpenShares
     _connecting: Connecting
     _gate: Gate
     _idle: dict[int, Entry]
@@ -42,8 +49,18 @@ class Maintained(Owner, Protocol):
     def open_ahead(self, work: Callable[[], float]) -> float:
         """Have a connection opened ahead of need, where that can be done."""
 
+    def timeout(self) -> float | None:
+        """How long a caller waits for a slot."""
+
     def mind(self) -> None:
         """Have the keeper hear of each checkout and check-in from now on."""
 
-    def _open_entry(self, ticket: Ticket, began: float, due: float | None) -> Entry:
+    def _open_entry(
+        self,
+        ticket: Ticket,
+        began: float,
+        due: float | None,
+        *,
+        is_patient: bool = True,
+    ) -> Entry:
         """Connect for an empty slot."""

@@ -15,17 +15,29 @@ from typing import TYPE_CHECKING
 
 from poolproof import _native
 from poolproof._log import fields
-from poolproof.pool import hold_warning
+from poolproof.pool import hold_warning, idle_hold
 from poolproof.pool.deadlines import bounded
 
 if TYPE_CHECKING:
     import weakref
 
+    from poolproof._native import Ticket
     from poolproof.pool.entry import Entry
+    from poolproof.pool.host_budget import HostBudget
     from poolproof.pool.maintained import Maintained
     from poolproof.pool.settings import Settings
 
-__all__ = ["NEVER", "UNPLANNED", "Plan", "expiry", "tend"]
+__all__ = [
+    "BUDGET_LOOK_S",
+    "NEVER",
+    "UNPLANNED",
+    "Plan",
+    "end",
+    "expiry",
+    "open_ahead",
+    "retire",
+    "tend",
+]
 
 # Later than any instant: there is nothing to look for, whatever comes to rest.
 NEVER = sys.float_info.max
@@ -36,6 +48,10 @@ _JITTER = 0.1
 # Between attempts to connect, in seconds.
 _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 2.0
+# Between looks whether others of the host wait for a connection, in seconds, and after
+# which wait one is given to them that is in use all the time.
+BUDGET_LOOK_S = 0.1
+_LONG_WAIT_S = 0.25
 # For a pool without a bound, in seconds: other pools wait meanwhile.
 _CONNECTING_S = 35.0
 
@@ -96,11 +112,15 @@ def tend(pool: Maintained, plan: Plan) -> float:
     holding = UNPLANNED
     if pool.settings.hold_warning is not None:
         holding = hold_warning.warn(pool, pool.entries(), time.monotonic())
+    if pool.settings.minds_idle_holds:
+        found = idle_hold.look(pool, pool.entries(), time.monotonic())
+        holding = min(holding, found)
     _close_old(pool)
     opening = UNPLANNED
     if pool.settings.min_idle:
         opening = pool.open_ahead(lambda: _open_one(pool, plan))
-    return min(holding, opening, _next_end(pool))
+    sharing = UNPLANNED if pool.budget is None else _share_out(pool, pool.budget)
+    return min(holding, opening, sharing, _next_end(pool))
 
 
 def _resting(pool: Maintained) -> list[tuple[float, int]]:
@@ -149,7 +169,35 @@ def _close(pool: Maintained, slot: int, reason: str) -> bool:
     if not _has_reason(pool, slot, reason):  # it was lent and came back meanwhile
         pool._waiters.wake(ticket.give_back())
         return False
-    entry: Entry = ticket.take(pool._idle)
+    end(pool, ticket, reason)
+    return True
+
+
+def end(pool: Maintained, ticket: Ticket, reason: str) -> None:
+    """Close what rests in a slot that was taken for that, and leave the slot empty.
+
+    Args:
+        pool: The pool.
+        ticket: The slot's.
+        reason: Why, as `PoolStats.discarded` counts it.
+    """
+    # Before the try: whoever is interrupted here still has the slot as it was.
+    entry: Entry | None = ticket.take(pool._idle)
+    try:
+        if entry is not None:  # else the pool was disposed of meanwhile
+            retire(pool, entry, reason)
+    finally:
+        pool._waiters.wake(ticket.vacate())
+
+
+def retire(pool: Maintained, entry: Entry, reason: str) -> None:
+    """Close the connection of an entry that rested, whatever a listener does.
+
+    Args:
+        pool: The pool.
+        entry: The entry.
+        reason: Why, as `PoolStats.discarded` counts it.
+    """
     try:
         if entry.dbapi_connection is not None:
             entry.retire(reason)
@@ -157,9 +205,32 @@ def _close(pool: Maintained, slot: int, reason: str) -> bool:
         pool.logger.exception(
             "poolproof: Closing a connection failed", extra=entry.fields(reason=reason)
         )
-    finally:
-        pool._waiters.wake(ticket.vacate())
-    return True
+
+
+def _share_out(pool: Maintained, budget: HostBudget) -> float:
+    """Give up what others of the host wait for; return when to look again.
+
+    What rests beyond `min_idle` goes at once, and as much as is waited for. Where
+    nothing rests, what comes back next goes once somebody has waited for long: a crowd
+    of one process is not to keep out another's, nor are both to connect all the time.
+    """
+    held = len(pool.shares)
+    if not held:
+        return UNPLANNED
+    beyond = held - pool.settings.min_idle
+    asked_back = 0
+    if beyond > 0 and budget.is_wanted(0.0):
+        resting = _resting(pool)
+        spare = resting[: max(0, min(beyond, len(resting) - pool.settings.min_idle))]
+        wanted = sum(budget.parts().waiting.values())
+        for _rested_at, slot in spare[:wanted]:
+            ticket = pool._gate.claim(slot)
+            if ticket is not None:
+                end(pool, ticket, "host_budget")
+        if not spare and budget.is_wanted(_LONG_WAIT_S):
+            asked_back = 1
+    pool._gate.ask_back(asked_back)
+    return time.monotonic() + BUDGET_LOOK_S
 
 
 def _may_open_at(pool: Maintained, plan: Plan, now: float) -> float:
@@ -182,21 +253,18 @@ def _open_one(pool: Maintained, plan: Plan) -> float:
     begin_at = _may_open_at(pool, plan, now)
     if begin_at > now:
         return begin_at
+    if pool.budget is not None and not pool.budget.has_room():
+        return now + _LAST_RETRY_S  # others have it, and the metrics say so
     ticket = pool._gate.spare(pool.settings.min_idle)
     if ticket is None:
         return UNPLANNED
     if not pool.is_used:  # disposed of, before the slot was taken
         pool._waiters.wake(ticket.vacate())
         return UNPLANNED
-    limit = pool._checkout_timeout
-    due = now + (_CONNECTING_S if limit is None else limit)
     failure = None
     try:
-        entry = pool._open_entry(ticket, now, due)
-        try:
-            _settle(pool, entry)
-        finally:
-            pool._do_return_conn(entry)
+        entry = open_ahead(pool, ticket, is_patient=False)
+        pool._do_return_conn(entry)
         if entry.dbapi_connection is None and pool._idle.get(ticket.slot) is entry:
             failure = "it is not at rest"
     except _native.Forked:
@@ -213,6 +281,33 @@ def _open_one(pool: Maintained, plan: Plan) -> float:
             extra=fields(pool=pool.name()),
         )
     return now  # there may be more to open, when the other pools had their turn
+
+
+def open_ahead(pool: Maintained, ticket: Ticket, *, is_patient: bool = True) -> Entry:
+    """Open a connection in a slot that was taken for that.
+
+    Args:
+        pool: The pool.
+        ticket: The slot's; it is the entry's from then on.
+        is_patient: Whether to wait for a share of the host's budget.
+
+    Returns:
+        The entry, which is to be put back.
+
+    Raises:
+        Forked: The process was forked meanwhile, and this is the child.
+        Exception: What connecting ended with; the slot is empty again.
+    """
+    now = time.monotonic()
+    limit = pool._checkout_timeout
+    due = now + (_CONNECTING_S if limit is None else limit)
+    entry = pool._open_entry(ticket, now, due, is_patient=is_patient)
+    try:
+        _settle(pool, entry)
+    except BaseException:
+        pool._do_return_conn(entry)
+        raise
+    return entry
 
 
 def _settle(pool: Maintained, entry: Entry) -> None:

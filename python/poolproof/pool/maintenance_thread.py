@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 from poolproof import _native
 from poolproof._log import Log
 from poolproof._service_thread import ServiceThread
-from poolproof.pool import hold_warning, maintenance
+from poolproof.pool import hold_warning, idle_hold, maintenance
+from poolproof.pool.activity import IdleHold
 from poolproof.pool.maintenance import NEVER, UNPLANNED, Plan
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ __all__ = [
     "first_look",
     "let_go",
     "look_at",
+    "look_at_budget",
     "look_at_resting",
     "on_checkin",
     "on_checkout",
@@ -73,7 +75,9 @@ def first_look(settings: Settings) -> float:
         settings.max_idle is not None
         or settings.max_lifetime is not None
         or settings.hold_warning is not None
+        or settings.minds_idle_holds
         or settings.min_idle > 0
+        or settings.host_budget is not None
     )
     return UNPLANNED if needed else -math.inf
 
@@ -88,10 +92,16 @@ def on_checkout(pool: Maintained, entry: Entry) -> None:
     settings = pool.settings
     if pool.has_strands:
         entry.ticket.name_strand(pool.strand())
-    if settings.hold_warning is not None:
-        entry.held = hold = hold_warning.Hold(settings.hold_warning)
-        if hold.due < pool.next_look:
-            look_at(pool, hold.due)
+    if settings.hold_warning is not None or settings.minds_idle_holds:
+        warning = settings.hold_warning
+        hold = hold_warning.Hold(math.inf if warning is None else warning)
+        due = hold.due
+        if settings.minds_idle_holds:
+            hold.idle = IdleHold(time.monotonic())
+            due = min(due, idle_hold.first_look(settings))
+        entry.held = hold
+        if due < pool.next_look:
+            look_at(pool, due)
     elif pool.nests.seen:
         entry.held = hold_warning.Hold(math.inf)
     if settings.min_idle and (
@@ -119,6 +129,8 @@ def on_checkin(pool: Maintained, entry: Entry) -> None:
         entry: What is about to rest.
     """
     entry.held = None
+    if pool.settings.idle_hold_timeout is not None and entry.socket is not None:
+        entry.socket.disarm(_native.HOLD)  # see idle_hold
     if entry.dbapi_connection is None and pool.settings.min_idle:
         entry.expires_at = 0.0  # empty: to be replaced at once
 
@@ -154,6 +166,17 @@ def look_at_resting(pool: Maintained, entry: Entry) -> None:
     if settings.max_idle is not None:
         due = min(due, time.monotonic() + settings.max_idle)
     look_at(pool, 0.0 if settings.min_idle else due)
+
+
+def look_at_budget(pool: Maintained) -> None:
+    """Have the keeper look whether others wait for what a pool has opened.
+
+    Args:
+        pool: A pool with a budget of its host.
+    """
+    due = time.monotonic() + maintenance.BUDGET_LOOK_S
+    if due < pool.next_look:
+        look_at(pool, due)
 
 
 def let_go(pool: Maintained) -> None:

@@ -30,7 +30,13 @@ from poolproof._log import Seldom, fields
 from poolproof._sqlalchemy import ConnectionFairy, ConnectionRecord, hears
 from poolproof.control.stranded import Stranded
 from poolproof.drivers import connect_plan, known
-from poolproof.errors import DeadlineExceeded, Holder, NestedCheckout, PoolTimeout
+from poolproof.errors import (
+    DeadlineExceeded,
+    Holder,
+    NestedCheckout,
+    PoolTimeout,
+    TooManyWaiting,
+)
 from poolproof.faults.guard import install_guard
 from poolproof.fork import renewal, sockets
 from poolproof.fork.in_flight import Opening, ports
@@ -38,14 +44,21 @@ from poolproof.pool import (
     deadlines,
     discard_all,
     evidence,
+    idle_hold,
     maintenance,
     maintenance_thread,
+    sizing,
     took,
     validation,
 )
 from poolproof.pool.connector import Connecting, Resting
 from poolproof.pool.dialect_hooks import install_hooks
-from poolproof.pool.entry import BUSY, Entry, begin_reset
+from poolproof.pool.entry import BUSY, DRAINED, Entry, begin_reset
+from poolproof.pool.host_budget import (
+    Exhausted,
+    HostBudget,
+    OpenShares,
+)
 from poolproof.pool.name import name_of
 from poolproof.pool.nested import Nests
 from poolproof.pool.settings import (
@@ -63,7 +76,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+    from poolproof._native import Share
     from poolproof.drivers.server_params import ControlDsn
+    from poolproof.pool.budget_file import Budget
 
 __all__ = ["Pool"]
 
@@ -107,7 +122,10 @@ class Pool(sqlalchemy.pool.Pool):
         reset_timeout: float | None = 5.0,
         hold_timeout: float | None = None,
         hold_warning: float | None = None,
+        idle_hold_timeout: float | None = None,
+        idle_hold_warning: float | None = None,
         nested_timeout: float | None = None,
+        max_waiting: int | None = None,
         keep_alive: KeepAlive | None = KEEP_ALIVE,
         tcp_user_timeout: float | None = None,
         fail_fast_after: int | None = None,
@@ -116,6 +134,7 @@ class Pool(sqlalchemy.pool.Pool):
         max_idle: float | None = 600.0,
         min_idle: int = 0,
         end_stranded_backends: bool = False,
+        host_budget: Budget | tuple[str, int] | str | None = None,
         control_dsn: ControlDsn | None = None,
         **kw: Any,
     ) -> None:
@@ -148,9 +167,16 @@ class Pool(sqlalchemy.pool.Pool):
                 its socket is shut. None sets no bound.
             hold_warning: How long one caller may keep a connection before the stack of
                 its checkout is logged, once, in seconds. None never.
+            idle_hold_timeout: How long one caller may keep a connection with no
+                statement under way, in seconds; then its socket is shut. None sets no
+                bound.
+            idle_hold_warning: The same, before the stack of its checkout is logged,
+                once, in seconds. None never.
             nested_timeout: How long a caller waits that holds a connection and whose
                 waiting has made every holder wait, in seconds, 0 or more. None waits
                 as long as any other; a warning is logged in either case.
+            max_waiting: Callers that may wait for a slot at once, 0 or more: one more
+                is refused at once. None sets no bound.
             keep_alive: TCP keep-alives: seconds of silence, seconds between questions,
                 questions, in a tuple or a list. None leaves the system's.
             tcp_user_timeout: ``TCP_USER_TIMEOUT`` for every call, in seconds. None
@@ -167,6 +193,11 @@ class Pool(sqlalchemy.pool.Pool):
             min_idle: Connections kept ready, 0 to `pool_size`.
             end_stranded_backends: Whether to end, on the server, the backend of a
                 connection that was discarded as hung or out of step.
+            host_budget: A name, and how many connections all processes of this host may
+                have together whose pools go by it, 1 or more: ``("app", 40)`` or
+                ``"app:40"``. A directory may follow, where the file of it stands;
+                otherwise ``POOLPROOF_BUDGET_DIR`` or ``XDG_RUNTIME_DIR`` says where.
+                Waiting for one counts as waiting for a slot. None sets no bound.
             control_dsn: How the control plane reaches the server for that, and for
                 leases, where the engine's own parameters cannot be known: a URL, or
                 `name=value` pairs; or a function that returns it, called before each
@@ -179,19 +210,8 @@ class Pool(sqlalchemy.pool.Pool):
                 do not go together.
             TypeError: A parameter that does not exist.
         """
-        self._size = _checks.integer(
-            "pool_size",
-            pool_size,
-            minimum=0,
-            meaning="a whole number, 0 (no bound) or more",
-        )
-        max_overflow = _checks.integer(
-            "max_overflow",
-            max_overflow,
-            minimum=None,
-            meaning="a whole number; below 0 it sets no bound",
-        )
-        self._max_overflow = -1 if self._size == 0 else max(-1, max_overflow)
+        # How many are kept, and how many there may be beyond; read and set in one step.
+        self.bounds = sizing.checked(pool_size, max_overflow)
         self._timeout = _checks.seconds(
             "timeout",
             timeout,
@@ -212,7 +232,10 @@ class Pool(sqlalchemy.pool.Pool):
             reset_timeout=reset_timeout,
             hold_timeout=hold_timeout,
             hold_warning=hold_warning,
+            idle_hold_timeout=idle_hold_timeout,
+            idle_hold_warning=idle_hold_warning,
             nested_timeout=nested_timeout,
+            max_waiting=max_waiting,
             keep_alive=keep_alive,
             tcp_user_timeout=tcp_user_timeout,
             fail_fast_after=fail_fast_after,
@@ -221,14 +244,17 @@ class Pool(sqlalchemy.pool.Pool):
             max_idle=max_idle,
             min_idle=min_idle,
             end_stranded_backends=end_stranded_backends,
+            host_budget=host_budget,
             control_dsn=control_dsn,
         )
-        self.settings.check_with(pool_size=self._size, timeout=self._timeout)
+        self.settings.check_with(pool_size=pool_size, timeout=self._timeout)
+        self.budget = HostBudget.of(self.settings.host_budget, self)
+        self.shares, self.drains = OpenShares(), 0
         self._checkout_timeout = self.settings.whole_checkout(self._timeout)
         self._connect_patience = max(
             connect_plan.PATIENCE_S, int(min(1e6, self._checkout_timeout or 0))
         )
-        self._bounds_holders = hold_timeout is not None
+        self._bounds_holders = (hold_timeout or idle_hold_timeout) is not None
         self.idle_after = math.inf if ping_idle_after is None else ping_idle_after
         # `unopened`: slots that were lent, and no connection came of it.
         self.discarded, self.unopened = Counts(), Counts()
@@ -240,7 +266,12 @@ class Pool(sqlalchemy.pool.Pool):
         # When the keeper looks at this pool next, and whether it is to hear of each
         # checkout and check-in.
         self.next_look = maintenance_thread.first_look(self.settings)
-        self._is_minded = min_idle > 0 or hold_warning is not None or self.has_strands
+        self._is_minded = (
+            min_idle > 0
+            or hold_warning is not None
+            or self.settings.minds_idle_holds
+            or self.has_strands
+        )
         # Since it was made or disposed of.
         self.is_used = self.is_replaced = False
         self.warned_of_state = self.warned_of_pooler = False
@@ -278,12 +309,11 @@ class Pool(sqlalchemy.pool.Pool):
         renewal.enroll(self)
 
     def _make_gate(self) -> _native.Gate:
-        unbounded = self._max_overflow == -1
-        total = None if unbounded else min(self._size + self._max_overflow, sys.maxsize)
+        most = self.settings.max_waiting
         return _native.Gate(
-            kept=min(self._size, sys.maxsize) or None,
-            total=total,
+            **sizing.limits(self.bounds),
             lifo=self._lifo,
+            waiting=None if most is None else min(most, sys.maxsize),
             timings=self.totals.timings,
         )
 
@@ -474,6 +504,7 @@ class Pool(sqlalchemy.pool.Pool):
         due: float | None,
         *,
         may_rest: bool = False,
+        is_patient: bool = True,
     ) -> Entry:
         """Connect for an empty slot.
 
@@ -483,6 +514,7 @@ class Pool(sqlalchemy.pool.Pool):
             due: When it must have ended.
             may_rest: Whether a connection that has come to rest meanwhile will do,
                 where connecting fails.
+            is_patient: Whether to wait for a share of the host's budget.
 
         Returns:
             An entry with its ticket: a new one, or the other, which has a `rested_at`.
@@ -492,7 +524,7 @@ class Pool(sqlalchemy.pool.Pool):
                 the child: the slot is one of the parent's pool.
         """
         entry = self._entry_class(self, began, due)
-        entry.may_rest = may_rest
+        entry.may_rest, entry.is_patient = may_rest, is_patient
         try:
             while entry.dbapi_connection is None:
                 try:
@@ -513,7 +545,7 @@ class Pool(sqlalchemy.pool.Pool):
         if ticket.used:
             entry.close()
             raise _native.Forked
-        entry.may_rest = False
+        entry.may_rest, entry.is_patient = False, True
         entry.ticket = ticket
         ticket.opened()
         return entry
@@ -623,7 +655,7 @@ class Pool(sqlalchemy.pool.Pool):
         if due is not None:
             left = max(0.0, due - started)
             limit = left if limit is None else min(limit, left)
-        ended: _native.Ticket | _native.Nested | None
+        ended: _native.Ticket | _native.Nested | _native.QueueFull | None
         if limit == 0:
             ended = None
         elif self._is_asyncio or locks_are_replaced():
@@ -635,6 +667,8 @@ class Pool(sqlalchemy.pool.Pool):
             if isinstance(came, _native.Waiter):
                 came = self.nests.sleep(self, came, limit)
             ended = came
+        if isinstance(ended, _native.QueueFull):
+            raise self._too_many_wait()
         waited = monotonic() - started
         evidence.waited(self, waited, served=isinstance(ended, _native.Ticket))
         if took.listeners:
@@ -648,6 +682,12 @@ class Pool(sqlalchemy.pool.Pool):
             nested=ended,
             spent_on="deadline" if by_block else "slot",
         )
+
+    def _too_many_wait(self) -> TooManyWaiting:
+        """Make the error of a caller who may not wait."""
+        self.totals.timeouts.add("queue_full")
+        facts = self._facts_of_timeout(0.0, "")
+        return TooManyWaiting(*facts, self.settings.max_waiting or 0)
 
     def mind(self) -> None:
         """Have the keeper hear of each checkout and check-in from now on."""
@@ -670,22 +710,27 @@ class Pool(sqlalchemy.pool.Pool):
             spent_on: What it is counted under (`Totals.timeouts`).
         """
         self.totals.timeouts.add(spent_on)
+        facts = self._facts_of_timeout(waited, reason)
+        if nested is None:
+            return PoolTimeout(*facts)
+        return NestedCheckout(*facts, nested.callers, nested.held, nested.most)
+
+    def _facts_of_timeout(
+        self, waited: float, reason: str
+    ) -> tuple[str, int, int, int, int, float, tuple[Holder, ...], str]:
+        """Gather what each `PoolTimeout` says."""
         holders = self._name_holders(_HOLDERS_NAMED)
         # Not stats(), which counts all there is: hundreds may be refused at once.
         now = self._gate.snapshot()
-        facts = (
+        return (
             self.name(),
-            self._size,
-            self._max_overflow,
+            *self.bounds,
             now.lent,
             now.waiting,
             waited,
             holders,
             reason,
         )
-        if nested is None:
-            return PoolTimeout(*facts)
-        return NestedCheckout(*facts, nested.callers, nested.held, nested.most)
 
     # --- check-in -------------------------------------------------------------------
 
@@ -796,26 +841,25 @@ class Pool(sqlalchemy.pool.Pool):
         return open_and_watch
 
     def _open(self, create: Any, entry: Entry) -> DBAPIConnection:
-        install_hooks(self._dialect)
-        driver = known.by_name(getattr(self._dialect, "driver", ""))
-        if driver is not None:
-            connect_plan.bound_connects(self._dialect, driver.connect_plan)
-        # create_engine(pool=…) sets it late.
-        install_guard(self._dialect, self.sees_sockets)
-        self._choose_ping()
-        self._see_listeners()
+        self._prepare()
         while True:
-            before = _native.generation()
+            before, drains = _native.generation(), self.drains
             try:
+                share = self._share_for(entry)
                 with self._bound_of(entry) as bound:
-                    connection = self._connecting.open(create, entry)
+                    connection = self._connect(create, entry, share)
             except _native.Forked:
                 renewal.renew(self)
                 continue
             if _native.generation() == before:
+                if share is not None:
+                    self.shares.keep(connection, share)
+                    maintenance_thread.look_at_budget(self)
                 if bound.patience is not None:
                     self._leave_time_to_begin(entry, bound)
                 self._take_over(connection, entry, bound.user_timeout_lent)
+                if self.drains != drains:  # it had begun before
+                    entry.expires_at = DRAINED
                 return connection
             # A greenlet that was connecting at the fork goes on in both processes: this
             # is the child, and the session is the parent's.
@@ -823,6 +867,61 @@ class Pool(sqlalchemy.pool.Pool):
             if number is not None:
                 _native.sever(number)
             renewal.leak(connection)
+
+    def _prepare(self) -> None:
+        """See that all stands around the dialect that connections are opened with."""
+        install_hooks(self._dialect)
+        if self.settings.minds_idle_holds:
+            idle_hold.install(self._dialect, self._entry_class)
+        driver = known.by_name(getattr(self._dialect, "driver", ""))
+        if driver is not None:
+            connect_plan.bound_connects(self._dialect, driver.connect_plan)
+        # create_engine(pool=…) sets it late.
+        install_guard(self._dialect, self.sees_sockets)
+        self._choose_ping()
+        self._see_listeners()
+
+    def _connect(
+        self, create: Any, entry: Entry, share: Share | None
+    ) -> DBAPIConnection:
+        """Connect; where that fails, give the share back: the error may keep it."""
+        try:
+            return self._connecting.open(create, entry)
+        except BaseException as error:
+            if share is not None:
+                share.give_back(clear=isinstance(error, Exception))
+            raise
+
+    def _share_for(self, entry: Entry) -> Share | None:
+        """Wait for a share of the host's budget, for a connection that is to be opened.
+
+        Returns:
+            The share; None where the pool has no budget.
+
+        Raises:
+            PoolTimeout: The time for a slot was over before.
+            Resting: A connection of the pool came to rest meanwhile, and the entry can
+                do without one of its own.
+            Forked: The process was forked meanwhile, and this is the child.
+        """
+        budget = self.budget
+        if budget is None:
+            return None
+        now = monotonic()
+        until = None if self._timeout is None else entry.began + self._timeout
+        if entry.due is not None:
+            until = entry.due if until is None else min(until, entry.due)
+        if not entry.is_patient:
+            until = now
+        try:
+            share = budget.take(until, self.has_idle if entry.may_rest else None)
+        except Exhausted:
+            waited = monotonic() - entry.began
+            reason = budget.describe()
+            raise self.timed_out(waited, reason, spent_on="host_budget") from None
+        if share is None:
+            raise Resting
+        return share
 
     def _bound_of(self, entry: Entry) -> connect_plan.Bound:
         """Say how long an entry's connecting may take."""
@@ -866,7 +965,8 @@ class Pool(sqlalchemy.pool.Pool):
                 user_timeout_lent=user_timeout_lent,
             )
         except OSError as error:
-            super()._close_connection(connection)
+            with self.shares.closing(connection):
+                super()._close_connection(connection)
             raise connect_plan.unwatched(error, self._dialect) from error
         entry.backend = None
         if self.settings.end_stranded_backends:
@@ -888,6 +988,15 @@ class Pool(sqlalchemy.pool.Pool):
         discard_all.remember(entry)
 
     def _close_connection(
+        self, connection: DBAPIConnection, *, terminate: bool = False
+    ) -> None:
+        if self.budget is None:
+            self._end_connection(connection, terminate=terminate)
+            return
+        with self.shares.closing(connection):
+            self._end_connection(connection, terminate=terminate)
+
+    def _end_connection(
         self, connection: DBAPIConnection, *, terminate: bool = False
     ) -> None:
         if self._generation != _native.generation():
@@ -957,6 +1066,7 @@ class Pool(sqlalchemy.pool.Pool):
         self._opened_by = os.getpid()
         self.next_look = maintenance_thread.first_look(self.settings)
         self.is_used = False
+        self.shares = OpenShares()
         self.discarded = Counts()
         self.unopened = Counts()
         self.totals = Totals()
@@ -1010,6 +1120,61 @@ class Pool(sqlalchemy.pool.Pool):
         successor.origins = self.origins
         return successor
 
+    def resize(self, size: int, max_overflow: int | None = None) -> None:
+        """Have other bounds from now on, as if the pool had been made with them.
+
+        Takes nothing from anybody. What is out beyond the new bounds is closed when it
+        comes back, and until then nobody gets one more; what rests beyond them is
+        closed at once. Callers who wait get what there is more.
+
+        Args:
+            size: `pool_size`, 0 or more; 0 sets no bound at all.
+            max_overflow: As for a new pool; None leaves it as it is.
+
+        Raises:
+            ArgumentError: A value of the wrong type or outside its range, or a size
+                below `min_idle`; nothing has changed.
+        """
+        sizing.resize(self, size, max_overflow)
+
+    def drain(self) -> int:
+        """Replace every connection by a new one, without an outage.
+
+        Those at rest are replaced here, one after another, the new one first where the
+        bounds have room for both. Those that are out, or that begin to be opened before
+        this ends, are closed when they come back, and replaced at need.
+
+        Returns:
+            How many were replaced here; those of an `AsyncPool` are closed, and opened
+            at need.
+
+        Raises:
+            PoolTimeout: No new one could be opened in time.
+            Exception: What connecting ended with. Those that were not replaced are lent
+                as before; the one that made room for the new one is gone.
+        """
+        return sizing.drain(self)
+
+    def warm(self, count: int) -> int:
+        """Open connections ahead of need, here and now, until so many rest.
+
+        Fewer, where the bounds have no room for them beside those that are out, or
+        where somebody waits.
+
+        Args:
+            count: Connections, 0 to `pool_size`.
+
+        Returns:
+            How many rest now.
+
+        Raises:
+            ArgumentError: A number of the wrong type or outside its range.
+            InvalidRequestError: It is an `AsyncPool`.
+            PoolTimeout: One could not be opened in time.
+            Exception: What connecting ended with; those that were opened stay.
+        """
+        return sizing.warm(self, count)
+
     def given(self) -> dict[str, Any]:
         """Return the parameters that this pool was made with, its defaults included.
 
@@ -1018,8 +1183,8 @@ class Pool(sqlalchemy.pool.Pool):
             them.
         """
         return {
-            "pool_size": self._size,
-            "max_overflow": self._max_overflow,
+            "pool_size": self.bounds[0],
+            "max_overflow": self.bounds[1],
             "timeout": self._timeout,
             "use_lifo": self._lifo,
             "recycle": self._recycle,
@@ -1043,9 +1208,10 @@ class Pool(sqlalchemy.pool.Pool):
         except _native.Forked:
             renewal.renew(self)
             return self.stats()
+        size, max_overflow = self.bounds
         return PoolStats(
-            size=self._size,
-            max_overflow=self._max_overflow,
+            size=size,
+            max_overflow=max_overflow,
             idle=now.idle,
             in_use=now.lent,
             maintenance=now.maintenance,
@@ -1100,9 +1266,14 @@ class Pool(sqlalchemy.pool.Pool):
             f"connections: {self.checkedout()}"
         )
 
+    @property
+    def _max_overflow(self) -> int:
+        """What others read of a `QueuePool`."""
+        return self.bounds[1]
+
     def size(self) -> int:
         """Connections kept when idle (`pool_size`)."""
-        return self._size
+        return self.bounds[0]
 
     def timeout(self) -> float | None:
         """How long a caller waits for a slot, in seconds; None is for ever."""
@@ -1120,7 +1291,8 @@ class Pool(sqlalchemy.pool.Pool):
         """Connections beyond `pool_size`; negative while there are fewer."""
         stats = self.stats()
         used = stats.idle + stats.in_use + stats.maintenance
-        return used - self._size if self._size else 0
+        size = self.size()
+        return used - size if size else 0
 
     def name(self) -> str:
         """What this pool is called in messages: `pool_name.name_of` chooses it, once.

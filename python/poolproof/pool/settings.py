@@ -9,9 +9,11 @@ from sqlalchemy import exc
 
 from poolproof import _checks
 from poolproof.drivers.server_params import check_dsn
+from poolproof.pool import budget_file
 
 if TYPE_CHECKING:
     from poolproof.drivers.server_params import ControlDsn
+    from poolproof.pool.budget_file import Budget
 
 __all__ = ["ASKING_S", "KEEP_ALIVE", "PING_TIMEOUT", "Settings"]
 
@@ -50,6 +52,9 @@ class Settings:
         reset_timeout: The longest reset, and the longest close, at check-in.
         hold_timeout: How long one caller may keep a connection.
         hold_warning: How long one caller may keep it before a warning is logged.
+        idle_hold_timeout: How long one caller may keep it with no statement under way.
+        idle_hold_warning: The same, before a warning is logged.
+        max_waiting: Callers that may wait for a slot at once.
         nested_timeout: How long a caller waits whose waiting has made every holder
             wait; None as long as any other.
         keep_alive: Seconds before the first question to a silent peer, seconds between
@@ -62,6 +67,8 @@ class Settings:
         min_idle: Connections kept ready.
         end_stranded_backends: Whether to end, on the server, what discarded connections
             leave behind there.
+        host_budget: A name, and how many connections all processes of this host that
+            go by it may have together; perhaps a directory.
         control_dsn: How the control plane reaches the server; None takes the engine's
             own parameters.
     """
@@ -73,6 +80,9 @@ class Settings:
     reset_timeout: float | None
     hold_timeout: float | None
     hold_warning: float | None
+    idle_hold_timeout: float | None
+    idle_hold_warning: float | None
+    max_waiting: int | None
     nested_timeout: float | None
     keep_alive: KeepAlive | None
     tcp_user_timeout: float | None
@@ -82,6 +92,7 @@ class Settings:
     max_idle: float | None
     min_idle: int
     end_stranded_backends: bool
+    host_budget: Budget | tuple[str, int] | str | None
     control_dsn: ControlDsn | None = field(repr=False)  # it may hold a password
 
     @classmethod
@@ -133,6 +144,8 @@ class Settings:
             ("reset_timeout", "no bound"),
             ("hold_timeout", "no bound"),
             ("hold_warning", "never"),
+            ("idle_hold_timeout", "no bound"),
+            ("idle_hold_warning", "never"),
             ("tcp_user_timeout", "for the pool's own calls alone"),
             ("max_idle", "no bound"),
         ):
@@ -153,6 +166,13 @@ class Settings:
                 meaning="seconds, 1 or more, or None (no bound): connecting costs "
                 "more than a shorter life is worth",
                 none_allowed=True,
+            )
+        if self.max_waiting is not None:
+            _checks.integer(
+                "max_waiting",
+                self.max_waiting,
+                minimum=0,
+                meaning="a whole number, 0 (nobody waits) or more, or None (no bound)",
             )
         if self.fail_fast_after is not None:
             _checks.integer(
@@ -175,6 +195,7 @@ class Settings:
         if self.keep_alive is not None:  # JSON and YAML make a list of it
             object.__setattr__(self, "keep_alive", tuple(self.keep_alive))
         _checks.boolean("end_stranded_backends", self.end_stranded_backends)
+        object.__setattr__(self, "host_budget", budget_file.checked(self.host_budget))
         check_dsn(self.control_dsn)
 
     def check_with(self, *, pool_size: int, timeout: float | None) -> None:
@@ -187,6 +208,9 @@ class Settings:
         Raises:
             ArgumentError: Two values that cannot both be meant; it names both.
         """
+        budget = budget_file.checked(self.host_budget)
+        if budget is not None and self.min_idle > budget[1]:
+            _refuse("min_idle", self.min_idle, "host_budget", budget[1])
         if pool_size and self.min_idle > pool_size:
             _refuse("min_idle", self.min_idle, "pool_size", pool_size)
         if not isinstance(self.ping_timeout, _Unchosen):
@@ -200,17 +224,23 @@ class Settings:
         retry_for = self.connect_retry_for
         if whole is not None and retry_for > whole:
             _refuse("connect_retry_for", retry_for, "checkout_timeout", whole)
-        if (
-            self.hold_timeout is not None
-            and self.hold_warning is not None
-            and self.hold_warning >= self.hold_timeout
-        ):
-            msg = (
-                f"hold_warning is {self.hold_warning:g} and hold_timeout is "
-                f"{self.hold_timeout:g}: the warning would come too late; make it "
-                "shorter than the timeout"
-            )
-            raise exc.ArgumentError(msg)
+        for kind in ("hold", "idle_hold"):
+            limit: float | None = getattr(self, f"{kind}_timeout")
+            warning: float | None = getattr(self, f"{kind}_warning")
+            if limit is not None and warning is not None and warning >= limit:
+                msg = (
+                    f"{kind}_warning is {warning:g} and {kind}_timeout is {limit:g}: "
+                    "the warning would come too late; make it shorter than the timeout"
+                )
+                raise exc.ArgumentError(msg)
+        idle, hold = self.idle_hold_timeout, self.hold_timeout
+        if idle is not None and hold is not None and idle > hold:
+            _refuse("idle_hold_timeout", idle, "hold_timeout", hold)
+
+    @property
+    def minds_idle_holds(self) -> bool:
+        """Whether it matters if a statement is under way on what is held."""
+        return self.idle_hold_timeout is not None or self.idle_hold_warning is not None
 
     def whole_checkout(self, timeout: float | None) -> float | None:
         """Say how long a checkout may last as a whole.

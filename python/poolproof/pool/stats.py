@@ -33,7 +33,8 @@ class PoolStats:
             ``"desynchronised"``, ``"in_transaction"``, ``"no_answer"``,
             ``"wrong_answer"``, ``"foreign"``, the step of a deadline with
             ``"_timeout"`` behind it, ``"error"``, ``"invalidated"``, ``"lifetime"``,
-            ``"idle"``, ``"left_out"``.
+            ``"idle"``, ``"drained"``, ``"resized"``,
+            ``"host_budget"``, ``"left_out"``.
         stranded: Backends that discarded connections have left behind, by what became
             of them, with `end_stranded_backends`: ``"gone"`` by themselves,
             ``"cancelled"``, ``"terminated"``, ``"lives_on"``, ``"failed"``,

@@ -20,7 +20,8 @@ class Totals(Tallies):
         discarded: Connections discarded, by reason.
         stranded: Backends left behind, by what became of them.
         timeouts: Checkouts whose time was over, by what it was spent on: ``"slot"``,
-            ``"connect"``, ``"breaker"`` (refused at once), ``"deadline"``.
+            ``"connect"``, ``"breaker"`` and ``"queue_full"`` (refused at once),
+            ``"host_budget"``, ``"deadline"``.
         connects: Attempts to connect: ``"ok"`` or ``"failed"``.
         pings: Questions whether a connection is at rest: ``"ok"``, ``"no_answer"``,
             ``"wrong_answer"``.

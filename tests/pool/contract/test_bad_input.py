@@ -43,6 +43,7 @@ WRONG = [
     ("max_lifetime", "max_lifetime", [0, 0.5, -1, "1", True, math.nan]),
     ("max_idle", "max_idle", [0, -1, "1", True, math.nan]),
     ("min_idle", "min_idle", [-1, "1", True, None, 1.5]),
+    ("max_waiting", "max_waiting", [-1, "1", True, 1.5, math.nan]),
 ]
 CASES = [
     pytest.param(name, argument, value, id=f"{name}={value!r}")
@@ -73,6 +74,7 @@ ALLOWED = {
     "max_lifetime": "1 or more",
     "max_idle": "seconds, more than 0",
     "min_idle": "0 or more",
+    "max_waiting": "0 (nobody waits) or more",
 }
 
 
@@ -124,6 +126,8 @@ def test_wrong_value_is_refused_by_the_pool_itself(name, argument, value):
         ("max_lifetime", None),
         ("max_idle", None),
         ("min_idle", 5),
+        ("max_waiting", 0),
+        ("max_waiting", 2**70),
     ],
 )
 def test_value_at_the_edge_of_its_range_is_taken(argument, value):

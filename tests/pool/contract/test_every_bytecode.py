@@ -24,6 +24,7 @@ import poolproof
 from plugins.dbapi import OperationalError, SocketDBAPI
 from plugins.outages import fail_once, postpone, queued, under_way
 from plugins.threads import eventually
+from poolproof.pool import host_budget
 
 TRACED = (
     "poolproof/drivers/connect_plan.py",
@@ -35,7 +36,11 @@ TRACED = (
     "poolproof/fork/sockets.py",
     "poolproof/fork/renewal.py",
     "poolproof/pool/hold_warning.py",
+    "poolproof/pool/host_budget.py",
+    "poolproof/pool/idle_hold.py",
+    "poolproof/pool/maintenance.py",
     "poolproof/pool/maintenance_thread.py",
+    "poolproof/pool/sizing.py",
     "sqlalchemy/pool/base.py",
 )
 
@@ -200,6 +205,19 @@ def dispose(stage):
     stage.pool.dispose()
 
 
+def drain(stage):
+    stage.pool.drain()
+
+
+def warm(stage):
+    stage.pool.warm(2)
+
+
+def resize(stage):
+    stage.pool.resize(1, 1)  # of two that rest one is too many
+    stage.pool.resize(2, 0)
+
+
 STORIES = {
     "a new connection": (None, use),
     "a new connection after a failure": (one_failed, use),
@@ -215,12 +233,34 @@ STORIES = {
     "connections kept ready": (one_idle, use),
     "a new connection of which one is kept ready": (None, use),
     "a disposal": (two_idle, dispose),
+    "a draining": (one_idle, drain),
+    "a draining without room": (two_idle, drain),
+    "a warming": (None, warm),
+    "a resizing": (two_idle, resize),
+    "a hold of which each statement counts": (one_idle, use),
+    "a new connection of the host's budget": (None, use),
+    "an invalidation within the host's budget": (one_idle, invalidate),
+}
+
+# The same once more, or longer.
+LONG = {
+    "a draining without room",
+    "a warming",
+    "a resizing",
+    "a hold of which each statement counts",
+    "an invalidation within the host's budget",
 }
 
 PARAMETERS = {
     "a new connection after a failure": {"connect_retry_for": 5.0},
     "a disposal": {"pool_size": 2, "max_overflow": 0},
     "a hold that is watched": {"hold_warning": 600.0},
+    "a draining without room": {"pool_size": 2, "max_overflow": 0},
+    "a warming": {"pool_size": 2, "max_overflow": 0},
+    "a resizing": {"pool_size": 2, "max_overflow": 0},
+    "a hold of which each statement counts": {"idle_hold_timeout": 600.0},
+    "a new connection of the host's budget": {"host_budget": "bytecodes:2"},
+    "an invalidation within the host's budget": {"host_budget": "bytecodes:2"},
     # As many as the pool keeps: the keeper is asked, and finds nothing to open.
     "connections kept ready": {"min_idle": 1},
     "a new connection of which one is kept ready": {"min_idle": 1},
@@ -228,14 +268,23 @@ PARAMETERS = {
 
 
 @pytest.fixture
-def _quiet(caplog, monkeypatch):
+def _quiet(caplog, monkeypatch, tmp_path):
     """SQLAlchemy logs interrupted closes; destructors cannot raise."""
     caplog.set_level("CRITICAL", logger="sqlalchemy.pool")
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    monkeypatch.setenv("POOLPROOF_BUDGET_DIR", str(tmp_path))
+    # Each interruption leaves a share as one that is killed does.
+    monkeypatch.setattr(host_budget, "_MOURNING_S", 0)
 
 
 @pytest.mark.usefixtures("_quiet")
-@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.parametrize(
+    "story",
+    [
+        pytest.param(story, marks=pytest.mark.soak if story in LONG else ())
+        for story in STORIES
+    ],
+)
 def test_difference_interruption_at_any_bytecode_loses_and_doubles_nothing(story):
     """QueuePool loses slots at a third of the places."""
     prepare, play = STORIES[story]

@@ -457,3 +457,63 @@ assert time.monotonic() - began < 15
 whole(pool, 1)
 """,
     )
+
+
+@pytest.mark.difference
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_difference_greenlets_wait_for_the_hosts_budget_and_let_others_run(run):
+    run(
+        """
+import tempfile
+
+budget = ("app", 2, tempfile.mkdtemp())
+pools = [cls(dbapi.connect, pool_size=4, timeout=20, host_budget=budget) for _ in "ab"]
+
+def work(pool):
+    with pool.connect():
+        gevent.sleep(0.01)
+
+before = ticks
+jobs = [gevent.spawn(work, pool) for pool in pools * 10]
+gevent.joinall(jobs, timeout=20, raise_error=True)
+assert all(job.successful() for job in jobs)
+assert ticks - before > 5, ticks - before
+assert max(dbapi._sizes) <= 2, dbapi.peak
+quitter = gevent.spawn(lambda: [pools[0].connect() for _ in range(3)])
+gevent.sleep(0.3)
+quitter.kill()
+assert pools[0].budget.parts().waiting == {}
+for pool in pools:
+    pool.dispose()
+import gc
+gc.collect()
+assert pools[0].budget.parts().held == {}, pools[0].budget.parts()
+""",
+    )
+
+
+@pytest.mark.difference
+@pytest.mark.parametrize("pool_class", ["poolproof"], indirect=True)
+def test_difference_greenlet_too_many_is_refused_at_once(run):
+    run(
+        """
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=20, max_waiting=1)
+
+def work():
+    with pool.connect():
+        gevent.sleep(0)
+
+with pool.connect():
+    waiting = gevent.spawn(work)
+    gevent.sleep(0.05)
+    try:
+        pool.connect()
+    except poolproof.TooManyWaiting as error:
+        assert error.waiting == 1
+    else:
+        raise AssertionError
+waiting.join(20)
+assert waiting.successful()
+whole(pool, 1)
+""",
+    )

@@ -43,8 +43,10 @@ def made(*parameters, **arguments):
 
 
 @pytest.mark.parametrize("name", knobs.KNOBS)
-def test_every_knob_may_stand_there(name):
+def test_every_knob_may_stand_there(name, tmp_path):
     words, value = VALUES.get(name, ("3", 3))
+    if name == "host_budget":
+        words, value = f"app:7:{tmp_path}", ("app", 7, str(tmp_path))
     engine = made(f"poolproof_{name}={words}")
     given = engine.pool.given()[knobs.KNOBS[name]]
     assert (given, type(given)) == (value, type(value))
