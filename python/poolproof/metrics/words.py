@@ -35,9 +35,11 @@ _prices = _native.fault_prices()
 _NOTHING = "nothing"
 # A connection of the parent is refused in the child, and in no pool's list there.
 _NO_REASON = "forked"
-_STEPS = ("checkout", "ping", "rollback", "reset", "deadline", "hold")
+_STEPS = ("checkout", "ping", "rollback", "reset", "deadline", "hold", "idle_hold")
 
-TIMEOUTS: Final = _words("slot", "connect", "breaker", "deadline")
+TIMEOUTS: Final = _words(
+    *("slot", "connect", "breaker", "queue_full", "host_budget", "deadline")
+)
 CONNECTS: Final = _words("ok", "failed")
 PINGS: Final = _words("ok", "no_answer", "wrong_answer")
 UNITS: Final = _words("done", "not_done", "unknown")
@@ -57,7 +59,7 @@ FAULTS: Final = tuple(
 DISCARDED: Final = _words(
     *("dead", "desynchronised", "in_transaction", "no_answer", "wrong_answer"),
     *("foreign", "interrupted", "error", "invalidated", "lifetime", "idle"),
-    "left_out",
+    *("left_out", "drained", "other_loop"),
     *(f"{step}_timeout" for step in _STEPS),
     *(
         price.fault
