@@ -61,20 +61,22 @@ class Plan:
 
     Attributes:
         due: When to look at it, on the monotonic clock.
+        pool: The pool, none once it is being collected. From Python 3.15 on a reference
+            that tells nobody leads to it for longer, while others are told.
         asked: When to look again whatever the first look finds; 0 for no matter.
         failures: Failed attempts to connect in a row.
         retry_at: When to try to connect again.
     """
 
-    __slots__ = ("_watch", "asked", "due", "failures", "retry_at")
+    __slots__ = ("asked", "due", "failures", "pool", "retry_at")
 
-    def __init__(self, watch: weakref.ref[Maintained]) -> None:
+    def __init__(self, pool: weakref.ref[Maintained]) -> None:
         """Plan nothing yet.
 
         Args:
-            watch: Tells the keeper when the pool is collected.
+            pool: Tells the keeper when the pool is collected.
         """
-        self._watch = watch
+        self.pool = pool
         self.due = UNPLANNED
         self.asked = 0.0
         self.failures = 0

@@ -372,15 +372,15 @@ class MaintenanceThread:
             if not self._goes_on():
                 break
             if plan.due <= time.monotonic():
-                self._look(reference, plan)
-            if plan.due >= NEVER or reference() is None:
+                self._look(plan)
+            if plan.due >= NEVER or plan.pool() is None:
                 plans.pop(reference, None)
             else:
                 next_due = min(next_due, plan.due)
         return next_due
 
-    def _look(self, reference: weakref.ref[Maintained], plan: Plan) -> None:
-        pool = reference()
+    def _look(self, plan: Plan) -> None:
+        pool = plan.pool()
         if pool is None:
             return
         # From here on whoever brings something due asks for another look.
@@ -401,8 +401,8 @@ class MaintenanceThread:
 
 def _forget(plans: dict[weakref.ref[Maintained], Plan]) -> None:
     """Have the pools ask again: nobody is going to look at them."""
-    for reference in plans:
-        pool = reference()
+    for plan in plans.values():
+        pool = plan.pool()
         if pool is not None and pool.next_look > 0:
             pool.next_look = UNPLANNED
 

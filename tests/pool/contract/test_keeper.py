@@ -281,6 +281,25 @@ def test_difference_keeper_keeps_no_pool_alive_and_ends_with_the_last(dbapi):
     eventually(lambda: not keepers())
 
 
+def test_difference_keeper_that_is_told_of_a_pool_before_others_are_ends(dbapi):
+    """Python 3.15 tells all who want to know before it clears the other references."""
+
+    def take_time(_reference):
+        time.sleep(0.05)
+
+    pool = poolproof.Pool(dbapi.connect, max_idle=FOREVER)
+    # One of them is told after the keeper, whichever order they are told in.
+    before = weakref.ref(pool, take_time)
+    rest(pool, 1)
+    wait_until_it_sleeps(pool)
+    after = weakref.ref(pool, take_time)
+    pool.circle = pool
+    del pool
+    gc.collect()
+    assert before() is after() is None
+    eventually(lambda: not keepers())
+
+
 def test_difference_keeper_sleeps_while_nothing_is_due(make_pool, looks):
     pool = make_pool(min_idle=1, hold_warning=FOREVER)
     rest(pool, 1)
