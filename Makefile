@@ -2,14 +2,15 @@
 # needs (tools/bootstrap) and calls nox; the work is in noxfile.py.
 
 .DEFAULT_GOAL := help
-.PHONY: help drill test matrix wheels soak bench numbers picture docs fmt clean
+.PHONY: help drill test matrix matrix-lowest deny release wheels soak bench numbers picture docs fmt clean
 
 BOOTSTRAP = tools/bootstrap
 NOX = $(BOOTSTRAP) nox
 ARGS ?=
+VERSION ?=
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo 'Arguments go in ARGS: make drill ARGS="--full"'
 
 drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
@@ -25,11 +26,22 @@ test: ## Run every check
 	@$(NOX) --parallel=2
 
 matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs some)
+	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config postgresql
+	@$(BOOTSTRAP) python tools/testing_root.py
 	@POOLPROOF_TEST_DRIVERS=psycopg2,psycopg,pg8000 POOLPROOF_TEST_STEP=1 \
 	POOLPROOF_TEST_DBAPIS=plain,socket \
 	POOLPROOF_TEST_POOLS=queue,poolproof \
 	POOLPROOF_TEST_FOLDERS="tests/pool tests/fork tests/retry tests/leases" \
 	$(NOX) --parallel=2 -s matrix
+
+matrix-lowest: ## Run the contract on the oldest versions that pyproject.toml allows
+	@$(NOX) -s lowest
+
+deny: ## Judge the licences, advisories and duplicates of the Rust dependencies
+	@$(NOX) -s deny
+
+release: ## Changelog, version, every check, a tag: make release VERSION=1.2.3; pushes nothing
+	@$(NOX) -s release -- "$(VERSION)"
 
 wheels: ## Build the sdist and the wheels into dist/, and try each
 	@$(NOX) -s wheels

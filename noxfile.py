@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import shutil
+import socket
 import sys
 import tarfile
 import tempfile
@@ -29,10 +30,14 @@ import caches
 import interpreters
 from steps import Steps
 
-PYTHONS = interpreters.found()
-if not PYTHONS:
+MACHINE = interpreters.found()
+if not MACHINE:
     sys.exit(f"nox: none of Python {', '.join(interpreters.SUPPORTED)} was found")
-MAIN = list(PYTHONS)[-1]
+# What was fetched from Debian's archive runs the contract; what a machine has by itself
+# runs all the rest.
+PYTHONS = MACHINE | interpreters.fetched(MACHINE)
+PYTHONS = {name: PYTHONS[name] for name in interpreters.SUPPORTED if name in PYTHONS}
+MAIN = list(MACHINE)[-1]
 SQLALCHEMY = {"2.0": "SQLAlchemy>=2.0.0,<2.1", "2.1": "SQLAlchemy>=2.1.0,<2.2"}
 
 # SQLAlchemy 2.1 needs Python 3.11.
@@ -42,13 +47,18 @@ PAIRS = [
     for line in SQLALCHEMY
     if (version, line) != ("3.10", "2.1")
 ]
-MAIN_LINE = PAIRS[-1][1]
+MAIN_LINE = [line for version, line in PAIRS if version == MAIN][-1]
 # What `make test` runs of them beside the main pair, which the session `tests` has:
-# every other Python, and both lines. `make matrix` runs all.
+# every other Python of the machine's, and both lines. The newest of those that were
+# fetched takes the place of the newest of these. `make matrix` runs all.
+NEWEST = list(PYTHONS)[-1]
+OTHERS = list(MACHINE)[:-1]
+if NEWEST not in MACHINE:
+    OTHERS = [*OTHERS[:-1], NEWEST]
 COVER = [
     (version, line)
     for version, line in PAIRS
-    if version != MAIN and line == ("2.1" if version == "3.11" else "2.0")
+    if version in OTHERS and line == ("2.1" if version in {"3.11", NEWEST} else "2.0")
 ] or [(MAIN, "2.0")]
 # Most tests wait most of the time: for a child, a server, a deadline. Who has none left
 # takes some of another's, so that nobody is left with all the slow ones.
@@ -72,10 +82,17 @@ IN_SDIST = {
     *("Cargo.lock", "Cargo.toml", "clippy.toml", "pyproject.toml", "src", "python"),
     *("LICENSE", "LICENSE-APACHE", "LICENSE-MIT", "PKG-INFO", "README.md"),
 }
+CARGO_DENY = "0.18.3"
+# The matrix has fewer tests and more interpreters than the first.
+RELEASE_CHECKS = ("test", "matrix", "matrix-lowest", "deny", "wheels")
 EXTRAS = "flask,celery,gunicorn,luigi,cli,drill"
 
 os.environ["PATH"] = os.pathsep.join(
-    [str(interpreters.link(PYTHONS)), os.environ["PATH"]]
+    [
+        str(interpreters.link(MACHINE)),
+        os.environ["PATH"],
+        *sorted({str(PYTHONS[version].parent) for version in PYTHONS.keys() - MACHINE}),
+    ]
 )
 # The tests start interpreters by the hundred. One that finds no bytecode compiles all
 # that it imports anew, for longer than many a test takes; and who wants none beside the
@@ -200,7 +217,17 @@ def loom_targets() -> list[list[str]]:
 def lint(session: nox.Session) -> None:
     """Check the form of the Python code, and the layers of both languages."""
     session.install("--group=lint")
+    workflows = sorted(map(str, HERE.glob(".github/workflows/*.yml")))
+    forms = [
+        str(path)
+        for path in sorted(HERE.glob(".github/ISSUE_TEMPLATE/*.yml"))
+        if path.name != "config.yml"
+    ]
+    schema = ("check-jsonschema", "--builtin-schema")
     with Steps(session) as steps:
+        steps.run("zizmor", "-q", "--offline", "--pedantic", *workflows)
+        steps.run(*schema, "vendor.github-workflows", *workflows)
+        steps.run(*schema, "vendor.github-issue-forms", *forms)
         steps.run("ruff", "check")
         steps.run("ruff", "format", "--check")
         steps.run("python", "tools/check_layers.py")
@@ -275,6 +302,56 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
     folders = env.get("POOLPROOF_TEST_FOLDERS", "").split() or CONTRACT
     compile_once(session, *folders)
     session.run("pytest", *HALF_AS_MANY, *folders, *chosen, env=env)
+
+
+@nox.session(python=next(iter(MACHINE)))
+def lowest(session: nox.Session) -> None:
+    """Run the contract on the oldest versions that pyproject.toml allows."""
+    lowest = ("--resolution=lowest-direct", "--upgrade")
+    install(session, "--group=test", *lowest, "click", "rich", "jinja2", extras=EXTRAS)
+    env = {"POOLPROOF_TEST_STEP": "7", "POOLPROOF_TEST_POOLS": "poolproof"} | os.environ
+    folders = (*CONTRACT, "tests/drivers", "tests/integrations")
+    chosen = ("-m", "not alone and not soak", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, *folders, *chosen, env=env)
+
+
+@nox.session(python=False)
+def deny(session: nox.Session) -> None:
+    """Judge the Rust dependencies: licences, advisories, sources, duplicates."""
+    place = caches.cache_directory() / f"cargo-deny-{CARGO_DENY}"
+    program = place / "bin" / "cargo-deny"
+    with caches.locked(place):
+        if not program.exists():
+            session.log("compiling cargo-deny, some minutes, once")
+            wanted = (f"--version={CARGO_DENY}", f"--root={place}", "cargo-deny")
+            session.run("cargo", "install", "-q", "--locked", *wanted, external=True)
+    with Steps(session) as steps:
+        check = (str(program), "--all-features", "check")
+        steps.run(*check, "bans", "licenses", "sources", external=True)
+        # They stand in a repository of their own, which a machine may not reach.
+        if reaches_advisories():
+            steps.run(*check, "advisories", external=True)
+        else:
+            session.log("advisories left out: github.com is out of reach")
+
+
+def reaches_advisories() -> bool:
+    """Say whether the advisories' repository can be asked from here."""
+    try:
+        with socket.create_connection(("github.com", 443), timeout=10):
+            return True
+    except OSError:
+        return False
+
+
+@nox.session(python=MAIN)
+def release(session: nox.Session) -> None:
+    """Make a release of what is committed; the version is the argument."""
+    session.install("--group=release")
+    version, *rest = session.posargs or [""]
+    checks = rest or [f"make {target}" for target in RELEASE_CHECKS]
+    command = ("python", "tools/release.py", "make", version, *checks)
+    session.run(*command, success_codes=[0])
 
 
 @nox.session(python=MAIN, allow_parallel=True)

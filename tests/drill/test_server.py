@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from sqlalchemy.pool import NullPool
 
 import poolproof.drill.server as module
 from poolproof.drill.errors import SetupError
-from poolproof.drill.server import EmbeddedServer, installation
+from poolproof.drill.server import DEBIAN, PACKAGE, EmbeddedServer, installation
 
 GUESS = "not-the-password"
 
@@ -132,6 +133,9 @@ def test_a_server_that_cannot_start_says_why(workplace):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's server has another user")
+@pytest.mark.skipif(
+    importlib.util.find_spec(PACKAGE) is None, reason="the package is not installed"
+)
 def test_root_need_not_open_its_own_directories_to_the_server(tmp_path):
     tmp_path.chmod(0o700)
     installed = installation()
@@ -150,6 +154,10 @@ def test_root_need_not_open_its_own_directories_to_the_server(tmp_path):
     assert not Path(facts["directory"]).exists()
 
 
+PACKAGED = importlib.util.find_spec(PACKAGE) is not None
+
+
+@pytest.mark.skipif(not PACKAGED, reason="the package is not installed")
 def test_the_newest_postgresql_of_the_package_is_taken():
     home = installation()
     assert home is not None
@@ -158,3 +166,43 @@ def test_the_newest_postgresql_of_the_package_is_taken():
         for path in home.parent.glob("pginstall*")
     }
     assert versions[home.name] == max(versions.values())
+
+
+@pytest.fixture
+def without_package(monkeypatch):
+    """Hide the package, as on a Python for which it has no wheel."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name == PACKAGE else find(name),
+    )
+
+
+@pytest.mark.skipif(not list(DEBIAN.glob("*/bin/initdb")), reason="no such PostgreSQL")
+def test_without_the_package_the_machines_postgresql_is_started(
+    without_package, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    home = installation()
+    assert home.parent == DEBIAN
+    with EmbeddedServer() as server:
+        assert server.home == home
+        url = server.url.set(drivername="postgresql+psycopg2")
+        with create_engine(url, poolclass=NullPool).connect() as connection:
+            version = connection.scalar(text("SHOW server_version"))
+    assert version.split(".")[0] == home.name
+
+
+def test_a_pg_config_of_the_path_is_asked_first(without_package, monkeypatch, tmp_path):
+    program = tmp_path / "pg_config"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program.write_text(f"#!/bin/sh\necho {tmp_path}/own/bin\n")
+    program.chmod(0o755)
+    assert installation() != tmp_path / "own"  # a client's: it has no server
+    (tmp_path / "own" / "bin").mkdir(parents=True)
+    for name in ("postgres", "initdb"):
+        (tmp_path / "own" / "bin" / name).touch()
+    assert installation() == tmp_path / "own"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert installation() != tmp_path / "own"

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
 import poolproof
-from plugins.processes import run_in_fork
+from plugins.processes import run_in_fork, warn
 from poolproof.fork import renewal
 
 
@@ -271,7 +271,7 @@ def test_a_child_that_exits_normally_is_silent(pg_url, driver):
         """
     )
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", script, url],
+        [sys.executable, "-X", "dev", *warn("error"), "-c", script, url],
         capture_output=True,
         text=True,
         timeout=200,

@@ -193,7 +193,7 @@ class ScriptHost:
 
     def __init__(self, prelude: str, *arguments: str, warnings: str = "error") -> None:
         self._command = [
-            *(sys.executable, "-W", warnings, "-c", _HOST + prelude + _SERVE),
+            *(sys.executable, *warn(warnings), "-c", _HOST + prelude + _SERVE),
             *arguments,
         ]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
@@ -296,6 +296,17 @@ def _path() -> str:
     return os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH")]))
 
 
+def warn(what: str) -> tuple[str, ...]:
+    """Say what becomes of warnings, but for the one of forks beside threads.
+
+    Where warnings are errors, Python 3.15 lets that one out of `os.fork`.
+
+    Args:
+        what: As ``python -W`` takes it.
+    """
+    return ("-W", what, "-W", "ignore:This process:DeprecationWarning")
+
+
 def run_script(
     source: str, *arguments: str, seconds: float = SECONDS, warnings: str = "error"
 ) -> subprocess.CompletedProcess[str]:
@@ -308,7 +319,7 @@ def run_script(
         warnings: What becomes of warnings, as ``python -W`` takes it.
     """
     return subprocess.run(
-        [sys.executable, "-W", warnings, "-c", textwrap.dedent(source), *arguments],
+        [sys.executable, *warn(warnings), "-c", textwrap.dedent(source), *arguments],
         capture_output=True,
         text=True,
         timeout=seconds,

