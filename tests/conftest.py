@@ -69,6 +69,7 @@ pytest_plugins = (
     "plugins.gunicorns",
     "plugins.peers",
     "plugins.pools",
+    "plugins.fetched_pooler",
     "plugins.pooler",
     "plugins.pipelines",
 )

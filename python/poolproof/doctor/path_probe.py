@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["lends_sessions", "path_of", "version_of"]
 
-# PgBouncer reports itself since 1.26. Which of the proposed names it has taken is not
-# known for certain.
-_REPORTED: Final = ("pgbouncer_version", "pgbouncer.version")
-_REPORTED_MODE: Final = ("pgbouncer_pool_mode", "pgbouncer.pool_mode", "pool_mode")
+# PgBouncer reports itself since 1.26.
+_REPORTED: Final = ("pgbouncer.version",)
+_REPORTED_MODE: Final = ("pgbouncer.pool_mode",)
 # Where a pooler usually listens, and how services name theirs.
 _PORTS: Final = {6432: "PgBouncer's", 6543: "Supavisor's transaction mode"}
 _NAMES: Final = re.compile(r"-pooler\.|pooler\.|pgbouncer", re.IGNORECASE)

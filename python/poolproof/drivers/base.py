@@ -151,10 +151,30 @@ class Driver:
             connection: The driver's own connection.
 
         Returns:
-            Its process id there, 1 or more; None where the driver does not know.
+            Its process id there, 1 or more; None where the driver does not know, and
+            behind a pooler that says what it is: the number is made up there.
         """
+        if self.pooler_mode(connection) is not None:
+            return None
         told = self.told_pid(connection)
         return told if told is not None and told > 0 else None
+
+    def pooler_mode(self, connection: Any) -> str | None:
+        """Say how a pooler in between lends the server's sessions, without a question.
+
+        PgBouncer reports it at connecting, from 1.26 on.
+
+        Args:
+            connection: The driver's own connection.
+
+        Returns:
+            ``"session"``, ``"transaction"`` or ``"statement"``; None where no pooler
+            reports itself, or the driver does not keep what is reported.
+
+        Source:
+            PgBouncer's changelog, 1.26.0.
+        """
+        return self.setting(connection, "pgbouncer.pool_mode")
 
     def told_pid(self, connection: Any) -> int | None:
         """Return the number that stands for the backend, as it was told at connecting.

@@ -49,6 +49,13 @@ union all
 select 'pid', pg_backend_pid()::text
 """
 
+# A pooler lends a session for longer than a transaction in this mode alone.
+_OWN_SESSION = "session"
+_REPORTED = (
+    "poolproof: PgBouncer stands between pool %s and the server, in %s mode: sessions "
+    "are not the pool's there, so discard_all is left out, and a check-in rolls back. "
+    "This is said once"
+)
 _POOLED = (
     "poolproof: a pooler stands between pool %s and the server (the backend is "
     "another than the driver was told). In its transaction mode, discard_all does not "
@@ -79,7 +86,7 @@ def remember(entry: Entry) -> None:
     connection: Any = entry.dbapi_connection
     driver = entry.driver
     entry.set_again = None
-    if not driver.is_of_postgresql:
+    if not driver.is_of_postgresql or not _is_own(entry, entry.driver_connection):
         return
     was_open = _end_failed(connection, driver)
     threshold = driver.prepare_nothing(connection)
@@ -119,11 +126,25 @@ def _quoted(text: str) -> str:
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
+def _is_own(entry: Entry, connection: Any) -> bool:
+    """Tell whether no pooler says that the session is another's after a transaction."""
+    mode = entry.driver.pooler_mode(connection)
+    if mode in {None, _OWN_SESSION}:
+        return True
+    pool = entry.owner
+    if not pool.warned_of_pooler:
+        pool.warned_of_pooler = True
+        pool.logger.warning(_REPORTED, pool.name(), mode, extra=entry.fields())
+    return False
+
+
 def _see_pooler(entry: Entry, pid: str) -> None:
     """Say once where the session is not the one that the driver began."""
     pool = entry.owner
     # None as well: PgBouncer makes the number up, and half of them are negative.
     told = entry.driver.backend_pid(entry.driver_connection)
+    if entry.driver.pooler_mode(entry.driver_connection) is not None:
+        return  # in its session mode
     if entry.driver.tells and str(told) != pid and not pool.warned_of_pooler:
         pool.warned_of_pooler = True
         pool.logger.warning(_POOLED, pool.name(), extra=entry.fields())
@@ -141,6 +162,8 @@ def _discard(
     if record.socket is not None and not record.socket.intact:
         return  # it was severed, in the middle of a command
     _end_transaction(connection, driver)
+    if not _is_own(record, record.driver_connection):
+        return
     raw: Any = connection
     before = getattr(raw, "autocommit", True)
     if before is not True:
