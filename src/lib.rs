@@ -21,7 +21,8 @@ mod tls;
 )]
 mod wire;
 
-// With the interpreter's lock: `connecting` and `stats` rest on it, and nobody has shown that they could do without.
+// With the interpreter's lock: docs/decisions says what rested on it and what holds it now, and nobody has seen the
+// pool work without.
 #[cfg(feature = "python")]
 #[pyo3::pymodule(gil_used = true)]
 mod _native {
@@ -31,6 +32,8 @@ mod _native {
     use crate::py::conninfo::{Conninfo, keywords, parse_conninfo};
     #[pymodule_export]
     use crate::py::control::{LeaseRow, Operation, Question, Questions, Server};
+    #[pymodule_export]
+    use crate::py::counter::Counter;
     #[pymodule_export]
     use crate::py::errors::{Forked, Refused};
     #[pymodule_export]

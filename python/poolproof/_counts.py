@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from poolproof import _native
+
 __all__ = ["Counts", "Tallies"]
 
 
@@ -11,7 +13,7 @@ class Counts:
     __slots__ = ("_counts",)
 
     def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, _native.Counter] = {}
 
     def add(self, word: str, more: int = 1) -> None:
         """Count one.
@@ -20,14 +22,15 @@ class Counts:
             word: One of the documents' list.
             more: How many, where it is not one.
         """
-        counts = self._counts
-        counts.setdefault(word, 0)
-        # The interpreter changes threads at calls and jumps, and here is none.
-        counts[word] += more
+        counter = self._counts.get(word)
+        if counter is None:
+            # One step on a dictionary: of two threads both count in the first's.
+            counter = self._counts.setdefault(word, _native.Counter())
+        counter.add(more)
 
     def copy(self) -> dict[str, int]:
         """Return the counts at this instant."""
-        return dict(self._counts)
+        return {word: counter.value for word, counter in list(self._counts.items())}
 
 
 class Tallies:

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyDict, PyList};
 
 use super::errors::from_stale;
@@ -67,12 +68,11 @@ impl Gate {
         py: Python<'py>,
         idle: &Bound<'py, PyDict>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let lent = self.gate.acquire_dated(thread_id()).map_err(from_stale)?;
-        let Some((grant, now)) = lent else {
+        let taken = with_critical_section(idle, || self.take_one(py, idle))?;
+        let Some((ticket, entry, now)) = taken else {
             return Ok(None);
         };
-        let ticket = Bound::new(py, self.ticket(py, grant, Duration::ZERO))?;
-        let Some(entry) = ticket.get().take_out(idle)? else {
+        let Some(entry) = entry else {
             return Ok(Some(ticket.into_any()));
         };
         ticket.get().begin_hold(now);
@@ -170,10 +170,13 @@ impl Gate {
         if self.gate.is_stale() {
             return Err(from_stale(pool::Stale));
         }
-        let entries = idle.values();
-        idle.clear();
-        let (_slots, waiters) = self.gate.expire_all().map_err(from_stale)?;
-        Ok((entries, waiters))
+        // The entries are in the list: to empty the dictionary ends none of them.
+        with_critical_section(idle, || {
+            let entries = idle.values();
+            idle.clear();
+            let (_slots, waiters) = self.gate.expire_all().map_err(from_stale)?;
+            Ok((entries, waiters))
+        })
     }
 
     /// The numbers at one instant.
@@ -208,7 +211,25 @@ impl Gate {
             waiter,
         }
     }
+
+    /// A slot, and the entry that rests in it. Ends no object: nothing of Python's runs.
+    fn take_one<'py>(
+        &self,
+        py: Python<'py>,
+        idle: &Bound<'py, PyDict>,
+    ) -> PyResult<Option<Taken<'py>>> {
+        let lent = self.gate.acquire_dated(thread_id()).map_err(from_stale)?;
+        let Some((grant, now)) = lent else {
+            return Ok(None);
+        };
+        let ticket = Bound::new(py, self.ticket(py, grant, Duration::ZERO))?;
+        let entry = ticket.get().take_out(idle)?;
+        Ok(Some((ticket, entry, now)))
+    }
 }
+
+/// A ticket, the entry of its slot, and the time.
+type Taken<'py> = (Bound<'py, Ticket>, Option<Bound<'py, PyAny>>, Instant);
 
 /// Sleeps in a place in the queue until the wait has ended.
 fn sleep(py: Python<'_>, waiter: &pool::Waiter, limit: Option<Duration>) -> PyResult<WaitResult> {
@@ -321,7 +342,7 @@ impl Ticket {
     ///
     /// From then on the entry is the caller's, and a ticket that is dropped leaves an empty slot.
     fn take<'py>(&self, idle: &Bound<'py, PyDict>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let entry = self.take_out(idle)?;
+        let entry = with_critical_section(idle, || self.take_out(idle))?;
         if entry.is_some() {
             self.begin_hold(now());
         }
@@ -365,22 +386,26 @@ impl Ticket {
             None | Some(ProbeResult::AtRest | ProbeResult::Unknown) => {}
             Some(found) => return Ok(in_words(found).map(Answer::Found)),
         }
-        // In its place before the slot is free: the next holder may look at once.
-        idle.set_item(self.grant.slot, entry)?;
-        let answer = match self.gate.release(self.grant.slot) {
+        // Without the interpreter's lock, too, no `expire_all` comes between the entry and its slot.
+        let released = with_critical_section(idle, || -> PyResult<Released> {
+            // In its place before the slot is free: the next holder may look at once.
+            idle.set_item(self.grant.slot, entry)?;
+            let released = self.gate.release(self.grant.slot);
+            if matches!(released, Released::Surplus | Released::Stale) {
+                idle.del_item(self.grant.slot)?;
+            }
+            Ok(released)
+        })?;
+        let answer = match released {
             Released::Done => None,
             Released::Wake(waiter) => {
                 Some(Answer::Number(i64::try_from(waiter).unwrap_or(i64::MAX)))
             }
             Released::Surplus => {
-                idle.del_item(self.grant.slot)?;
                 self.end_hold();
                 return Ok(Some(Answer::Number(SURPLUS)));
             }
-            Released::Stale => {
-                idle.del_item(self.grant.slot)?;
-                Some(Answer::Number(NOBODYS))
-            }
+            Released::Stale => Some(Answer::Number(NOBODYS)),
         };
         self.used.store(true, Ordering::Release);
         self.end_hold();

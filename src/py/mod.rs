@@ -6,6 +6,7 @@
 pub(crate) mod backend;
 pub(crate) mod conninfo;
 pub(crate) mod control;
+pub(crate) mod counter;
 pub(crate) mod errors;
 pub(crate) mod fault;
 pub(crate) mod gate;

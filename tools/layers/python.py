@@ -40,7 +40,7 @@ SWITCHES = {"__init__", "__main__", "auto", "plugin"}
 LAST = {"integrations", "drill", "cli", "testing", "watch"}
 FLAT_MOST = 12
 # These wrap the extension; the others import them.
-NATIVE_USERS = {"__init__", "_cooperative", *FOLDERS}
+NATIVE_USERS = {"__init__", "_cooperative", "_counts", *FOLDERS}
 NATIVE_USERS -= {".", "dialect", "retry", "doctor"}
 # Who may import the integrations: they themselves, and what is served as a user's
 # application would be.

@@ -62,7 +62,6 @@ class Connecting:
     """How one pool connects, in one process.
 
     Attributes:
-        failures: Attempts that have failed in a row.
         bells: A lock for each caller that waits; released when there is news for it.
     """
 
@@ -71,6 +70,7 @@ class Connecting:
         "_by_chance",
         "_failed_ever",
         "_failing_since",
+        "_failures",
         "_gate",
         "_is_away",
         "_last",
@@ -82,7 +82,6 @@ class Connecting:
         "_rights",
         "_rounds",
         "bells",
-        "failures",
     )
 
     def __init__(
@@ -107,13 +106,18 @@ class Connecting:
         self._gate = _native.Gate(kept=None, total=None, lifo=False)
         self._rights = _native.Gate(kept=None, total=1, lifo=False)
         self.bells: dict[int, Any] = {}
-        self.failures = 0
+        self._failures = _native.Counter()
         self._is_away = False
         self._last: ConnectFailure | None = None
-        self._failed_ever = 0  # ever
+        self._failed_ever = _native.Counter()
         self._rounds = 0  # of attempts that began after the server was found to be away
         self._failing_since = self._began_at = self._next_at = 0.0
         self._recovered_at = 0.0
+
+    @property
+    def failures(self) -> int:
+        """How many attempts have failed in a row."""
+        return self._failures.value
 
     @property
     def breaker_open(self) -> bool:
@@ -233,12 +237,11 @@ class Connecting:
             self._failing_since = self._began_at = began
             self._rounds = 0
         self._last = last
-        self._failed_ever += 1
+        self._failed_ever.add()
         # This one is still under way itself.
         enough = self._by_chance + self._under_way() if self._by_chance else 1
-        # The interpreter changes threads at calls and jumps, and here is none.
-        self.failures += 1
-        self._is_away |= self.failures >= enough
+        self._failures.add()
+        self._is_away = self._is_away or self.failures >= enough
         pause = _LONGEST_S if self.breaker_open else _pause(self._rounds)
         self._next_at = self._began_at + pause
 
@@ -246,7 +249,7 @@ class Connecting:
         self._recovered_at = monotonic()
         self._last = None
         self._is_away = False
-        self.failures = 0
+        self._failures.reset()
 
     # --- waiting --------------------------------------------------------------------
 
@@ -257,7 +260,7 @@ class Connecting:
             Its attempt.
         """
         attempt = bell = None
-        met = self._failed_ever
+        met = self._failed_ever.value
         try:
             while True:
                 now = monotonic()
@@ -323,7 +326,7 @@ class Connecting:
         if last is None:
             return 0.0  # all is well again
         patience = entry.began + self._retry_for - now if last.may_change else 0.0
-        waits = not (under_way or next_in <= 0) or self._failed_ever != met
+        waits = not (under_way or next_in <= 0) or self._failed_ever.value != met
         if waits and patience <= 0:
             raise last.again(now, self.failures, max(0.0, next_in))
         left = _LOOK_AGAIN_S
