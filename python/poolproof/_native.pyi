@@ -520,21 +520,22 @@ def fault_text(text: str) -> str: ...
 # Says whether the descriptor is ready. What it raises costs the connection.
 _Wait: TypeAlias = Callable[[int, bool, float | None], bool]
 
+@final
 class WireError(Exception):
     """Why a request of the native driver's has no answer.
 
     Never leaves `poolproof.driver`, which makes PEP 249's exceptions of it.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         message: str,
         kind: str = "usage",
         sqlstate: str | None = None,
         fields: dict[str, str] | None = None,
         outcome: str = "not done",
         lost: bool = False,
-    ) -> None: ...
+    ) -> WireError: ...
     @property
     def kind(self) -> str:
         """What went wrong.
