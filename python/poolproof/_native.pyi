@@ -17,6 +17,7 @@ __all__ = [
     "BeatCounts",
     "Column",
     "Conninfo",
+    "Counter",
     "Distribution",
     "Finding",
     "Forked",
