@@ -329,7 +329,9 @@ def _copy_of(connection: Any) -> socket.socket | None:
     if number is None or sockets.is_foreign(connection):
         return None
     try:
-        return socket.socket(fileno=os.dup(number))
+        # Of whatever family: nothing but an end is read from it. One call, so that an
+        # interruption leaves no bare number behind.
+        return socket.fromfd(number, socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError:
         return None
 
