@@ -23,7 +23,9 @@ drill: ## Break pools on a real PostgreSQL: QueuePool beside poolproof.Pool
 
 test: ## Run every check
 	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config postgresql pgbouncer iproute2 redis-server chromium
-	@$(NOX) --parallel=2
+	@$(NOX) -s tests; tests=$$?; $(NOX) --parallel=2 -t beside; beside=$$?; \
+	[ $$tests = 0 ] || echo "make test: the session tests failed; see above" >&2; \
+	exit $$((tests > beside ? tests : beside))
 
 matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs some)
 	@$(BOOTSTRAP) python tools/system_packages.py libssl-dev pkg-config postgresql

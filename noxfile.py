@@ -108,13 +108,10 @@ nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 # What `make test` runs: the tests first, with nothing beside them, for they take all
-# the processors that there are; then two sessions at a time, for a compiler or a
-# checker of types keeps one busy.
-nox.options.sessions = [
-    *("tests", "rust"),
-    *(f"matrix(python='{version}', sqlalchemy='{line}')" for version, line in COVER),
-    *("typing", "docs", "lint"),
-]
+# the processors that there are, and as they come, for they take longest; then what has
+# the tag, two sessions at a time, for a compiler or a checker of types keeps one busy.
+nox.options.sessions = ["tests"]
+BESIDE = ["beside"]
 
 
 def cargo(steps: Steps, *args: str, env: dict[str, str]) -> None:
@@ -185,7 +182,7 @@ def install(
     )
 
 
-@nox.session(python=False, allow_parallel=True)
+@nox.session(python=False, allow_parallel=True, tags=BESIDE)
 def rust(session: nox.Session) -> None:
     """Check the crate: format, clippy with and without Python, documents, tests."""
     with Steps(session) as steps, build_cache.target_directory("core") as env:
@@ -213,7 +210,7 @@ def loom_targets() -> list[list[str]]:
     return targets
 
 
-@nox.session(python=MAIN, allow_parallel=True)
+@nox.session(python=MAIN, allow_parallel=True, tags=BESIDE)
 def lint(session: nox.Session) -> None:
     """Check the form of the Python code, and the layers of both languages."""
     session.install("--group=lint")
@@ -233,7 +230,7 @@ def lint(session: nox.Session) -> None:
         steps.run("python", "tools/check_layers.py")
 
 
-@nox.session(python=MAIN, allow_parallel=True)
+@nox.session(python=MAIN, allow_parallel=True, tags=BESIDE)
 def typing(session: nox.Session) -> None:
     """Check types: the package, its public names in use, the extension's stub."""
     install(session, "--group=typing")
@@ -282,7 +279,10 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(allow_parallel=True)
-@nox.parametrize("python,sqlalchemy", PAIRS)
+@nox.parametrize(
+    "python,sqlalchemy",
+    [nox.param(*pair, tags=BESIDE if pair in COVER else []) for pair in PAIRS],
+)
 def matrix(session: nox.Session, sqlalchemy: str) -> None:
     """Run the contract on every Python and SQLAlchemy line; `make matrix` runs more."""
     absent = [name for name in interpreters.SUPPORTED if name not in PYTHONS]
@@ -354,7 +354,7 @@ def release(session: nox.Session) -> None:
     session.run(*command, success_codes=[0])
 
 
-@nox.session(python=MAIN, allow_parallel=True)
+@nox.session(python=MAIN, allow_parallel=True, tags=BESIDE)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     # The integrations are documented from their docstrings.
