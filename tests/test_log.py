@@ -70,7 +70,7 @@ def test_a_fault_names_its_pool():
 
 
 def test_every_logger_of_the_package_marks_its_lines():
-    """The drill's are for its own report; SQLAlchemy's logger of a pool is its own."""
+    """The drill's are for its own report; SQLAlchemy's and psycopg's are their own."""
     loggers = re.compile(r"logging\.getLogger\(")
     words = re.compile(
         r"\blogger\.(?:warning|error|exception|critical)\(\s*f?\"(?!poolproof: )"
@@ -80,6 +80,8 @@ def test_every_logger_of_the_package_marks_its_lines():
             continue
         code = path.read_text().replace('``logging.getLogger("sqlalchemy.pool")``', "")
         code = code.replace('logging.getLogger("sqlalchemy.pool").', "")
+        for theirs in ("psycopg", "sqlalchemy.dialects.postgresql"):
+            code = code.replace(f'logging.getLogger("{theirs}")', "")
         assert not words.search(code), path
         assert not loggers.search(code), path
 

@@ -56,7 +56,7 @@ def test_a_proxy_is_seen_by_the_port_that_the_server_sees(look, pg, pg_url):
 
 def test_a_pooler_that_reports_itself_is_believed(look, pg, pg_url):
     """As PgBouncer 1.26 does: a ParameterStatus at the start, put in on the way."""
-    said = b"pgbouncer_version\x001.26.0\x00"
+    said = b"pgbouncer.version\x001.26.0\x00"
     status = b"S" + (len(said) + 4).to_bytes(4, "big") + said
     proxy = Reporting(Address(host=pg.host, port=pg.port), status)
     with proxy:

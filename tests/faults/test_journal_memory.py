@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 import poolproof
 from poolproof import _native
 from poolproof.faults import journal as rings
 
-pytestmark = pytest.mark.usefixtures("own_journal")
+pytestmark = pytest.mark.usefixtures("own_journal", "no_other_pools")
+
+
+@pytest.fixture
+def no_other_pools():
+    """Take the pools that other tests have left to the collector, and kept from it."""
+    gc.unfreeze()
+    gc.collect()
 
 
 def fill():

@@ -67,11 +67,11 @@ def test_each_is_answered_rightly_and_in_turn(
     committed = set(told.all("committed"))
     assert len(committed) == GREENLETS * ROUNDS
     assert {n for (n,) in observer.rows(f"select n from {table}")} == committed
-    # Nobody is two turns ahead of another; one more, for who came before it waited.
-    assert told.all("spread")[0] <= 3
     assert told.all("left") == [0]
     assert 0 < max(backends) <= MOST
-    if how != "blocking":  # psycopg2 without a callback lets nobody else run
+    if how != "blocking":  # psycopg2 without a callback lets nobody else run, or wait
+        # Nobody is two turns ahead of another; one more, for who came before it waited.
+        assert told.all("spread")[0] <= 3
         assert told.all("ticks")[0] > 20
     eventually(lambda: not observer.backends(NAME), what="the end of all sessions")
 

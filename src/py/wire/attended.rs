@@ -25,6 +25,20 @@ impl Attended {
         Self { hub, error: None }
     }
 
+    /// Does what waits by this, with the interpreter's lock released; but not where a hub waits: to call it switches
+    /// to other greenlets of this thread, and `PyO3` counts for the thread, not for the greenlet, what is released.
+    pub(crate) fn released<T: Send>(
+        &mut self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut Self) -> T + Send,
+    ) -> T {
+        if self.hub.is_some() {
+            work(self)
+        } else {
+            py.detach(|| work(self))
+        }
+    }
+
     /// Takes what has interrupted it.
     pub(crate) fn take_error(&mut self) -> Option<PyErr> {
         self.error.take()

@@ -117,8 +117,9 @@ impl<'a> Request<'a> {
             connected.receive()
         };
         if matches!(received, Ok(false)) {
-            let waits = &mut self.waits;
-            received = py.detach(|| connected.fill(waits, None).map(|()| true));
+            received = self
+                .waits
+                .released(py, |waits| connected.fill(waits, None).map(|()| true));
         }
         received
             .map(drop)
@@ -140,8 +141,10 @@ impl<'a> Request<'a> {
             let Some(connected) = self.connected.as_deref_mut() else {
                 return Ok(false);
             };
-            let waits = &mut self.waits;
-            match py.detach(|| connected.listen(waits, until)) {
+            let came = self
+                .waits
+                .released(py, |waits| connected.listen(waits, until));
+            match came {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
                 Err(failure) => return Err(self.lose(py, &failure)),

@@ -48,7 +48,7 @@ impl Wire {
         let timeout = timeout_s.map(limit).transpose()?;
         let conninfo = Arc::clone(&conninfo.0);
         let mut waits = attended(wait);
-        let opened = py.detach(|| opening::open(&conninfo, timeout, &mut waits));
+        let opened = waits.released(py, |waits| opening::open(&conninfo, timeout, waits));
         let connected = opened.map_err(|failure| why(py, &failure, &mut waits))?;
         Ok(Self {
             seat: Seat::new(connected),
@@ -193,7 +193,7 @@ impl Wire {
         let timeout = limit(timeout_s)?;
         let mut waits = attended(None);
         let about = Arc::clone(&self.seat.about);
-        let asked = py.detach(|| cancel::cancel(&about, timeout, &mut waits));
+        let asked = waits.released(py, |waits| cancel::cancel(&about, timeout, waits));
         asked.map_err(|failure| why(py, &failure, &mut waits))
     }
 
