@@ -251,8 +251,8 @@ def tls(pg, tmp_path):
     ("driver", "how", "expected"),
     [
         ("psycopg2", "say_goodbye", {row("SSL connection has been closed")}),
-        # Which of these it is depends on the driver's OpenSSL, and on whether the end of
-        # the connection was there as early as the goodbye.
+        # Which of these it is depends on the driver's OpenSSL, and on whether the
+        # connection's end was there as early as the goodbye.
         (
             "psycopg",
             "say_goodbye",
