@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import stat
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -259,6 +261,36 @@ def test_a_text_that_is_too_long_changes_nothing(tmp_path):
     assert not file.write(b"x" * ((4 << 20) + 1))
     text, _ = read_file(file.path)
     assert text == b"short"
+    file.forget()
+
+
+def test_two_processes_never_have_one_file(tmp_path, monkeypatch):
+    """As in two containers, where one number is two processes', and the same chance."""
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "00000001")
+    file = ProcessFile(tmp_path)
+    file.write(b"the first one's")
+    program = """
+        import os, secrets, sys
+        from pathlib import Path
+        from poolproof.metrics.errors import MetricsError
+        from poolproof.metrics.process_file import ProcessFile
+        os.getpid, secrets.token_hex = lambda: int(sys.argv[2]), lambda _: "00000001"
+        try:
+            ProcessFile(Path(sys.argv[1]))
+        except MetricsError as error:
+            print(error)
+    """
+    code, number = textwrap.dedent(program), str(os.getpid())
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), number],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.startswith(f"metrics cannot be kept in {tmp_path}: File exists")
+    assert done.stdout.count("\n") == 1
+    assert read_file(file.path)[0] == b"the first one's"
     file.forget()
 
 
