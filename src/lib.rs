@@ -69,6 +69,10 @@ mod _native {
         module.add("CALL", crate::py::socket::CALL)?;
         module.add("BLOCK", crate::py::socket::BLOCK)?;
         module.add("HOLD", crate::py::socket::HOLD)?;
+        // PyO3 makes these at their first use, and lets go of the interpreter's lock in the middle of it: a child of a
+        // fork by another thread would wait for ever for what nobody makes there.
+        crate::py::gate::attribute(module.py());
+        crate::py::wire::make_ready(module.py())?;
         crate::process::hold::install()?;
         crate::process::install().map_err(crate::py::errors::from_register)
     }

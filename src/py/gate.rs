@@ -10,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyString};
 
 use super::errors::from_stale;
 use super::snapshot::Snapshot;
@@ -76,7 +76,7 @@ impl Gate {
             return Ok(Some(ticket.into_any()));
         };
         ticket.get().begin_hold(now);
-        entry.setattr(intern!(py, "ticket"), ticket)?;
+        entry.setattr(attribute(py), ticket)?;
         Ok(Some(entry))
     }
 
@@ -590,6 +590,11 @@ fn duration(seconds: f64) -> PyResult<Option<Duration>> {
         )));
     }
     Ok(Duration::try_from_secs_f64(seconds).ok())
+}
+
+/// The entry's attribute that has the ticket.
+pub(crate) fn attribute(py: Python<'_>) -> &Bound<'_, PyString> {
+    intern!(py, "ticket")
 }
 
 fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {

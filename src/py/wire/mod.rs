@@ -10,7 +10,19 @@ mod requests;
 mod seat;
 mod values;
 
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyMapping};
+
 pub(crate) use answer::{Answer, Column};
 pub(crate) use error::WireError;
 pub(crate) use parameters::Typed;
 pub(crate) use requests::Wire;
+
+/// Makes what `PyO3` would make at the first use: Python's classes.
+pub(crate) fn make_ready(py: Python<'_>) -> PyResult<()> {
+    parameters::decimal(py)?;
+    parameters::uuid(py)?;
+    // What is no dictionary is compared with the abstract class.
+    let _is_none = PyList::empty(py).cast::<PyMapping>().is_ok();
+    Ok(())
+}
