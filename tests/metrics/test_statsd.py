@@ -23,7 +23,6 @@ _RCVBUFFORCE = 33  # Linux's; beyond what the system allows, for root alone
 
 @pytest.fixture
 def daemon():
-    gc.unfreeze()
     gc.collect()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
         # What pools of other tests have to say has room as well.
