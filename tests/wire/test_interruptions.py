@@ -10,6 +10,7 @@ import time
 import pytest
 
 from plugins.harm import struck
+from plugins.threads import eventually
 from poolproof._native import WireError
 
 
@@ -95,7 +96,14 @@ def test_another_way_of_waiting_is_asked_and_may_end_it(make_wire, observer):
     assert asked.count(False) > 1
     assert asked.count(True) > 1
 
+    asleep = (
+        "select 1 from pg_stat_activity where state = 'active' "
+        "and pid <> pg_backend_pid() and position('sleep(600)' in query) > 0"
+    )
+
     def killed(*_):
+        # A server that has not begun yet would not hear that it is to end it.
+        eventually(lambda: observer.rows(asleep))
         raise SoftTimeLimitError
 
     with pytest.raises(SoftTimeLimitError):
