@@ -25,6 +25,7 @@ Long, because it is one idea: the family.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from sqlalchemy import exc
 
@@ -407,7 +408,7 @@ class PoolTimeout(exc.TimeoutError):
             "Return connections sooner, or raise pool_size or max_overflow"
         )
 
-    def __reduce__(self) -> tuple[object, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the attributes."""
         return type(self), (
             self.pool,
@@ -482,21 +483,10 @@ class NestedCheckout(PoolTimeout):
             "it has"
         )
 
-    def __reduce__(self) -> tuple[object, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the attributes."""
-        return type(self), (
-            self.pool,
-            self.size,
-            self.max_overflow,
-            self.in_use,
-            self.waiting,
-            self.waited,
-            self.holders,
-            self.reason,
-            self.callers,
-            self.held,
-            self.most,
-        )
+        kind, facts = super().__reduce__()
+        return kind, (*facts, self.callers, self.held, self.most)
 
 
 class TooManyWaiting(PoolTimeout):
@@ -538,16 +528,7 @@ class TooManyWaiting(PoolTimeout):
             "they come here, or raise pool_size, max_overflow or max_waiting"
         )
 
-    def __reduce__(self) -> tuple[object, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the attributes."""
-        return type(self), (
-            self.pool,
-            self.size,
-            self.max_overflow,
-            self.in_use,
-            self.waiting,
-            self.waited,
-            self.holders,
-            self.reason,
-            self.max_waiting,
-        )
+        kind, facts = super().__reduce__()
+        return kind, (*facts, self.max_waiting)

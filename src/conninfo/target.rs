@@ -104,6 +104,20 @@ pub enum TlsMode {
     VerifyFull,
 }
 
+impl TlsMode {
+    /// With TLS or without, in the order in which libpq tries it.
+    pub(crate) fn ways(self, is_unix: bool) -> &'static [bool] {
+        match self {
+            // TLS is not for unix sockets.
+            _ if is_unix => &[false],
+            Self::Disable => &[false],
+            Self::Allow => &[false, true],
+            Self::Prefer => &[true, false],
+            Self::Require | Self::VerifyCa | Self::VerifyFull => &[true],
+        }
+    }
+}
+
 /// Which certificates are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Roots {

@@ -103,13 +103,7 @@ pub(crate) async fn dial(
     candidate: &Candidate<'_>,
     reader: &Reader,
 ) -> Result<Opened, Failure> {
-    let ways: &[bool] = match (candidate.address, target.tls.mode) {
-        // TLS is not for unix sockets.
-        (None, _) | (_, TlsMode::Disable) => &[false],
-        (_, TlsMode::Allow) => &[false, true],
-        (_, TlsMode::Prefer) => &[true, false],
-        _ => &[true],
-    };
+    let ways = target.tls.mode.ways(candidate.address.is_none());
     let mut first = None;
     for with_tls in ways {
         match Box::pin(attempt(target, candidate, *with_tls, reader)).await {

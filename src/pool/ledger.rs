@@ -202,15 +202,11 @@ impl Ledger {
     /// Never beyond `limits.kept`: such a connection would be closed as soon as the others came back. Passes
     /// nobody, and is not counted among the loans that were asked for.
     pub fn spare(&mut self, least: usize, thread: u64, now: Instant) -> Option<Grant> {
-        if !self.lacks(least) {
-            return None;
+        if self.lacks(least) {
+            self.room(thread, now)
+        } else {
+            None
         }
-        let slot = self.open()?;
-        self.lent.insert(slot, Loan::for_upkeep(thread, now));
-        Some(Grant {
-            slot,
-            must_open: true,
-        })
     }
 
     /// An empty slot to open a connection in that is to take another's place, so beyond `limits.kept` as well.

@@ -85,13 +85,7 @@ pub(super) struct Opening<'a> {
 
 impl Opening<'_> {
     pub(super) fn any_way(&mut self) -> Result<Connected, Attempt> {
-        let ways: &[bool] = match (self.place.address, self.target.tls.mode) {
-            // TLS is not for unix sockets.
-            (None, _) | (_, TlsMode::Disable) => &[false],
-            (_, TlsMode::Allow) => &[false, true],
-            (_, TlsMode::Prefer) => &[true, false],
-            _ => &[true],
-        };
+        let ways = self.target.tls.mode.ways(self.place.address.is_none());
         let mut first = None;
         for with_tls in ways {
             match self.log_in(*with_tls) {

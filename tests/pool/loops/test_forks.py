@@ -11,19 +11,25 @@ import asyncio, json, os, sys, warnings
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 import poolproof
+from poolproof.pool.loops import TaskWaiters
 
 warnings.simplefilter("ignore", DeprecationWarning)
 url, table, how = sys.argv[1:]
 engine = create_async_engine(
-    url, poolclass=poolproof.AsyncPool, pool_size=3, max_overflow=0
+    url,
+    poolclass=poolproof.AsyncPool,
+    pool_size=3,
+    max_overflow=0,
+    pool_timeout=600,
 )
 PID = text("select pg_backend_pid()")
+TaskWaiters.look_again_s = 600.0
 
 async def ask():
     async with engine.connect() as connection:
         return await connection.scalar(PID)
 
-async def child(held, parents):
+async def child(held, waits, parents):
     # What goes on is refused, what ends is silent; a loop of its own works.
     try:
         await held.execute(text("select 1"))
@@ -32,6 +38,13 @@ async def child(held, parents):
     else:
         os._exit(3)
     await held.close()
+    if how == "waiting":
+        # Whoever waited for a slot of the parent's hears of it, without looking again.
+        try:
+            await waits
+        except (poolproof.ConnectionForked, RuntimeError):
+            os._exit(0)
+        os._exit(5)
     pid = asyncio.run(ask())
     if pid in parents:
         os._exit(4)
@@ -64,9 +77,10 @@ async def main():
         await asyncio.sleep(0.001)
     began = os.fork()
     if began == 0:
-        await child(held, {idle, mine})
-    while os.waitpid(began, os.WNOHANG) == (0, 0):
+        await child(held, waits, {idle, mine})
+    while (ended := os.waitpid(began, os.WNOHANG)) == (0, 0):
         await asyncio.sleep(0.005)  # the parent's loop is awake all the while
+    assert ended[1] == 0, ended
     await asyncio.wait_for(asyncio.to_thread(sum, [1, 2]), 20)  # it hears of threads
     assert await asyncio.wait_for(slowly, 20) == 7
     await held.commit()
@@ -83,7 +97,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("how", ["through the loop", "at once"])
+@pytest.mark.parametrize("how", ["through the loop", "at once", "waiting"])
 def test_a_fork_inside_a_task_harms_neither(pg_url, async_driver, observer, table, how):
     url = pg_url(async_driver).set(query={}).render_as_string(hide_password=False)
     ended = run_script(FORKED, url, table, how)
