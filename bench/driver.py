@@ -1,0 +1,310 @@
+"""The native driver beside psycopg2, psycopg, pg8000 and asyncpg."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import decimal
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from _delay import Delay
+from _rounds import Number, Story, alternate, clock, pin
+from _server import server
+from _worker import Worker
+from sqlalchemy import orm
+from sqlalchemy.pool import QueuePool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy.engine import URL
+
+METHOD = """
+Each driver in a process of its own; all of them and the embedded PostgreSQL pinned to
+one core, over TCP on the loopback address, without TLS. A ratio is the peer's time
+divided by ours, so more is better. Statements of the drivers run inside of an open
+transaction, whose BEGIN is not measured; those of SQLAlchemy are a whole checkout each
+(BEGIN, select, ROLLBACK), on the engine that a user gets: QueuePool for the others,
+poolproof.Pool for ours. Every driver is as it comes: psycopg, asyncpg and ours prepare
+what they are asked often. The delayed network is a proxy on another core that keeps
+each byte for 0.4 ms, each way. executemany inserts 10,000 rows of five columns into a
+temporary table that is emptied before. Slices alternate between the drivers; the median
+slice is the round's time.
+"""
+OURS = "poolproof"
+PEERS = ("psycopg2", "psycopg", "pg8000", "asyncpg")
+DELAY_S = 0.0004
+ROWS = 10_000
+OBJECTS = 1_000
+
+# What is measured: its name, how many slices a round has, and the targets beside
+# psycopg2 and psycopg.
+WORK: dict[str, tuple[str, int, float | None, float | None]] = {
+    "one": ("SELECT 1", 40, 1.15, 1.3),
+    "row": ("a row of 10 columns, 3 parameters", 40, 1.7, 1.4),
+    "many": ("10,000 rows × 5 columns, fetchall", 3, 2.5, 2.7),
+    "insert": ("executemany INSERT, 10,000 × 5", 1, 8, 1.5),
+    "checkout": ("SQLAlchemy: connect, select 1, close", 30, 1.35, 1.7),
+    "delayed": ("the same, 0.4 ms of network each way", 5, 1.9, 1.9),
+    "orm": ("ORM, 1,000 objects", 3, 1.1, 1.2),
+}
+PINGED = "psycopg2 with pre-ping"
+TYPES = "n int, t text, d numeric, s timestamptz, b bool"
+
+
+def main() -> int:
+    """Measure and report."""
+    story = Story("driver", METHOD, rounds=9)
+    story.facts["pinned to core"] = pin()
+    with server() as url_of:
+        _fill(url_of("psycopg2"))
+        delay = Delay(url_of("psycopg2").port or 0, DELAY_S)
+        names = (OURS, *PEERS)
+        workers = [
+            Worker(partial(verbs, name, url_of(name), delay.port, story.scale))
+            for name in names
+        ]
+        workers.append(Worker(partial(pinged, url_of("psycopg2"))))
+        taken: dict[str, list[float]] = {}
+        found = {name: w for w in workers for name in w.names}
+        for _ in story.rounds():
+            for kind, (_title, slices, _, _) in WORK.items():
+                measures = {
+                    name: partial(worker.measure, name)
+                    for name, worker in found.items()
+                    if name.split()[0] == kind
+                }
+                count = story.scaled(slices, least=2 if slices > 1 else 1)
+                for name, value in alternate(measures, count).items():
+                    taken.setdefault(name, []).append(value)
+        for worker in workers:
+            worker.close()
+        delay.close()
+    for kind, (title, _, least2, least3) in WORK.items():
+        least = {"psycopg2": least2, "psycopg": least3}
+        for peer in PEERS:
+            if f"{kind} {peer}" in taken:
+                _compare(story, taken, kind, title, peer, least.get(peer))
+        if kind == "checkout":
+            _compare(story, taken, kind, title, PINGED, 2)
+    return story.report()
+
+
+def _compare(
+    story: Story,
+    taken: dict[str, list[float]],
+    kind: str,
+    title: str,
+    peer: str,
+    at_least: float | None,
+) -> None:
+    theirs, ours = taken[f"{kind} {peer}"], taken[f"{kind} {OURS}"]
+    ratios = [one / other for one, other in zip(theirs, ours, strict=True)]
+    unit = 1 if kind in {"one", "row", "checkout", "delayed"} else 1000
+    named = "µs" if unit == 1 else "ms"
+    sides = {
+        f"{peer} ({named})": sorted(theirs)[len(theirs) // 2] / unit,
+        f"{OURS} ({named})": sorted(ours)[len(ours) // 2] / unit,
+    }
+    story.add(Number(f"{title}: {peer}", "×", ratios, at_least=at_least, sides=sides))
+
+
+def _fill(url: URL) -> None:
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"create table many ({TYPES})")
+        connection.exec_driver_sql(
+            "insert into many select n, 'text number ' || n, n * 1.25, "
+            "'2026-01-02 03:04:05.678+00'::timestamptz + n * interval '1 s', "
+            f"mod(n, 2) = 0 from generate_series(1, {ROWS}) n"  # noqa: S608 - a number
+        )
+        connection.exec_driver_sql(
+            "create table ten (id int primary key, a int, b bigint, c text, d text, "
+            "e numeric, f timestamptz, g bool, h float8, i date)"
+        )
+        connection.exec_driver_sql(
+            "insert into ten select n, n, n * 10000000000, 'name', 'text ' || n, "
+            "n / 8.0, '2026-01-02 03:04:05.678+00', true, n / 3.0, '2026-01-02' "
+            "from generate_series(1, 1000) n"
+        )
+        connection.exec_driver_sql("analyze")
+    engine.dispose()
+
+
+# --- what is measured ---------------------------------------------------------------
+
+ROW = "select * from ten where id = {0} and a < {1} and c = {2}"
+MANY = "select n, t, d, s, b from many"
+INSERT = "insert into filled (n, t, d, s, b) values ({0}, {1}, {2}, {3}, {4})"
+
+
+def _inserted(count: int) -> list[tuple[Any, ...]]:
+    moment = dt.datetime(2026, 1, 2, 3, 4, 5, 678, dt.timezone.utc)
+    return [
+        (n, f"text number {n}", decimal.Decimal(n) / 4, moment, n % 2 == 0)
+        for n in range(count)
+    ]
+
+
+def verbs(
+    name: str, url: URL, delayed_port: int, scale: float
+) -> dict[str, Callable[[], float]]:
+    """Connect one driver, and make what measures it."""
+    if name == "asyncpg":
+        return _asyncpg(url, scale)
+    engine = sa.create_engine(url)
+    arguments, keywords = engine.dialect.create_connect_args(url)
+    raw: Any = engine.dialect.connect(*arguments, **keywords)
+    measures = _plain(raw, scale)
+    found = {
+        "one": measures["one"],
+        "row": measures["row"],
+        "many": measures["many"],
+        "insert": measures["insert"],
+        "checkout": timed(partial(checkout, engine), 15),
+        "delayed": timed(
+            partial(checkout, sa.create_engine(url.set(port=delayed_port))), 4
+        ),
+        "orm": timed(partial(objects, sa.create_engine(url)), 1),
+    }
+    return {f"{kind} {name}": measure for kind, measure in found.items()}
+
+
+def _plain(connection: Any, scale: float) -> dict[str, Callable[[], float]]:
+    marks = ["%s"] * 5
+    cursor = connection.cursor()
+    cursor.execute(f"create temp table filled ({TYPES})")
+    connection.commit()
+    rows = _inserted(max(10, round(ROWS * scale)))
+    row, insert = ROW.format(*marks), INSERT.format(*marks)
+
+    def one() -> None:
+        cursor.execute("select 1")
+        cursor.fetchone()
+
+    def ten() -> None:
+        cursor.execute(row, (500, 1000, "name"))
+        cursor.fetchone()
+
+    def many() -> None:
+        cursor.execute(MANY)
+        assert len(cursor.fetchall()) == ROWS
+
+    def fill() -> None:
+        cursor.executemany(insert, rows)
+
+    def empty() -> None:
+        cursor.execute("truncate filled")
+
+    return {
+        "one": timed(one, 40),
+        "row": timed(ten, 30),
+        "many": timed(many, 1),
+        "insert": timed(fill, 1, before=empty, warming=0),
+    }
+
+
+def _asyncpg(url: URL, scale: float) -> dict[str, Callable[[], float]]:
+    import asyncpg  # noqa: PLC0415 - the worker's alone
+
+    loop = asyncio.new_event_loop()
+    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = loop.run_until_complete(asyncpg.connect(dsn))
+    marks = [f"${n}" for n in range(1, 6)]
+    rows = _inserted(max(10, round(ROWS * scale)))
+    loop.run_until_complete(connection.execute(f"create temp table filled ({TYPES})"))
+    row, insert = ROW.format(*marks), INSERT.format(*marks)
+
+    async def repeat(calls: int, statement: str, values: Sequence[Any]) -> float:
+        for _ in range(3):
+            await connection.fetch(statement, *values)
+        begun = clock()
+        for _ in range(calls):
+            await connection.fetch(statement, *values)
+        return (clock() - begun) / calls * 1e6
+
+    async def fill() -> float:
+        await connection.execute("truncate filled")
+        begun = clock()
+        await connection.executemany(insert, rows)
+        return (clock() - begun) * 1e6
+
+    async def inside(work: Any) -> float:
+        async with connection.transaction():
+            taken: float = await work
+        return taken
+
+    def run(make: Callable[[], Any]) -> Callable[[], float]:
+        return lambda: float(loop.run_until_complete(inside(make())))
+
+    return {
+        "one asyncpg": run(partial(repeat, 40, "select 1", ())),
+        "row asyncpg": run(partial(repeat, 30, row, (500, 1000, "name"))),
+        "many asyncpg": run(partial(repeat, 1, MANY, ())),
+        "insert asyncpg": run(fill),
+    }
+
+
+def pinged(url: URL) -> dict[str, Callable[[], float]]:
+    """Make what measures the engine that asks before each checkout."""
+    engine = sa.create_engine(url, poolclass=QueuePool, pool_pre_ping=True)
+    return {f"checkout {PINGED}": timed(partial(checkout, engine), 15)}
+
+
+def checkout(engine: sa.Engine) -> None:
+    """Check out, run the smallest query, check in."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql("select 1").scalar_one()
+
+
+class _Base(orm.DeclarativeBase):
+    pass
+
+
+class _Ten(_Base):
+    __tablename__ = "ten"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    a: orm.Mapped[int]
+    b: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+    c: orm.Mapped[str]
+    d: orm.Mapped[str]
+    e: orm.Mapped[decimal.Decimal]
+    f: orm.Mapped[dt.datetime] = orm.mapped_column(sa.DateTime(timezone=True))
+    g: orm.Mapped[bool]
+    h: orm.Mapped[float] = orm.mapped_column(sa.Double)
+    i: orm.Mapped[dt.date]
+
+
+def objects(engine: sa.Engine) -> None:
+    """Load a thousand objects."""
+    with orm.Session(engine) as session:
+        assert len(session.scalars(sa.select(_Ten)).all()) == OBJECTS
+
+
+def timed(
+    call: Callable[[], object],
+    calls: int,
+    *,
+    before: Callable[[], object] | None = None,
+    warming: int = 3,
+) -> Callable[[], float]:
+    """Time so many calls, in µs a call, after a few that warm up."""
+
+    def run() -> float:
+        if before is not None:
+            before()
+        for _ in range(warming if calls > 1 else 0):
+            call()
+        begun = clock()
+        for _ in range(calls):
+            call()
+        return (clock() - begun) / calls * 1e6
+
+    return run
+
+
+if __name__ == "__main__":
+    sys.exit(main())
