@@ -119,7 +119,7 @@ def _fill(url: URL) -> None:
         connection.exec_driver_sql(
             "insert into many select n, 'text number ' || n, n * 1.25, "
             "'2026-01-02 03:04:05.678+00'::timestamptz + n * interval '1 s', "
-            f"mod(n, 2) = 0 from generate_series(1, {ROWS}) n"  # noqa: S608 - a number
+            "mod(n, 2) = 0 from generate_series(1, 10000) n"
         )
         connection.exec_driver_sql(
             "create table ten (id int primary key, a int, b bigint, c text, d text, "
