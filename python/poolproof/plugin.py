@@ -17,11 +17,12 @@ from poolproof.pool.pool import Pool
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
-__all__ = ["Plugin"]
+__all__ = ["ASYNC_DRIVERS", "Plugin"]
 
 _log = Log("poolproof")
 
-_ASYNC_DRIVERS = ("asyncpg", "psycopg")
+ASYNC_DRIVERS = ("asyncpg", "psycopg")
+"""What `AsyncPool` is for, as SQLAlchemy names it."""
 
 
 class Plugin(CreateEnginePlugin):
@@ -93,7 +94,7 @@ def _choose(url: URL, kwargs: dict[str, Any]) -> type[Pool] | None:
     if usual in {QueuePool, Pool} and not dialect.is_async:
         ours = Pool
     elif usual is AsyncAdaptedQueuePool:
-        if dialect.name == "postgresql" and dialect.driver in _ASYNC_DRIVERS:
+        if dialect.name == "postgresql" and dialect.driver in ASYNC_DRIVERS:
             ours = AsyncPool
         else:
             _say_async_once()

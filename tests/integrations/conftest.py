@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 
+from plugins.asgi import async_engine, engine, make  # noqa: F401 - fixtures
 from plugins.celeries import broker, celery  # noqa: F401 - fixtures
 from plugins.flasks import app, driven, order  # noqa: F401 - fixtures
 from plugins.sessions import alone  # noqa: F401 - a fixture

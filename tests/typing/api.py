@@ -23,6 +23,7 @@ from poolproof.integrations import celery as poolproof_celery
 from poolproof.integrations import flask as flask_integration
 from poolproof.integrations import gunicorn as gunicorn_hooks
 from poolproof.integrations import luigi as poolproof_luigi
+from poolproof.integrations import starlette as poolproof_starlette
 from poolproof.plugin import Plugin
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
     from sqlalchemy.orm import Session, scoped_session
     from sqlalchemy.pool import PoolProxiedConnection
+    from starlette.applications import Starlette
 
 URL = "postgresql+psycopg2://app@db/app"
 
@@ -382,6 +384,13 @@ def in_flask(app: Flask, engine: Engine, session: scoped_session[Session]) -> No
     flask_integration.init_app(app, engine, pool_size=5, answer_503=True)
     flask_integration.init_app(app, [engine, session], retry_after=2)
     flask_integration.add_metrics(app, "/metrics")
+
+
+def in_starlette(app: Starlette, engine: AsyncEngine, other: Engine) -> None:
+    poolproof_starlette.init_app(app)
+    poolproof_starlette.init_app(app, engine, pool_size=5, answer_503=True, warm=2)
+    poolproof_starlette.init_app(app, [engine, other], dispose_timeout=2)
+    poolproof_starlette.add_metrics(app, "/metrics")
 
 
 def in_gunicorn(server: Any, worker: Any) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 from poolproof._sqlalchemy import parameters_of
 from poolproof.doctor.engines import sync_engine
 from poolproof.faults.guard import guard
+from poolproof.plugin import ASYNC_DRIVERS
+from poolproof.pool.async_pool import AsyncPool
 from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
@@ -30,11 +32,12 @@ def adopt(
     """Guard an engine, and give it this pool in the place of SQLAlchemy's own choice.
 
     The engine stays the same object, with its listeners, as after `Engine.dispose`. A
-    `QueuePool` is taken for nobody's choice; every other pool stays. One of this kind,
-    whoever chose it, is exchanged for another with the options that are given.
+    `QueuePool`, and `AsyncAdaptedQueuePool` on asyncpg or psycopg, is taken for
+    nobody's choice; every other pool stays. One of ours, whoever chose it, is exchanged
+    for another with the options that are given.
 
     Args:
-        engine: An engine, sync or async. An async one gets the guard alone.
+        engine: An engine, sync or async.
         options: Arguments of `Pool`, over those that the present pool was given.
         keep_pool: Whether somebody chose the pool.
         places: Where the options are from, by their names for `create_engine`.
@@ -47,13 +50,14 @@ def adopt(
     """
     sync = sync_engine(engine)
     old = sync.pool
-    if type(old) is Pool:
+    ours = AsyncPool if sync.dialect.is_async else Pool
+    if type(old) is ours:
         replaced = bool(options)
     else:
-        replaced = not keep_pool and type(old) is QueuePool
+        replaced = not keep_pool and _is_nobodys_choice(sync)
     if replaced:
         present = old.given() if isinstance(old, Pool) else parameters_of(old)
-        pool = Pool(
+        pool = ours(
             old._creator,
             **{**present, **options},
             _dispatch=old.dispatch,
@@ -66,3 +70,10 @@ def adopt(
         old.dispose()
     guard(engine)
     return replaced
+
+
+def _is_nobodys_choice(engine: Engine) -> bool:
+    if engine.dialect.is_async:
+        is_known = engine.dialect.driver in ASYNC_DRIVERS
+        return is_known and type(engine.pool) is AsyncAdaptedQueuePool
+    return type(engine.pool) is QueuePool
