@@ -232,7 +232,8 @@ def drill(url, driver):
 
 
 def doctor(url, driver):
-    app = flask.Flask(__name__)
+    # Of no module: the doctor would read the sources of all that stands beside it here.
+    app = flask.Flask("shop")
     # What SQLAlchemy takes for the host and drops behind a ? cannot be told from one.
     url = url.replace("?", "").replace("postgresql", f"postgresql+{driver}", 1)
     try:
