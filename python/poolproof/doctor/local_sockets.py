@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import ipaddress
+import os
 import re
 import socket
 from pathlib import Path
@@ -50,11 +52,13 @@ class LocalSockets:
         self._owners: dict[int, list[int]] = {}
         for process in _PROC.iterdir():
             if process.name.isdigit():
-                self._look_at(process)
+                self._look_at(int(process.name))
 
-    def _look_at(self, process: Path) -> None:
+    def _look_at(self, process: int) -> None:
+        # Without paths as objects: there are tens of thousands of descriptors.
+        folder = f"{_PROC}/{process}/fd"
         try:
-            descriptors = list((process / "fd").iterdir())
+            descriptors = os.listdir(folder)  # noqa: PTH208
         except PermissionError:
             self.unreadable += 1
             return
@@ -63,10 +67,11 @@ class LocalSockets:
         found = set()
         for one in descriptors:
             with contextlib.suppress(OSError):
-                if match := _SOCKET.fullmatch(str(one.readlink())):
+                target = os.readlink(f"{folder}/{one}")  # noqa: PTH115
+                if match := _SOCKET.fullmatch(target):
                     found.add(int(match[1]))
         for inode in found:
-            self._owners.setdefault(inode, []).append(int(process.name))
+            self._owners.setdefault(inode, []).append(process)
 
     def to(self, address: str, port: int) -> dict[int, list[int]]:
         """Return the connections of this machine to a server.
@@ -102,19 +107,25 @@ class LocalSockets:
 
 def _entry(line: str) -> _Entry:
     words = line.split()
-    _, port = _address(words[1])
-    peer, peer_port = _address(words[2])
-    return _Entry(port, peer, peer_port, words[3] == _ESTABLISHED, int(words[9]))
+    port = words[1].partition(":")[2]
+    peer, _, peer_port = words[2].partition(":")
+    return _Entry(
+        int(port, 16),
+        _address(peer),
+        int(peer_port, 16),
+        words[3] == _ESTABLISHED,
+        int(words[9]),
+    )
 
 
-def _address(text: str) -> tuple[str, int]:
+@functools.lru_cache(maxsize=1024)
+def _address(digits: str) -> str:
     """Read an address as the kernel writes it: words of 32 bits, lowest byte first."""
-    digits, _, port = text.partition(":")
     raw = bytes.fromhex(digits)
     words = [raw[start : start + 4][::-1] for start in range(0, len(raw), 4)]
     address = ipaddress.ip_address(b"".join(words))
     mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address), int(port, 16)
+    return str(mapped or address)
 
 
 def is_address_here(address: str) -> bool:
