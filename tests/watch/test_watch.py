@@ -242,12 +242,12 @@ def test_what_cannot_be_watched_is_one_sentence(args, words, monkeypatch, capsys
 class Terminal:
     """A program on a pseudo terminal of 80 columns and 24 lines."""
 
-    def __init__(self, *args, **environment):
+    def __init__(self, *args, command=COMMAND, **environment):
         self.ours, theirs = pty.openpty()
         self.before = termios.tcgetattr(theirs)
         self.theirs = theirs
         self.process = subprocess.Popen(
-            [sys.executable, "-c", ON_A_TERMINAL, *COMMAND, *args],
+            [sys.executable, "-c", ON_A_TERMINAL, *command, *args],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -305,6 +305,25 @@ def terminal(application, directory):
 
 def test_q_quits(terminal):
     shown = terminal()
+    shown.type(b"q")
+    assert shown.ended() == 0
+
+
+# Where a look takes longer than the time from one to the next.
+SLOW = """
+import time
+from poolproof.cli.main import command
+from poolproof.watch import sources
+look = sources.look
+sources.look = lambda *given: time.sleep(0.3) or look(*given)
+command()
+"""
+
+
+def test_a_key_is_heard_where_a_look_takes_longer_than_its_turn(terminal):
+    shown = terminal("--every=0.1", command=(sys.executable, "-c", SLOW, "watch"))
+    shown.type(b"s")
+    shown.shows(b"sorted by scope")
     shown.type(b"q")
     assert shown.ended() == 0
 

@@ -136,9 +136,13 @@ def _run(
             view = look(place, activity, order)
             height = console.size.height
             shown.update(screen(view, order=order, height=height, keys=typed.are_there))
-            # A key is answered at once, by what was seen last.
-            while (left := began + every_s - time.monotonic()) > 0:
-                for key in typed.pressed(left):
+            # A key is answered at once, by what was seen last; and heard where a look
+            # takes longer than its turn.
+            is_over = False
+            while not is_over:
+                left = began + every_s - time.monotonic()
+                is_over = left <= 0
+                for key in typed.pressed(max(0.0, left)):
                     if key in "qQ":
                         return
                     if key == SUSPEND:
