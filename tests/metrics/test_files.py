@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
 import signal
@@ -13,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+import poolproof
 from metrics.test_prometheus import scrape, values
 from plugins.threads import eventually
-from poolproof.metrics import files
+from poolproof.metrics import files, publisher
 from poolproof.metrics.errors import MetricsError
 from poolproof.metrics.process_file import ProcessFile, read_file
 from poolproof.metrics.prometheus import MultiProcess
@@ -118,6 +120,26 @@ def test_one_that_ends_by_itself_leaves_its_counts(start, tmp_path):
     worker.end()
     assert total(tmp_path, waited="false") == [5]
     assert idle(tmp_path) == []
+
+
+def _check_out(directory, times):
+    from plugins.dbapi import SocketDBAPI
+
+    publisher.start(directory)
+    pool = poolproof.Pool(SocketDBAPI().connect, pool_size=2, logging_name="shared")
+    for _ in range(times):
+        pool.connect().close()
+
+
+@pytest.mark.parametrize("module", ["multiprocessing", "billiard"])
+def test_a_worker_of_multiprocessing_leaves_its_counts(tmp_path, module):
+    """It ends by `os._exit`, sooner than a second after the last that it wrote."""
+    context = importlib.import_module(module).get_context("fork")
+    worker = context.Process(target=_check_out, args=(tmp_path, 7))
+    worker.start()
+    worker.join(100)
+    assert worker.exitcode == 0
+    assert total(tmp_path, waited="false") == [7]
 
 
 def test_files_are_for_their_user_alone(start, tmp_path):

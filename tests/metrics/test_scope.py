@@ -136,3 +136,15 @@ def test_a_generator_function_is_refused():
 
     with pytest.raises(TypeError, match="generator function"):
         poolproof.scope("lazy")(rows)
+
+
+def test_what_says_the_scope_is_told_at_the_import():
+    """A fork in the middle of telling would leave the child without."""
+    done = run_script(
+        """
+        import poolproof
+        from poolproof import _native
+        print(_native.tell_scopes(lambda: 7))
+        """
+    )
+    assert done.stdout == "False\n", done

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dis
 import math
+import sys
 import threading
 import time
 
@@ -327,4 +329,65 @@ def test_many_uses_of_one_connection_are_remembered_once(make_engine, pg_url):
 def test_number_beyond_all_clocks_is_no_bound(make_engine, pg_url):
     engine = make_engine(pg_url("psycopg2"))
     with poolproof.deadline(10**400), engine.connect() as connection:
+        assert connection.scalar(ONE) == 1
+
+
+def test_a_block_may_end_while_a_thread_with_its_context_begins_to_use_one(
+    make_engine, pg_url
+):
+    """As `asyncio.to_thread` makes them; without the interpreter's lock at any step."""
+    engine = make_engine(pg_url("psycopg2"), pool_size=4)
+    is_adding, may_add, has_added = (threading.Event() for _ in range(3))
+
+    def at_the_store(frame, what, _value):
+        """Stop where the dictionary is in hand and has not been changed."""
+        frame.f_trace_opcodes = True
+        name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+        if what == "opcode" and name == "STORE_SUBSCR":
+            is_adding.set()
+            may_add.wait(60)
+        return at_the_store
+
+    def use_late():
+        def trace(frame, _what, _value):
+            code = poolproof.deadline.cover.__code__
+            return at_the_store if frame.f_code is code else None
+
+        sys.settrace(trace)
+        try:
+            connection = engine.connect()
+        finally:
+            sys.settrace(None)
+            has_added.set()
+        entry = connection.connection._connection_record
+        assert connection.scalar(ONE) == 1
+        connection.close()
+        return entry
+
+    def let_it_add(frame, what, _value):
+        """In the middle of what the end of the block goes through."""
+        if what == "line" and "entry" in frame.f_locals:
+            may_add.set()
+            has_added.wait(60)
+        return let_it_add
+
+    def trace_end(frame, _what, _value):
+        code = poolproof.deadline.__exit__.__code__
+        return let_it_add if frame.f_code is code else None
+
+    block = poolproof.deadline(60)
+    with contextlib.ExitStack() as opened:
+        opened.callback(has_added.set)
+        opened.callback(may_add.set)
+        with block:
+            for _ in range(2):
+                opened.enter_context(engine.connect())
+            late = Task(contextvars.copy_context().run, use_late)
+            assert is_adding.wait(60)
+            before = sys.gettrace()
+            sys.settrace(trace_end)
+        sys.settrace(before)
+        # It is bound by the block that it began in, and for as long as it is used.
+        assert late.result(60).block is None
+    with engine.connect() as connection:
         assert connection.scalar(ONE) == 1

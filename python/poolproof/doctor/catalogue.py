@@ -186,8 +186,7 @@ _PATH: Final = (
         fix="Nothing by itself: the other checks say what follows from it.",
         problems="A pooler in session mode that hands the server's own number on is "
         "taken for a proxy; so is a network that translates ports (NAT, a container's "
-        "published port). Which names PgBouncer 1.26 reports itself by is not known "
-        "for certain: several are tried.",
+        "published port). PgBouncer reports itself from 1.26 on.",
         needs="connection",
         run=path.pooler,
         seconds=2.6,

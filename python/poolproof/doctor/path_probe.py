@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["lends_sessions", "path_of", "version_of"]
 
-# PgBouncer reports itself since 1.26.
+# PgBouncer reports itself since 1.26, by these names.
 _REPORTED: Final = ("pgbouncer.version",)
 _REPORTED_MODE: Final = ("pgbouncer.pool_mode",)
 # Where a pooler usually listens, and how services name theirs.

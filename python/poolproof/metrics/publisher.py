@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -49,6 +50,7 @@ class _Publisher:
         """Write at once, and again and again."""
         self.write()
         self._thread.start()
+        _end_with_workers()
 
     def _work(self) -> None:
         while not self._ends.wait(_EVERY_S):
@@ -208,6 +210,18 @@ def _at_end() -> None:
     if publisher is not None and publisher.generation == _native.generation():
         publisher.end()
     publish()
+
+
+def _end_with_workers() -> None:
+    """Have workers of `multiprocessing` write at their end: they end by `os._exit`.
+
+    So do those of billiard, Celery's copy of it. Where neither is imported, this
+    process is no worker of theirs.
+    """
+    for name in ("multiprocessing.util", "billiard.util"):
+        util = sys.modules.get(name)
+        if util is not None:
+            util.Finalize(None, _at_end, exitpriority=0)
 
 
 atexit.register(_at_end)

@@ -34,6 +34,8 @@ _current: ContextVar[int] = ContextVar("poolproof_scope", default=0)
 # One step each, and no lock: a fork could copy it while it is held.
 _numbers: dict[str, int] = {}
 _next = itertools.count(1)
+# At the import, not at the first scope: a fork in the middle of it would spoil it.
+_native.tell_scopes(_current.get)
 
 
 class scope:  # noqa: N801 - used like a function
@@ -171,7 +173,7 @@ def names() -> dict[int, str]:
 
 def _number(name: str) -> int:
     """Give a name its number; one name too many is the other."""
-    _native.use_scopes(_current.get)
+    _native.use_scopes()
     if len(_numbers) >= _MOST:
         return _OTHER_NUMBER
     number = next(_next)

@@ -144,7 +144,8 @@ class deadline:  # noqa: N801 - used like a function
         if reference is not None:
             reference.kept = self
         covered, self._covered = self._covered, {}
-        for entry, outer in covered.items():
+        # A copy: a thread that the context was copied to may cover one more meanwhile.
+        for entry, outer in list(covered.items()):
             if entry.block is not self:  # returned meanwhile, or covered anew
                 continue
             if outer is not None and outer.is_open:

@@ -273,7 +273,10 @@ def wait_for(condition):
 gevent.joinall([gevent.spawn(use, 0.05) for _ in range(5)], raise_error=True)
 wait_for(lambda: engine.pool.checkedin() == 2)
 threads = monkey.get_original("threading", "_active")
-assert len(threads) <= 2, threads
+# A greenlet counts as a thread there once it has logged, as the keeper has on a busy
+# machine; all run in one of the system's.
+natives = {thread.native_id for thread in list(threads.values())}
+assert natives == {os.getpid()}, threads
 before = ticks
 use(0.5)  # a warning
 assert ticks - before > 10, ticks - before
