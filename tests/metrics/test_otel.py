@@ -15,9 +15,16 @@ from poolproof.metrics import otel
 from poolproof.metrics.table import BOUNDS, TABLE
 
 
+class PatientReader(InMemoryMetricReader):
+    """The SDK's own gives the pools ten seconds, whatever else the machine does."""
+
+    def collect(self, timeout_millis=300_000):
+        super().collect(timeout_millis)
+
+
 @pytest.fixture
 def reader():
-    made = InMemoryMetricReader()
+    made = PatientReader()
     provider = MeterProvider(metric_readers=[made], shutdown_on_exit=False)
     otel.install(provider)
     yield made
@@ -152,7 +159,7 @@ def test_a_childs_provider_begins_with_nothing(make_pool):
     pool.connect().close()
 
     def child():
-        made = InMemoryMetricReader()
+        made = PatientReader()
         provider = MeterProvider(metric_readers=[made], shutdown_on_exit=False)
         otel.install(provider)
         pool.connect().close()

@@ -92,7 +92,11 @@ def test_another_way_of_waiting_is_asked_and_may_end_it(make_wire, observer):
 
     wire = make_wire(wait=wait)
     text = "x" * 20_000_000
-    assert wire.execute("select $1::text", [text], wait=wait).rows == [(text,)]
+    # A server that reads whenever the writer is paused leaves it nothing to wait for.
+    for _ in range(20):
+        assert wire.execute("select $1::text", [text], wait=wait).rows == [(text,)]
+        if asked.count(True) > 1:
+            break
     assert asked.count(False) > 1
     assert asked.count(True) > 1
 

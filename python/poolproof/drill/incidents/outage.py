@@ -26,6 +26,7 @@ from poolproof.drill.moments import (
     SIZE,
     Scene,
 )
+from poolproof.drill.pace import slowness
 from poolproof.drill.traffic import pick, texts
 
 if TYPE_CHECKING:
@@ -278,15 +279,17 @@ def _until_whole(scene: Scene, control: Control) -> tuple[int, float, list[Call]
         control: What it oversleeps meanwhile is no fault of the pool.
 
     Returns:
-        How many could within `WHOLE_S`, seconds until the last of them, and who tried.
+        How many could within `WHOLE_S` of a machine at rest, seconds until the last of
+        them, and who tried.
     """
+    whole_s = WHOLE_S * slowness()  # each of them opens a connection, which is work
     began = time.monotonic()
     over = threading.Event()
     served: list[float] = []
 
     def left_s() -> float:
         now = time.monotonic()
-        return began + WHOLE_S + control.overslept_s(began, now) - now
+        return began + whole_s + control.overslept_s(began, now) - now
 
     def use(n: int) -> None:
         while not over.is_set() and left_s() > 0:
@@ -300,11 +303,11 @@ def _until_whole(scene: Scene, control: Control) -> tuple[int, float, list[Call]
             except Exception:  # noqa: BLE001 (it tries again, as a client would)
                 time.sleep(_RETRY_S)
 
-    users = [Call(lambda n=n: use(n), WHOLE_S) for n in range(scene.size)]  # type: ignore[misc]
+    users = [Call(lambda n=n: use(n), whole_s) for n in range(scene.size)]  # type: ignore[misc]
     for user in users:
         user.start()
     while len(served) < scene.size and left_s() > 0:
         time.sleep(0.002)
     usable = len(served)
     over.set()
-    return usable, max(served, default=WHOLE_S), users
+    return usable, max(served, default=whole_s), users

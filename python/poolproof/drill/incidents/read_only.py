@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.latency import by_step
+from poolproof.drill.pace import is_over
 from poolproof.drill.player import first_line
 from poolproof.drill.traffic import pick, texts, warm
 
@@ -34,6 +35,7 @@ REQUESTS: Final = 100
 _ASK: Final = text("SELECT CAST(:token AS text)")
 _PERCENT: Final = 95
 _LONG_S: Final = 20.0
+_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +120,10 @@ def play(stage: Stage) -> ReadOnlyOutcome:
     ]
     for thread in threads:
         thread.start()
-    last = time.monotonic() + _LONG_S
+    began = time.monotonic()
     for thread in threads:
-        thread.join(max(0.0, last - time.monotonic()))
+        while thread.is_alive() and not is_over(began, _LONG_S):
+            thread.join(_LOOK_S)
     hangs = sum(thread.is_alive() for thread in threads)
     if not hangs:
         engine.dispose()
