@@ -146,3 +146,32 @@ def test_a_lost_answer_to_a_commit_has_the_work_done_twice_by_a_plain_loop(url, 
     queue, ours = totals(url, "commit-lost", driver, "--trials=1", "--seed=5")
     assert queue["twice"] > 0
     assert ours["attempts"] > ours["units"]
+
+
+def test_tasks_that_are_cancelled_and_loops_that_share_cost_a_queuepool_and_not_us(url):
+    chosen = ("cancel-storm", "two-loops", "asgi")
+    incidents = (f"--incident={name}" for name in chosen)
+    _, report, err = play(url, *incidents, "--driver=psycopg2", "--trials=1")
+    assert not report["left_out"]
+    found = {
+        (row["incident"], row["pool"]): (row["driver"], row["totals"])
+        for row in report["rows"]
+    }
+    assert len(found) == 6, err
+    assert not report["faults"]["poolproof"], report["rows"]
+    for name, driver in zip(chosen, ("psycopg", "asyncpg", "asyncpg"), strict=True):
+        assert found[name, "poolproof"][0] == found[name, "queue"][0] == driver
+    assert found["cancel-storm", "queue"][1]["held"] > 0
+    assert found["cancel-storm", "poolproof"][1]["cut_off"] > 0
+    assert found["two-loops", "queue"][1]["failed"] > 0
+    assert found["asgi", "queue"][1]["failed"] > 0
+    assert found["asgi", "poolproof"][1]["unknown"] == 20
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["cancel-storm", "two-loops", "asgi"])
+def test_incidents_of_asyncio_at_full_length_show_no_fault_of_ours(url, name):
+    chosen = ("--full", "--trials=1", "--pool=poolproof", f"--incident={name}")
+    status, report, err = play(url, *chosen)
+    assert status == 0, (report["rows"], err)
+    assert {row["driver"] for row in report["rows"]} == {"asyncpg", "psycopg"}

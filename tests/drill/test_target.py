@@ -116,3 +116,12 @@ def test_a_checked_certificate_still_names_the_real_host():
     assert url.query["hostaddr"] == "127.0.0.1"
     with pytest.raises(UsageError, match="pg8000 cannot check"):
         through.for_driver("pg8000")
+
+
+def test_asyncpg_is_given_its_own_words():
+    target = Target.parse("postgresql:///d?host=/run/pg&sslmode=disable")
+    url, arguments = target.for_driver("asyncpg")
+    assert url.query == {}
+    assert arguments == {"host": "/run/pg", "ssl": False}
+    with pytest.raises(UsageError, match=r"asyncpg does not know .*'channel_binding'"):
+        Target.parse("postgresql://h/d?channel_binding=require").for_driver("asyncpg")

@@ -35,6 +35,7 @@ _DISTRIBUTIONS: Final = {
     "psycopg2": ("psycopg2-binary", "psycopg2"),
     "psycopg": ("psycopg",),
     "pg8000": ("pg8000",),
+    "asyncpg": ("asyncpg",),
     "poolproof": ("poolproof",),
 }
 # How each package is asked for: no index has the project's own extra.
@@ -155,7 +156,7 @@ def perform(request: Request, stream: TextIO) -> Result:
             "python": platform.python_version(),
             "sqlalchemy": sqlalchemy.__version__,
             "postgresql": version,
-            **{driver: _version_of(driver) for driver in drivers},
+            **{driver: _version_of(driver) for driver in plan.all_drivers()},
         },
         "machine": f"{platform.machine()}, {counted(os.cpu_count() or 1, 'processor')}",
         "left_out": left_out,
@@ -258,6 +259,8 @@ def _check_server(plan: DrillPlan, target: Target) -> str:
         if any(incident.uses_proxy for incident in plan.incidents):
             target.through(1).for_driver(driver)
         version = ask_version(target, driver)
+    for driver in plan.all_drivers():
+        target.for_driver(driver)
     if not version:
         raise UsageError("no driver was chosen")
     return version

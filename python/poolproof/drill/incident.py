@@ -98,8 +98,27 @@ class Incident:
     lacks: Callable[[], str | None] = lambda: None
     """Says what is missing on this machine to play it, None when nothing is."""
 
+    drivers: tuple[str, ...] = ()
+    """Those that it is about, where it is about some: asyncio's, say. Empty for all."""
+
     uses_proxy: bool = False
     """Whether the database is reached through a proxy in it."""
+
+    def drivers_of(self, chosen: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the drivers that it is played with.
+
+        Args:
+            chosen: The drill's, one or more.
+
+        Returns:
+            Those that were chosen. Where it is about some of its own: all of these
+            beside several, else the chosen one, or the first.
+        """
+        if not self.drivers:
+            return chosen
+        if len(chosen) > 1:
+            return self.drivers
+        return tuple(d for d in self.drivers if d in chosen) or self.drivers[:1]
 
     def trials_of(self, wanted: int | None) -> int:
         """Return how many trials are played when *wanted* are asked for.

@@ -9,6 +9,7 @@ that was started is ended and reaped before the generator is closed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -57,12 +58,17 @@ class DrillPlan:
     full: bool = False
     """Whether each incident lasts as long as in life."""
 
+    def all_drivers(self) -> tuple[str, ...]:
+        """Return every driver that something is played with, each once."""
+        own = (i.drivers_of(self.drivers) for i in self.incidents)
+        return tuple(dict.fromkeys([*self.drivers, *itertools.chain(*own)]))
+
     def rows(self) -> list[Row]:
         """Return an empty row for every cell, in the order of the table."""
         return [
             Row(Cell(incident, driver, pool), incident.trials_of(self.trials))
             for incident in self.incidents
-            for driver in self.drivers
+            for driver in incident.drivers_of(self.drivers)
             for pool in self.pools
         ]
 

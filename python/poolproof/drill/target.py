@@ -32,6 +32,9 @@ DRIVERS: Final = ("psycopg2", "psycopg", "pg8000")
 OWN: Final = "poolproof"
 """Our own, which is an experiment yet: it plays where it is asked for by name."""
 
+ASYNCIO: Final = ("asyncpg", "psycopg")
+"""Those of asyncio, for the incidents that are about it."""
+
 # Those that take libpq's words.
 _LIBPQ: Final = frozenset({"psycopg2", "psycopg", OWN})
 _OURS: Final = frozenset({"application_name", "plugin"})
@@ -115,16 +118,16 @@ class Target:
         """Return the URL and the connect arguments for one driver.
 
         Args:
-            driver: One of `DRIVERS`, or `OWN`.
+            driver: One of `DRIVERS`, of `ASYNCIO`, or `OWN`.
 
         Returns:
             What `sqlalchemy.create_engine` wants: a URL and its ``connect_args``.
 
         Raises:
-            UsageError: pg8000 cannot be told what the URL says.
+            UsageError: pg8000 or asyncpg cannot be told what the URL says.
         """
         url = self.url.set(drivername=f"postgresql+{driver}")
-        return (url, {}) if driver in _LIBPQ else _for_pg8000(url)
+        return (url, {}) if driver in _LIBPQ else _for_plain(url, _PLAIN[driver])
 
     def address(self) -> Address:
         """Return where the server listens, as a proxy needs to know it."""
@@ -167,29 +170,54 @@ class Target:
         return Target(self.url.set(host=host, port=port, query=query))
 
 
-def _for_pg8000(url: URL) -> tuple[URL, dict[str, Any]]:
-    """Translate libpq's parameters into the arguments of pg8000."""
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """A driver that does not take libpq's words, and what it calls the few it knows."""
+
+    name: str
+    socket: str
+    tls: str
+    instead: str
+
+    def path(self, directory: str, port: int) -> str:
+        """Name a unix socket as it wants it named."""
+        if self.socket == "host":
+            return directory
+        return f"{directory}/.s.PGSQL.{port}"
+
+
+_PLAIN: Final = {
+    "pg8000": _Plain(
+        "pg8000", "unix_sock", "ssl_context", "choose --driver psycopg2 or psycopg"
+    ),
+    "asyncpg": _Plain("asyncpg", "host", "ssl", "choose --driver psycopg"),
+}
+
+
+def _for_plain(url: URL, driver: _Plain) -> tuple[URL, dict[str, Any]]:
+    """Translate libpq's parameters into the arguments of such a driver."""
     arguments: dict[str, Any] = {}
     for name, values in url.query.items():
         value = secret_words.values(values)[0]
         if name == "host" and value.startswith("/"):
-            arguments["unix_sock"] = f"{value}/.s.PGSQL.{url.port or _DEFAULT_PORT}"
+            port = url.port or _DEFAULT_PORT
+            arguments[driver.socket] = driver.path(value, port)
         elif name == "hostaddr":
             url = url.set(host=value)
         elif name == "sslmode":
-            arguments["ssl_context"] = _tls(value, url.query)
+            arguments[driver.tls] = _tls(value, url.query, driver.name)
         elif name not in ("sslrootcert", "connect_timeout"):
             # Behind a ? in a password stands a piece of it.
             shown = repr(name) if name in KEYWORDS else "(not shown: a secret, perhaps)"
             raise UsageError(
-                f"--url: pg8000 does not know the parameter {shown};"
-                " leave it out, or choose --driver psycopg2 or psycopg"
+                f"--url: {driver.name} does not know the parameter {shown};"
+                f" leave it out, or {driver.instead}"
             )
     return url.set(query={}), arguments
 
 
-def _tls(mode: str, query: Mapping[str, str | tuple[str, ...]]) -> Any:
-    """Return pg8000's ``ssl_context`` for a libpq ``sslmode``."""
+def _tls(mode: str, query: Mapping[str, str | tuple[str, ...]], driver: str) -> Any:
+    """Return what such a driver is told of TLS for a libpq ``sslmode``."""
     if mode == "disable":
         return False
     if mode in ("allow", "prefer"):
@@ -198,8 +226,8 @@ def _tls(mode: str, query: Mapping[str, str | tuple[str, ...]]) -> Any:
     context = ssl.create_default_context(cafile=roots[0] if roots else None)
     if mode == "verify-full" and "hostaddr" in query:
         raise UsageError(
-            "--url: pg8000 cannot check the server's name (sslmode=verify-full) through"
-            " the drill's proxy; leave out pg8000 or the incident corruption"
+            f"--url: {driver} cannot check the server's name (sslmode=verify-full)"
+            " through the drill's proxy; leave out the driver or the incident"
         )
     if mode != "verify-full":
         context.check_hostname = False

@@ -7,7 +7,9 @@ from typing import Final
 
 from poolproof.drill.incident import Incident, Measure, Outcome
 from poolproof.drill.incidents import (
+    asgi,
     blackhole,
+    cancel_storm,
     celery,
     cold_start,
     commit_lost,
@@ -27,6 +29,7 @@ from poolproof.drill.incidents import (
     stale_answer,
     starvation,
     terminate,
+    two_loops,
 )
 
 
@@ -67,6 +70,11 @@ FAMILIES: Final = (
     Family("commits", "work lost or done twice", (commit_lost.INCIDENT,)),
     Family("crowds", "not served in time", (starvation.INCIDENT, overload.INCIDENT)),
     Family("silence", "calls without an end", (hang.INCIDENT, blackhole.INCIDENT)),
+    Family(
+        "asyncio",
+        "wrong, failed or held up",
+        (cancel_storm.INCIDENT, two_loops.INCIDENT, asgi.INCIDENT),
+    ),
     Family("leases", "lost, or held twice", (lease_reaped.INCIDENT,)),
 )
 """Every incident, in the order of the drill's tables."""
