@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 import poolproof.driver as dbapi
@@ -20,6 +22,13 @@ class Strange:
         ("postgresql://localhost/?nonsense=1", {}, "nonsense"),
         ("", {"nonsense": "1"}, "nonsense"),
         (5, {}, "not int"),
+        ("", {"timeout": "soon"}, "number of seconds"),
+        ("", {"timeout": float("nan")}, "number of seconds"),
+        ("", {"port": "abc"}, "port"),
+        ("", {"port": 70000}, "1 to 65535"),
+        ("", {"sslmode": "perhaps"}, "verify-full"),
+        ("", {"host": "a\0b"}, "host"),
+        ("", {"user": "\ud800"}, "surrogate"),
     ],
 )
 def test_wrong_connection_string_is_a_programming_error(dsn, keywords, said):
@@ -71,6 +80,18 @@ def test_other_encoding_is_refused(dsn):
         ("select %s", ["\ud800"], dbapi.DataError, "surrogate"),
         ("select %s, %s", [1], dbapi.ProgrammingError, "2 placeholders"),
         ("select %s", [1, 2], dbapi.ProgrammingError, "1 placeholder"),
+        ("select %s", "a", dbapi.ProgrammingError, "not str"),
+        ("select %s", b"a", dbapi.ProgrammingError, "not bytes"),
+        ("select %s", {1}, dbapi.ProgrammingError, "not set"),
+        ("select %s", 5, dbapi.ProgrammingError, "not int"),
+        ("select %s", {"a": 1}, dbapi.ProgrammingError, "needs a sequence"),
+        ("select %(a)s", [1], dbapi.ProgrammingError, "needs a mapping"),
+        ("select %(a)s", {"b": 1}, dbapi.ProgrammingError, "'a'"),
+        ("select %(a)s, %s", [1], dbapi.ProgrammingError, "one kind"),
+        ("select %d", [1], dbapi.ProgrammingError, "no placeholder"),
+        ("select 5 % 3", [1], dbapi.ProgrammingError, "%%"),
+        ("select %s", [["a", ["b\0"]]], dbapi.DataError, "NUL"),
+        (f"select {'%s,' * 70000} 1", [1] * 70000, dbapi.DataError, "65535 at most"),
         (5, None, dbapi.ProgrammingError, "not int"),
         (b"\xff", None, dbapi.ProgrammingError, "UTF-8"),
     ],
@@ -93,6 +114,9 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(
         ("select 1; select 2", [1], dbapi.ProgrammingError, None),
         ("select %s; select 2", [1], dbapi.ProgrammingError, "42601"),
         ("select * from nowhere", None, dbapi.ProgrammingError, "42P01"),
+        ("fetch 1 from nowhere", None, dbapi.ProgrammingError, "34000"),
+        ("select %s::int[]", [[[1], [2, 3]]], dbapi.DataError, "22P02"),
+        ("select %s", [Decimal("1E+200000")], dbapi.DataError, "22003"),
     ],
 )
 def test_servers_error_has_its_class_and_leaves_the_session_in_step(
@@ -117,6 +141,64 @@ def test_fetch_without_a_result_is_refused(cursor):
     cursor.execute("create temp table t (n int)")
     with pytest.raises(dbapi.ProgrammingError, match="RETURNING"):
         cursor.fetchone()
+
+
+def test_list_that_holds_itself_is_refused(connection, in_step):
+    endless: list[object] = []
+    endless.append(endless)
+    with pytest.raises(dbapi.DataError, match="more than 6 lists"):
+        connection.execute("select %s", [endless])
+    in_step()
+
+
+def test_cursor_is_no_value(connection, connecting, in_step):
+    for value in (connection.cursor(), connecting().cursor(), connection):
+        with pytest.raises(dbapi.ProgrammingError, match="cannot be sent"):
+            connection.execute("select %s", [value])
+    in_step()
+
+
+def test_servers_cursor_belongs_to_its_own_connection(connection, connecting, in_step):
+    other = connecting()
+    with connection.cursor("same") as mine, other.cursor("same") as its:
+        mine.execute("select 'mine'")
+        its.execute("select 'its'")
+        assert (mine.fetchone(), its.fetchone()) == (("mine",), ("its",))
+        other.close()
+        with pytest.raises(dbapi.InterfaceError, match="open another"):
+            its.fetchone()
+        assert mine.fetchone() is None
+    with connection.cursor("gone") as mine:
+        mine.execute("select 1")
+        connection.rollback()
+        with pytest.raises(dbapi.ProgrammingError, match="does not exist"):
+            mine.fetchone()
+    in_step()
+
+
+@pytest.mark.parametrize("rows", [5, None, "ab", b"ab", [5], ["ab"], [{1}]])
+def test_executemany_without_rows_is_refused(connection, in_step, rows):
+    with pytest.raises(dbapi.ProgrammingError, match="sequence"):
+        connection.cursor().executemany("select %s", rows)
+    assert connection.info.transaction_status == 0
+    in_step()
+
+
+def test_scroll_and_time_are_numbers(connection, in_step):
+    cursor = connection.execute("select 1")
+    with pytest.raises(dbapi.ProgrammingError, match="number of rows"):
+        cursor.scroll("x")
+    with pytest.raises(dbapi.ProgrammingError, match="number of seconds"):
+        next(connection.notifies(timeout=float("nan")))
+    in_step()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 200, "x\0"])
+def test_name_that_no_server_takes_begins_no_transaction(connection, in_step, name):
+    with pytest.raises(dbapi.ProgrammingError, match="1 to 199"):
+        connection.tpc_begin(name)
+    assert connection.info.transaction_status == 0
+    in_step()
 
 
 def test_failed_statement_leaves_no_rows_of_the_one_before(cursor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from typing import TYPE_CHECKING, NoReturn
 
@@ -286,8 +287,11 @@ class Connection(TwoPhase):
             stop_after: After how many to stop; None does not.
 
         Raises:
+            ProgrammingError: *timeout* is not a number.
             Error: The connection is closed, or lost.
         """
+        if timeout is not None and math.isnan(timeout):
+            raise ProgrammingError(f"timeout is a number of seconds, not {timeout}")
         until = None if timeout is None else time.monotonic() + timeout
         told = 0
         while True:

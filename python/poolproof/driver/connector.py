@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
@@ -52,6 +53,7 @@ def connect(
         raise ProgrammingError(
             f"connect takes a URL or a connection string, not {type(dsn).__name__}"
         )
+    _check_seconds(timeout)
     said = conninfo.said(keywords)
     problem: str
     try:
@@ -76,6 +78,15 @@ def _open(
     except _native.WireError as error:
         raise from_wire(error, connecting=True) from None
     return Connection(wire, autocommit=autocommit, adapters=adapters)
+
+
+def _check_seconds(timeout: object) -> None:
+    if timeout is None:
+        return
+    if not isinstance(timeout, int | float) or math.isnan(timeout):
+        raise ProgrammingError(
+            f"timeout is a number of seconds, or None for no limit, not {timeout!r}"
+        )
 
 
 def _check_encoding(name: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from poolproof.driver.description import Described
@@ -14,7 +15,7 @@ from poolproof.driver.errors import (
 from poolproof.driver.placeholders import arranged, parsed, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -142,6 +143,12 @@ class Cursor:
         """
         connection = self._ready()
         split = parsed(text_of(statement))
+        given: object = seq_of_parameters
+        if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+            raise ProgrammingError(
+                "executemany takes one sequence or mapping of parameters for each "
+                f"time, such as a list of tuples, not {type(given).__name__}"
+            )
         if isinstance(seq_of_parameters, (list, tuple)) and not seq_of_parameters:
             self._count = 0
             return
@@ -267,6 +274,9 @@ class Cursor:
         rows = self._rows
         if rows is None:
             self._refuse_without_rows()
+        given: object = value
+        if not isinstance(given, int):
+            raise ProgrammingError(f"scroll takes a number of rows, not {value!r}")
         to = value + (self._next if _mode(mode) == "relative" else 0)
         if not 0 <= to < max(1, len(rows)):
             raise IndexError(

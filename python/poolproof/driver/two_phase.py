@@ -8,6 +8,9 @@ from poolproof.driver.xid import Xid
 
 __all__ = ["TwoPhase"]
 
+# What a server has room for, with the end of the text.
+_NAME_BYTES = 200
+
 _PENDING = (
     "select gid, prepared, owner, database from pg_prepared_xacts"
     " where database = current_database()"
@@ -40,8 +43,17 @@ class TwoPhase(WireSession):
             xid: Its name.
 
         Raises:
-            ProgrammingError: A transaction is open, or autocommit is on.
+            ProgrammingError: A transaction is open, or autocommit is on; or no server
+                takes the name.
         """
+        name = xid if isinstance(xid, Xid) else Xid.of_text(xid)
+        if not 0 < len(str(name).encode(errors="replace")) < _NAME_BYTES or "\0" in str(
+            name
+        ):
+            raise ProgrammingError(
+                f"the name of a transaction in two phases has 1 to {_NAME_BYTES - 1} "
+                f"bytes and no NUL, not {xid!r}"
+            )
         if self.begin is None:
             raise ProgrammingError(
                 "a transaction in two phases cannot begin while autocommit is on: set "
@@ -51,7 +63,7 @@ class TwoPhase(WireSession):
             raise ProgrammingError(
                 "a transaction is open: commit or roll it back before tpc_begin()"
             )
-        self._xid = xid if isinstance(xid, Xid) else Xid.of_text(xid)
+        self._xid = name
         self._is_prepared = False
         try:
             self.request(self.begin, tag="BEGIN")
