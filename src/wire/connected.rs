@@ -54,6 +54,11 @@ impl Connected {
         }
     }
 
+    /// Its socket alone: there are no more requests.
+    pub(crate) fn into_socket(self) -> Arc<OwnedSocket> {
+        self.transport.shared()
+    }
+
     /// Its socket, for whoever is to shut it.
     pub(crate) fn socket(&self) -> Weak<OwnedSocket> {
         self.transport.weak()

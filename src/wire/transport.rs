@@ -78,6 +78,11 @@ impl Transport {
         &self.socket
     }
 
+    /// The same, for whoever is to keep it open.
+    pub(crate) fn shared(&self) -> Arc<OwnedSocket> {
+        Arc::clone(&self.socket)
+    }
+
     /// The same, for whoever is not to keep it open.
     pub(crate) fn weak(&self) -> Weak<OwnedSocket> {
         Arc::downgrade(&self.socket)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
+import socket
 import threading
 import time
 
@@ -139,3 +141,72 @@ def test_a_loader_cannot_use_the_connection(wire):
 
     assert wire.execute("select '{}'::json", loaders={114: again}).rows == [("x",)]
     assert found == ["busy"]
+
+
+class Holding:
+    """A proxy that keeps what its first client sends until it is let go."""
+
+    def __init__(self, address):
+        self._address = address
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.holds = threading.Event()
+        self.go = threading.Event()
+        self.clients = 0
+        self._threads = []
+        self._sockets = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._address)
+                self._sockets += [client, server]
+                is_first = not self._threads
+                for pair in ((client, server, is_first), (server, client, False)):
+                    thread = threading.Thread(target=self._pump, args=pair, daemon=True)
+                    thread.start()
+                    self._threads.append(thread)
+                self.clients += 1
+
+    def _pump(self, source, sink, is_held):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if is_held and self.holds.is_set():
+                    self.go.wait(60)
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self.go.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join(20)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(20)
+        for each in self._sockets:
+            each.close()
+
+
+def test_a_statement_that_comes_after_its_cancelling_is_cancelled(
+    make_wire, pg, observer
+):
+    proxy = Holding(("127.0.0.1", pg.port))
+    wire = make_wire(port=proxy.port, sslmode="disable")
+
+    def killed(*_):
+        raise SoftTimeLimitError
+
+    proxy.holds.set()
+    with pytest.raises(SoftTimeLimitError):
+        wire.execute("select pg_sleep(600)", wait=killed)
+    # The first request to cancel has gone by.
+    eventually(lambda: proxy.clients > 1)
+    eventually(lambda: proxy.clients > 2)
+    proxy.go.set()
+    assert observer.wait_for_backends(0) == []
+    proxy.close()

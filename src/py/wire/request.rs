@@ -19,9 +19,6 @@ use crate::wire::session::{Event, Standing, WireSession};
 use crate::wire::verb;
 use crate::wire::waits::{Unattended, Waits};
 
-/// How long an unasked cancelling may take, behind an interruption.
-const CANCEL: Duration = Duration::from_secs(5);
-
 /// One request: it has the connection, and gives it back, unless that is of no use any more.
 pub(super) struct Request<'a> {
     seat: &'a Seat,
@@ -153,10 +150,10 @@ impl<'a> Request<'a> {
     }
 
     /// The connection is of no use any more: its socket is closed. What an interruption has left under way on the
-    /// server is cancelled; there is no next statement that this could hit.
+    /// server is cancelled first, aside; there is no next statement that this could hit.
     fn lose(&mut self, py: Python<'_>, failure: &WireFailure) -> PyErr {
         if let Some(connected) = self.connected.take() {
-            drop(connected);
+            let socket = connected.into_socket();
             self.seat.fd.store(-1, Ordering::Release);
             if let Some(mut place) = self.seat.lock() {
                 *place = Whereabouts::Closed;
@@ -164,7 +161,7 @@ impl<'a> Request<'a> {
             if failure.kind == FailureKind::Interrupted {
                 let about = Arc::clone(&self.seat.about);
                 let asked = threads::spawn("poolproof-cancel", move || {
-                    let _asked_or_not = cancel::cancel(&about, CANCEL, &mut Unattended);
+                    cancel::end(&about, &socket, &mut Unattended);
                 });
                 // Without a thread the backend finds out by itself that nobody listens.
                 drop(asked);
