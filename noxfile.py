@@ -135,10 +135,11 @@ def wheel(
             return built
         # For a release all Pythons have one, in which OpenSSL is compiled once. PyO3 is
         # compiled anew for each there, which daily work would pay for at each change.
-        with build_cache.target_directory(kind if kind == "release" else tag) as env:
+        with build_cache.target_directory(kind if kind == "release" else tag) as target:
             session.run(
                 "maturin",
                 "build",
+                target.manifest,
                 *(() if aloud else ("--quiet",)),
                 "--locked",
                 f"--interpreter={PYTHONS[version]}",
@@ -147,7 +148,7 @@ def wheel(
                 *(() if OPENSSL_INSIDE[0] in options else LINKED),
                 *options,
                 external=True,
-                env=env,
+                env=target.environment,
             )
         (made,) = out.glob("*.whl")
         return made
@@ -189,19 +190,20 @@ def install(
 @nox.session(python=False, allow_parallel=True, tags=BESIDE)
 def rust(session: nox.Session) -> None:
     """Check the crate: format, clippy with and without Python, documents, tests."""
-    with Steps(session) as steps, build_cache.target_directory("core") as env:
+    with Steps(session) as steps, build_cache.target_directory("core") as target:
         steps.run("cargo", "fmt", "--check", external=True)
-        env["PYO3_PYTHON"] = str(PYTHONS[MAIN])
+        env = target.environment | {"PYO3_PYTHON": str(PYTHONS[MAIN])}
         deny = ("--", "-Dwarnings")
-        cargo(steps, "clippy", "--all-targets", *OPENSSL, *deny, env=env)
-        core = "--no-default-features"
-        cargo(steps, "clippy", "--all-targets", core, *OPENSSL, *deny, env=env)
+        core = (target.manifest, "--no-default-features")
+        every = (target.manifest, "--all-targets", *OPENSSL)
+        cargo(steps, "clippy", *every, *deny, env=env)
+        cargo(steps, "clippy", "--no-default-features", *every, *deny, env=env)
         strict = env | {"RUSTDOCFLAGS": "-Dwarnings"}
-        cargo(steps, "doc", "--no-deps", core, *OPENSSL, env=strict)
-        cargo(steps, "test", core, *OPENSSL, *session.posargs, env=env)
+        cargo(steps, "doc", "--no-deps", *core, *OPENSSL, env=strict)
+        cargo(steps, "test", *core, *OPENSSL, *session.posargs, env=env)
         loom = env | {"RUSTFLAGS": "--cfg loom", "LOOM_MAX_PREEMPTIONS": "3"}
-        for target in loom_targets():
-            cargo(steps, "test", "--profile=loom", core, *target, env=loom)
+        for words in loom_targets():
+            cargo(steps, "test", "--profile=loom", *core, *words, env=loom)
 
 
 def loom_targets() -> list[list[str]]:
@@ -451,8 +453,12 @@ def wheels(session: nox.Session) -> None:
     # The sdist must be enough by itself: pip's way, in isolation.
     with (
         tempfile.TemporaryDirectory() as again,
-        build_cache.target_directory("sdist") as env,
+        build_cache.target_directory("sdist") as target,
     ):
+        env = target.environment
+        # Its files have the time of the archive, which says nothing of what is built.
+        clean = ("cargo", "clean", "-q", "-p", "poolproof", target.manifest)
+        session.run(*clean, external=True, env=env)
         uv = ("uv", "build", "-q", "--wheel", f"--python={PYTHONS[MAIN]}")
         command = (*uv, f"--out-dir={again}", str(sdist))
         session.run(*command, external=True, env=env)

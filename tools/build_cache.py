@@ -4,9 +4,12 @@ Sessions that run side by side want the same wheel: the first builds it.
 
 Cargo decides by file times whether the crate must be compiled again, and does
 not see that a target directory was last used by another checkout: it would
-hand out that checkout's library. So a directory is locked while it is used, and
-carries a digest of the sources it was last used with; when that differs, our
-crate's part is cleaned out first. The dependencies' part stays.
+hand out that checkout's library. So what it compiles is a copy of the sources
+beside the target directory, in which a file is written only where it differs,
+and both are locked while they are used. The times of the copy then say what
+cargo takes them to say; and since its path is always the same, the compiler
+takes up what it has kept of its last run, whichever checkout that was for: a
+fresh clone compiles what has changed since.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import subprocess
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,33 +32,73 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
+@dataclass(frozen=True)
+class Target:
+    """A target directory of cargo's, and the sources that are compiled in it.
+
+    Attributes:
+        environment: Variables for cargo and maturin.
+        sources: The copy of the checkout's; nothing that is written there stays.
+    """
+
+    environment: dict[str, str]
+    sources: Path
+
+    @property
+    def manifest(self) -> str:
+        """Return the option by which cargo and maturin find the copy."""
+        return f"--manifest-path={self.sources / 'Cargo.toml'}"
+
+
 @contextlib.contextmanager
-def target_directory(name: str) -> Iterator[dict[str, str]]:
-    """Hold the target directory *name* and give the environment that uses it.
+def target_directory(name: str) -> Iterator[Target]:
+    """Hold the target directory *name*, with a copy of this checkout's sources.
 
     Args:
         name: What is built there; builds that would throw out each other's
             dependencies (PyO3's, for another Python) have different names.
 
     Yields:
-        Environment variables for cargo and maturin. Results must be copied, and
-        test programs run, before the block ends.
+        What cargo and maturin are told. Results must be copied, and test programs
+        run, before the block ends.
     """
-    target = caches.cache_directory() / "target" / name
-    with caches.locked(target):
-        target.mkdir(exist_ok=True)
-        environment = {"CARGO_TARGET_DIR": str(target)}
-        stamp = target / "sources"
-        digest = sources_digest()
-        if not stamp.exists() or stamp.read_text() != digest:
+    directory = caches.cache_directory() / "target" / name
+    with caches.locked(directory):
+        directory.mkdir(exist_ok=True)
+        target = Target({"CARGO_TARGET_DIR": str(directory)}, directory / "copy")
+        last = directory / "last-used"
+        # A clock that was set back makes what is written now look older than what is
+        # built of it.
+        was_set_back = last.exists() and last.stat().st_mtime > time.time()
+        _bring_up_to_date(target.sources)
+        if was_set_back:
             subprocess.run(
-                ["cargo", "clean", "-q", "-p", "poolproof"],
-                cwd=CHECKOUT,
-                env=os.environ | environment,
+                ["cargo", "clean", "-q", "-p", "poolproof", target.manifest],
+                env=os.environ | target.environment,
                 check=True,
             )
-            stamp.write_text(digest)
-        yield environment
+        try:
+            yield target
+        finally:
+            last.touch()
+
+
+def _bring_up_to_date(copy: Path) -> None:
+    """Write what differs in a copy of the sources, and remove what is no source."""
+    wanted = {file.relative_to(CHECKOUT): file for file in (*_packed(), *_tests())}
+    for file in sorted(copy.rglob("*"), reverse=True):  # a folder after what is in it
+        if file.is_dir():
+            with contextlib.suppress(OSError):
+                file.rmdir()  # one that is empty
+        elif file.relative_to(copy) not in wanted:
+            file.unlink()
+    for name, file in wanted.items():
+        content = file.read_bytes()
+        place = copy / name
+        if not place.exists() or place.read_bytes() != content:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        shutil.copymode(file, place)
 
 
 @contextlib.contextmanager
@@ -83,18 +129,15 @@ def wheel_directory(name: str, *key: str) -> Iterator[tuple[Path, Path | None]]:
         stamp.write_text(made_of)
 
 
-def sources_digest() -> str:
-    """Return a digest of everything that cargo compiles from this checkout."""
-    files = [CHECKOUT / "Cargo.toml", CHECKOUT / "Cargo.lock", CHECKOUT / "build.rs"]
-    for folder in ("src", "tests", "benches", "examples"):
-        files += sorted((CHECKOUT / folder).rglob("*.rs"))
-    return _digest_of(files)
-
-
 def wheel_digest() -> str:
     """Return a digest of everything that a wheel is made of."""
-    files = [CHECKOUT / "Cargo.toml", CHECKOUT / "Cargo.lock", CHECKOUT / "build.rs"]
-    files += [CHECKOUT / "pyproject.toml", CHECKOUT / "README.md"]
+    return _digest_of(_packed())
+
+
+def _packed() -> list[Path]:
+    """Name what a wheel is made of."""
+    names = ("Cargo.toml", "Cargo.lock", "build.rs", "pyproject.toml", "README.md")
+    files = [CHECKOUT / name for name in names]
     files += sorted(CHECKOUT.glob("LICENSE*"))
     files += sorted((CHECKOUT / "src").rglob("*.rs"))
     files += sorted(
@@ -102,14 +145,21 @@ def wheel_digest() -> str:
         for file in (CHECKOUT / "python").rglob("*")
         if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".so"
     )
-    return _digest_of(files)
+    return [file for file in files if file.exists()]
+
+
+def _tests() -> list[Path]:
+    """Name what cargo compiles, or reads, beside what a wheel is made of."""
+    files = [CHECKOUT / "clippy.toml"]
+    for folder in ("tests", "benches", "examples"):
+        files += sorted((CHECKOUT / folder).rglob("*.rs"))
+    return [file for file in files if file.exists()]
 
 
 def _digest_of(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        if file.exists():
-            content = file.read_bytes()
-            name = file.relative_to(CHECKOUT)
-            digest.update(f"{name} {len(content)}\n".encode() + content)
+        content = file.read_bytes()
+        name = file.relative_to(CHECKOUT)
+        digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()

@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,10 @@ def run_in(monkeypatch, tmp_path):
 
     def run(checkout: Path) -> str:
         monkeypatch.setattr(build_cache, "CHECKOUT", checkout)
-        with build_cache.target_directory("core") as environment:
+        with build_cache.target_directory("core") as target:
             done = subprocess.run(
-                ["cargo", "run", "-q", "--offline"],
-                cwd=checkout,
-                env=os.environ | environment,
+                ["cargo", "run", "-q", "--offline", target.manifest],
+                env=os.environ | target.environment,
                 check=True,
                 capture_output=True,
                 text=True,
@@ -71,12 +71,37 @@ def test_an_edit_is_seen_whatever_the_file_time_says(run_in, tmp_path):
     assert run_in(checkout) == "behind"
 
 
+def test_an_edit_is_seen_though_the_clock_was_set_back(run_in, tmp_path):
+    checkout = make_checkout(tmp_path / "a", "before", age_s=0)
+    assert run_in(checkout) == "before"
+    later = time.time() + 3600
+    for file in (tmp_path / "cache").rglob("*"):
+        os.utime(file, (later, later))
+    main = checkout / "src" / "main.rs"
+    main.write_text(main.read_text().replace("before", "behind"))
+    assert run_in(checkout) == "behind"
+
+
+def test_another_checkout_has_only_what_differs_written(run_in, tmp_path):
+    one, other = (make_checkout(tmp_path / name, "same", age_s=0) for name in "ab")
+    (one / "src" / "bin").mkdir()
+    (one / "src" / "bin" / "gone.rs").write_text("fn main() {}")
+    (one / "Cargo.toml").write_text(MANIFEST + 'default-run = "poolproof"\n')
+    assert run_in(one) == "same"
+    copy = tmp_path / "cache" / "poolproof" / "target" / "core" / "copy"
+    times = {file: file.stat().st_mtime_ns for file in copy.rglob("*.*")}
+    assert run_in(other) == "same"
+    assert not (copy / "src" / "bin").exists()
+    kept = (copy / "src" / "main.rs", copy / "Cargo.toml")
+    assert [file.stat().st_mtime_ns == times[file] for file in kept] == [True, False]
+
+
 def test_a_directory_is_held_by_one_at_a_time(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     checkout = make_checkout(tmp_path / "a", "word", age_s=0)
     monkeypatch.setattr(build_cache, "CHECKOUT", checkout)
-    with build_cache.target_directory("core") as environment:
-        lock = Path(environment["CARGO_TARGET_DIR"] + ".lock")
+    with build_cache.target_directory("core") as target:
+        lock = Path(target.environment["CARGO_TARGET_DIR"] + ".lock")
         with lock.open() as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with lock.open() as other:
