@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "prefork.py"
 
 
@@ -26,6 +28,7 @@ def test_with_poolproof_every_answer_is_right():
     assert done.stderr == ""
 
 
+@pytest.mark.soak  # the drill shows the same, sooner
 def test_with_queuepool_the_fault_shows():
     done = run("--pool", "queue")
     assert done.returncode == 1, done
