@@ -254,3 +254,29 @@ def test_a_task_is_never_inside_one_that_was_cut_off(app):
     framework.signals.task_postrun.send(shop, task_id="1", task=shop)
     for _ in jobs:
         shop.pop_request()
+
+
+@pytest.mark.quick("prefork")
+@pytest.mark.parametrize("kind", ["prefork", "threads"])
+def test_tasks_of_asyncio_have_a_loop_each_or_one_that_lasts(
+    celery, observer, table, kind
+):
+    with celery(*KINDS[kind], TEST_ASYNC="1") as worker:
+        of_parent = observer.value(f"select count(*) from {table} where n = -1")
+        assert of_parent == 1
+        for lasts, first in ((False, 0), (True, 100)):
+            numbers = list(range(first, first + 12))
+            sent = [worker.send("async_order", n, lasts) for n in numbers]
+            told = worker.results(sent)
+            assert [answer for answer, _backend, _pid in told] == list(
+                map(str, numbers)
+            )
+            backends = {backend for _answer, backend, _pid in told}
+            if kind == "prefork" and lasts:
+                # Each process keeps its own.
+                assert len(backends) == len({pid for _answer, _backend, pid in told})
+        rows = observer.value(f"select count(*) from {table}")
+        assert rows == 1 + 24
+        assert worker.stop() == 0
+    assert observer.wait_for_backends(0) == []
+    assert "Traceback" not in worker.log

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
+import threading
 import time
 
 from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
-from sqlalchemy import create_engine, exc, text
+from sqlalchemy import create_engine, exc, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
@@ -148,6 +151,35 @@ def outer():
     return session.scalar(BACKEND) == backend and session().in_transaction()
 
 
+async_engine = create_async_engine(
+    make_url(os.environ["TEST_URL"]).set(drivername="postgresql+psycopg"),
+    poolclass=poolproof.AsyncPool,
+    pool_size=2,
+    max_overflow=0,
+    pool_timeout=60,
+)
+loops = {}
+
+
+@app.task(name="async_order")
+def async_order(n, lasts):
+    """Write a row, in a loop of this task's own or in one that lasts."""
+    if not lasts:
+        return asyncio.run(async_work(n))
+    thread = threading.get_ident()
+    if thread not in loops:
+        loops[thread] = asyncio.new_event_loop()
+    return loops[thread].run_until_complete(async_work(n))
+
+
+async def async_work(n):
+    """Return what the database says, and who has said it."""
+    async with async_engine.begin() as connection:
+        await connection.execute(INSERT, {"n": n})
+        answer = await connection.scalar(text("select :n"), {"n": str(n)})
+        return answer, await connection.scalar(BACKEND), os.getpid()
+
+
 @app.task(name="doze")
 def doze(seconds):
     """Be busy."""
@@ -167,3 +199,7 @@ def warm():
 logging.basicConfig(level="WARNING")
 if not os.environ.get("TEST_COLD"):
     warm()
+
+
+if os.environ.get("TEST_ASYNC"):  # before the fork, in a loop that is closed by then
+    asyncio.run(async_work(-1))
