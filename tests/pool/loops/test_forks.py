@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from plugins.processes import run_script
@@ -37,7 +39,8 @@ async def child(held, waits, parents):
         pass
     else:
         os._exit(3)
-    await held.close()
+    if sys.version_info < (3, 14):
+        await held.close()  # which waits for a task: from 3.14 on asyncio wakes none
     if how == "waiting":
         # Whoever waited for a slot of the parent's hears of it, without looking again.
         try:
@@ -97,7 +100,21 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("how", ["through the loop", "at once", "waiting"])
+# From Python 3.14 on asyncio wakes no task of the parent's loop in a child, nor lets it
+# end: an exit that is raised there is told to the loop's handler, and that is all.
+GOES_ON = pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="asyncio lets no task go on in a child"
+)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("through the loop", marks=GOES_ON),
+        "at once",
+        pytest.param("waiting", marks=GOES_ON),
+    ],
+)
 def test_a_fork_inside_a_task_harms_neither(pg_url, async_driver, observer, table, how):
     url = pg_url(async_driver).set(query={}).render_as_string(hide_password=False)
     ended = run_script(FORKED, url, table, how)
