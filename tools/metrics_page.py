@@ -155,8 +155,8 @@ def report(): ...
 
 says what part of the application holds a connection. `poolproof_hold_seconds`, the
 holders of `poolproof.snapshot` and the log carry it. The integrations, once installed
-(`init_app`, `install`), name the endpoint of Flask and the task of Celery and Luigi by
-themselves. At most 200 names are told apart in a process; what comes later is `other`. So a scope is a kind of work, never one
+(`init_app`, `install`), name the endpoint of Flask, of Starlette and FastAPI, and the
+task of Celery and Luigi by themselves. At most 200 names are told apart in a process; what comes later is `other`. So a scope is a kind of work, never one
 piece of it: no order number, no user.
 
 ## Memory

@@ -49,8 +49,8 @@ class scope:  # noqa: N801 - used like a function
 
     Who holds a connection, how long they are held and what the log says of them carry
     the name. It counts for checkouts of this thread or task inside the block; inside
-    another, the inner one counts. The integrations name Flask's endpoints and the tasks
-    of Celery and Luigi by themselves.
+    another, the inner one counts. The integrations name the endpoints of Flask and
+    Starlette, and the tasks of Celery and Luigi, by themselves.
 
     At most 200 names are told apart in a process; the others are ``"other"``. So a name
     is that of a kind of work, never of one piece of it.
