@@ -1,8 +1,9 @@
 //! The native driver's wire: `PostgreSQL`'s protocol on a socket of our own. Knows no Python.
 //!
 //! `session` is the protocol without a socket or a clock: requests go into its queue, bytes go in, events come out, and
-//! whatever comes that no request has asked for ends it. `startup` is the same for logging in. `transport` has the
-//! socket, in clear or under TLS; `opening` makes one, under one deadline; `connected` drives a session over it.
+//! whatever comes that no request has asked for ends it; `marks` tell one answer from another. `startup` is the same for
+//! logging in. `transport` has the socket, in clear or under TLS; `opening` makes one, under one deadline; `connected`
+//! drives a session over it.
 
 pub(crate) mod aside;
 pub(crate) mod cancel;
@@ -10,6 +11,8 @@ pub(crate) mod column;
 pub(crate) mod connected;
 pub(crate) mod failure;
 pub(crate) mod incoming;
+mod kept;
+mod marks;
 pub(crate) mod opening;
 pub(crate) mod outgoing;
 pub(crate) mod places;

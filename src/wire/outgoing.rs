@@ -161,6 +161,11 @@ pub(crate) fn execute(out: &mut Vec<u8>) {
     message(out, b'E', |out| out.extend_from_slice(&[0; 5]));
 }
 
+/// Closes a portal that there is not, which changes nothing, and is answered. Nobody names a cursor so.
+pub(crate) fn mark(out: &mut Vec<u8>) {
+    message(out, b'C', |out| out.extend_from_slice(b"P\x07\0"));
+}
+
 pub(crate) fn sync(out: &mut Vec<u8>) {
     message(out, b'S', |_| {});
 }

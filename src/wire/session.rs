@@ -11,6 +11,8 @@ use std::ops::Range;
 
 use super::column::{self, ColumnDescription};
 use super::incoming::{Frame, Incoming};
+use super::kept::Kept;
+use super::marks::{MarkPlace, Marks};
 use super::outgoing::{self, ParameterList};
 use super::server_message::{Notification, ServerMessage};
 use super::verb::{self, Tags};
@@ -70,6 +72,8 @@ pub(crate) struct Misfit(pub(crate) String);
 /// A message that must come next.
 #[derive(Debug)]
 enum Due {
+    /// The answers to marks: how many, and where these stand.
+    Marked(u8, MarkPlace),
     Parsed,
     Bound,
     Described,
@@ -89,6 +93,7 @@ impl Due {
 
     fn shown(&self) -> &'static str {
         match self {
+            Self::Marked(..) => "the answer to a mark",
             Self::Parsed => "that a statement was parsed",
             Self::Bound => "that a statement was bound",
             Self::Described => "the columns of a result",
@@ -114,6 +119,7 @@ pub(crate) struct WireSession {
     outgoing: Vec<u8>,
     sent: usize,
     queue: VecDeque<Due>,
+    marks: Marks,
     standing: Standing,
     /// An error has come: all but the end of the request is left out.
     is_skipping: bool,
@@ -125,15 +131,18 @@ pub(crate) struct WireSession {
     rows: i64,
     copying: Option<Copying>,
     parameters: HashMap<String, String>,
-    notices: VecDeque<ServerMessage>,
-    notifications: VecDeque<Notification>,
+    notices: Kept<ServerMessage>,
+    notifications: Kept<Notification>,
     journal: VecDeque<String>,
     end: Option<Misfit>,
 }
 
+// What nobody takes is dropped, the oldest first.
 const MOST_NOTICES: usize = 100;
-/// What nobody takes is dropped, the oldest first.
 const MOST_NOTIFICATIONS: usize = 100_000;
+const MOST_BYTES: usize = 32 << 20;
+/// No server tells a longer one.
+const LONGEST_SETTING: usize = 64 << 10;
 const MOST_PARAMETERS: usize = 1_000;
 const REMEMBERED: usize = 8;
 const KEPT: usize = 16 << 10;
@@ -147,6 +156,7 @@ impl WireSession {
             outgoing: Vec::new(),
             sent: 0,
             queue: VecDeque::new(),
+            marks: Marks::default(),
             standing: Standing::Idle,
             is_skipping: false,
             is_answered: false,
@@ -154,8 +164,8 @@ impl WireSession {
             rows: 0,
             copying: None,
             parameters,
-            notices: VecDeque::new(),
-            notifications: VecDeque::new(),
+            notices: Kept::new(MOST_NOTICES, MOST_BYTES),
+            notifications: Kept::new(MOST_NOTIFICATIONS, MOST_BYTES),
             journal: VecDeque::new(),
             end: None,
         }
@@ -166,7 +176,9 @@ impl WireSession {
     /// Asks by a simple query. The text was checked.
     pub(crate) fn query(&mut self, sql: &str, tags: Tags) {
         self.remember(sql);
+        self.begin(true);
         outgoing::query(&mut self.outgoing, sql);
+        self.marks.end();
         let several = verb::may_be_several(sql);
         self.queue.push_back(Due::Queried { tags, several });
     }
@@ -180,6 +192,7 @@ impl WireSession {
     /// Has the unnamed statement parsed.
     pub(crate) fn parse(&mut self, sql: &str, oids: &[u32]) {
         self.remember(sql);
+        self.begin(false);
         outgoing::parse(&mut self.outgoing, sql, oids);
         self.queue.push_back(Due::Parsed);
     }
@@ -195,8 +208,30 @@ impl WireSession {
 
     /// Ends a request.
     pub(crate) fn sync(&mut self) {
+        self.begin(false);
+        if !self.is_skipping {
+            self.mark(MarkPlace::Behind);
+        }
         outgoing::sync(&mut self.outgoing);
         self.queue.push_back(Due::Synced);
+        self.marks.end();
+    }
+
+    /// Begins a request, unless one is begun.
+    fn begin(&mut self, is_simple: bool) {
+        if self.marks.begin(is_simple) {
+            self.mark(MarkPlace::Ahead);
+        }
+    }
+
+    fn mark(&mut self, place: MarkPlace) {
+        let count = self.marks.take(place);
+        for _ in 0..count {
+            outgoing::mark(&mut self.outgoing);
+        }
+        if count > 0 {
+            self.queue.push_back(Due::Marked(count, place));
+        }
     }
 
     fn remember(&mut self, sql: &str) {
@@ -262,12 +297,12 @@ impl WireSession {
 
     /// Takes the notices.
     pub(crate) fn take_notices(&mut self) -> VecDeque<ServerMessage> {
-        std::mem::take(&mut self.notices)
+        self.notices.take()
     }
 
     /// Takes the notifications.
     pub(crate) fn take_notifications(&mut self) -> VecDeque<Notification> {
-        std::mem::take(&mut self.notifications)
+        self.notifications.take()
     }
 
     /// Whether there is one.
@@ -315,6 +350,7 @@ impl WireSession {
                 Ok(None)
             }
             _ if self.copying.is_some() && frame.kind != b'C' => Err(self.unasked(frame)),
+            b'3' => self.marked(frame),
             b'1' => self.expect(frame, |due| matches!(due, Due::Parsed)),
             b'2' => self.expect(frame, |due| matches!(due, Due::Bound)),
             b'n' => self.expect(frame, |due| matches!(due, Due::Described)),
@@ -330,6 +366,7 @@ impl WireSession {
     fn aside(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
         let body = self.incoming.at(frame.body.clone());
         let is_read = match frame.kind {
+            b'S' if body.len() > LONGEST_SETTING => false,
             b'S' => setting(body).is_some_and(|(name, value)| {
                 if self.parameters.len() < MOST_PARAMETERS || self.parameters.contains_key(&name) {
                     self.parameters.insert(name, value);
@@ -337,17 +374,11 @@ impl WireSession {
                 true
             }),
             b'N' => ServerMessage::read(body).is_some_and(|notice| {
-                if self.notices.len() == MOST_NOTICES {
-                    self.notices.pop_front();
-                }
-                self.notices.push_back(notice);
+                self.notices.push(notice, body.len());
                 true
             }),
             _ => Notification::read(body).is_some_and(|one| {
-                if self.notifications.len() == MOST_NOTIFICATIONS {
-                    self.notifications.pop_front();
-                }
-                self.notifications.push_back(one);
+                self.notifications.push(one, body.len());
                 true
             }),
         };
@@ -367,7 +398,11 @@ impl WireSession {
             self.end = Some(Misfit("the server has ended the session".into()));
             return Ok(Event::Ended(said));
         }
-        if self.queue.is_empty() || self.is_skipping {
+        let is_early = matches!(
+            self.queue.front(),
+            None | Some(Due::Marked(_, MarkPlace::Ahead))
+        );
+        if is_early || self.is_skipping {
             return Err(self.unasked(frame));
         }
         while self.queue.front().is_some_and(|due| !due.is_end()) {
@@ -498,10 +533,9 @@ impl WireSession {
         }
         if frame.kind == b'G' {
             self.copying = Some(Copying::In);
-            outgoing::copy_fail(&mut self.outgoing, NO_COPY);
-            if is_extended {
-                // The server has passed over the one that was sent.
-                outgoing::sync(&mut self.outgoing);
+            // Behind an extended one lie marks, at which the server ends it by itself.
+            if !is_extended {
+                outgoing::copy_fail(&mut self.outgoing, NO_COPY);
             }
         } else {
             self.copying = Some(Copying::Out);
@@ -516,6 +550,19 @@ impl WireSession {
             Some(Due::Queried { several: false, .. })
         );
         is_one && self.is_answered
+    }
+
+    fn marked(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
+        match self.queue.front_mut() {
+            Some(Due::Marked(count, _)) if frame.body.is_empty() => {
+                *count -= 1;
+                if *count == 0 {
+                    self.queue.pop_front();
+                }
+                Ok(None)
+            }
+            _ => Err(self.unasked(frame)),
+        }
     }
 
     fn expect(

@@ -54,6 +54,7 @@ pub(crate) struct Startup<'a> {
     parameters: HashMap<String, String>,
     backend: Option<(u32, u32)>,
     messages: usize,
+    bytes: usize,
 }
 
 impl fmt::Debug for Startup<'_> {
@@ -64,6 +65,7 @@ impl fmt::Debug for Startup<'_> {
 
 /// A server that talks on and on is none.
 const MOST_MESSAGES: usize = 10_000;
+const MOST_BYTES: usize = 16 << 20;
 const PLUS: &[u8] = b"SCRAM-SHA-256-PLUS";
 const PLAIN: &[u8] = b"SCRAM-SHA-256";
 
@@ -93,6 +95,7 @@ impl<'a> Startup<'a> {
             parameters: HashMap::new(),
             backend: None,
             messages: 0,
+            bytes: 0,
         }
     }
 
@@ -126,6 +129,12 @@ impl<'a> Startup<'a> {
             }
         }
         self.incoming.received(count);
+        self.bytes = self.bytes.saturating_add(count);
+        if self.bytes > MOST_BYTES {
+            return Err(mistrusted(&format!(
+                "the server has sent {MOST_BYTES} bytes without being ready"
+            )));
+        }
         while let Some(frame) = self.incoming.next().map_err(LoginError::Mistrusted)? {
             self.messages += 1;
             if self.messages > MOST_MESSAGES {

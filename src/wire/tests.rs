@@ -12,7 +12,7 @@ use super::outgoing::ParameterList;
 use super::session::{Event, Misfit, Standing, WireSession};
 use super::verb::Tags;
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[kind][..], &length.to_be_bytes(), body].concat()
 }
@@ -51,11 +51,11 @@ fn ready(standing: u8) -> Vec<u8> {
     message(b'Z', &[standing])
 }
 
-fn session() -> WireSession {
+pub(super) fn session() -> WireSession {
     WireSession::new(Incoming::new(), HashMap::new())
 }
 
-fn feed(
+pub(super) fn feed(
     session: &mut WireSession,
     mut bytes: &[u8],
     at_once: usize,
@@ -82,6 +82,9 @@ fn feed(
 fn asked(sql: &str) -> WireSession {
     let mut session = session();
     session.query(sql, Tags::of(sql));
+    let marked = session.pending().iter().take_while(|kind| **kind != b'Q');
+    let marks = marked.filter(|kind| **kind == b'C').count();
+    feed(&mut session, &message(b'3', b"").repeat(marks), 100).unwrap();
     session
 }
 
@@ -90,36 +93,73 @@ fn ask_extended(session: &mut WireSession, sql: &str) {
     session.sync();
 }
 
+/// What a server answers to the messages of a client, where each statement has one of these results.
+fn served(asked: &[u8], results: &[Vec<Vec<u8>>], standing: u8) -> Vec<Vec<u8>> {
+    let mut results = results.iter();
+    let mut result = Vec::new();
+    let mut answer = Vec::new();
+    let mut is_skipping = false;
+    let mut rest = asked;
+    while let [kind, a, b, c, d, after @ ..] = rest {
+        rest = &after[usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])).unwrap() - 4..];
+        match kind {
+            b'S' => {
+                is_skipping = false;
+                answer.push(ready(standing));
+            }
+            _ if is_skipping => {}
+            b'C' => answer.push(message(b'3', b"")),
+            b'P' => answer.push(message(b'1', b"")),
+            b'B' => {
+                result.clone_from(results.next().unwrap());
+                answer.push(message(b'2', b""));
+            }
+            b'D' => answer.push(result.remove(0)),
+            b'E' => {
+                is_skipping = result.iter().any(|one| one[0] == b'E');
+                answer.append(&mut result);
+            }
+            b'Q' => {
+                let all = results.next().unwrap().iter();
+                answer.extend(all.filter(|one| one[0] != b'n').cloned());
+                answer.push(ready(standing));
+            }
+            other => panic!("{other}"),
+        }
+    }
+    answer
+}
+
 /// Question number `n` and its answer, message by message; the value tells whose it is.
-fn exchange(session: &mut WireSession, n: usize) -> Vec<Vec<u8>> {
+pub(super) fn exchange(session: &mut WireSession, n: usize) -> Vec<Vec<u8>> {
     let value = format!("value {n}");
-    let select = [columns(&["v"]), row(&[&value]), complete("SELECT 1")];
-    let parsed = [message(b'1', b""), message(b'2', b"")];
+    let select = vec![columns(&["v"]), row(&[&value]), complete("SELECT 1")];
     let none = message(b'n', b"");
-    match n % 5 {
+    let before = session.pending().len();
+    let (results, standing) = match n % 5 {
         0 => {
             session.query("select v", Tags::of("select v"));
-            [&select[..], &[ready(b'I')]].concat()
+            (vec![select], b'I')
         }
         1 => {
             ask_extended(session, "SELECT $1");
-            [&parsed[..], &select, &[ready(b'I')]].concat()
+            (vec![select], b'I')
         }
         2 => {
             session.statement("BEGIN", &ParameterList::default(), Tags::of("BEGIN"));
             ask_extended(session, "select 1");
-            let begun = [none, complete("BEGIN")];
-            [&parsed[..], &begun, &parsed, &select, &[ready(b'T')]].concat()
+            (vec![vec![none, complete("BEGIN")], select], b'T')
         }
         3 => {
             session.query("COMMIT", Tags::of("COMMIT"));
-            vec![complete("COMMIT"), ready(b'I')]
+            (vec![vec![none, complete("COMMIT")]], b'I')
         }
         _ => {
             ask_extended(session, "update t set v = 1");
-            [&parsed[..], &[none, error("ERROR", "23505"), ready(b'I')]].concat()
+            (vec![vec![none, error("ERROR", "23505")]], b'I')
         }
-    }
+    };
+    served(&session.pending()[before..], &results, standing)
 }
 
 #[test]
@@ -241,6 +281,24 @@ fn a_commit_that_was_a_rollback_is_told() {
 }
 
 #[test]
+fn rows_that_a_change_returns_are_as_many_as_it_says() {
+    let (begun, one) = (columns(&["a"]), row(&["1"]));
+    for (sql, tag) in [
+        ("insert into t", "INSERT 0 1"),
+        ("update t", "UPDATE 1"),
+        ("delete from t", "DELETE 1"),
+        ("merge into t", "MERGE 1"),
+    ] {
+        for (rows, is_right) in [(0, false), (1, true), (2, false)] {
+            let bytes = [begun.clone(), one.repeat(rows), complete(tag)].concat();
+            let answered = feed(&mut asked(sql), &bytes, 100);
+            assert_eq!(answered.is_ok(), is_right, "{tag} {rows}");
+        }
+        assert!(feed(&mut asked(sql), &complete(tag), 100).is_ok());
+    }
+}
+
+#[test]
 fn rows_must_have_the_columns_of_their_result_and_their_number() {
     let begun = columns(&["a", "b"]);
     let cut = message(b'D', &[0, 2, 0, 0, 0, 9, 65]);
@@ -263,15 +321,82 @@ fn an_error_ends_all_that_was_under_one_sync() {
     let mut session = session();
     session.statement("BEGIN", &ParameterList::default(), Tags::of("BEGIN"));
     ask_extended(&mut session, "select 1");
-    let refused = feed(&mut session, &error("ERROR", "25001"), 100).unwrap();
-    assert_eq!(refused.len(), 1);
-    assert!(feed(&mut session, &ready(b'I'), 100).is_ok());
+    let begun = vec![message(b'n', b""), error("ERROR", "25001")];
+    let answer = served(session.pending(), &[begun], b'I').concat();
+    let told = feed(&mut session, &answer, 100).unwrap();
+    assert_eq!(told.len(), 2);
     session.sent(usize::MAX / 2);
     assert!(session.is_at_rest());
     // Behind an error there is no transaction that goes on.
     let mut session = asked("select 1");
     let bytes = [error("ERROR", "42601"), ready(b'T')].concat();
     assert!(feed(&mut session, &bytes, 100).is_err());
+}
+
+fn selected(value: &str) -> Vec<Vec<u8>> {
+    vec![columns(&["v"]), row(&[value]), complete("SELECT 1")]
+}
+
+/// Asks for a value, and returns the answer with it.
+fn select(session: &mut WireSession, value: &str) -> Vec<Vec<u8>> {
+    let before = session.pending().len();
+    ask_extended(session, "select $1");
+    served(&session.pending()[before..], &[selected(value)], b'I')
+}
+
+#[test]
+fn the_answer_to_an_earlier_request_of_the_same_form_is_none_of_this_one() {
+    for between in 0..25 {
+        let mut session = session();
+        let old = select(&mut session, "old").concat();
+        feed(&mut session, &old, 100).unwrap();
+        for _ in 0..between {
+            let answer = select(&mut session, "new").concat();
+            feed(&mut session, &answer, 100).unwrap();
+        }
+        let own = select(&mut session, "own").concat();
+        let told = feed(&mut session, &old, 100);
+        // One that is further away has the same marks.
+        assert_eq!(told.is_err(), between < 24, "{between}");
+        assert!(feed(&mut session, &own, 100).is_err());
+    }
+}
+
+#[test]
+fn what_has_no_marks_is_no_answer_wherever_it_comes() {
+    let head = vec![message(b'1', b""), message(b'2', b"")];
+    let plain = [head, selected("old"), vec![ready(b'I')]].concat();
+    for place in 0..40 {
+        for left in 0..plain.len() {
+            let mut session = session();
+            let own = select(&mut session, "own");
+            // Behind all but the end the end alone is right.
+            if place + 1 < own.len() {
+                let bytes = [own[..place].concat(), plain[left..].concat()].concat();
+                let told = feed(&mut session, &bytes, 100);
+                assert!(told.is_err(), "{place} {left}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refusal_that_lay_on_the_way_is_none_of_this_request() {
+    for ask in [
+        |session: &mut WireSession| ask_extended(session, "select 1"),
+        |session: &mut WireSession| session.query("select 1", Tags::of("select 1")),
+        |session: &mut WireSession| session.sync(),
+    ] {
+        for (severity, is_right) in [("ERROR", false), ("FATAL", true)] {
+            let mut session = session();
+            ask(&mut session);
+            let space = session.space();
+            let said = error(severity, "57P01");
+            space[..said.len()].copy_from_slice(&said);
+            session.received(said.len());
+            assert_eq!(session.next().is_ok(), is_right, "{severity}");
+        }
+    }
 }
 
 #[test]

@@ -124,9 +124,9 @@ pub(crate) fn rows(tag: &str) -> Option<i64> {
     number.parse().ok()
 }
 
-/// The number of rows that were sent, where a tag names it.
+/// The number of rows that were sent, where a tag names it; of what changes rows only if it returns them.
 pub(crate) fn counted(tag: &str) -> Option<i64> {
-    ["SELECT", "FETCH"]
+    ["SELECT", "FETCH", "INSERT", "UPDATE", "DELETE", "MERGE"]
         .iter()
         .any(|verb| begins(tag, verb))
         .then(|| rows(tag))

@@ -344,6 +344,10 @@ impl Opening<'_> {
         into: &mut [u8],
     ) -> Result<usize, Attempt> {
         loop {
+            // A server that talks all the time is not waited for, and late all the same.
+            if self.until.is_some_and(|until| self.waits.now() >= until) {
+                return Err(Attempt::late(self.place));
+            }
             match transport.receive(into) {
                 Ok(0) => {
                     return Err(Attempt::at(

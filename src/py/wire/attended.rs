@@ -12,6 +12,8 @@ use crate::wire::waits::{self, Interrupted, Waits};
 pub(crate) struct Attended {
     /// Called with descriptor, whether to write, seconds; says whether it is ready.
     hub: Option<Py<PyAny>>,
+    /// When others last had a chance.
+    breathed: Option<Instant>,
     error: Option<PyErr>,
 }
 
@@ -22,7 +24,11 @@ const BOTH: Duration = Duration::from_millis(20);
 
 impl Attended {
     pub(crate) fn new(hub: Option<Py<PyAny>>) -> Self {
-        Self { hub, error: None }
+        Self {
+            hub,
+            breathed: None,
+            error: None,
+        }
     }
 
     /// Does what waits by this, with the interpreter's lock released; but not where a hub waits: to call it switches
@@ -37,6 +43,25 @@ impl Attended {
         } else {
             py.detach(|| work(self))
         }
+    }
+
+    /// Lets signals arrive, and other threads or greenlets have their turn, now and then: one for whom there is always
+    /// more to read never waits.
+    pub(crate) fn breathe(&mut self, py: Python<'_>, fd: Option<RawFd>) -> Result<(), Interrupted> {
+        let now = self.now();
+        let last = *self.breathed.get_or_insert(now);
+        if now.saturating_duration_since(last) < SLICE {
+            return Ok(());
+        }
+        self.breathed = Some(now);
+        if let Some(fd) = fd.filter(|_| self.hub.is_some()) {
+            return self.ask_hub(fd, false, Some(now)).map(drop);
+        }
+        py.detach(std::thread::yield_now);
+        py.check_signals().map_err(|error| {
+            self.error = Some(error);
+            Interrupted
+        })
     }
 
     /// Takes what has interrupted it.

@@ -117,6 +117,8 @@ impl<'a> Request<'a> {
             received = self
                 .waits
                 .released(py, |waits| connected.fill(waits, None).map(|()| true));
+        } else if received.is_ok() && self.waits.breathe(py, connected.fd()).is_err() {
+            received = Err(WireFailure::interrupted());
         }
         received
             .map(drop)
@@ -134,6 +136,14 @@ impl<'a> Request<'a> {
             let connected = self.connected(py)?;
             if connected.session.is_notified() {
                 return Ok(true);
+            }
+            // A server that says other things all the time is late all the same.
+            if until.is_some_and(|until| self.waits.now() > until) {
+                return Ok(false);
+            }
+            let fd = self.connected(py)?.fd();
+            if self.waits.breathe(py, fd).is_err() {
+                return Err(self.lose(py, &WireFailure::interrupted()));
             }
             let Some(connected) = self.connected.as_deref_mut() else {
                 return Ok(false);
