@@ -10,6 +10,8 @@ pub(crate) mod cancel;
 pub(crate) mod column;
 pub(crate) mod connected;
 pub(crate) mod failure;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod incoming;
 mod kept;
 mod marks;
