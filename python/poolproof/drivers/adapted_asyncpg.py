@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from operator import truth
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.util import await_only
@@ -54,6 +55,8 @@ class AdaptedAsyncpg(Adapted, Asyncpg):
             # connection up.
             must_ask=False,
         )
+        # What is idle has no transaction that the adapter would roll back.
+        self.is_reset = truth
 
     def ask(self, connection: Any) -> bool:
         """Ask the server something new: what it describes bears the question's name.

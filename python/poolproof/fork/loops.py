@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["meet", "part_all"]
 
+_DESCRIPTORS = "/proc/self/fd"
+
 _met: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
@@ -34,22 +36,54 @@ def meet(loop: asyncio.AbstractEventLoop) -> None:
 
 def part_all() -> None:
     """In a child, before anything goes on: give each loop a selector of its own."""
+    kind = getattr(selectors, "EpollSelector", None)
+    if kind is None:
+        return
+    own = set()
+    others = False
     for loop in list(_met):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            _part(loop)
+            if loop.is_closed():
+                continue
+            selector = getattr(loop, "_selector", None)
+            if isinstance(selector, kind):
+                own.add(selector.fileno())
+                _part(loop, selector)
+            else:
+                others = True
+    if others:
+        _renew_all_but(own)
 
 
-def _part(loop: Any) -> None:
-    selector = getattr(loop, "_selector", None)
-    kind = getattr(selectors, "EpollSelector", None)
-    if loop.is_closed() or kind is None or not isinstance(selector, kind):
-        return  # uvloop does so by itself
+def _renew(number: int) -> None:
+    """Put a selector of the child's own in the place of one that is the parent's."""
     mine = select.epoll()
     try:
-        # The number stays, and with it all that the selector knows.
-        os.dup2(mine.fileno(), selector.fileno(), inheritable=False)
+        os.dup2(mine.fileno(), number, inheritable=False)
     finally:
         mine.close()
+
+
+def _renew_all_but(own: set[int]) -> None:
+    """Renew the selectors of loops that do not say which they have: uvloop's.
+
+    Such a loop hears of no descriptor in the child any more; its timers, and what is
+    to be called soon, go on.
+
+    Args:
+        own: The numbers of those that were renewed.
+    """
+    with contextlib.suppress(OSError):  # no /proc
+        for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - a fork is in a hurry
+            with contextlib.suppress(OSError):  # the number of this listing itself
+                place = os.readlink(f"{_DESCRIPTORS}/{name}")  # noqa: PTH115 - so too
+                if place == "anon_inode:[eventpoll]" and int(name) not in own:
+                    _renew(int(name))
+
+
+def _part(loop: Any, selector: Any) -> None:
+    # The number stays, and with it all that the selector knows.
+    _renew(selector.fileno())
     for key in list(selector.get_map().values()):
         with contextlib.suppress(OSError, KeyError):
             selector.unregister(key.fileobj)

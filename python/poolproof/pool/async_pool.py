@@ -16,21 +16,20 @@ from sqlalchemy import exc
 from sqlalchemy.util import greenlet_spawn
 
 from poolproof import _native
-from poolproof._sqlalchemy import let_go_of_collection, share_first_connect
+from poolproof._sqlalchemy import share_first_connect
 from poolproof.drivers import known
 from poolproof.fork import loops, renewal, sockets
 from poolproof.pool import deadlines, discard_all, loop_closing, maintenance_thread
+from poolproof.pool.loop_checkout import LoopCheckout
 from poolproof.pool.loop_entry import Loan, LoopEntry
 from poolproof.pool.loops import FirstConnect, TaskWaiters, is_alive, running_loop
 from poolproof.pool.maintenance import UNPLANNED
-from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import PoolProxiedConnection
 
     from poolproof.pool.entry import Entry
 
@@ -45,7 +44,7 @@ _LOST = (
 )
 
 
-class AsyncPool(Pool):
+class AsyncPool(LoopCheckout):
     """A pool for async engines whose connections survive forks and cancellations.
 
     Takes the place of `AsyncAdaptedQueuePool`, with the parameters, numbers and events
@@ -60,9 +59,6 @@ class AsyncPool(Pool):
     _entry_class = LoopEntry
     _waiters_class = TaskWaiters
     _sqla_logger_namespace = "sqlalchemy.pool.poolproof.AsyncPool"
-
-    _gate: _native.Gate
-    _idle: dict[int, Entry]
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         """Make an empty pool; nothing is connected yet.
@@ -83,8 +79,6 @@ class AsyncPool(Pool):
             raise exc.ArgumentError(msg)
         # Which loop a connection belongs to, by its id, as long as it is open.
         self._loops: dict[int, asyncio.AbstractEventLoop] = {}
-        # What was lent, until the borrower's object of it has gone: a reference is told
-        # of that only if it is not lost together with it.
         self._loans: set[Loan] = set()
         super().__init__(*args, **kw)
         if self.settings.minds_idle_holds or self.budget is not None:
@@ -96,25 +90,6 @@ class AsyncPool(Pool):
             raise exc.ArgumentError(msg)
 
     # --- checkout -------------------------------------------------------------------
-
-    def connect(self) -> PoolProxiedConnection:
-        """Check a connection out; its `close()` checks it in.
-
-        Returns:
-            The pooled connection.
-
-        Raises:
-            PoolTimeout: No slot became free within `timeout`.
-        """
-        fairy: Any = super().connect()
-        entry = fairy._connection_record
-        if type(entry) is LoopEntry:
-            loan = Loan(fairy, _collected)
-            loan.remember(entry)
-            self._loans.add(loan)
-            entry.fairy_ref = entry.lent_to = loan
-            let_go_of_collection(fairy)
-        return fairy  # type: ignore[no-any-return]
 
     def _lend_otherwise(self, ticket: Any, began: float, due: float | None) -> Entry:
         """Lend what the gate has found, if it is of this loop; else see to one.
@@ -216,6 +191,7 @@ class AsyncPool(Pool):
             ticket = self._gate.acquire()
             if ticket is None:
                 return None
+            ticket.name_strand(self.strand())
             entry: Any = ticket.take(self._idle)
             if entry is None:
                 self._waiters.wake(ticket.vacate())
@@ -350,8 +326,3 @@ def _end_all() -> None:
     for pool in renewal.pools():
         if isinstance(pool, AsyncPool):
             pool.end()
-
-
-def _collected(loan: Any) -> None:
-    """Tell the pool of what was collected while it was out."""
-    loan.entry.owner.end_loan(loan)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from poolproof.pool.owner import Owner
 
-__all__ = ["Loan", "LoopEntry"]
+__all__ = ["RETURNED", "Loan", "LoopEntry", "checkout_places"]
 
-_DEPTH = 16
+_DEPTH = range(16)
 _AWAITS = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -63,39 +63,69 @@ class LoopEntry(Entry):
             super().sever()
 
 
-class Loan(weakref.ref[Any]):
-    """What an entry knows its borrower by; tells the pool when that is collected."""
+def checkout_places() -> list[CodeType | int]:
+    """Say who checks out: the coroutines around the greenlet.
 
-    __slots__ = ("_places", "entry")
+    The code of each frame and a place in it, never a frame: that would keep the
+    caller's variables alive, and what was lost among them.
+
+    Returns:
+        By turns a code and a place in it, the innermost first.
+    """
+    places: list[CodeType | int] = []
+    parent = None if getcurrent is None else getcurrent().parent
+    frame = None if parent is None else parent.gr_frame
+    for _ in _DEPTH:
+        if frame is None:
+            break
+        code = frame.f_code
+        if not code.co_flags & _AWAITS:
+            break  # the loop's own
+        places += code, frame.f_lasti
+        frame = frame.f_back
+    return places
+
+
+class Loan(weakref.ref[Any]):
+    """What an entry knows its borrower by; tells the pool when that is collected.
+
+    It has the method of SQLAlchemy's finalizer, whose place it takes.
+
+    Attributes:
+        entry: What was lent.
+        places: Where it was checked out, as `checkout_places` says it.
+    """
+
+    __slots__ = ("entry", "places")
 
     entry: LoopEntry
-    _places: list[tuple[CodeType, int]]
+    places: list[CodeType | int]
 
-    def remember(self, entry: LoopEntry) -> None:
-        """Remember who has checked it out: the coroutines around the greenlet.
+    # Itself, not what it refers to: that may have gone before it was asked for.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
-        The code of each frame and a place in it, never a frame: that would keep the
-        caller's variables alive, and what was lost among them.
-
-        Args:
-            entry: What was lent.
-        """
-        self.entry = entry
-        places: list[tuple[CodeType, int]] = []
-        self._places = places
-        parent = None if getcurrent is None else getcurrent().parent
-        frame = None if parent is None else parent.gr_frame
-        while frame is not None and len(places) < _DEPTH:
-            code = frame.f_code
-            if not code.co_flags & _AWAITS:
-                break  # the loop's own
-            places.append((code, frame.f_lasti))
-            frame = frame.f_back
+    def detach(self) -> None:
+        """Do nothing: the entry tells whether it is still lent."""
 
     def describe(self) -> str:
         """Say where it was checked out, in the words of a traceback."""
+        codes: list[Any] = self.places[::2]
+        at: list[Any] = self.places[1::2]
         stack = traceback.StackSummary.from_list(
-            (code.co_filename, line_of(code, at), code.co_name, None)
-            for code, at in reversed(self._places)
+            (code.co_filename, line_of(code, place), code.co_name, None)
+            for code, place in zip(reversed(codes), reversed(at), strict=True)
         )
         return "".join(stack.format())
+
+
+class _Returned:
+    """The finalizer of a borrower's object that has been given back."""
+
+    __slots__ = ()
+
+    def detach(self) -> None:
+        """Do nothing."""
+
+
+RETURNED = _Returned()

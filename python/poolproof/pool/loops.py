@@ -9,6 +9,8 @@ greenlets and tasks.
 from __future__ import annotations
 
 import asyncio
+import math
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.util import await_only
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from poolproof._native import Gate, Nested, QueueFull, Ticket, Waiter
 
 __all__ = ["FirstConnect", "TaskWaiters", "Wakeup", "is_alive", "running_loop"]
+
+_PASSED_OVER = object()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -55,21 +59,24 @@ class Wakeup:
 
     __slots__ = ("_future", "_is_held", "_loop", "place")
 
-    def __init__(self) -> None:
-        """Make one for the running loop.
+    def __init__(self, place: Waiter | None = None) -> None:
+        """Make one for the running loop; that of a place in the queue is held.
+
+        Args:
+            place: The place in the queue.
 
         Raises:
             RuntimeError: No loop runs here.
         """
         self._loop = asyncio.get_running_loop()
-        self._is_held = False
+        self._is_held = place is not None
         self._future: asyncio.Future[None] | None = None
-        self.place: Waiter | None = None
+        self.place = place
 
     @property
     def is_stranded(self) -> bool:
-        """Whether its loop has been closed: nobody will ever go on."""
-        return self._loop.is_closed()
+        """Whether its loop stands still, or was closed: nobody goes on there."""
+        return not self._loop.is_running()
 
     def locked(self) -> bool:
         """Tell whether it is held."""
@@ -101,6 +108,29 @@ class Wakeup:
         self._is_held = True
         return True
 
+    def wait(self, alarm: Alarm, due: float) -> None:
+        """Wait for its release, or until the alarm has the task look again.
+
+        Args:
+            alarm: That of the running loop.
+            due: When that is at the latest, on the monotonic clock.
+        """
+        if self._is_held:
+            try:
+                self._future = future = self._loop.create_future()
+                alarm.add(self, due)
+                if self._is_held:  # it may have been released by another thread
+                    await_only(future)
+            finally:
+                self._future = None
+                alarm.remove(self)
+        self._is_held = True
+
+    def look_again(self) -> None:
+        """Have the task go on as if it had been released; for its own loop."""
+        if self._future is not None:
+            _finish(self._future)
+
     def release(self) -> None:
         """Let the task go on."""
         self._is_held = False
@@ -125,13 +155,94 @@ class Wakeup:
             _finish(self._future)
 
 
+class Alarm:
+    """The one timer of all tasks that wait in a loop: a thousand would be a heap.
+
+    Attributes:
+        loop: The loop, in whose thread alone this is used.
+    """
+
+    __slots__ = ("_due", "_timer", "_waiters", "_waiting", "loop")
+
+    # How far apart two rings are at least, in seconds, so that those whose time is over
+    # one after another are told together.
+    _APART_S = 0.002
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, waiters: TaskWaiters) -> None:
+        """Make one that does not run.
+
+        Args:
+            loop: The running loop.
+            waiters: All who wait for the same, in other loops as well.
+        """
+        self.loop = loop
+        self._waiters = waiters
+        # Who waits, and until when on the monotonic clock.
+        self._waiting: dict[Wakeup, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+
+    def add(self, wakeup: Wakeup, due: float) -> None:
+        """Have somebody look again when it is time.
+
+        Args:
+            wakeup: What it waits on.
+            due: When, on the monotonic clock.
+        """
+        self._waiting[wakeup] = due
+        if self._timer is None or due < self._due:
+            self._set(due)
+
+    def remove(self, wakeup: Wakeup) -> None:
+        """Let one be who does not wait any more; the timer may run out for nothing.
+
+        Args:
+            wakeup: What it has waited on.
+        """
+        self._waiting.pop(wakeup, None)
+
+    def _set(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        left = max(self._APART_S, due - monotonic())
+        self._timer = self.loop.call_later(left, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        now = monotonic()
+        next_due = math.inf
+        for wakeup, due in self._waiting.items():
+            if due <= now:
+                wakeup.look_again()
+            elif due < next_due:
+                next_due = due
+        if next_due < math.inf:
+            self._set(next_due)
+        self._waiters.pass_over_all()
+
+
 class TaskWaiters(CooperativeWaiters):
     """The tasks that wait for a slot of one pool, in whatever loop."""
 
-    __slots__ = ()
+    __slots__ = ("_alarms",)
 
     # Seldom, for there may be a thousand: the pool has no destructor that gives back.
     look_again_s = 2.0
+
+    def __init__(self) -> None:
+        """Make an empty set."""
+        super().__init__()
+        self._alarms: dict[asyncio.AbstractEventLoop, Alarm] = {}
+
+    def _alarm_of(self, loop: asyncio.AbstractEventLoop) -> Alarm:
+        alarm = self._alarms.get(loop)
+        if alarm is None:
+            for other in list(self._alarms):
+                if other.is_closed():
+                    self._alarms.pop(other, None)
+            alarm = self._alarms[loop] = Alarm(loop, self)
+        return alarm
 
     def make_wakeup(self) -> Any:
         """Make what the running task waits on."""
@@ -159,15 +270,54 @@ class TaskWaiters(CooperativeWaiters):
         Returns:
             The ticket; None when the time is over; a `Nested`, or a `QueueFull`.
         """
+        alarm = self._alarm_of(asyncio.get_running_loop())
+        began = monotonic()
+        left = timeout
+        while True:
+            place = gate.join(self.strand(), left)
+            if not isinstance(place, _native.Waiter):
+                return place
+            ended = self._stand(place, began, alarm, tell)
+            if ended is not _PASSED_OVER:
+                return ended  # type: ignore[return-value]
+            if timeout is not None:
+                left = max(0.0, began + timeout - monotonic())
 
-        def placed(place: Waiter) -> float | None:
-            self._wakeups[place.number].place = place
-            return tell(place)
-
-        return super().wait_and_tell(gate, timeout, placed)
+    def _stand(
+        self,
+        place: Waiter,
+        began: float,
+        alarm: Alarm,
+        tell: Callable[[Waiter], float | None],
+    ) -> object:
+        """Stand in the queue until it is one's turn, or too late."""
+        number = place.number
+        self._wakeups[number] = wakeup = Wakeup(place)
+        try:
+            timeout = tell(place)
+            due = math.inf if timeout is None else began + timeout
+            now = monotonic()
+            while True:
+                ticket = place.take()
+                if ticket is not None:
+                    return ticket
+                if now >= due:
+                    return place.run_out()
+                if wakeup.place is None:
+                    return _PASSED_OVER
+                wakeup.wait(alarm, min(due, now + self.look_again_s))
+                now = monotonic()
+        except BaseException:
+            # The error may keep this frame, and with it the place in the queue.
+            ticket = place.leave()
+            if ticket is not None:
+                self.wake(ticket.give_back())
+            raise
+        finally:
+            self._wakeups.pop(number, None)
 
     def wake(self, number: int | None) -> None:
-        """Wake a waiter; where its loop was closed, the slot goes to the next.
+        """Wake a waiter; where its loop stands still, the slot goes to the next.
 
         Args:
             number: What the gate has answered.
@@ -177,9 +327,25 @@ class TaskWaiters(CooperativeWaiters):
             if wakeup is None or not wakeup.is_stranded:
                 self._wake(wakeup)
                 return
-            self._wakeups.pop(number, None)
-            ticket = None if wakeup.place is None else wakeup.place.leave()
-            number = None if ticket is None else ticket.give_back()
+            number = self._pass_over(number, wakeup)
+
+    def _pass_over(self, number: int, wakeup: Wakeup) -> int | None:
+        """Have one leave the queue whose loop stands still; return whom to wake.
+
+        If its loop goes on, it joins again.
+        """
+        self._wakeups.pop(number, None)
+        # Taken from it first: who finds no slot in its place looks whether it has one.
+        place, wakeup.place = wakeup.place, None
+        ticket = None if place is None else place.leave()
+        wakeup.release()
+        return None if ticket is None else ticket.give_back()
+
+    def pass_over_all(self) -> None:
+        """Have all leave the queue whose loops stand still."""
+        for number, wakeup in list(self._wakeups.items()):
+            if wakeup.is_stranded:
+                self.wake(self._pass_over(number, wakeup))
 
     def wake_all(self) -> None:
         """Wake all: their gate has gone, for this is a child."""

@@ -270,7 +270,7 @@ class Pool(sqlalchemy.pool.Pool):
             min_idle > 0
             or hold_warning is not None
             or self.settings.minds_idle_holds
-            or self.has_strands
+            or (self.has_strands and not self._is_asyncio)
         )
         # Since it was made or disposed of.
         self.is_used = self.is_replaced = False

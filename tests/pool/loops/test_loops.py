@@ -11,6 +11,7 @@ from sqlalchemy import text
 from plugins.processes import run_script
 from plugins.tasks import settled, until
 from plugins.threads import Task, eventually
+from poolproof.pool.loops import TaskWaiters
 
 PID = text("select pg_backend_pid()")
 
@@ -135,6 +136,48 @@ def test_a_place_in_the_queue_of_a_loop_that_was_closed_is_the_next_ones(make_as
 
     asyncio.run(main())
     kept[0]._log_destroy_pending = False
+
+
+def test_who_waits_in_a_loop_that_stands_still_is_passed_over(make_async, monkeypatch):
+    monkeypatch.setattr(TaskWaiters, "look_again_s", 0.2)
+    engine = make_async(pool_size=1, max_overflow=0, pool_timeout=60)
+    stopped = asyncio.new_event_loop()
+    kept = []
+
+    def begin_to_wait(waiting):
+        kept.append(stopped.create_task(ask()))
+        while engine.pool.stats().waiting < waiting:
+            stopped.run_until_complete(asyncio.sleep(0.001))
+
+    async def ask():
+        async with engine.connect() as connection:
+            return await connection.scalar(text("select 1"))
+
+    async def main():
+        # Once its turn comes while it stands still; once it has come before.
+        for granted in (False, True):
+            async with engine.connect() as connection:
+                await asyncio.to_thread(begin_to_wait, 1)
+                waits = asyncio.create_task(ask())
+                await until(lambda: engine.pool.stats().waiting >= 2)
+                if granted:
+                    kept[-1].get_loop().is_running = lambda: True
+                await connection.close()
+                if granted:
+                    await asyncio.sleep(0.05)
+                    assert not waits.done()
+                    del kept[-1].get_loop().is_running
+            assert await asyncio.wait_for(waits, 60) == 1
+        # It goes on, and is served after all.
+        served = [asyncio.to_thread(stopped.run_until_complete, one) for one in kept]
+        for one in served:
+            assert await asyncio.wait_for(one, 60) == 1
+        await settled(engine.pool)
+        await engine.dispose()
+
+    asyncio.run(main())
+    stopped.run_until_complete(asyncio.sleep(0))  # it closes what was its own
+    stopped.close()
 
 
 def test_dispose_from_another_thread_and_without_a_loop(make_async, observer):
