@@ -78,11 +78,14 @@ class Transcript:
         return found.fetchall(), [(self._held,)]
 
     def _commit(self, _number):
+        # Without a transaction nothing is asked, and a fault is found later.
+        self._connection.ping()
         self._connection.commit()
         self._kept = self._held
         return None, None
 
     def _roll_back(self, _number):
+        self._connection.ping()
         self._connection.rollback()
         self._held = self._kept
         return None, None
