@@ -44,6 +44,7 @@ __all__ = [
     "Typed",
     "Waiter",
     "Wire",
+    "WireCopy",
     "WireError",
     "__version__",
     "classify",
@@ -605,6 +606,55 @@ class Answer:
     def rows(self) -> list[tuple[Any, ...]] | None: ...
 
 @final
+class WireCopy:
+    """One COPY. Its connection waits for it, and for nothing else, until its end."""
+
+    def __new__(
+        cls,
+        wire: Wire,
+        sql: str,
+        *,
+        begin: str | None = None,
+        wait: _Wait | None = None,
+    ) -> WireCopy: ...
+    @property
+    def is_in(self) -> bool: ...
+    @property
+    def is_binary(self) -> bool: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def told(self) -> tuple[str, int] | None:
+        """Tag and number of rows, once it has come to a good end."""
+    def write(
+        self, data: bytes | bytearray | memoryview | str, wait: _Wait | None = None
+    ) -> None: ...
+    def write_rows(
+        self,
+        rows: Iterable[Sequence[Any]],
+        *,
+        types: list[int] | None = None,
+        adapt: Callable[[Any], Any] | None = None,
+        wait: _Wait | None = None,
+    ) -> None: ...
+    def read(self, wait: _Wait | None = None) -> list[bytes] | None:
+        """Return the messages that have come, at least one; None at the end."""
+    def read_rows(
+        self,
+        *,
+        types: list[int] | None = None,
+        loaders: Mapping[int, Callable[[str], Any]] | None = None,
+        wait: _Wait | None = None,
+    ) -> list[tuple[Any, ...]] | None: ...
+    def finish(
+        self, *, refusal: str | None = None, wait: _Wait | None = None
+    ) -> tuple[str, int]: ...
+    def leave(self, at_most: int | None = None, wait: _Wait | None = None) -> bool:
+        """Read what is left and drop it; False where there is more than that."""
+
+@final
 class Wire:
     """One connection to one server. Waits with the interpreter's lock released."""
 
@@ -646,7 +696,7 @@ class Wire:
     def commit(self, wait: _Wait | None = None) -> None: ...
     def rollback(self, wait: _Wait | None = None) -> None: ...
     def ping(self, wait: _Wait | None = None) -> None: ...
-    def cancel(self, timeout_s: float = 5.0) -> None:
+    def cancel(self, timeout_s: float = 5.0, *, wait: _Wait | None = None) -> None:
         """Ask the server for the end of what is under way, from any thread."""
     def close(self) -> None: ...
     def fileno(self) -> int: ...

@@ -30,9 +30,9 @@ class Plugin(CreateEnginePlugin):
 
     The pool is used where SQLAlchemy's own choice would be `QueuePool`. A pool or a
     pool class that the caller names is respected, and so is the special pool that a
-    dialect needs (SQLite in memory). An async engine on asyncpg or psycopg gets
-    `poolproof.AsyncPool`; on another driver it keeps its pool and gets the guard alone,
-    and the log says so once a process.
+    dialect needs (SQLite in memory). An async engine on asyncpg, psycopg or our own
+    driver gets `poolproof.AsyncPool`; on another driver it keeps its pool and gets the
+    guard alone, and the log says so once a process.
 
     Each knob of the pool may stand in the URL, as ``poolproof_hold_timeout=5``. An
     argument of `create_engine` goes before it.
@@ -93,6 +93,8 @@ def _choose(url: URL, kwargs: dict[str, Any]) -> type[Pool] | None:
     # The native driver has ours by default.
     if usual in {QueuePool, Pool} and not dialect.is_async:
         ours = Pool
+    elif usual is AsyncPool:
+        ours = AsyncPool
     elif usual is AsyncAdaptedQueuePool:
         if dialect.name == "postgresql" and dialect.driver in ASYNC_DRIVERS:
             ours = AsyncPool
@@ -110,6 +112,7 @@ def _say_async_once() -> None:
     if not _said_async:
         _said_async.append(True)
         _log.warning(
-            "poolproof.AsyncPool is for asyncpg and psycopg: async engines on other "
-            "drivers keep SQLAlchemy's pool, and only the guard is installed"
+            "poolproof.AsyncPool is for asyncpg, psycopg and poolproof's own driver: "
+            "async engines on others keep SQLAlchemy's pool, and only the guard is "
+            "installed"
         )

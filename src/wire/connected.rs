@@ -151,6 +151,46 @@ impl Connected {
         }
     }
 
+    /// Sends what is to be sent, as the system takes it; ends early where something has come.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connected::fill`].
+    pub(crate) fn push(
+        &mut self,
+        waits: &mut dyn Waits,
+        until: Option<Instant>,
+    ) -> Result<(), WireFailure> {
+        loop {
+            let is_full = self.send();
+            if self.receive()? || !is_full {
+                return Ok(());
+            }
+            let fd = self.transport.fd().map_err(|error| self.lost(&error))?;
+            match waits.wait(fd, true, until) {
+                Ok(true) => {}
+                Ok(false) => return Err(self.failed(FailureKind::Timeout, "no answer in time")),
+                Err(_interrupted) => return Err(WireFailure::interrupted()),
+            }
+            if !self.is_ours() {
+                return Err(forked());
+            }
+        }
+    }
+
+    /// Goes on with a request that has waited for its caller, which may have lasting effects from here on or not.
+    ///
+    /// # Errors
+    ///
+    /// The connection is of a parent process: nothing was sent.
+    pub(crate) fn go_on(&mut self, commits: bool) -> Result<(), WireFailure> {
+        if !self.is_ours() {
+            return Err(forked());
+        }
+        self.commits = commits;
+        Ok(())
+    }
+
     /// Waits until something has come that nobody has asked for; false when the time has come.
     ///
     /// # Errors

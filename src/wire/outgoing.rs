@@ -170,6 +170,18 @@ pub(crate) fn sync(out: &mut Vec<u8>) {
     message(out, b'S', |_| {});
 }
 
+pub(crate) fn flush(out: &mut Vec<u8>) {
+    message(out, b'H', |_| {});
+}
+
+pub(crate) fn copy_data(out: &mut Vec<u8>, data: &[u8]) {
+    message(out, b'd', |out| out.extend_from_slice(data));
+}
+
+pub(crate) fn copy_done(out: &mut Vec<u8>) {
+    message(out, b'c', |_| {});
+}
+
 pub(crate) fn copy_fail(out: &mut Vec<u8>, why: &str) {
     message(out, b'f', |out| text(out, why.as_bytes()));
 }

@@ -6,6 +6,10 @@
 //!
 //! Long, because it is one idea: the table of what may follow what.
 
+mod copying;
+#[cfg(test)]
+mod copying_tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
@@ -16,6 +20,7 @@ use super::marks::{MarkPlace, Marks};
 use super::outgoing::{self, ParameterList};
 use super::server_message::{Notification, ServerMessage};
 use super::verb::{self, Tags};
+pub(crate) use copying::{CHUNK, CopyShape, CopyState};
 
 /// Where a session stands between two requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +64,12 @@ pub(crate) enum Event {
     Refused(Box<ServerMessage>),
     /// A request has come to its end.
     Ready,
-    /// A statement copies, which was refused.
+    /// A statement copies although none is to, which was refused.
     Copies,
+    /// The COPY that was asked for begins.
+    Copying(CopyShape),
+    /// Bytes of it, from the server; [`WireSession::at`] has them until more are received.
+    CopyData(Range<usize>),
     /// The server has ended the session.
     Ended(Box<ServerMessage>),
 }
@@ -78,6 +87,8 @@ enum Due {
     Bound,
     Described,
     Executed(Tags),
+    /// The beginning of a COPY, then its end.
+    Copied,
     /// Of a simple query: a result, or several, then the end.
     Queried {
         tags: Tags,
@@ -98,6 +109,7 @@ impl Due {
             Self::Bound => "that a statement was bound",
             Self::Described => "the columns of a result",
             Self::Executed(_) => "a row, or the end of a statement",
+            Self::Copied => "a COPY",
             Self::Queried { .. } => "the result of a query",
             Self::Synced => "the end of a request",
         }
@@ -106,9 +118,13 @@ impl Due {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Copying {
-    /// To the server, which was told that nothing comes.
-    In,
+    /// To the server, which was told that nothing comes, or that no more does.
+    Refused,
     /// From the server, to nowhere.
+    Dropped,
+    /// To the server.
+    In,
+    /// From the server.
     Out,
 }
 
@@ -130,6 +146,10 @@ pub(crate) struct WireSession {
     /// The rows of it that have come.
     rows: i64,
     copying: Option<Copying>,
+    /// The COPY that was asked for, from its beginning to the end of its request.
+    copy: Option<CopyState>,
+    /// How many there have been.
+    copies: u64,
     parameters: HashMap<String, String>,
     notices: Kept<ServerMessage>,
     notifications: Kept<Notification>,
@@ -146,7 +166,7 @@ const LONGEST_SETTING: usize = 64 << 10;
 const MOST_PARAMETERS: usize = 1_000;
 const REMEMBERED: usize = 8;
 const KEPT: usize = 16 << 10;
-const NO_COPY: &str = "this version of the driver does not copy";
+const NO_COPY: &str = "execute() does not copy, cursor.copy() does";
 
 impl WireSession {
     /// One that the server has let in, with what has come behind that.
@@ -163,6 +183,8 @@ impl WireSession {
             columns: None,
             rows: 0,
             copying: None,
+            copy: None,
+            copies: 0,
             parameters,
             notices: Kept::new(MOST_NOTICES, MOST_BYTES),
             notifications: Kept::new(MOST_NOTIFICATIONS, MOST_BYTES),
@@ -344,8 +366,9 @@ impl WireSession {
             b'Z' => self.ready(frame).map(Some),
             _ if self.is_skipping => Err(self.unasked(frame)),
             b'D' => self.row(frame).map(Some),
-            b'd' if self.copying == Some(Copying::Out) => Ok(None),
-            b'c' if self.copying == Some(Copying::Out) => {
+            b'd' if self.copying == Some(Copying::Dropped) => Ok(None),
+            b'd' if self.copying == Some(Copying::Out) => Ok(Some(self.copied(frame))),
+            b'c' if matches!(self.copying, Some(Copying::Dropped | Copying::Out)) => {
                 self.copying = None;
                 Ok(None)
             }
@@ -357,7 +380,7 @@ impl WireSession {
             b'T' => self.columns(frame).map(Some),
             b'C' => self.complete(frame).map(Some),
             b'I' => self.empty(frame).map(Some),
-            b'G' | b'H' => self.copy(frame).map(Some),
+            b'G' | b'H' => self.copies(frame).map(Some),
             _ => Err(self.unasked(frame)),
         }
     }
@@ -411,6 +434,10 @@ impl WireSession {
         self.is_skipping = true;
         self.columns = None;
         self.copying = None;
+        if self.queue.is_empty() {
+            // A COPY, whose end was not asked for yet: the server passes over all that comes before this.
+            self.sync();
+        }
         Ok(Event::Refused(said))
     }
 
@@ -431,6 +458,7 @@ impl WireSession {
         self.standing = standing;
         self.is_skipping = false;
         self.is_answered = false;
+        self.copy = None;
         if self.queue.is_empty() {
             self.incoming.rest();
         }
@@ -487,6 +515,7 @@ impl WireSession {
         let tags = match self.queue.front() {
             Some(Due::Executed(tags)) => tags.clone(),
             Some(Due::Queried { tags, .. }) if !self.is_over() => tags.clone(),
+            Some(Due::Copied) if self.copying.is_none() => Tags::begin("COPY"),
             _ => return Err(self.unasked(frame)),
         };
         if !tags.take(&tag) {
@@ -498,8 +527,17 @@ impl WireSession {
                 self.rows
             )));
         }
-        if matches!(self.queue.front(), Some(Due::Executed(_))) {
-            self.queue.pop_front();
+        match self.queue.front() {
+            Some(Due::Executed(_)) => drop(self.queue.pop_front()),
+            Some(Due::Copied) => {
+                self.check_copied(&tag)?;
+                self.queue.pop_front();
+                if self.queue.is_empty() {
+                    // It has copied without the client.
+                    self.sync();
+                }
+            }
+            _ => {}
         }
         self.is_answered = true;
         self.columns = None;
@@ -522,7 +560,10 @@ impl WireSession {
 
     /// A statement copies although none is to. To the server: it is told that nothing comes; from the server: what
     /// comes is left out.
-    fn copy(&mut self, frame: &Frame) -> Result<Event, Misfit> {
+    fn copies(&mut self, frame: &Frame) -> Result<Event, Misfit> {
+        if matches!(self.queue.front(), Some(Due::Copied)) {
+            return self.begin_copy(frame);
+        }
         let is_extended = match self.queue.front() {
             Some(Due::Executed(_)) => true,
             Some(Due::Queried { .. }) if !self.is_over() => false,
@@ -532,13 +573,13 @@ impl WireSession {
             return Err(self.unasked(frame));
         }
         if frame.kind == b'G' {
-            self.copying = Some(Copying::In);
+            self.copying = Some(Copying::Refused);
             // Behind an extended one lie marks, at which the server ends it by itself.
             if !is_extended {
                 outgoing::copy_fail(&mut self.outgoing, NO_COPY);
             }
         } else {
-            self.copying = Some(Copying::Out);
+            self.copying = Some(Copying::Dropped);
         }
         Ok(Event::Copies)
     }

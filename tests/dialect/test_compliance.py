@@ -24,6 +24,9 @@ import pytest
 from sqlalchemy.dialects import registry
 
 registry.register("postgresql.poolproof", "poolproof.dialect.sync", "PoolproofDialect")
+registry.register(
+    "postgresql.poolproof_async", "poolproof.dialect.aio", "PoolproofDialectAsync"
+)
 pytest.register_assert_rewrite("sqlalchemy.testing.assertions")
 
 from sqlalchemy.testing.plugin.pytestplugin import *
@@ -84,15 +87,19 @@ def database(debian_pg, debian_observer):
     debian_observer.rows("drop database compliance (force)")
 
 
-def test_dialect_does_what_sqlalchemy_asks_of_each(database, tmp_path):
-    for name, text in {
+@pytest.mark.parametrize(
+    "name", ["poolproof", pytest.param("poolproof_async", marks=pytest.mark.soak)]
+)
+def test_dialect_does_what_sqlalchemy_asks_of_each(database, tmp_path, name):
+    database = database.replace("+poolproof:", f"+{name}:")
+    for file, text in {
         "setup.cfg": SETTINGS,
         "conftest.py": CONFTEST,
         "requirements.py": REQUIREMENTS,
         "test_suite.py": SUITE,
     }.items():
-        (tmp_path / name).write_text(text)
-    without = (f"-pno:{name}" for name in ("randomly", "xdist", "cacheprovider"))
+        (tmp_path / file).write_text(text)
+    without = (f"-pno:{plugin}" for plugin in ("randomly", "xdist", "cacheprovider"))
     paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [

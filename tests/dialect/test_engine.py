@@ -277,3 +277,24 @@ def test_a_session_that_was_read_only_from_its_start_is_kept(url):
     with engine.connect() as connection:
         assert connection.connection.driver_connection is own
     engine.dispose()
+
+
+def test_connection_left_in_a_copy_is_not_lent_again(engine):
+    with engine.connect() as connection:
+        pid = connection.scalar(sa.text("select pg_backend_pid()"))
+        raw = connection.connection.dbapi_connection
+        raw.cursor().copy("copy (select generate_series(1, 100)) to stdout").__enter__()
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("select pg_backend_pid()")) != pid
+
+
+def test_copy_in_a_transaction_of_the_engines(engine):
+    with engine.connect() as connection:
+        connection.execute(sa.text("create temp table c (n int)"))
+        raw = connection.connection.dbapi_connection
+        with raw.cursor().copy("copy c from stdin") as copy:
+            copy.write_rows((n,) for n in range(10))
+        assert connection.scalar(sa.text("select count(*) from c")) == 10
+        connection.rollback()
+        with pytest.raises(sa.exc.ProgrammingError):
+            connection.scalar(sa.text("select count(*) from c"))

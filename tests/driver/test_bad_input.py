@@ -261,22 +261,22 @@ def test_loader_that_fails_raises_its_error_and_costs_nothing(connection, in_ste
     "statement",
     ["copy (select 1) to stdout", "create temp table c (n int); copy c from stdin"],
 )
-def test_copy_is_not_supported_yet_and_says_so(connection, in_step, statement):
-    with pytest.raises(dbapi.NotSupportedError, match="COPY"):
+def test_execute_does_not_copy_and_names_what_does(connection, in_step, statement):
+    with pytest.raises(dbapi.NotSupportedError, match=r"cursor\.copy\(\)"):
         connection.execute(statement)
     in_step()
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "instead"),
     [
-        lambda connection: connection.pipeline(),
-        lambda connection: connection.cursor().copy("copy t from stdin"),
-        lambda connection: connection.cursor().copy_from("copy t from stdin"),
+        (lambda connection: connection.pipeline(), "use executemany"),
+        (lambda connection: connection.cursor().copy_from("file", "t"), "copy_expert"),
+        (lambda connection: connection.cursor().copy_to("file", "t"), "copy_expert"),
     ],
 )
-def test_what_is_not_there_yet_says_what_to_use(connection, call):
-    with pytest.raises(dbapi.NotSupportedError, match="use executemany"):
+def test_what_is_not_there_says_what_to_use(connection, call, instead):
+    with pytest.raises(dbapi.NotSupportedError, match=instead):
         call(connection)
 
 

@@ -19,6 +19,7 @@ from typing_extensions import assert_type
 import poolproof
 import poolproof.auto
 import poolproof.driver
+from poolproof.driver import aio
 from poolproof.integrations import celery as poolproof_celery
 from poolproof.integrations import flask as flask_integration
 from poolproof.integrations import gunicorn as gunicorn_hooks
@@ -438,6 +439,36 @@ def celery(app: Any, engine: Engine, session: scoped_session[Session]) -> None:
     poolproof_celery.install(app, session=session, engine=[engine], naming="worker")
     poolproof_celery.install(app, naming=None)
     assert_type(poolproof_celery.install(app, naming="task"), None)
+
+
+def a_copy_of_the_native_driver(opened: poolproof.driver.Connection) -> bytes:
+    cursor = opened.cursor()
+    with cursor.copy("copy t from stdin") as copy:
+        assert_type(copy, poolproof.driver.Copy)
+        copy.set_types(["int4", 25])
+        copy.write(b"1\tone\n")
+        copy.write_row((2, "two"))
+        copy.write_rows((n, str(n)) for n in range(3))
+    with cursor.copy("copy t to stdout") as copy:
+        assert_type(copy.read_row(), tuple[Any, ...] | None)
+        for piece in copy:
+            assert_type(piece, bytes)
+        return copy.read()
+
+
+async def a_connection_of_the_native_driver_in_a_loop() -> None:
+    async with await aio.connect("postgresql://app@db/app", timeout=2.5) as opened:
+        assert_type(opened, aio.AsyncConnection)
+        cursor = await opened.execute("select %s", [1])
+        assert_type(cursor, aio.AsyncCursor)
+        assert_type(await cursor.fetchone(), tuple[Any, ...] | None)
+        async for row in cursor:
+            assert_type(row, tuple[Any, ...])
+        async with cursor.copy("copy t to stdout") as copy:
+            assert_type(copy, aio.AsyncCopy)
+            assert_type(await copy.read(), bytes)
+        async for notify in opened.notifies(timeout=1):
+            assert_type(notify.payload, str)
 
 
 def a_connection_of_the_native_driver() -> list[tuple[Any, ...]]:

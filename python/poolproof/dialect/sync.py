@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -105,6 +106,19 @@ class PoolproofDialect(_BaseDialect):  # type: ignore[misc, valid-type]  # made 
         return driver
 
     @classmethod
+    def get_async_dialect_cls(cls, url: URL) -> type[PoolproofDialect]:
+        """Return the dialect of `create_async_engine`.
+
+        Args:
+            url: The engine's.
+        """
+        del url
+        # It stands on this one, and needs greenlet, which a sync engine does not.
+        aio = importlib.import_module("poolproof.dialect.aio")
+        found: type[PoolproofDialect] = aio.PoolproofDialectAsync
+        return found
+
+    @classmethod
     def load_provisioning(cls) -> None:
         """Have SQLAlchemy's test suite know how databases are made for it."""
         __import__("sqlalchemy.dialects.postgresql.provision")
@@ -131,7 +145,7 @@ class PoolproofDialect(_BaseDialect):  # type: ignore[misc, valid-type]  # made 
         if not self.insert_returning:
             self.insert_executemany_returning = False
         if self.use_native_hstore:
-            raw = connection.connection.driver_connection
+            raw = connection.connection.dbapi_connection
             info = raw.type_info("hstore")
             self._has_native_hstore = info is not None
             if info is not None:

@@ -17,6 +17,7 @@ from poolproof import _native
 from poolproof.driver.adapters import Adapters, adapters
 from poolproof.driver.connection import Connection, Notify
 from poolproof.driver.connector import connect
+from poolproof.driver.copy import Copy
 from poolproof.driver.cursor import Cursor
 from poolproof.driver.description import Described
 from poolproof.driver.errors import (
@@ -71,6 +72,7 @@ __all__ = [
     "Binary",
     "Connection",
     "ConnectionInfo",
+    "Copy",
     "Cursor",
     "DataError",
     "DatabaseError",

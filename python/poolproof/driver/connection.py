@@ -197,7 +197,7 @@ class Connection(TwoPhase):
         self.refuse_closed()
         self.refuse_child()
         try:
-            self.wire.cancel()
+            self.wire.cancel(wait=self.wait)
         except _native.WireError as error:
             raise from_wire(error) from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import exc
 
@@ -14,9 +14,14 @@ from poolproof.driver.waiting import waiter
 from poolproof.drivers import conninfo
 
 if TYPE_CHECKING:
-    from poolproof.driver.adapters import Adapters
+    from collections.abc import Callable
 
-__all__ = ["connect"]
+    from poolproof.driver.adapters import Adapters
+    from poolproof.driver.waiting import Waiter
+
+__all__ = ["connect", "open_as"]
+
+Opened = TypeVar("Opened", bound=Connection)
 
 _UTF8 = frozenset({"auto", "unicode", "utf8"})
 
@@ -48,6 +53,41 @@ def connect(
         NotSupportedError: The driver cannot do it.
         OperationalError: No server was to be had, or it refuses.
     """
+    return open_as(
+        Connection,
+        waiter(),
+        dsn,
+        autocommit=autocommit,
+        timeout=timeout,
+        adapters=adapters,
+        **keywords,
+    )
+
+
+def open_as(
+    kind: Callable[..., Opened],
+    wait: Waiter | None,
+    dsn: str = "",
+    *,
+    autocommit: bool = False,
+    timeout: float | None = None,
+    adapters: Adapters | None = None,
+    **keywords: Any,
+) -> Opened:
+    """Connect to a server; see `connect`.
+
+    Args:
+        kind: Makes the connection of the bridge's.
+        wait: What it waits with, and connecting too; None where the bridge waits.
+        dsn: As `connect` has it, and what follows.
+        autocommit: Whether each statement commits by itself.
+        timeout: For the whole of connecting, in seconds.
+        adapters: The ways in which values travel.
+        keywords: libpq's keywords.
+
+    Raises:
+        Error: As `connect`.
+    """
     _check_encoding(keywords.pop("client_encoding", None))
     if not isinstance(dsn, str):
         raise ProgrammingError(
@@ -61,23 +101,21 @@ def connect(
     except exc.ArgumentError as error:
         problem = str(error)
     else:
-        return _open(where, timeout, autocommit=autocommit, adapters=adapters)
+        wire = _open(where, timeout, wait)
+        opened = kind(wire, autocommit=autocommit, adapters=adapters)
+        opened.wait = wait
+        return opened
     # Not as a cause or context, which might hold a secret.
     raise ProgrammingError(problem)
 
 
 def _open(
-    where: conninfo.Conninfo,
-    timeout: float | None,
-    *,
-    autocommit: bool,
-    adapters: Adapters | None,
-) -> Connection:
+    where: conninfo.Conninfo, timeout: float | None, wait: Waiter | None
+) -> _native.Wire:
     try:
-        wire = _native.Wire.connect(where, timeout_s=timeout, wait=waiter())
+        return _native.Wire.connect(where, timeout_s=timeout, wait=wait)
     except _native.WireError as error:
         raise from_wire(error, connecting=True) from None
-    return Connection(wire, autocommit=autocommit, adapters=adapters)
 
 
 def _check_seconds(timeout: object) -> None:

@@ -1,4 +1,7 @@
-"""PEP 249's Cursor: all rows of a result come at once."""
+"""PEP 249's Cursor: all rows of a result come at once.
+
+Long, because it is one idea: what PEP 249 and its users ask of a cursor.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from poolproof.driver.copy import Copy, from_file, to_file
 from poolproof.driver.description import Described
 from poolproof.driver.errors import (
     InterfaceError,
@@ -296,19 +300,71 @@ class Cursor:
     def setoutputsize(self, size: int, column: int | None = None) -> None:
         """Do nothing: the sizes are known."""
 
-    def copy(self, statement: str, parameters: Parameters | None = None) -> NoReturn:
-        """Refuse: COPY is not there yet.
+    def copy(self, statement: str, parameters: Parameters | None = None) -> Copy:
+        """Make a COPY: ``with cursor.copy("COPY t FROM STDIN") as copy``.
+
+        Args:
+            statement: ``COPY … FROM STDIN`` or ``COPY … TO STDOUT``; it begins with the
+                block.
+            parameters: None: the server takes none in a COPY.
+
+        Raises:
+            ProgrammingError: There are parameters.
+            InterfaceError: The cursor, or its connection, is closed.
+        """
+        if parameters is not None:
+            raise ProgrammingError(
+                "the server takes no parameters in a COPY: write the values into its "
+                "query with care, or put what is to be copied into a temporary table"
+            )
+        self._ready()
+        return Copy(self, text_of(statement))
+
+    def copy_expert(self, statement: str, file: Any, size: int = 65536) -> None:
+        """Copy from a file, or into one; as psycopg2 has it.
+
+        Args:
+            statement: ``COPY … FROM STDIN`` or ``COPY … TO STDOUT``.
+            file: Open for bytes or for text.
+            size: How much of it is read at once.
+
+        Raises:
+            Error: As `copy`, and what the file raises.
+        """
+        with self.copy(statement) as copy:
+            if copy.is_to_server:
+                from_file(copy, file, size)
+            else:
+                to_file(copy, file)
+
+    def copy_from(self, *_args: Any, **_keywords: Any) -> NoReturn:
+        """Refuse: psycopg2's `copy_from` and `copy_to` are not here.
 
         Raises:
             NotSupportedError: Always.
         """
-        del statement, parameters
         raise NotSupportedError(
-            "poolproof.driver has no COPY yet: use executemany(), which sends its "
-            "statements as one pipeline, or psycopg's Cursor.copy()"
+            "poolproof.driver has no copy_from() and copy_to(): use cursor.copy(), or "
+            "copy_expert(), with the COPY statement written out"
         )
 
-    copy_expert = copy_from = copy_to = copy
+    copy_to = copy_from
+
+    def begin_copy(self, statement: str) -> _native.WireCopy:
+        """Begin a COPY; `Copy` does it.
+
+        Args:
+            statement: Its statement.
+        """
+        return self._ready().begin_copy(statement)
+
+    def take_copied(self, told: tuple[str, int]) -> None:
+        """Have `statusmessage` and `rowcount` say what a COPY came to.
+
+        Args:
+            told: Tag and number of rows.
+        """
+        self._tag, self._count = told
 
     def stream(
         self,

@@ -130,6 +130,26 @@ class WireSession:
                 if self._notice_handlers:
                     self.tell_notices()
 
+    def begin_copy(self, statement: str) -> _native.WireCopy:
+        """Begin a COPY of the user's.
+
+        Args:
+            statement: The statement.
+
+        Raises:
+            Error: Whatever goes wrong.
+        """
+        self.refuse_child()
+        with self.lock:
+            try:
+                return _native.WireCopy(
+                    self.wire, statement, begin=self.begin, wait=self.wait
+                )
+            except _native.WireError as error:
+                raise from_wire(error) from None
+            finally:
+                self.tell_notices()
+
     def request(self, sql: str, *, tag: str | None = None) -> _native.Answer:
         """Run a statement of the driver's own, which begins no transaction.
 

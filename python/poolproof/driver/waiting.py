@@ -9,11 +9,16 @@ from poolproof._cooperative import locks_are_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
+
+    # Given the descriptor, whether to wait for room to write too, and how long, in
+    # seconds; says whether it is ready.
+    Waiter: TypeAlias = Callable[[int, bool, float | None], bool]
 
 __all__ = ["waiter"]
 
 
-def waiter() -> Callable[[int, bool, float | None], bool] | None:
+def waiter() -> Waiter | None:
     """Return what waits in place of the bridge where gevent or eventlet is at work.
 
     Returns:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import AdaptedConnection
 
 from poolproof.drivers.adapted_asyncpg import AdaptedAsyncpg
+from poolproof.drivers.adapted_native import AdaptedNative
 from poolproof.drivers.adapted_psycopg import AdaptedPsycopg
 from poolproof.drivers.asyncpg import Asyncpg
 from poolproof.drivers.base import Driver
@@ -32,6 +33,7 @@ _PG8000 = Pg8000()
 _ASYNCPG = Asyncpg()
 _NATIVE = Native()
 _ADAPTED_PSYCOPG, _ADAPTED_ASYNCPG = AdaptedPsycopg(), AdaptedAsyncpg()
+_ADAPTED_NATIVE = AdaptedNative()
 _UNKNOWN = Driver("unknown")
 _OTHER_DATABASE = OtherDatabase()
 _MOCK = Mock()
@@ -42,7 +44,8 @@ _BY_NAME: Mapping[str, Driver] = {
 }
 
 _ADAPTED: Mapping[str, Driver] = {
-    driver.name: driver for driver in (_ADAPTED_PSYCOPG, _ADAPTED_ASYNCPG)
+    driver.name: driver
+    for driver in (_ADAPTED_PSYCOPG, _ADAPTED_ASYNCPG, _ADAPTED_NATIVE)
 }
 
 # psycopg2's own class, once it was met: to find out what it is costs what it costs to

@@ -48,8 +48,8 @@ class AsyncPool(LoopCheckout):
     """A pool for async engines whose connections survive forks and cancellations.
 
     Takes the place of `AsyncAdaptedQueuePool`, with the parameters, numbers and events
-    of `Pool`: `create_async_engine(url, poolclass=poolproof.AsyncPool)`. For asyncpg
-    and psycopg.
+    of `Pool`: `create_async_engine(url, poolclass=poolproof.AsyncPool)`. For asyncpg,
+    psycopg, and poolproof's own driver, which has it by default.
 
     One engine may be used in several loops, in as many threads. Their tasks stand in
     one queue, and each connection is lent in the loop alone that it was opened in.
@@ -223,8 +223,9 @@ class AsyncPool(LoopCheckout):
             super()._close_connection(connection)
             name = getattr(self._dialect, "driver", "unknown")
             msg = (
-                f"poolproof.AsyncPool is for asyncpg and psycopg, not {name}; leave "
-                "poolclass out, and poolproof.guard(engine) alone"
+                "poolproof.AsyncPool is for asyncpg, psycopg and poolproof's own "
+                f"driver, not {name}; leave poolclass out, and "
+                "poolproof.guard(engine) alone"
             )
             raise exc.ArgumentError(msg)
         assert isinstance(entry, LoopEntry)  # noqa: S101 - of _entry_class

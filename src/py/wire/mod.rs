@@ -2,6 +2,10 @@
 
 mod answer;
 mod attended;
+mod copy_binary;
+mod copy_rows;
+mod copy_text;
+mod copying;
 mod error;
 mod oids;
 mod parameters;
@@ -14,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyMapping};
 
 pub(crate) use answer::{Answer, Column};
+pub(crate) use copying::WireCopy;
 pub(crate) use error::WireError;
 pub(crate) use parameters::Typed;
 pub(crate) use requests::Wire;

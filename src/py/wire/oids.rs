@@ -23,6 +23,7 @@ pub(crate) const BYTEA: u32 = 17;
 pub(crate) const INT8: u32 = 20;
 pub(crate) const INT2: u32 = 21;
 pub(crate) const INT4: u32 = 23;
+pub(crate) const TEXT: u32 = 25;
 pub(crate) const FLOAT8: u32 = 701;
 pub(crate) const DATE: u32 = 1082;
 pub(crate) const TIME: u32 = 1083;

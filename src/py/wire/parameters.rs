@@ -43,6 +43,19 @@ impl Typed {
     }
 }
 
+impl Typed {
+    /// Its text; or else, as an error, its binary form. None for NULL.
+    pub(super) fn text(&self) -> Option<Result<&[u8], &[u8]>> {
+        let data = self.data.as_deref()?;
+        Some(if self.binary { Err(data) } else { Ok(data) })
+    }
+
+    /// Whether it is of a type.
+    pub(super) fn is_of(&self, oid: u32) -> bool {
+        self.oid == oid
+    }
+}
+
 /// A type of Python's library.
 pub(crate) fn decimal(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -164,7 +177,7 @@ fn add(
     }
 }
 
-fn unknown(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyErr {
+pub(super) fn unknown(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyErr {
     let kind = value.get_type();
     let name = kind.fully_qualified_name();
     let name = name.map_or_else(|_| "?".to_owned(), |name| name.to_string());
@@ -179,7 +192,7 @@ fn unknown(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyErr {
 }
 
 /// Whether a value's type is exactly one that is known here.
-fn is_known(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(super) fn is_known(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = value.py();
     Ok(value.is_exact_instance_of::<PyString>()
         || value.is_exact_instance_of::<PyInt>()
@@ -197,7 +210,7 @@ fn is_known(value: &Bound<'_, PyAny>) -> PyResult<bool> {
         || value.get_type().is(uuid(py)?))
 }
 
-fn text_of<'a>(text: &'a Bound<'_, PyString>) -> PyResult<std::borrow::Cow<'a, str>> {
+pub(super) fn text_of<'a>(text: &'a Bound<'_, PyString>) -> PyResult<std::borrow::Cow<'a, str>> {
     let py = text.py();
     let text = text.to_cow().map_err(|_| {
         let what = "a str cannot be sent: it has half of a character in it (a surrogate)";
@@ -210,7 +223,7 @@ fn text_of<'a>(text: &'a Bound<'_, PyString>) -> PyResult<std::borrow::Cow<'a, s
     Ok(text)
 }
 
-fn bytes_of(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+pub(super) fn bytes_of(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     if let Ok(bytes) = value.cast::<PyBytes>() {
         return Ok(bytes.as_bytes().to_vec());
     }
@@ -223,7 +236,7 @@ fn bytes_of(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
 }
 
 /// Appends a value as text and says its type; none for one of another type.
-fn scalar(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Option<u32>> {
+pub(super) fn scalar(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Option<u32>> {
     let py = value.py();
     let bad = |_| PyTypeError::new_err("cannot be written");
     if let Ok(text) = value.cast::<PyString>() {
@@ -383,7 +396,7 @@ const DEEPEST: usize = 6;
 
 /// Appends a list as an array's text. The type of the elements: that of all, or none where they differ. False: there
 /// is one among them that is not known.
-fn array(
+pub(super) fn array(
     elements: &Bound<'_, PyList>,
     out: &mut Vec<u8>,
     oid: &mut Option<u32>,

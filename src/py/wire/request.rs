@@ -11,7 +11,7 @@ use super::answer::Gathering;
 use super::attended::Attended;
 use super::error::{raised, unsent};
 use super::seat::{Seat, Whereabouts};
-use crate::process::threads;
+use crate::process::{generation, threads};
 use crate::wire::cancel;
 use crate::wire::connected::Connected;
 use crate::wire::failure::{FailureKind, WireFailure};
@@ -35,7 +35,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    fn connected(&mut self, py: Python<'_>) -> PyResult<&mut Connected> {
+    pub(super) fn connected(&mut self, py: Python<'_>) -> PyResult<&mut Connected> {
         let found = self.connected.as_deref_mut();
         found.ok_or_else(|| unsent(py, FailureKind::Closed, "the connection is closed"))
     }
@@ -95,6 +95,8 @@ impl<'a> Request<'a> {
                 Some(Event::Empty) => incoming.complete(String::new(), false),
                 Some(Event::Refused(said)) => incoming.refuse(&WireFailure::server(said)),
                 Some(Event::Copies) => incoming.fail_for_certain(copying(py)),
+                // Of a COPY that was asked for, which is answered elsewhere.
+                Some(Event::Copying(_) | Event::CopyData(_)) => {}
                 Some(Event::Ended(said)) => {
                     let failure = self.connected(py)?.ended(said);
                     return Err(self.lose(py, &failure));
@@ -123,6 +125,33 @@ impl<'a> Request<'a> {
         received
             .map(drop)
             .map_err(|failure| self.lose(py, &failure))
+    }
+
+    /// The next event of what has come.
+    pub(super) fn look(&mut self, py: Python<'_>) -> PyResult<Option<Event>> {
+        match self.connected(py)?.look() {
+            Ok(found) => Ok(found),
+            Err(failure) => Err(self.lose(py, &failure)),
+        }
+    }
+
+    /// The next event; waits for it.
+    pub(super) fn next(&mut self, py: Python<'_>) -> PyResult<Event> {
+        loop {
+            if let Some(event) = self.look(py)? {
+                return Ok(event);
+            }
+            self.more(py, false)?;
+        }
+    }
+
+    /// Sends what is to be sent; ends early where something has come.
+    pub(super) fn push(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(connected) = self.connected.as_deref_mut() else {
+            return Err(unsent(py, FailureKind::Closed, "the connection is closed"));
+        };
+        let pushed = self.waits.released(py, |waits| connected.push(waits, None));
+        pushed.map_err(|failure| self.lose(py, &failure))
     }
 
     /// Waits for a notification.
@@ -159,6 +188,20 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Goes on with what has waited for its caller.
+    pub(super) fn go_on(&mut self, py: Python<'_>, commits: bool) -> PyResult<()> {
+        let gone_on = self.connected(py)?.go_on(commits);
+        gone_on.map_err(|failure| raised(py, &failure))
+    }
+
+    /// Ends it, behind its end.
+    pub(super) fn end(&mut self, py: Python<'_>) -> PyResult<()> {
+        match self.connected(py)?.end() {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(self.lose(py, &failure)),
+        }
+    }
+
     /// The connection is of no use any more: its socket is closed. What an interruption has left under way on the
     /// server is cancelled first, aside; there is no next statement that this could hit.
     fn lose(&mut self, py: Python<'_>, failure: &WireFailure) -> PyErr {
@@ -168,7 +211,9 @@ impl<'a> Request<'a> {
             if let Some(mut place) = self.seat.lock() {
                 *place = Whereabouts::Closed;
             }
-            if failure.kind == FailureKind::Interrupted {
+            // In a child the statement is the parent's.
+            let is_ours = self.seat.generation == generation();
+            if failure.kind == FailureKind::Interrupted && is_ours {
                 let about = Arc::clone(&self.seat.about);
                 let asked = threads::spawn("poolproof-cancel", move || {
                     cancel::end(&about, &socket, &mut Unattended);
@@ -191,6 +236,11 @@ impl Drop for Request<'_> {
             Some(mut place) if is_of_use && matches!(*place, Whereabouts::Out) => {
                 *place = Whereabouts::Here(connected);
             }
+            Some(mut place)
+                if connected.session.is_copying() && matches!(*place, Whereabouts::Out) =>
+            {
+                *place = Whereabouts::Copying(connected);
+            }
             Some(mut place) => {
                 // Closed meanwhile, or left in the middle of a request.
                 *place = Whereabouts::Closed;
@@ -206,8 +256,8 @@ pub(super) fn why(py: Python<'_>, failure: &WireFailure, waits: &mut Attended) -
     waits.take_error().unwrap_or_else(|| raised(py, failure))
 }
 
-/// That there is no COPY yet.
+/// That COPY has a way of its own.
 pub(super) fn copying(py: Python<'_>) -> PyErr {
-    let what = "COPY from or to the client is not there yet in this driver: use psycopg for it";
+    let what = "COPY from or to the client goes by cursor.copy(), not by execute(): with cursor.copy(statement) as copy";
     unsent(py, FailureKind::Unsupported, what)
 }

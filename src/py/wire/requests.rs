@@ -1,4 +1,6 @@
 //! One connection for Python: requests, one at a time, and what is known of it between them.
+//!
+//! Long, because it is one idea: all that Python asks of a connection.
 
 use std::collections::HashMap;
 use std::mem;
@@ -32,7 +34,7 @@ pub(crate) struct Wire {
 }
 
 /// What a hub waits with, for one call.
-type Hub<'py> = Option<Bound<'py, PyAny>>;
+pub(super) type Hub<'py> = Option<Bound<'py, PyAny>>;
 
 #[pymethods]
 impl Wire {
@@ -181,8 +183,8 @@ impl Wire {
     }
 
     /// Asks for the end of what is under way, from any thread.
-    #[pyo3(signature = (timeout_s=5.0))]
-    fn cancel(&self, py: Python<'_>, timeout_s: f64) -> PyResult<()> {
+    #[pyo3(signature = (timeout_s=5.0, *, wait=None))]
+    fn cancel(&self, py: Python<'_>, timeout_s: f64, wait: Hub<'_>) -> PyResult<()> {
         if self.seat.generation != generation() {
             return Err(unsent(
                 py,
@@ -191,7 +193,7 @@ impl Wire {
             ));
         }
         let timeout = limit(timeout_s)?;
-        let mut waits = attended(None);
+        let mut waits = attended(wait);
         let about = Arc::clone(&self.seat.about);
         let asked = waits.released(py, |waits| cancel::cancel(&about, timeout, waits));
         asked.map_err(|failure| why(py, &failure, &mut waits))
@@ -205,7 +207,9 @@ impl Wire {
             .lock()
             .map(|mut place| mem::replace(&mut *place, Whereabouts::Closed));
         match found {
-            Some(Whereabouts::Here(connected)) => py.detach(|| connected.close()),
+            Some(Whereabouts::Here(connected) | Whereabouts::Copying(connected)) => {
+                py.detach(|| connected.close());
+            }
             Some(Whereabouts::Out) | None if self.seat.generation == generation() => {
                 // Whoever waits for an answer is told.
                 if let Some(socket) = self.seat.socket.upgrade() {
@@ -237,7 +241,7 @@ impl Wire {
                 Standing::Failed => "E",
             },
             Some(Whereabouts::Closed) => "X",
-            Some(Whereabouts::Out) | None => "A",
+            Some(Whereabouts::Out | Whereabouts::Copying(_)) | None => "A",
         }
     }
 
@@ -285,18 +289,15 @@ impl Wire {
 
     /// A setting that the server tells by itself.
     fn parameter(&self, name: &str) -> Option<String> {
-        match self.seat.lock().as_deref() {
-            Some(Whereabouts::Here(connected)) => {
-                connected.session.parameter(name).map(str::to_owned)
-            }
-            _ => None,
-        }
+        let mut place = self.seat.lock()?;
+        let connected = place.connected()?;
+        connected.session.parameter(name).map(str::to_owned)
     }
 
     /// Takes the notices.
     fn notices(&self) -> Vec<HashMap<String, String>> {
-        let found = match self.seat.lock().as_deref_mut() {
-            Some(Whereabouts::Here(connected)) => connected.session.take_notices(),
+        let found = match self.seat.lock().as_deref_mut().map(Whereabouts::connected) {
+            Some(Some(connected)) => connected.session.take_notices(),
             _ => return Vec::new(),
         };
         let shown = |notice: &crate::wire::server_message::ServerMessage| {
@@ -310,8 +311,8 @@ impl Wire {
 
     /// Takes the notifications: process id, channel, payload.
     fn notifications(&self) -> Vec<(u32, String, String)> {
-        match self.seat.lock().as_deref_mut() {
-            Some(Whereabouts::Here(connected)) => connected
+        match self.seat.lock().as_deref_mut().map(Whereabouts::connected) {
+            Some(Some(connected)) => connected
                 .session
                 .take_notifications()
                 .into_iter()
@@ -337,25 +338,62 @@ impl Wire {
 }
 
 impl Wire {
-    fn take<'a>(&'a self, py: Python<'_>, waits: Attended) -> PyResult<Request<'a>> {
+    pub(super) fn take<'a>(&'a self, py: Python<'_>, waits: Attended) -> PyResult<Request<'a>> {
         let found = match self.seat.lock() {
             Some(mut place) => match &*place {
-                Whereabouts::Here(_) => mem::replace(&mut *place, Whereabouts::Out),
-                Whereabouts::Out => Whereabouts::Out,
-                Whereabouts::Closed => Whereabouts::Closed,
+                Whereabouts::Here(_) => Ok(mem::replace(&mut *place, Whereabouts::Out)),
+                Whereabouts::Copying(_) => Err((FailureKind::Usage, COPYING)),
+                Whereabouts::Out => Err((FailureKind::Busy, BUSY)),
+                Whereabouts::Closed => Err((FailureKind::Closed, CLOSED)),
             },
-            None => Whereabouts::Out,
+            None => Err((FailureKind::Busy, BUSY)),
         };
         match found {
-            Whereabouts::Here(connected) => Ok(Request::new(&self.seat, connected, waits)),
-            Whereabouts::Out => Err(unsent(
-                py,
-                FailureKind::Busy,
-                "another request is under way on this connection: one thread at a time uses one, and a signal's \
-                 handler or a loader must not",
-            )),
-            Whereabouts::Closed => Err(unsent(py, FailureKind::Closed, "the connection is closed")),
+            Ok(Whereabouts::Here(connected)) => Ok(Request::new(&self.seat, connected, waits)),
+            Ok(_) => Err(unsent(py, FailureKind::Busy, BUSY)),
+            Err((kind, what)) => Err(unsent(py, kind, what)),
         }
+    }
+
+    /// Whether it waits for the COPY of a number, or a request has it.
+    pub(super) fn is_copying(&self, number: u64) -> bool {
+        match self.seat.lock().as_deref_mut() {
+            Some(Whereabouts::Copying(connected)) => {
+                connected.session.copy_number() == Some(number)
+            }
+            Some(Whereabouts::Out) | None => true,
+            Some(Whereabouts::Here(_) | Whereabouts::Closed) => false,
+        }
+    }
+
+    /// Takes the connection in the middle of the COPY of a number.
+    pub(super) fn take_copying<'a>(
+        &'a self,
+        py: Python<'_>,
+        number: u64,
+        waits: Attended,
+    ) -> PyResult<Request<'a>> {
+        let what = match self.seat.lock() {
+            Some(mut place) => match &mut *place {
+                Whereabouts::Copying(connected)
+                    if connected.session.copy_number() == Some(number) =>
+                {
+                    let found = mem::replace(&mut *place, Whereabouts::Out);
+                    if let Whereabouts::Copying(connected) = found {
+                        return Ok(Request::new(&self.seat, connected, waits));
+                    }
+                    (FailureKind::Busy, BUSY)
+                }
+                Whereabouts::Here(_) | Whereabouts::Copying(_) => (
+                    FailureKind::Usage,
+                    "this COPY has come to its end: begin another with cursor.copy()",
+                ),
+                Whereabouts::Closed => (FailureKind::Closed, CLOSED),
+                Whereabouts::Out => (FailureKind::Busy, BUSY),
+            },
+            None => (FailureKind::Busy, BUSY),
+        };
+        Err(unsent(py, what.0, what.1))
     }
 
     fn end(&self, py: Python<'_>, verb: &str, wait: Hub<'_>) -> PyResult<()> {
@@ -371,7 +409,14 @@ impl Wire {
     }
 }
 
-fn attended(wait: Hub<'_>) -> Attended {
+const BUSY: &str = "another request is under way on this connection: one thread at a time uses one, and a signal's \
+                    handler or a loader must not";
+
+const CLOSED: &str = "the connection is closed";
+const COPYING: &str = "a COPY is open on this connection, and takes no statement before its end: leave its with-block \
+                       first, or use another connection";
+
+pub(super) fn attended(wait: Hub<'_>) -> Attended {
     Attended::new(wait.map(Bound::unbind))
 }
 

@@ -11,6 +11,8 @@ use crate::wire::connected::{About, Connected};
 #[derive(Debug)]
 pub(super) enum Whereabouts {
     Here(Box<Connected>),
+    /// In the middle of a COPY, which waits for its caller.
+    Copying(Box<Connected>),
     /// With a request.
     Out,
     Closed,
@@ -26,6 +28,16 @@ pub(super) struct Seat {
     /// Its descriptor; -1 when it is closed.
     pub(super) fd: AtomicI32,
     pub(super) generation: u64,
+}
+
+impl Whereabouts {
+    /// The connection, while no request has it.
+    pub(super) fn connected(&mut self) -> Option<&mut Connected> {
+        match self {
+            Self::Here(connected) | Self::Copying(connected) => Some(connected),
+            Self::Out | Self::Closed => None,
+        }
+    }
 }
 
 impl Seat {

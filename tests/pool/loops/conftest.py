@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import poolproof
 
 
-@pytest.fixture(params=["asyncpg", "psycopg"])
+@pytest.fixture(params=["asyncpg", "psycopg", "poolproof"])
 def async_driver(request):
     """Name a driver of asyncio's."""
     return request.param

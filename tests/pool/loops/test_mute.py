@@ -79,8 +79,10 @@ def test_a_cancelled_task_goes_on_at_once(proxied_async, proxy):
     assert watch.seconds < SOON
 
 
-def test_the_same_holds_sqlalchemys_pool_up(proxied_async, proxy):
+def test_the_same_holds_sqlalchemys_pool_up(proxied_async, proxy, async_driver):
     """What a cancelled task waits for, with each of the two pools in turn."""
+    if async_driver == "poolproof":
+        pytest.skip("the driver itself lets the task go on, whatever the pool")
     taken = {}
 
     async def main(pool_class):

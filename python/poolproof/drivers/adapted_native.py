@@ -1,0 +1,18 @@
+"""poolproof's own driver, in a loop: the engine has its very connection."""
+
+from __future__ import annotations
+
+from poolproof.drivers.adapted import Adapted
+from poolproof.drivers.native import Native
+
+__all__ = ["AdaptedNative"]
+
+
+class AdaptedNative(Adapted, Native):
+    """poolproof's own driver, in a loop.
+
+    A task that was cancelled while it waited has cost the connection already, and the
+    server is told beside: nothing is left to be done in the loop.
+    """
+
+    __slots__ = ()
