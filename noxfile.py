@@ -425,10 +425,10 @@ def bench(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Run the long tests, then repeat pool and fork tests; minutes as argument (10)."""
     minutes = float(session.posargs[0]) if session.posargs else 10
-    with Steps(session) as steps, build_cache.target_directory("core") as env:
-        env["PROPTEST_CASES"] = "100000"
-        core = ("--no-default-features", *OPENSSL, "--lib", "wire::fuzz")
-        cargo(steps, "test", *core, env=env)
+    with Steps(session) as steps, build_cache.target_directory("core") as target:
+        env = target.environment | {"PROPTEST_CASES": "100000"}
+        core = (target.manifest, "--no-default-features", *OPENSSL)
+        cargo(steps, "test", *core, "--lib", "wire::fuzz", env=env)
     # SQLAlchemy's own tests, of each line; the main line's are among the others.
     for line, wanted in SQLALCHEMY.items():
         install(session, "--group=test", wanted)

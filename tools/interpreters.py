@@ -48,8 +48,11 @@ def fetched(machine: dict[str, Path]) -> dict[str, Path]:
 def _first_that_runs(version: str) -> Path | None:
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     directories = [Path(entry) for entry in os.get_exec_path()]
-    # Each of pyenv's shims starts a dozen programs to find what is found below.
-    directories = [entry for entry in directories if entry != pyenv / "shims"]
+    # Each of pyenv's shims starts a dozen programs to find what is found below. And
+    # those that were fetched are on the PATH of a session, and not the machine's.
+    others = {path.parent for path in testing_root.pythons().values()}
+    others.add(pyenv / "shims")
+    directories = [entry for entry in directories if entry not in others]
     candidates = [entry / f"python{version}" for entry in directories]
     candidates += [entry / "python3" for entry in directories]
     candidates += sorted((pyenv / "versions").glob(f"{version}.*/bin/python"))

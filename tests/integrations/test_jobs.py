@@ -11,6 +11,7 @@ import threading
 import psycopg2
 import pytest
 from sqlalchemy import create_engine, event, exc, text
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
@@ -420,6 +421,15 @@ def test_a_check_leaves_no_connection(alone, engine, observer):
     jobs.check()
     assert all_are_gone(observer)
     assert engine.pool.checkedin() == 0
+
+
+def test_an_engine_that_needs_a_loop_is_not_asked(pg_url):
+    engine = create_async_engine(pg_url("psycopg"), poolclass=poolproof.AsyncPool)
+    jobs = Jobs("task")
+    jobs.add(engine=engine.sync_engine)
+    jobs.check()
+    jobs.connect()
+    assert engine.pool.stats().checkouts_total == 0
 
 
 def test_who_is_not_let_in_is_told_so_without_the_password(pg_url):

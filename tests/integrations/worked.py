@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import os
@@ -151,13 +152,18 @@ def outer():
     return session.scalar(BACKEND) == backend and session().in_transaction()
 
 
-async_engine = create_async_engine(
-    make_url(os.environ["TEST_URL"]).set(drivername="postgresql+psycopg"),
-    poolclass=poolproof.AsyncPool,
-    pool_size=2,
-    max_overflow=0,
-    pool_timeout=60,
-)
+@functools.cache
+def async_engine():
+    """Return the engine of what runs in loops; one for all processes."""
+    return create_async_engine(
+        make_url(os.environ["TEST_URL"]).set(drivername="postgresql+psycopg"),
+        poolclass=poolproof.AsyncPool,
+        pool_size=2,
+        max_overflow=0,
+        pool_timeout=60,
+    )
+
+
 loops = {}
 
 
@@ -174,7 +180,7 @@ def async_order(n, lasts):
 
 async def async_work(n):
     """Return what the database says, and who has said it."""
-    async with async_engine.begin() as connection:
+    async with async_engine().begin() as connection:
         await connection.execute(INSERT, {"n": n})
         answer = await connection.scalar(text("select :n"), {"n": str(n)})
         return answer, await connection.scalar(BACKEND), os.getpid()

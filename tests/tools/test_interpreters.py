@@ -13,6 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT / "tools"))
 
 import interpreters  # noqa: E402 - found by the line above
+import testing_root  # noqa: E402
 
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -47,6 +48,13 @@ def test_a_name_that_is_another_version_is_no_interpreter(path):
 def test_an_interpreter_is_found_on_the_path(path):
     (path / f"python{THIS}").symlink_to(sys.executable)
     assert list(interpreters.found()) == [THIS]
+
+
+def test_what_was_fetched_is_not_the_machines(path, monkeypatch):
+    fetched = path / f"python{THIS}"
+    fetched.symlink_to(sys.executable)
+    monkeypatch.setattr(testing_root, "pythons", lambda: {THIS: fetched})
+    assert interpreters.found() == {}
 
 
 def test_an_interpreter_is_found_in_pyenv(path, tmp_path):

@@ -210,7 +210,12 @@ class Jobs:
                 raise StartError(_no_entry(engine, error)) from error
 
     def _askable(self) -> list[Engine]:
-        return [one for one in self.engines() if isinstance(one.pool, Pool)]
+        """Return the engines on our pool that need no loop to connect."""
+        return [
+            one
+            for one in self.engines()
+            if isinstance(one.pool, Pool) and not one.dialect.is_async
+        ]
 
     def stop(self) -> None:
         """End work: close what rests in the pools of this process, in order."""

@@ -49,14 +49,24 @@ FAMILIES: Final = (
     Family(
         "services",
         "wrong, lost or failed",
-        (gunicorn.INCIDENT, celery.INCIDENT, luigi.INCIDENT),
+        (
+            gunicorn.INCIDENT,
+            celery.INCIDENT,
+            luigi.INCIDENT,
+            asgi.INCIDENT,
+            two_loops.INCIDENT,
+        ),
     ),
     Family(
         "stray bytes",
         "wrong or failed",
         (corruption.INCIDENT, stale_answer.INCIDENT),
     ),
-    Family("signals", "wrong or failed", (interrupt.INCIDENT,)),
+    Family(
+        "cut short",
+        "wrong, failed or held up",
+        (interrupt.INCIDENT, cancel_storm.INCIDENT),
+    ),
     Family(
         "sessions",
         "failed, or given up",
@@ -70,11 +80,6 @@ FAMILIES: Final = (
     Family("commits", "work lost or done twice", (commit_lost.INCIDENT,)),
     Family("crowds", "not served in time", (starvation.INCIDENT, overload.INCIDENT)),
     Family("silence", "calls without an end", (hang.INCIDENT, blackhole.INCIDENT)),
-    Family(
-        "asyncio",
-        "wrong, failed or held up",
-        (cancel_storm.INCIDENT, two_loops.INCIDENT, asgi.INCIDENT),
-    ),
     Family("leases", "lost, or held twice", (lease_reaped.INCIDENT,)),
 )
 """Every incident, in the order of the drill's tables."""
