@@ -58,7 +58,7 @@ mod _native {
     #[pymodule_export]
     use crate::py::timings::{Distribution, Timings, histogram_bytes, tell_scopes, use_scopes};
     #[pymodule_export]
-    use crate::py::wire::{Answer, Column, Typed, Wire, WireCopy, WireError};
+    use crate::py::wire::{Answer, Column, Columns, Statement, Typed, Wire, WireCopy, WireError};
 
     use pyo3::prelude::*;
 

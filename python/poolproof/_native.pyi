@@ -4,7 +4,7 @@ Long, because it is one table: each name of the extension, with its types.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, final, overload
+from typing import Any, Literal, TypeAlias, TypeVar, final, overload
 
 __all__ = [
     "BLOCK",
@@ -16,6 +16,7 @@ __all__ = [
     "Backends",
     "BeatCounts",
     "Column",
+    "Columns",
     "Conninfo",
     "Counter",
     "Distribution",
@@ -38,6 +39,7 @@ __all__ = [
     "Shares",
     "Snapshot",
     "Socket",
+    "Statement",
     "Ticket",
     "Timings",
     "Turn",
@@ -240,6 +242,7 @@ class Socket:
         fd: int,
         user_timeout_s: float | None = None,
         user_timeout_lent: bool = False,
+        wire: Wire | None = None,
     ) -> Socket: ...
     @property
     def severed(self) -> bool: ...
@@ -522,6 +525,7 @@ def fault_text(text: str) -> str: ...
 
 # Waits in place of the bridge, for a greenlet: descriptor, whether to write, seconds.
 # Says whether the descriptor is ready. What it raises costs the connection.
+_T = TypeVar("_T")
 _Wait: TypeAlias = Callable[[int, bool, float | None], bool]
 
 @final
@@ -593,6 +597,26 @@ class Column:
     def number(self) -> int: ...
 
 @final
+class Columns:
+    """The columns of a result."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> Column: ...
+    def described(self, describe: Callable[[Columns], _T]) -> _T:
+        """Return what a function makes of them, called once for the same ones.
+
+        Those of a statement that is prepared are the same each time.
+        """
+
+@final
+class Statement:
+    """A statement in the server's form, which may be asked often."""
+
+    def __new__(cls, text: str) -> Statement: ...
+    @property
+    def text(self) -> str: ...
+
+@final
 class Answer:
     """What a statement gave."""
 
@@ -601,7 +625,7 @@ class Answer:
     @property
     def count(self) -> int: ...
     @property
-    def columns(self) -> list[Column] | None: ...
+    def columns(self) -> Columns | None: ...
     @property
     def rows(self) -> list[tuple[Any, ...]] | None: ...
 
@@ -614,7 +638,7 @@ class WireCopy:
         wire: Wire,
         sql: str,
         *,
-        begin: str | None = None,
+        begin: Statement | str | None = None,
         wait: _Wait | None = None,
     ) -> WireCopy: ...
     @property
@@ -665,10 +689,10 @@ class Wire:
         """Connect; all addresses of all hosts have one deadline together."""
     def execute(
         self,
-        sql: str,
+        sql: Statement | str,
         parameters: Sequence[Any] | None = None,
         *,
-        begin: str | None = None,
+        begin: Statement | str | None = None,
         tag: str | None = None,
         adapt: Callable[[Any], Any] | None = None,
         loaders: Mapping[int, Callable[[str], Any]] | None = None,
@@ -680,21 +704,33 @@ class Wire:
         `begin` travels ahead where no transaction is open; where it fails, the
         statement is not run. `adapt` is called, before anything is sent, for each value
         whose type is not exactly one that is known here; `loaders` for the text of each
-        value of their types.
+        value of their types. A `Statement` that was asked often is prepared.
         """
     def execute_many(
         self,
-        sql: str,
+        sql: Statement | str,
         rows: Iterable[Sequence[Any]],
         *,
-        begin: str | None = None,
+        begin: Statement | str | None = None,
         adapt: Callable[[Any], Any] | None = None,
         loaders: Mapping[int, Callable[[str], Any]] | None = None,
         wait: _Wait | None = None,
     ) -> Answer:
-        """Run a statement for each of *rows* in one pipeline: all, or none."""
+        """Run a statement for each of *rows* in one pipeline: all, or none.
+
+        The rows are taken as they travel; one that cannot be sent has the others fail.
+        """
+    @property
+    def prepare_threshold(self) -> int | None: ...
+    @prepare_threshold.setter
+    def prepare_threshold(self, threshold: int | None) -> None: ...
+    @property
+    def prepared(self) -> int:
+        """How many statements the server has prepared."""
     def commit(self, wait: _Wait | None = None) -> None: ...
     def rollback(self, wait: _Wait | None = None) -> None: ...
+    def send_rollback(self, wait: _Wait | None = None) -> None:
+        """Roll back, and leave the answer to the next request, or the next look."""
     def ping(self, wait: _Wait | None = None) -> None: ...
     def cancel(self, timeout_s: float = 5.0, *, wait: _Wait | None = None) -> None:
         """Ask the server for the end of what is under way, from any thread."""

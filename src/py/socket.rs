@@ -1,6 +1,7 @@
 //! The socket under a driver's connection: registered for forks, looked at, bounded, tuned.
 
 use std::os::fd::RawFd;
+use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use pyo3::prelude::*;
 
 use super::errors::{from_register, from_watch};
 use super::seconds::limit;
+use super::wire::{Seat, Wire};
 use crate::process::Registration;
 use crate::socket::address::{self, SocketAddress};
 use crate::socket::deadline::{DeadlineKind, Watch};
@@ -25,6 +27,8 @@ pub(crate) struct Socket {
     brief_user_timeout: bool,
     /// Whether it is set at this moment.
     user_timeout_set: AtomicBool,
+    /// The connection of our own driver that it is of, which knows by itself whether it is at rest.
+    seat: Option<Weak<Seat>>,
 }
 
 #[pymethods]
@@ -35,8 +39,13 @@ impl Socket {
     /// changes what was set before, unless that was lent for the connecting (`user_timeout_lent`): then it is
     /// taken back first.
     #[new]
-    #[pyo3(signature = (fd, user_timeout_s=None, user_timeout_lent=false))]
-    fn new(fd: RawFd, user_timeout_s: Option<f64>, user_timeout_lent: bool) -> PyResult<Self> {
+    #[pyo3(signature = (fd, user_timeout_s=None, user_timeout_lent=false, wire=None))]
+    fn new(
+        fd: RawFd,
+        user_timeout_s: Option<f64>,
+        user_timeout_lent: bool,
+        wire: Option<&Bound<'_, Wire>>,
+    ) -> PyResult<Self> {
         let registration = Registration::new(fd).map_err(from_register)?;
         let watch = Watch::new(fd).map_err(from_watch)?;
         if user_timeout_lent && options::family(fd) == Family::Tcp {
@@ -51,6 +60,7 @@ impl Socket {
             watch,
             brief_user_timeout: !chosen && user_timeout_s.is_none(),
             user_timeout_set: AtomicBool::new(false),
+            seat: wire.map(|wire| wire.get().seat()),
         })
     }
 
@@ -146,6 +156,11 @@ impl Socket {
         if self.watch.expired().is_some() {
             // What has arrived before could still be read, and would look like rest.
             return ProbeResult::Dead;
+        }
+        if let Some(seat) = &self.seat {
+            return seat
+                .upgrade()
+                .map_or(ProbeResult::Dead, |seat| seat.look(now()));
         }
         self.registration
             .fd()

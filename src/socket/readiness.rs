@@ -33,38 +33,64 @@ pub struct Wanted {
 ///
 /// What the system says; an interruption by a signal is one.
 pub fn wait(wanted: &[Wanted], at_most: Duration) -> io::Result<Vec<(bool, bool)>> {
-    let mut polled: Vec<libc::pollfd> = wanted
-        .iter()
-        .map(|one| libc::pollfd {
-            fd: one.fd,
-            events: if one.reading { libc::POLLIN } else { 0 }
-                | if one.writing { libc::POLLOUT } else { 0 },
+    let mut polled: Vec<libc::pollfd> = wanted.iter().map(|one| one.polled()).collect();
+    if poll(&mut polled, at_most)? {
+        Ok(polled.into_iter().map(found).collect())
+    } else {
+        Ok(wanted
+            .iter()
+            .map(|one| (one.reading, one.writing))
+            .collect())
+    }
+}
+
+/// The same for one descriptor, without any memory of its own.
+///
+/// # Errors
+///
+/// As before.
+pub fn wait_for(wanted: Wanted, at_most: Duration) -> io::Result<(bool, bool)> {
+    let mut polled = [wanted.polled()];
+    if poll(&mut polled, at_most)? {
+        let [polled] = polled;
+        Ok(found(polled))
+    } else {
+        Ok((wanted.reading, wanted.writing))
+    }
+}
+
+impl Wanted {
+    fn polled(self) -> libc::pollfd {
+        libc::pollfd {
+            fd: self.fd,
+            events: if self.reading { libc::POLLIN } else { 0 }
+                | if self.writing { libc::POLLOUT } else { 0 },
             revents: 0,
-        })
-        .collect();
+        }
+    }
+}
+
+fn found(one: libc::pollfd) -> (bool, bool) {
+    (
+        one.revents & (libc::POLLIN | FAILED) != 0,
+        one.revents & (libc::POLLOUT | FAILED) != 0,
+    )
+}
+
+/// False where the system does not wait, and nothing was found out.
+fn poll(polled: &mut [libc::pollfd], at_most: Duration) -> io::Result<bool> {
     let count = libc::nfds_t::try_from(polled.len()).map_err(io::Error::other)?;
     let milliseconds = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
     // SAFETY: `polled` is valid for reads and writes of `count` of them while poll runs.
-    if unsafe { libc::poll(polled.as_mut_ptr(), count, milliseconds) } < 0 {
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() == Some(libc::EINVAL) {
-            thread::sleep(at_most.min(PAUSE));
-            return Ok(wanted
-                .iter()
-                .map(|one| (one.reading, one.writing))
-                .collect());
-        }
-        return Err(error);
+    if unsafe { libc::poll(polled.as_mut_ptr(), count, milliseconds) } >= 0 {
+        return Ok(true);
     }
-    Ok(polled
-        .iter()
-        .map(|one| {
-            (
-                one.revents & (libc::POLLIN | FAILED) != 0,
-                one.revents & (libc::POLLOUT | FAILED) != 0,
-            )
-        })
-        .collect())
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::EINVAL) {
+        thread::sleep(at_most.min(PAUSE));
+        return Ok(false);
+    }
+    Err(error)
 }
 
 #[cfg(test)]

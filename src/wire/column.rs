@@ -1,5 +1,8 @@
 //! The columns of a result, and the fields of its rows.
 
+use std::any::Any;
+use std::sync::OnceLock;
+
 /// One column, as the server describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ColumnDescription {
@@ -9,6 +12,23 @@ pub(crate) struct ColumnDescription {
     pub(crate) oid: u32,
     pub(crate) size: i16,
     pub(crate) modifier: i32,
+}
+
+/// The columns of a result, which a statement that is prepared has each time.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    pub(crate) list: Vec<ColumnDescription>,
+    /// What whoever is told of them has made of them.
+    pub(crate) beside: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl Columns {
+    pub(crate) fn new(list: Vec<ColumnDescription>) -> Self {
+        Self {
+            list,
+            beside: OnceLock::new(),
+        }
+    }
 }
 
 /// Reads the body of a `RowDescription`; none when it is not one, or wants binary values that nobody asked for.

@@ -1,9 +1,11 @@
 //! A session over its socket: sends what is asked, waits, receives what comes.
+//!
+//! Long, because it is one idea: every way in which bytes pass between the two.
 
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::failure::{FailureKind, RequestFate, WireFailure};
 use super::outgoing;
@@ -40,7 +42,25 @@ pub(crate) struct Connected {
     is_sent: bool,
     /// Whether the present request may have lasting effects once it was sent.
     commits: bool,
+    /// When a ROLLBACK was sent whose answer was not waited for.
+    owed_since: Option<Instant>,
 }
+
+/// What a look at a connection without a request says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Everything that was asked has been answered, and nothing else has come.
+    Rests,
+    /// It is lost.
+    Lost,
+    /// Something has come that nobody has asked for.
+    OutOfStep,
+    /// An answer is late: only a question tells.
+    Late,
+}
+
+/// How long the answer to a ROLLBACK may be on its way without being doubted.
+const LATE: Duration = Duration::from_millis(250);
 
 impl Connected {
     pub(crate) fn new(transport: Transport, session: WireSession, about: About) -> Self {
@@ -51,6 +71,7 @@ impl Connected {
             cut: None,
             is_sent: false,
             commits: false,
+            owed_since: None,
         }
     }
 
@@ -87,12 +108,40 @@ impl Connected {
         self.is_sent = false;
         self.commits = commits;
         for _ in 0..LOOKS {
-            // With nothing under way there is no event that would not be an error.
+            // With nothing under way there is no event that would not be an error. What is owed is none.
             if self.look()?.is_none() && !self.receive()? {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Sends the ROLLBACK that was asked, and has its answer read ahead of the next one's; false where the system does
+    /// not take all of it now.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost.
+    pub(crate) fn owe(&mut self, now: Instant) -> Result<bool, WireFailure> {
+        let is_full = self.send();
+        if let Some(why) = self.cut.take() {
+            return Err(self.failed(FailureKind::Closed, &why));
+        }
+        self.owed_since = Some(now);
+        Ok(!is_full && self.session.owe())
+    }
+
+    /// Looks at it without a request: reads what has come, and waits for nothing.
+    pub(crate) fn look_at_rest(&mut self, now: Instant) -> Rest {
+        match self.begin(false) {
+            Ok(()) if !self.session.is_owed() => Rest::Rests,
+            Ok(()) => match self.owed_since {
+                Some(since) if now.saturating_duration_since(since) < LATE => Rest::Rests,
+                _ => Rest::Late,
+            },
+            Err(failure) if failure.kind == FailureKind::OutOfStep => Rest::OutOfStep,
+            Err(_) => Rest::Lost,
+        }
     }
 
     /// Ends a request: behind its end nothing may stand that is somebody's answer, for then it is not known whose is
@@ -151,7 +200,8 @@ impl Connected {
         }
     }
 
-    /// Sends what is to be sent, as the system takes it; ends early where something has come.
+    /// Sends what is asked, and says whether it is all gone: if not, something has come meanwhile that is to be read
+    /// first, or the system may take more by now. Waits for no answer.
     ///
     /// # Errors
     ///
@@ -160,22 +210,22 @@ impl Connected {
         &mut self,
         waits: &mut dyn Waits,
         until: Option<Instant>,
-    ) -> Result<(), WireFailure> {
-        loop {
-            let is_full = self.send();
-            if self.receive()? || !is_full {
-                return Ok(());
-            }
-            let fd = self.transport.fd().map_err(|error| self.lost(&error))?;
-            match waits.wait(fd, true, until) {
-                Ok(true) => {}
-                Ok(false) => return Err(self.failed(FailureKind::Timeout, "no answer in time")),
-                Err(_interrupted) => return Err(WireFailure::interrupted()),
-            }
-            if !self.is_ours() {
-                return Err(forked());
-            }
+    ) -> Result<bool, WireFailure> {
+        if !self.send() {
+            self.receive()?;
+            return Ok(true);
         }
+        let fd = self.transport.fd().map_err(|error| self.lost(&error))?;
+        match waits.wait(fd, true, until) {
+            Ok(true) => {}
+            Ok(false) => return Err(self.failed(FailureKind::Timeout, "no answer in time")),
+            Err(_interrupted) => return Err(WireFailure::interrupted()),
+        }
+        if !self.is_ours() {
+            return Err(forked());
+        }
+        self.receive()?;
+        Ok(false)
     }
 
     /// Goes on with a request that has waited for its caller, which may have lasting effects from here on or not.
@@ -353,7 +403,7 @@ impl Connected {
     /// Ends it: says so to the server where nothing is under way, and waits for nothing. In a child of a fork nothing
     /// is sent.
     pub(crate) fn close(mut self) {
-        if self.is_ours() && self.session.is_at_rest() {
+        if self.is_ours() && (self.session.is_at_rest() || self.session.is_owed()) {
             let mut end = Vec::new();
             outgoing::terminate(&mut end);
             let _sent_or_not = self.transport.send(&end);

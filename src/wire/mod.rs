@@ -21,6 +21,8 @@ pub(crate) mod places;
 pub(crate) mod server_message;
 pub(crate) mod session;
 pub(crate) mod startup;
+pub(crate) mod statement_text;
+pub(crate) mod statements;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transport;

@@ -18,6 +18,15 @@ const MOST_PARAMETERS: usize = 65_535;
 const LONGEST: usize = (1 << 30) - 1;
 
 impl ParameterList {
+    /// None at all.
+    pub(crate) const fn none() -> Self {
+        Self {
+            oids: Vec::new(),
+            binary: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
     /// Adds NULL.
     pub(crate) fn null(&mut self, oid: u32) {
         self.oids.push(oid);
@@ -49,6 +58,20 @@ impl ParameterList {
         self.oids.push(oid);
         self.binary.push(binary);
         Ok(())
+    }
+
+    /// Adds a value in the server's own form.
+    pub(crate) fn binary(&mut self, oid: u32, value: &[u8]) {
+        let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+        self.values.extend_from_slice(&length.to_be_bytes());
+        self.values.extend_from_slice(value);
+        self.oids.push(oid);
+        self.binary.push(true);
+    }
+
+    /// How many bytes they have.
+    pub(crate) fn size(&self) -> usize {
+        self.values.len()
     }
 
     /// The types.
@@ -124,9 +147,27 @@ pub(crate) fn query(out: &mut Vec<u8>, sql: &str) {
     message(out, b'Q', |out| text(out, sql.as_bytes()));
 }
 
-pub(crate) fn parse(out: &mut Vec<u8>, sql: &str, oids: &[u32]) {
-    message(out, b'P', |out| {
+/// Which statement of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatementName {
+    /// The one without a name, which the next one takes the place of.
+    Unnamed,
+    Named(u64),
+}
+
+impl StatementName {
+    fn write(self, out: &mut Vec<u8>) {
+        if let Self::Named(number) = self {
+            out.extend_from_slice(b"poolproof_");
+            out.extend_from_slice(number.to_string().as_bytes());
+        }
         out.push(0);
+    }
+}
+
+pub(crate) fn parse(out: &mut Vec<u8>, name: StatementName, sql: &str, oids: &[u32]) {
+    message(out, b'P', |out| {
+        name.write(out);
         text(out, sql.as_bytes());
         count(out, oids.len());
         for oid in oids {
@@ -135,21 +176,46 @@ pub(crate) fn parse(out: &mut Vec<u8>, sql: &str, oids: &[u32]) {
     });
 }
 
-/// Binds the unnamed statement; all results are wanted as text.
-pub(crate) fn bind(out: &mut Vec<u8>, parameters: &ParameterList) {
+/// Binds a statement. `formats` says of each column of its result whether it is wanted as binary; without any, all are
+/// wanted as text.
+pub(crate) fn bind(
+    out: &mut Vec<u8>,
+    name: StatementName,
+    parameters: &ParameterList,
+    formats: &[bool],
+) {
     message(out, b'B', |out| {
-        out.extend_from_slice(&[0, 0]);
-        if parameters.binary.contains(&true) {
-            count(out, parameters.binary.len());
-            for binary in &parameters.binary {
-                out.extend_from_slice(&[0, u8::from(*binary)]);
-            }
-        } else {
-            count(out, 0);
-        }
+        out.push(0);
+        name.write(out);
+        self::formats(out, &parameters.binary);
         count(out, parameters.oids.len());
         out.extend_from_slice(&parameters.values);
+        self::formats(out, formats);
+    });
+}
+
+fn formats(out: &mut Vec<u8>, binary: &[bool]) {
+    if binary.contains(&true) {
+        count(out, binary.len());
+        for binary in binary {
+            out.extend_from_slice(&[0, u8::from(*binary)]);
+        }
+    } else {
         count(out, 0);
+    }
+}
+
+pub(crate) fn describe_statement(out: &mut Vec<u8>, name: StatementName) {
+    message(out, b'D', |out| {
+        out.push(b'S');
+        name.write(out);
+    });
+}
+
+pub(crate) fn close_statement(out: &mut Vec<u8>, name: StatementName) {
+    message(out, b'C', |out| {
+        out.push(b'S');
+        name.write(out);
     });
 }
 

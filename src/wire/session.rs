@@ -12,13 +12,16 @@ mod copying_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::column::{self, ColumnDescription};
+use super::column::{self, Columns};
 use super::incoming::{Frame, Incoming};
 use super::kept::Kept;
 use super::marks::{MarkPlace, Marks};
-use super::outgoing::{self, ParameterList};
+use super::outgoing::{self, ParameterList, StatementName};
 use super::server_message::{Notification, ServerMessage};
+use super::statement_text::StatementText;
+use super::statements::{Plan, Prepared, Statements};
 use super::verb::{self, Tags};
 pub(crate) use copying::{CHUNK, CopyShape, CopyState};
 
@@ -48,7 +51,7 @@ impl Standing {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A result begins.
-    Columns(Vec<ColumnDescription>),
+    Columns(Arc<Columns>),
     /// A row of it; [`WireSession::at`] has its bytes until more are received.
     Row(Range<usize>),
     /// A statement has come to its end.
@@ -83,9 +86,14 @@ pub(crate) struct Misfit(pub(crate) String);
 enum Due {
     /// The answers to marks: how many, and where these stand.
     Marked(u8, MarkPlace),
-    Parsed,
-    Bound,
-    Described,
+    /// Of the statement that has this name, if it has one.
+    Parsed(Option<u64>),
+    ParametersDescribed,
+    Bound(Shape),
+    Described(Option<u64>),
+    /// A statement's columns, of which there are no rows yet.
+    Foretold,
+    Closed,
     Executed(Tags),
     /// The beginning of a COPY, then its end.
     Copied,
@@ -97,6 +105,17 @@ enum Due {
     Synced,
 }
 
+/// How the columns of what is bound become known.
+#[derive(Debug)]
+enum Shape {
+    /// They are described behind it.
+    Described,
+    /// They are those of what was prepared.
+    Prepared(Arc<Prepared>),
+    /// They were foretold.
+    Foretold,
+}
+
 impl Due {
     fn is_end(&self) -> bool {
         matches!(self, Self::Queried { .. } | Self::Synced)
@@ -105,9 +124,11 @@ impl Due {
     fn shown(&self) -> &'static str {
         match self {
             Self::Marked(..) => "the answer to a mark",
-            Self::Parsed => "that a statement was parsed",
-            Self::Bound => "that a statement was bound",
-            Self::Described => "the columns of a result",
+            Self::Parsed(_) => "that a statement was parsed",
+            Self::ParametersDescribed => "the parameters of a statement",
+            Self::Bound(_) => "that a statement was bound",
+            Self::Described(_) | Self::Foretold => "the columns of a result",
+            Self::Closed => "that a statement was closed",
             Self::Executed(_) => "a row, or the end of a statement",
             Self::Copied => "a COPY",
             Self::Queried { .. } => "the result of a query",
@@ -143,6 +164,8 @@ pub(crate) struct WireSession {
     is_answered: bool,
     /// The columns of the result that is under way.
     columns: Option<usize>,
+    /// Those that were foretold for what is run many times.
+    foretold: Option<usize>,
     /// The rows of it that have come.
     rows: i64,
     copying: Option<Copying>,
@@ -155,6 +178,9 @@ pub(crate) struct WireSession {
     notifications: Kept<Notification>,
     journal: VecDeque<String>,
     end: Option<Misfit>,
+    pub(crate) statements: Statements,
+    /// A ROLLBACK was sent whose answer nobody waits for: it is read ahead of the next one's.
+    is_owed: bool,
 }
 
 // What nobody takes is dropped, the oldest first.
@@ -166,6 +192,12 @@ const LONGEST_SETTING: usize = 64 << 10;
 const MOST_PARAMETERS: usize = 1_000;
 const REMEMBERED: usize = 8;
 const KEPT: usize = 16 << 10;
+/// The server has no statement of that name.
+const GONE: &str = "26000";
+/// The result of a statement would have other columns than it had when it was prepared.
+const CHANGED: &str = "0A000";
+/// No statement.
+const SPOILT: &str = "poolproof gives up these statements: a parameter of one cannot be sent";
 const NO_COPY: &str = "execute() does not copy, cursor.copy() does";
 
 impl WireSession {
@@ -181,6 +213,7 @@ impl WireSession {
             is_skipping: false,
             is_answered: false,
             columns: None,
+            foretold: None,
             rows: 0,
             copying: None,
             copy: None,
@@ -190,6 +223,8 @@ impl WireSession {
             notifications: Kept::new(MOST_NOTIFICATIONS, MOST_BYTES),
             journal: VecDeque::new(),
             end: None,
+            statements: Statements::new(),
+            is_owed: false,
         }
     }
 
@@ -208,24 +243,90 @@ impl WireSession {
     /// Asks by the unnamed statement, of which [`WireSession::sync`] is the end. All of it was checked.
     pub(crate) fn statement(&mut self, sql: &str, parameters: &ParameterList, tags: Tags) {
         self.parse(sql, parameters.oids());
-        self.run(parameters, tags);
+        outgoing::bind(&mut self.outgoing, StatementName::Unnamed, parameters, &[]);
+        outgoing::describe_portal(&mut self.outgoing);
+        outgoing::execute(&mut self.outgoing);
+        self.queue.extend([
+            Due::Bound(Shape::Described),
+            Due::Described(None),
+            Due::Executed(tags),
+        ]);
+    }
+
+    /// Asks as is planned. `formats` says of each column whether it is wanted as binary, where they are known.
+    pub(crate) fn ask(
+        &mut self,
+        text: &StatementText,
+        parameters: &ParameterList,
+        tags: Tags,
+        plan: &Plan,
+        formats: &[bool],
+    ) {
+        self.begin(false);
+        let out = &mut self.outgoing;
+        for name in self.statements.take_retired() {
+            outgoing::close_statement(out, StatementName::Named(name));
+            self.queue.push_back(Due::Closed);
+        }
+        match plan {
+            Plan::Once => self.statement(&text.sql, parameters, tags),
+            Plan::Prepare(name) => {
+                let named = StatementName::Named(*name);
+                outgoing::parse(out, named, &text.sql, parameters.oids());
+                outgoing::bind(out, named, parameters, &[]);
+                outgoing::describe_portal(out);
+                outgoing::execute(out);
+                self.queue.extend([
+                    Due::Parsed(Some(*name)),
+                    Due::Bound(Shape::Described),
+                    Due::Described(Some(*name)),
+                    Due::Executed(tags),
+                ]);
+                self.note(&text.word);
+            }
+            Plan::Ready(prepared) => {
+                outgoing::bind(
+                    out,
+                    StatementName::Named(prepared.name),
+                    parameters,
+                    formats,
+                );
+                outgoing::execute(out);
+                self.queue.extend([
+                    Due::Bound(Shape::Prepared(Arc::clone(prepared))),
+                    Due::Executed(tags),
+                ]);
+                self.note(&text.word);
+            }
+        }
     }
 
     /// Has the unnamed statement parsed.
-    pub(crate) fn parse(&mut self, sql: &str, oids: &[u32]) {
+    fn parse(&mut self, sql: &str, oids: &[u32]) {
         self.remember(sql);
         self.begin(false);
-        outgoing::parse(&mut self.outgoing, sql, oids);
-        self.queue.push_back(Due::Parsed);
+        outgoing::parse(&mut self.outgoing, StatementName::Unnamed, sql, oids);
+        self.queue.push_back(Due::Parsed(None));
     }
 
-    /// Runs what was parsed last.
+    /// Has the unnamed statement parsed, to be run many times, and its columns foretold.
+    pub(crate) fn parse_for_many(&mut self, sql: &str, oids: &[u32]) {
+        self.parse(sql, oids);
+        outgoing::describe_statement(&mut self.outgoing, StatementName::Unnamed);
+        self.queue.extend([Due::ParametersDescribed, Due::Foretold]);
+    }
+
+    /// Runs what was parsed last to be run many times.
     pub(crate) fn run(&mut self, parameters: &ParameterList, tags: Tags) {
-        outgoing::bind(&mut self.outgoing, parameters);
-        outgoing::describe_portal(&mut self.outgoing);
+        outgoing::bind(&mut self.outgoing, StatementName::Unnamed, parameters, &[]);
         outgoing::execute(&mut self.outgoing);
         self.queue
-            .extend([Due::Bound, Due::Described, Due::Executed(tags)]);
+            .extend([Due::Bound(Shape::Foretold), Due::Executed(tags)]);
+    }
+
+    /// Has the request fail that is under way, so that nothing of it is done: the server refuses to parse this.
+    pub(crate) fn spoil(&mut self) {
+        self.parse(SPOILT, &[]);
     }
 
     /// Ends a request.
@@ -257,12 +358,21 @@ impl WireSession {
     }
 
     fn remember(&mut self, sql: &str) {
-        if self.journal.len() == REMEMBERED {
-            self.journal.pop_front();
-        }
         // The word alone: a statement may hold values.
         let word: String = verb::first_word(sql).chars().take(20).collect();
-        self.journal.push_back(word.to_ascii_uppercase());
+        self.note(&word.to_ascii_uppercase());
+    }
+
+    fn note(&mut self, word: &str) {
+        // The oldest one's room is used again.
+        let mut oldest = if self.journal.len() == REMEMBERED {
+            self.journal.pop_front().unwrap_or_default()
+        } else {
+            String::new()
+        };
+        oldest.clear();
+        oldest.push_str(word);
+        self.journal.push_back(oldest);
     }
 
     /// Bytes to send.
@@ -297,9 +407,34 @@ impl WireSession {
         self.incoming.at(row)
     }
 
-    /// Where it stands.
+    /// Where it stands; where the answer to a ROLLBACK is owed, as that must say.
     pub(crate) fn standing(&self) -> Standing {
-        self.standing
+        if self.is_owed {
+            Standing::Idle
+        } else {
+            self.standing
+        }
+    }
+
+    /// Has the answer to the ROLLBACK that was asked last be read ahead of the next one's; false where not all of it
+    /// was sent.
+    pub(crate) fn owe(&mut self) -> bool {
+        self.is_owed = self.pending().is_empty()
+            && self.end.is_none()
+            && matches!(
+                self.queue.make_contiguous(),
+                [Due::Queried { .. }] | [Due::Marked(..), Due::Queried { .. }]
+            );
+        self.is_owed
+    }
+
+    /// Whether the answer to a ROLLBACK is owed, and nothing else was asked.
+    pub(crate) fn is_owed(&self) -> bool {
+        let is_alone = self
+            .queue
+            .iter()
+            .all(|due| matches!(due, Due::Marked(..) | Due::Queried { .. }));
+        self.is_owed && is_alone && self.end.is_none() && self.pending().is_empty()
     }
 
     /// Whether nothing is under way: everything that was asked has been answered.
@@ -315,6 +450,25 @@ impl WireSession {
     /// A setting that the server has told.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Whether its times are those of UTC.
+    pub(crate) fn is_utc(&self) -> bool {
+        matches!(
+            self.parameter("TimeZone"),
+            Some(
+                "UTC"
+                    | "Etc/UTC"
+                    | "UCT"
+                    | "Etc/UCT"
+                    | "Zulu"
+                    | "Etc/Zulu"
+                    | "Universal"
+                    | "Etc/Universal"
+                    | "GMT"
+                    | "Etc/GMT"
+            )
+        )
     }
 
     /// Takes the notices.
@@ -362,6 +516,7 @@ impl WireSession {
     fn take(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
         match frame.kind {
             b'S' | b'N' | b'A' => self.aside(frame),
+            b'C' | b'E' | b'Z' if self.is_owed => self.owed(frame),
             b'E' => self.error(frame).map(Some),
             b'Z' => self.ready(frame).map(Some),
             _ if self.is_skipping => Err(self.unasked(frame)),
@@ -373,15 +528,36 @@ impl WireSession {
                 Ok(None)
             }
             _ if self.copying.is_some() && frame.kind != b'C' => Err(self.unasked(frame)),
-            b'3' => self.marked(frame),
-            b'1' => self.expect(frame, |due| matches!(due, Due::Parsed)),
-            b'2' => self.expect(frame, |due| matches!(due, Due::Bound)),
-            b'n' => self.expect(frame, |due| matches!(due, Due::Described)),
-            b'T' => self.columns(frame).map(Some),
+            b'1' => self.parsed(frame),
+            b'2' => self.bound(frame),
+            b'3' => self.closed(frame),
+            b't' => self.parameters_described(frame),
+            b'n' => self.no_columns(frame),
+            b'T' => self.columns(frame),
             b'C' => self.complete(frame).map(Some),
             b'I' => self.empty(frame).map(Some),
             b'G' | b'H' => self.copies(frame).map(Some),
             _ => Err(self.unasked(frame)),
+        }
+    }
+
+    /// The answer to a ROLLBACK that nobody waits for: it must be that, and must have ended the transaction.
+    fn owed(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
+        match frame.kind {
+            b'C' => self.complete(frame).map(|_| None),
+            b'E' => match self.error(frame)? {
+                Event::Ended(said) => Ok(Some(Event::Ended(said))),
+                _ => Err(self.misfit("that it does not roll back")),
+            },
+            _ => {
+                self.ready(frame)?;
+                self.is_owed = false;
+                if self.standing == Standing::Idle {
+                    Ok(None)
+                } else {
+                    Err(self.misfit("that a transaction is open, after it was rolled back"))
+                }
+            }
         }
     }
 
@@ -428,17 +604,39 @@ impl WireSession {
         if is_early || self.is_skipping {
             return Err(self.unasked(frame));
         }
-        while self.queue.front().is_some_and(|due| !due.is_end()) {
-            self.queue.pop_front();
-        }
+        let is_copy = self.queue.iter().any(|due| matches!(due, Due::Copied));
+        self.skip(&said);
         self.is_skipping = true;
         self.columns = None;
         self.copying = None;
-        if self.queue.is_empty() {
+        if is_copy && self.queue.is_empty() {
             // A COPY, whose end was not asked for yet: the server passes over all that comes before this.
             self.sync();
         }
         Ok(Event::Refused(said))
+    }
+
+    /// Leaves out what a request that was refused will not be answered any more.
+    fn skip(&mut self, said: &ServerMessage) {
+        if let Some(Due::Bound(Shape::Prepared(prepared))) = self.queue.front() {
+            // The statement is looked for, and planned anew, before anything of it is done.
+            match said.sqlstate() {
+                Some(GONE) => self.statements.stale(prepared.name, true),
+                Some(CHANGED) => self.statements.stale(prepared.name, false),
+                _ => {}
+            }
+        }
+        while self.queue.front().is_some_and(|due| !due.is_end()) {
+            let Some(due) = self.queue.pop_front() else {
+                break;
+            };
+            match due {
+                Due::Parsed(Some(name)) => self.statements.missing(name),
+                // It was parsed, or the server would have been asked for that first.
+                Due::Described(Some(name)) => self.statements.retire(name),
+                _ => {}
+            }
+        }
     }
 
     fn ready(&mut self, frame: &Frame) -> Result<Event, Misfit> {
@@ -484,9 +682,9 @@ impl WireSession {
         Ok(Event::Row(frame.body.clone()))
     }
 
-    fn columns(&mut self, frame: &Frame) -> Result<Event, Misfit> {
+    fn columns(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
         let is_due = match self.queue.front() {
-            Some(Due::Described) => true,
+            Some(Due::Described(_) | Due::Foretold) => true,
             Some(Due::Queried { .. }) => self.columns.is_none() && !self.is_over(),
             _ => false,
         };
@@ -496,12 +694,28 @@ impl WireSession {
         let Some(columns) = column::read(self.incoming.at(frame.body.clone())) else {
             return Err(self.garbled(frame));
         };
-        if matches!(self.queue.front(), Some(Due::Described)) {
-            self.queue.pop_front();
+        let columns = Arc::new(Columns::new(columns));
+        match self.queue.front() {
+            Some(Due::Described(name)) => {
+                if let Some(name) = *name {
+                    self.statements.described(name, Some(Arc::clone(&columns)));
+                }
+                self.queue.pop_front();
+            }
+            Some(Due::Foretold) => {
+                self.queue.pop_front();
+                self.foretold = Some(columns.list.len());
+                return Ok(None);
+            }
+            _ => {}
         }
-        self.columns = Some(columns.len());
+        self.begin_result(&columns);
+        Ok(Some(Event::Columns(columns)))
+    }
+
+    fn begin_result(&mut self, columns: &Columns) {
+        self.columns = Some(columns.list.len());
         self.rows = 0;
-        Ok(Event::Columns(columns))
     }
 
     fn complete(&mut self, frame: &Frame) -> Result<Event, Misfit> {
@@ -539,6 +753,7 @@ impl WireSession {
             }
             _ => {}
         }
+        self.statements.complete(&tag);
         self.is_answered = true;
         self.columns = None;
         self.copying = None;
@@ -603,6 +818,74 @@ impl WireSession {
                 Ok(None)
             }
             _ => Err(self.unasked(frame)),
+        }
+    }
+
+    /// A mark, or what the server was told to forget.
+    fn closed(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
+        if matches!(self.queue.front(), Some(Due::Closed)) {
+            self.expect(frame, |due| matches!(due, Due::Closed))
+        } else {
+            self.marked(frame)
+        }
+    }
+
+    fn parsed(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
+        let name = match self.queue.front() {
+            Some(Due::Parsed(name)) => *name,
+            _ => None,
+        };
+        self.expect(frame, |due| matches!(due, Due::Parsed(_)))?;
+        if let Some(name) = name {
+            self.statements.parsed(name);
+        }
+        Ok(None)
+    }
+
+    fn bound(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
+        let columns = match self.queue.front() {
+            Some(Due::Bound(Shape::Prepared(prepared))) => prepared.columns.clone(),
+            _ => None,
+        };
+        let is_foretold = matches!(self.queue.front(), Some(Due::Bound(Shape::Foretold)));
+        self.expect(frame, |due| matches!(due, Due::Bound(_)))?;
+        if is_foretold {
+            self.columns = self.foretold;
+            self.rows = 0;
+        }
+        Ok(columns.map(|columns| {
+            self.begin_result(&columns);
+            Event::Columns(columns)
+        }))
+    }
+
+    /// How many there are, and their types, is of no interest: the server has been told.
+    fn parameters_described(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
+        if !matches!(self.queue.front(), Some(Due::ParametersDescribed)) {
+            return Err(self.unasked(frame));
+        }
+        let body = self.incoming.at(frame.body.clone());
+        let count = column::fields_of(body);
+        if count.is_none_or(|count| body.len() != 2 + 4 * count) {
+            return Err(self.garbled(frame));
+        }
+        self.queue.pop_front();
+        Ok(None)
+    }
+
+    fn no_columns(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
+        match self.queue.front() {
+            Some(Due::Described(Some(name))) => {
+                let name = *name;
+                self.expect(frame, |_| true)?;
+                self.statements.described(name, None);
+                Ok(None)
+            }
+            Some(Due::Foretold) => {
+                self.foretold = None;
+                self.expect(frame, |_| true)
+            }
+            _ => self.expect(frame, |due| matches!(due, Due::Described(_))),
         }
     }
 

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use super::incoming::Incoming;
 use super::outgoing::ParameterList;
 use super::session::{Event, Misfit, Standing, WireSession};
+use super::statement_text::StatementText;
+use super::statements::Plan;
 use super::verb::Tags;
 
 pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -546,4 +548,267 @@ proptest! {
             .collect();
         drop(feed(&mut session, &bytes, 11));
     }
+}
+
+/// Of a request that is still to be sent: how many marks it has ahead and behind.
+fn marks_of(session: &WireSession) -> (usize, usize) {
+    const MARK: &[u8] = b"C\0\0\0\x07P\x07\0";
+    let sent = session.pending();
+    let ahead = sent
+        .chunks(MARK.len())
+        .take_while(|one| *one == MARK)
+        .count();
+    let all = sent.windows(MARK.len()).filter(|one| *one == MARK).count();
+    (ahead, all - ahead)
+}
+
+/// An answer with what the marks are answered. Behind a refusal the server passes over them.
+fn with_marks((ahead, behind): (usize, usize), messages: &[Vec<u8>]) -> Vec<u8> {
+    let mark = message(b'3', b"");
+    let mut bytes = mark.repeat(ahead);
+    let mut is_refused = false;
+    for one in messages {
+        is_refused |= one[0] == b'E';
+        if one[0] == b'Z' && !is_refused {
+            bytes.extend(mark.repeat(behind));
+        }
+        bytes.extend(one);
+    }
+    bytes
+}
+
+fn owing() -> WireSession {
+    let mut session = asked("ROLLBACK");
+    session.sent(usize::MAX / 2);
+    assert!(session.owe() && session.is_owed());
+    session
+}
+
+#[test]
+fn an_answer_that_is_owed_is_read_ahead_of_the_next_one() {
+    for at_once in [1, 3, 100] {
+        let mut session = owing();
+        // Nobody hears of it, and what comes behind it is another's.
+        assert_eq!(session.standing(), Standing::Idle);
+        ask_extended(&mut session, "select 1");
+        let marks = marks_of(&session);
+        let owed = [complete("ROLLBACK"), ready(b'I')].concat();
+        let answer = [
+            message(b'1', b""),
+            message(b'2', b""),
+            columns(&["a"]),
+            row(&["7"]),
+            complete("SELECT 1"),
+            ready(b'I'),
+        ];
+        let bytes = [owed, with_marks(marks, &answer)].concat();
+        let told = feed(&mut session, &bytes, at_once).unwrap();
+        assert_eq!(told.len(), 4, "{told:?}");
+        assert!(!session.is_owed());
+    }
+}
+
+#[test]
+fn what_is_owed_must_have_rolled_back() {
+    for bytes in [
+        vec![complete("COMMIT"), ready(b'I')],
+        vec![complete("ROLLBACK"), ready(b'T')],
+        vec![error("ERROR", "42601"), ready(b'I')],
+        vec![ready(b'I')],
+        vec![message(b'1', b""), message(b'2', b"")],
+        vec![complete("ROLLBACK"), ready(b'I'), ready(b'I')],
+    ] {
+        let mut session = owing();
+        assert!(feed(&mut session, &bytes.concat(), 100).is_err());
+    }
+}
+
+#[test]
+fn nothing_is_owed_of_what_is_not_sent_or_is_not_alone() {
+    assert!(!asked("ROLLBACK").owe());
+    let mut session = asked("ROLLBACK");
+    session.query("select 1", Tags::of("select 1"));
+    session.sent(usize::MAX / 2);
+    assert!(!session.owe());
+}
+
+/// Asks a statement that may be prepared until it is; returns its session and text.
+fn prepared() -> (WireSession, StatementText) {
+    let mut session = session();
+    session.statements.set_direct(true);
+    session.statements.set_threshold(Some(0));
+    let text = StatementText::kept("select a");
+    let bytes = [
+        message(b'1', b""),
+        message(b'2', b""),
+        columns(&["a"]),
+        row(&["7"]),
+        complete("SELECT 1"),
+        ready(b'I'),
+    ];
+    let (plan, marks) = ask_planned(&mut session, &text);
+    assert!(matches!(plan, Plan::Prepare(1)));
+    feed(&mut session, &with_marks(marks, &bytes), 100).unwrap();
+    assert_eq!(session.statements.count(), 1);
+    (session, text)
+}
+
+fn ask_planned(session: &mut WireSession, text: &StatementText) -> (Plan, (usize, usize)) {
+    let none = ParameterList::default();
+    let plan = session.statements.plan(text, &[]);
+    session.ask(text, &none, text.tags.clone(), &plan, &[]);
+    session.sync();
+    let marks = marks_of(session);
+    session.sent(usize::MAX / 2);
+    (plan, marks)
+}
+
+#[test]
+fn what_is_prepared_has_the_columns_that_it_had() {
+    let (mut session, text) = prepared();
+    let (plan, marks) = ask_planned(&mut session, &text);
+    assert!(matches!(plan, Plan::Ready(_)));
+    let right = [
+        message(b'2', b""),
+        row(&["8"]),
+        complete("SELECT 1"),
+        ready(b'I'),
+    ];
+    let told = feed(&mut session, &with_marks(marks, &right), 2).unwrap();
+    assert_eq!(told.len(), 4, "{told:?}");
+    for wrong in [
+        vec![row(&["8"])],
+        vec![message(b'1', b"")],
+        vec![message(b'2', b""), columns(&["a"])],
+        vec![message(b'2', b""), row(&["8", "9"])],
+    ] {
+        let (mut session, text) = prepared();
+        let (_, marks) = ask_planned(&mut session, &text);
+        assert!(feed(&mut session, &with_marks(marks, &wrong), 100).is_err());
+    }
+}
+
+#[test]
+fn what_the_server_has_no_more_is_prepared_anew() {
+    for (code, is_stale) in [("26000", true), ("0A000", true), ("22012", false)] {
+        let (mut session, text) = prepared();
+        let (_, marks) = ask_planned(&mut session, &text);
+        let refused = [error("ERROR", code), ready(b'I')];
+        feed(&mut session, &with_marks(marks, &refused), 100).unwrap();
+        assert_eq!(session.statements.take_stale(), is_stale, "{code}");
+        let (plan, _) = ask_planned(&mut session, &text);
+        assert_eq!(matches!(plan, Plan::Prepare(2)), is_stale, "{plan:?}");
+    }
+    // Refused while it runs, it was there.
+    let (mut session, text) = prepared();
+    let (_, marks) = ask_planned(&mut session, &text);
+    let refused = [message(b'2', b""), error("ERROR", "0A000"), ready(b'I')];
+    feed(&mut session, &with_marks(marks, &refused), 100).unwrap();
+    assert!(!session.statements.take_stale());
+}
+
+#[test]
+fn what_a_session_changes_it_prepares_anew_and_again_where_that_is_rolled_back() {
+    for (tags, stays) in [
+        (&["INSERT 0 1", "ROLLBACK"][..], true),
+        (&["CREATE TABLE"], false),
+        (&["ALTER TABLE"], false),
+        (&["DROP TABLE"], false),
+        (&["DISCARD ALL"], false),
+        (&["DISCARD PLANS"], true),
+        (&["DEALLOCATE"], false),
+        (&["DECLARE CURSOR"], true),
+    ] {
+        let (mut session, text) = prepared();
+        for tag in tags {
+            session.statements.complete(tag);
+        }
+        let plan = session.statements.plan(&text, &[]);
+        assert_eq!(matches!(plan, Plan::Ready(_)), stays, "{tags:?}");
+    }
+    let (mut session, text) = prepared();
+    session.statements.complete("ALTER TABLE");
+    let Plan::Prepare(name) = session.statements.plan(&text, &[]) else {
+        panic!("it is asked often");
+    };
+    session.statements.parsed(name);
+    session.statements.described(name, None);
+    session.statements.complete("ROLLBACK");
+    let plan = session.statements.plan(&text, &[]);
+    assert!(matches!(plan, Plan::Prepare(_)), "{plan:?}");
+}
+
+#[test]
+fn what_is_left_out_the_server_is_told_to_forget() {
+    let (mut session, text) = prepared();
+    session.statements.set_threshold(None);
+    session.statements.set_threshold(Some(1));
+    let plan = session.statements.plan(&text, &[]);
+    session.ask(
+        &text,
+        &ParameterList::default(),
+        text.tags.clone(),
+        &plan,
+        &[],
+    );
+    session.sync();
+    let marks = marks_of(&session);
+    let sent = session.pending().get(8 * marks.0..).unwrap_or_default();
+    assert!(sent.starts_with(b"C\0\0\0\x11Spoolproof_1\0"), "{sent:?}");
+    session.sent(usize::MAX / 2);
+    let bytes = [
+        message(b'3', b""),
+        message(b'1', b""),
+        message(b'2', b""),
+        message(b'n', b""),
+        message(b'I', b""),
+        ready(b'I'),
+    ];
+    feed(&mut session, &with_marks(marks, &bytes), 1).unwrap();
+    assert!(session.is_at_rest());
+}
+
+#[test]
+fn no_more_are_kept_than_there_is_room_for() {
+    let mut session = session();
+    session.statements.set_direct(true);
+    session.statements.set_threshold(Some(0));
+    let bytes = [
+        message(b'1', b""),
+        message(b'2', b""),
+        message(b'n', b""),
+        complete("SELECT 0"),
+        ready(b'I'),
+    ];
+    let mut closed = 0;
+    for number in 0..400 {
+        let text = StatementText::kept(format!("select {number}"));
+        let plan = session.statements.plan(&text, &[]);
+        assert!(matches!(plan, Plan::Prepare(_)));
+        session.ask(
+            &text,
+            &ParameterList::default(),
+            text.tags.clone(),
+            &plan,
+            &[],
+        );
+        session.sync();
+        let marks = marks_of(&session);
+        let count = session
+            .pending()
+            .windows(12)
+            .filter(|w| w.starts_with(b"Spoolproof_"));
+        let count = count.count();
+        closed += count;
+        session.sent(usize::MAX / 2);
+        let closed_now = vec![message(b'3', b""); count];
+        let answers = with_marks(marks, &[closed_now, bytes.to_vec()].concat());
+        feed(&mut session, &answers, 100_000).unwrap();
+    }
+    assert!(
+        session.statements.count() <= 100,
+        "{}",
+        session.statements.count()
+    );
+    assert!(closed >= 299, "{closed}");
 }

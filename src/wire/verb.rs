@@ -1,10 +1,12 @@
 //! What a statement begins with, and which tags its answer may have.
 
+use std::borrow::Cow;
+
 /// What the tag of an answer must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tags {
     /// It begins with these words; none where any will do.
-    words: Option<String>,
+    words: Option<Cow<'static, str>>,
     /// ROLLBACK may be the answer, which is none: it is told.
     may_be_refused: bool,
 }
@@ -16,28 +18,51 @@ impl Tags {
     }
 
     /// One that begins with `words`. Of what ends a transaction, ROLLBACK is a refusal.
-    pub(crate) fn begin(words: &str) -> Self {
+    pub(crate) fn begin(words: impl Into<Cow<'static, str>>) -> Self {
+        let words = words.into();
         Self {
-            words: Some(words.to_owned()),
-            may_be_refused: matches!(words, "COMMIT" | "PREPARE" | "PREPARE TRANSACTION"),
+            may_be_refused: matches!(&*words, "COMMIT" | "PREPARE" | "PREPARE TRANSACTION"),
+            words: Some(words),
         }
     }
 
     /// By the statement's first word. A rule of the server's may do something else in its place, and the tag is the
     /// statement's own nevertheless.
     pub(crate) fn of(sql: &str) -> Self {
+        const SAME: [&str; 22] = [
+            "COMMIT",
+            "INSERT",
+            "UPDATE",
+            "DELETE",
+            "MERGE",
+            "BEGIN",
+            "ROLLBACK",
+            "SAVEPOINT",
+            "RELEASE",
+            "SET",
+            "SHOW",
+            "FETCH",
+            "MOVE",
+            "DECLARE",
+            "COPY",
+            "LISTEN",
+            "NOTIFY",
+            "UNLISTEN",
+            "PREPARE",
+            "EXPLAIN",
+            "LOCK",
+            "VACUUM",
+        ];
         let verb = first_word(sql).to_ascii_uppercase();
         match verb.as_str() {
             "SELECT" | "VALUES" | "TABLE" => Self::begin("SELECT"),
             "END" => Self::begin("COMMIT"),
             "ABORT" => Self::begin("ROLLBACK"),
             "START" => Self::begin("START TRANSACTION"),
-            "COMMIT" | "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "BEGIN" | "ROLLBACK"
-            | "SAVEPOINT" | "RELEASE" | "SET" | "SHOW" | "FETCH" | "MOVE" | "DECLARE" | "COPY"
-            | "LISTEN" | "NOTIFY" | "UNLISTEN" | "PREPARE" | "EXPLAIN" | "LOCK" | "VACUUM" => {
-                Self::begin(&verb)
-            }
-            _ => Self::any(),
+            verb => SAME
+                .into_iter()
+                .find(|word| *word == verb)
+                .map_or_else(Self::any, Self::begin),
         }
     }
 

@@ -72,6 +72,6 @@ pub(crate) fn is_ready(fd: RawFd, writing: bool, at_most: Duration) -> Option<bo
         reading: true,
         writing,
     };
-    let ready = readiness::wait(&[wanted], at_most).ok()?;
-    Some(ready.iter().any(|(reads, writes)| *reads || *writes))
+    let (reads, writes) = readiness::wait_for(wanted, at_most).ok()?;
+    Some(reads || writes)
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import select
 
 import pytest
 import sqlalchemy as sa
@@ -50,6 +51,26 @@ def run(main, url, **options):
             await engine.dispose()
 
     return asyncio.run(with_engine())
+
+
+def test_statements_are_prepared_and_nothing_is_discarded_for_it(url):
+    async def main(engine):
+        pids = set()
+        for number in range(50):
+            async with engine.connect() as connection:
+                asked = sa.text("select :n").bindparams(n=number)
+                assert await connection.scalar(asked) == number
+                pids.add(await connection.scalar(sa.text("select pg_backend_pid()")))
+        async with engine.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert (raw.prepare_threshold, raw.wire.prepared > 0) == (5, True)
+            await connection.execute(sa.text("select 1"))
+            await connection.rollback()
+            assert not select.select([raw.fileno()], [], [], 0)[0]  # nothing to come
+        assert len(pids) == 1
+        assert not engine.sync_engine.pool.stats().discarded
+
+    run(main, url, pool_size=1, max_overflow=0)
 
 
 def test_url_names_the_dialect_the_driver_and_the_pool(url):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb as TheirJsonb
 from psycopg.types.range import Range as TheirRange
 
-from poolproof.driver import Json, Jsonb, MultiRange, Range
+from poolproof.driver import DataError, Json, Jsonb, MultiRange, Range
 
 # One connection serves all examples: each is a question of its own.
 quickly = settings(
@@ -25,6 +25,13 @@ quickly = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+
+
+@pytest.fixture(params=[None, 0], ids=["text", "binary"])
+def cursor(connecting, request):
+    """Make a cursor that prepares nothing, or all: then values come as binary, too."""
+    return connecting(prepare_threshold=request.param).cursor()
+
 
 texts = st.text(
     alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])
@@ -202,8 +209,9 @@ def test_ranges_without_a_bound_and_empty_ones_come_back(cursor):
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_are_none_come_back(cursor, text):
-    cursor.execute("select %s, %s::float8", [decimal.Decimal(text), float(text)])
-    number, approximate = cursor.fetchone()
+    for _ in range(2):
+        cursor.execute("select %s, %s::float8", [decimal.Decimal(text), float(text)])
+        number, approximate = cursor.fetchone()
     if text == "NaN":
         assert number.is_nan()
         assert math.isnan(approximate)
@@ -212,12 +220,31 @@ def test_numbers_that_are_none_come_back(cursor, text):
 
 
 def test_scale_of_a_numeric_is_kept(cursor):
-    cursor.execute("select 1.500::numeric, '1e10'::numeric, 0.00::numeric(4,2)")
-    assert [str(value) for value in cursor.fetchone()] == [
-        "1.500",
-        "10000000000",
-        "0.00",
-    ]
+    for _ in range(2):
+        cursor.execute("select 1.500::numeric, '1e10'::numeric, 0.00::numeric(4,2)")
+        assert [str(value) for value in cursor.fetchone()] == [
+            "1.500",
+            "10000000000",
+            "0.00",
+        ]
+
+
+UNREADABLE = [
+    *("'infinity'::date", "'-infinity'::timestamptz", "'infinity'::timestamp"),
+    *("'0044-03-15 BC'::date", "'10000-01-01'::timestamp", "'24:00'::time"),
+]
+
+
+@pytest.mark.parametrize("literal", UNREADABLE)
+def test_what_python_cannot_hold_is_the_same_error(connecting, literal):
+    said = set()
+    for threshold in (None, 0):
+        cursor = connecting(autocommit=True, prepare_threshold=threshold).cursor()
+        for _ in range(2):
+            with pytest.raises(DataError) as caught:
+                cursor.execute(f"select {literal}")
+            said.add(str(caught.value))
+    assert len(said) == 1
 
 
 # What the server has, written by itself: the driver's value equals psycopg's.
@@ -254,10 +281,11 @@ LITERALS = [
 
 @pytest.mark.parametrize("literal", LITERALS)
 def test_value_is_psycopgs(cursor, other, literal):
-    ours = cursor.execute(f"select {literal}").fetchone()
     theirs = other.execute(f"select {literal}").fetchone()
-    assert ours == theirs
-    assert type(ours[0]) is type(theirs[0])
+    for _ in range(2):  # the second time as it was prepared to be
+        ours = cursor.execute(f"select {literal}").fetchone()
+        assert ours == theirs
+        assert type(ours[0]) is type(theirs[0])
 
 
 class Colour(Enum):

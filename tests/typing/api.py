@@ -475,6 +475,8 @@ def a_connection_of_the_native_driver() -> list[tuple[Any, ...]]:
     with poolproof.driver.connect("postgresql://app@db/app", timeout=2.5) as opened:
         assert_type(opened, poolproof.driver.Connection)
         opened.isolation_level = "SERIALIZABLE"
+        assert_type(opened.prepare_threshold, int | None)
+        opened.prepare_threshold = None
         assert_type(opened.info, poolproof.driver.ConnectionInfo)
         cursor = opened.execute("select %s", [1])
         assert_type(cursor, poolproof.driver.Cursor)

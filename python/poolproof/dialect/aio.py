@@ -76,11 +76,16 @@ class _Module:
     @staticmethod
     def connect(*args: Any, **keywords: Any) -> LoopConnection:
         create = keywords.pop("async_creator_fn", None)
+        # A pool in a loop peeks at the socket, where no answer may be on its way.
+        keywords.pop("pipeline", None)
         if create is None:
             return open_as(LoopConnection, wait_in_loop, *args, **keywords)
         given = await_only(create(*args, **keywords)).sync
         made = LoopConnection(
-            given.wire, autocommit=given.autocommit, adapters=given.adapters
+            given.wire,
+            autocommit=given.autocommit,
+            adapters=given.adapters,
+            prepare_threshold=given.prepare_threshold,
         )
         made.wait = wait_in_loop
         return made

@@ -131,6 +131,7 @@ class PoolproofDialect(_BaseDialect):  # type: ignore[misc, valid-type]  # made 
         """
         arguments, keywords = super().create_connect_args(url)
         keywords["adapters"] = self.adapters
+        keywords["pipeline"] = True
         if self.client_encoding is not None:
             keywords["client_encoding"] = self.client_encoding
         return arguments, keywords

@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy.util import await_only, greenlet_spawn
 
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 _AT_ONCE = 1 << 20
 _ROWS = 500
 
+Fetched = TypeVar("Fetched")
+
 __all__ = ["AsyncConnection", "AsyncCopy", "AsyncCursor", "connect", "wait_in_loop"]
 
 
@@ -76,7 +78,8 @@ def wait_in_loop(descriptor: int, for_writing: bool, timeout_s: float | None) ->
             loop.add_writer(descriptor, _settle, ready, True)
         if timeout_s is not None:
             timer = loop.call_later(timeout_s, _settle, ready, False)
-        return cast("bool", await_only(ready))
+        is_ready: bool = await_only(ready)
+        return is_ready
     finally:
         loop.remove_reader(descriptor)
         if for_writing:
@@ -107,7 +110,7 @@ async def connect(
         autocommit: Whether each statement commits by itself.
         timeout: For the whole of connecting, in seconds.
         adapters: The ways in which values travel; None for those of all.
-        keywords: libpq's keywords.
+        keywords: libpq's keywords; `pipeline` and `prepare_threshold`.
 
     Raises:
         Error: As `poolproof.driver.connect`.
@@ -248,6 +251,15 @@ class AsyncConnection:
     def fileno(self) -> int:
         """Return the socket's descriptor."""
         return self.sync.fileno()
+
+    @property
+    def prepare_threshold(self) -> int | None:
+        """After how many times a statement is prepared; None for never."""
+        return self.sync.prepare_threshold
+
+    @prepare_threshold.setter
+    def prepare_threshold(self, value: int | None) -> None:
+        self.sync.prepare_threshold = value
 
     @property
     def autocommit(self) -> bool:
@@ -454,7 +466,7 @@ class AsyncCursor:
         """
         await self._fetched(self.sync.scroll, value, mode)
 
-    async def _fetched(self, fetch: Callable[..., Any], *args: Any) -> Any:
+    async def _fetched(self, fetch: Callable[..., Fetched], *args: Any) -> Fetched:
         if self._is_servers:
             return await greenlet_spawn(fetch, *args)
         return fetch(*args)

@@ -12,8 +12,10 @@ from poolproof.driver import errors
 from poolproof.driver.cursor import Cursor
 from poolproof.driver.errors import NotSupportedError, ProgrammingError, from_wire
 from poolproof.driver.info import ConnectionInfo
+from poolproof.driver.placeholders import whole
 from poolproof.driver.server_cursor import ServerCursor
 from poolproof.driver.session import CLOSED, FAILED, IDLE, IN_TRANSACTION
+from poolproof.driver.threshold import THRESHOLD, refuse_threshold
 from poolproof.driver.two_phase import TwoPhase
 from poolproof.driver.type_info import TypeInfo
 
@@ -85,6 +87,8 @@ class Connection(TwoPhase):
         *,
         autocommit: bool = False,
         adapters: Adapters | None = None,
+        pipeline: bool = False,
+        prepare_threshold: int | None = THRESHOLD,
     ) -> None:
         """Take over a connection that was made; `poolproof.driver.connect` makes one.
 
@@ -92,10 +96,15 @@ class Connection(TwoPhase):
             wire: The bridge's connection.
             autocommit: Whether each statement commits by itself.
             adapters: The ways in which values travel; None for those of all.
+            pipeline: Whether `rollback` leaves its answer to the next request.
+            prepare_threshold: See the attribute.
         """
         super().__init__(wire, adapters)
+        if prepare_threshold != THRESHOLD:
+            wire.prepare_threshold = prepare_threshold
         self.info = ConnectionInfo(wire)
         self._autocommit = bool(autocommit)
+        self._pipelines = bool(pipeline)
         self._isolation_level: str | None = None
         self._read_only: bool | None = None
         self._deferrable: bool | None = None
@@ -171,11 +180,14 @@ class Connection(TwoPhase):
     def rollback(self) -> None:
         """Roll back; does nothing where no transaction is open.
 
+        With `pipeline` the answer is not waited for: it is read, and compared, ahead of
+        the next one's.
+
         Raises:
             Error: The connection is closed, or lost.
         """
         self.refuse_in_two_phases("rollback")
-        self.do(self.wire.rollback)
+        self.do(self.wire.send_rollback if self._pipelines else self.wire.rollback)
 
     def ping(self) -> None:
         """Ask the server for a sign of life: one round trip, and no statement.
@@ -200,6 +212,20 @@ class Connection(TwoPhase):
             self.wire.cancel(wait=self.wait)
         except _native.WireError as error:
             raise from_wire(error) from None
+
+    @property
+    def prepare_threshold(self) -> int | None:
+        """After how many times a statement is prepared; None for never; 5 at first.
+
+        What has been prepared is given up when it is set to None. Behind a pooler
+        nothing is prepared, whatever this says.
+        """
+        return self.wire.prepare_threshold
+
+    @prepare_threshold.setter
+    def prepare_threshold(self, value: int | None) -> None:
+        refuse_threshold(value)
+        self.wire.prepare_threshold = value
 
     # --- how transactions begin -----------------------------------------------------
 
@@ -254,7 +280,7 @@ class Connection(TwoPhase):
         self._deferrable = None if value is None else bool(value)
         self.begin = self._how_to_begin()
 
-    def _how_to_begin(self) -> str | None:
+    def _how_to_begin(self) -> _native.Statement | None:
         if self._autocommit:
             return None
         words = ["BEGIN"]
@@ -264,7 +290,7 @@ class Connection(TwoPhase):
             words.append("READ ONLY" if self._read_only else "READ WRITE")
         if self._deferrable is not None:
             words.append("DEFERRABLE" if self._deferrable else "NOT DEFERRABLE")
-        return " ".join(words)
+        return whole(" ".join(words))
 
     def _refuse_in_transaction(self, name: str) -> None:
         self.refuse_closed()
@@ -336,7 +362,7 @@ class Connection(TwoPhase):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._is_ended:
+        if self.is_ended:
             return
         try:
             if kind is None:

@@ -10,6 +10,7 @@ from sqlalchemy import exc
 from poolproof import _native
 from poolproof.driver.connection import Connection
 from poolproof.driver.errors import NotSupportedError, ProgrammingError, from_wire
+from poolproof.driver.threshold import THRESHOLD, refuse_threshold
 from poolproof.driver.waiting import waiter
 from poolproof.drivers import conninfo
 
@@ -32,6 +33,8 @@ def connect(
     autocommit: bool = False,
     timeout: float | None = None,
     adapters: Adapters | None = None,
+    pipeline: bool = False,
+    prepare_threshold: int | None = THRESHOLD,
     **keywords: Any,
 ) -> Connection:
     """Connect to a server.
@@ -45,6 +48,10 @@ def connect(
         timeout: For the whole of connecting, all addresses together, in seconds; None
             means `connect_timeout`, and without that no limit.
         adapters: The ways in which values travel; None for those of all.
+        pipeline: Whether `Connection.rollback` sends and does not wait: its answer is
+            read ahead of the next one's. SQLAlchemy's engines have it so.
+        prepare_threshold: After how many times a statement is prepared on the server;
+            None for never. Behind a pooler nothing is.
         keywords: libpq's keywords, such as host, port, user, password and dbname; they
             count before *dsn*.
 
@@ -60,6 +67,8 @@ def connect(
         autocommit=autocommit,
         timeout=timeout,
         adapters=adapters,
+        pipeline=pipeline,
+        prepare_threshold=prepare_threshold,
         **keywords,
     )
 
@@ -72,6 +81,8 @@ def open_as(
     autocommit: bool = False,
     timeout: float | None = None,
     adapters: Adapters | None = None,
+    pipeline: bool = False,
+    prepare_threshold: int | None = THRESHOLD,
     **keywords: Any,
 ) -> Opened:
     """Connect to a server; see `connect`.
@@ -83,12 +94,15 @@ def open_as(
         autocommit: Whether each statement commits by itself.
         timeout: For the whole of connecting, in seconds.
         adapters: The ways in which values travel.
+        pipeline: Whether the answer to a ROLLBACK is not waited for.
+        prepare_threshold: After how many times a statement is prepared.
         keywords: libpq's keywords.
 
     Raises:
         Error: As `connect`.
     """
     _check_encoding(keywords.pop("client_encoding", None))
+    refuse_threshold(prepare_threshold)
     if not isinstance(dsn, str):
         raise ProgrammingError(
             f"connect takes a URL or a connection string, not {type(dsn).__name__}"
@@ -102,7 +116,13 @@ def open_as(
         problem = str(error)
     else:
         wire = _open(where, timeout, wait)
-        opened = kind(wire, autocommit=autocommit, adapters=adapters)
+        opened = kind(
+            wire,
+            autocommit=autocommit,
+            adapters=adapters,
+            pipeline=pipeline,
+            prepare_threshold=prepare_threshold,
+        )
         opened.wait = wait
         return opened
     # Not as a cause or context, which might hold a secret.

@@ -16,7 +16,7 @@ from poolproof.driver.errors import (
     NotSupportedError,
     ProgrammingError,
 )
-from poolproof.driver.placeholders import arranged, parsed, text_of
+from poolproof.driver.placeholders import arranged, parsed, text_of, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,12 +59,13 @@ class Cursor:
         """
         self._connection = connection
         self._is_closed = False
-        self._columns: list[_native.Column] | None = None
-        self._described: list[Described] | None = None
+        self._answer: _native.Answer | None = None
+        self._columns: _native.Columns | None = None
         self._rows: list[tuple[Any, ...]] | None = None
         self._next = 0
         self._count = -1
-        self._tag = ""
+        # Of a COPY.
+        self._tag: str | None = None
 
     @property
     def connection(self) -> WireSession:
@@ -81,14 +82,12 @@ class Cursor:
         """The columns of the result; None where the statement has none."""
         if self._columns is None:
             return None
-        if self._described is None:
-            self._described = [Described.of(column) for column in self._columns]
-        return self._described
+        return [*self._columns.described(_described)]
 
     @property
     def rowcount(self) -> int:
         """How many rows the statement returned or changed; -1 where it has none."""
-        return self._count
+        return self._count if self._answer is None else self._answer.count
 
     @property
     def rownumber(self) -> int | None:
@@ -98,7 +97,7 @@ class Cursor:
     @property
     def statusmessage(self) -> str | None:
         """What the server answered, such as ``INSERT 0 1``; None for nothing."""
-        return self._tag or None
+        return self._tag if self._answer is None else self._answer.tag or None
 
     # --- statements -----------------------------------------------------------------
 
@@ -120,14 +119,18 @@ class Cursor:
             Error: Whatever the server says, or happens to the connection.
         """
         connection = self._ready()
-        values: Sequence[Any] | None
+        given: object = statement
+        if not isinstance(given, str):
+            statement = text_of(statement)
         if parameters is None:
-            text, values = text_of(statement), None
+            answer = connection.run(whole(statement), None)
         else:
-            split = parsed(text_of(statement))
-            text, values = split.text, arranged(split, parameters)
-        # Without values it is asked in the protocol that takes several statements.
-        self._take(connection.run(text, values or None))
+            split = parsed(statement)
+            # Without values it is asked in the protocol that takes several statements.
+            answer = connection.run(split.asked, arranged(split, parameters) or None)
+        self._answer = answer
+        self._columns = answer.columns
+        self._rows = answer.rows
         return self
 
     def executemany(
@@ -157,9 +160,7 @@ class Cursor:
             self._count = 0
             return
         rows = (arranged(split, parameters) for parameters in seq_of_parameters)
-        answer = connection.run_many(split.text, rows)
-        self._count = answer.count
-        self._tag = answer.tag
+        self._answer = connection.run_many(split.asked, rows)
 
     def callproc(self, name: str, parameters: Sequence[Any] = ()) -> Sequence[Any]:
         """Call a function; its rows are the result.
@@ -185,12 +186,6 @@ class Cursor:
         call = f"select * from {name}({marks})"  # noqa: S608 - it is a name
         self.execute(call, list(parameters))
         return parameters
-
-    def _take(self, answer: _native.Answer) -> None:
-        self._columns = answer.columns
-        self._rows = answer.rows
-        self._count = answer.count
-        self._tag = answer.tag
 
     # --- rows -----------------------------------------------------------------------
 
@@ -386,11 +381,11 @@ class Cursor:
         with self._ready().cursor(name) as rows:
             rows.itersize = self.itersize if size is None else size
             rows.execute(statement, parameters)
-            self._columns, self._described = rows.columns, None
+            self._columns = rows.columns
             yield from rows
 
     @property
-    def columns(self) -> list[_native.Column] | None:
+    def columns(self) -> _native.Columns | None:
         """The columns of the result as the server has described them."""
         return self._columns
 
@@ -398,7 +393,7 @@ class Cursor:
         """Close it; its rows are gone."""
         self._is_closed = True
         self._rows = None
-        self._columns = self._described = None
+        self._columns = None
 
     def _ready(self) -> WireSession:
         """Forget the last result, for the next statement.
@@ -409,11 +404,12 @@ class Cursor:
         connection = self._connection
         if self._is_closed:
             raise InterfaceError(_CLOSED)
-        connection.refuse_closed()
-        self._rows = self._columns = self._described = None
+        if connection.is_ended:
+            connection.refuse_closed()
+        self._answer = self._rows = self._columns = None
         self._next = 0
         self._count = -1
-        self._tag = ""
+        self._tag = None
         return connection
 
     def _ready_to_fetch(self) -> None:
@@ -439,6 +435,10 @@ class Cursor:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _described(columns: _native.Columns) -> tuple[Described, ...]:
+    return tuple(Described.of(columns[number]) for number in range(len(columns)))
 
 
 _CLOSED = "the cursor was closed: make another with connection.cursor()"

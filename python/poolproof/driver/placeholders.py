@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from poolproof.driver.errors import ProgrammingError
+from poolproof import _native
+from poolproof.driver.errors import DataError, ProgrammingError
 
-__all__ = ["Parameters", "arranged", "parsed", "text_of"]
+__all__ = ["Parameters", "arranged", "parsed", "text_of", "whole"]
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 _MARK = re.compile(r"%(?:\(([^)]+)\)(.)|(.)|$)", re.DOTALL)
 # Longer ones are made by machines, each of another length, and are not met again.
-_LONGEST_KEPT = 4096
+_LONGEST_KEPT = 16384
 _KEPT = 256
 
 
@@ -29,11 +30,13 @@ class _Parsed(NamedTuple):
 
     Attributes:
         text: With ``$1`` and so on.
+        asked: The same for the bridge, which counts by it how often it is asked.
         names: Whose values they are, in order; None where they have no names.
         needed: How many values it needs.
     """
 
     text: str
+    asked: _native.Statement
     names: tuple[str, ...] | None
     needed: int
 
@@ -76,12 +79,40 @@ def _parse(statement: str) -> _Parsed:
             "the statement has both %s and %(name)s: use one kind of placeholder, "
             "%s with a sequence or %(name)s with a mapping"
         )
+    text = "".join(pieces)
     if numbers:
-        return _Parsed("".join(pieces), tuple(numbers), len(numbers))
-    return _Parsed("".join(pieces), None, count)
+        return _Parsed(text, _asked(text), tuple(numbers), len(numbers))
+    return _Parsed(text, _asked(text), None, count)
 
 
 _parse_kept = lru_cache(_KEPT)(_parse)
+
+
+def whole(statement: str) -> _native.Statement:
+    """Take a statement as it is, percent signs and all.
+
+    Args:
+        statement: In PostgreSQL's form, or several of them.
+
+    Raises:
+        DataError: It is no Unicode.
+    """
+    if len(statement) > _LONGEST_KEPT:
+        return _asked(statement)
+    return _asked_kept(statement)
+
+
+def _asked(text: str) -> _native.Statement:
+    try:
+        return _native.Statement(text)
+    except UnicodeEncodeError:
+        raise DataError(
+            "a statement with half of a character (a surrogate) cannot be sent: it is "
+            "no Unicode; decode the bytes that it came from without 'surrogateescape'"
+        ) from None
+
+
+_asked_kept = lru_cache(_KEPT)(_asked)
 
 
 def _no_placeholder(statement: str, found: re.Match[str]) -> str:

@@ -29,6 +29,7 @@ class WireSession:
         lock: Held during each request.
         begin: What begins a transaction; None while autocommit is on.
         wait: What waits in place of the bridge; None where it waits by itself.
+        is_ended: Whether it was closed.
     """
 
     def __init__(self, wire: _native.Wire, adapters: Adapters | None = None) -> None:
@@ -40,12 +41,12 @@ class WireSession:
         """
         self.wire = wire
         self.lock = threading.RLock()
-        self.begin: str | None = None
+        self.begin: _native.Statement | None = None
         self.wait = waiter()
         self._adapters = shared if adapters is None else adapters
         self._owns_adapters = False
         self._notice_handlers: list[Callable[[Diagnostics], object]] = []
-        self._is_ended = False
+        self.is_ended = False
 
     def cursor(self, name: str | None = None) -> Any:
         """Make a cursor; see `Connection.cursor`.
@@ -72,12 +73,16 @@ class WireSession:
     # --- requests -------------------------------------------------------------------
 
     def run(
-        self, text: str, values: Sequence[Any] | None, *, begin: bool = True
+        self,
+        text: _native.Statement | str,
+        values: Sequence[Any] | None,
+        *,
+        begin: bool = True,
     ) -> _native.Answer:
         """Run a statement of the user's.
 
         Args:
-            text: The statement, in the server's form.
+            text: The statement, in the server's form; a str is asked once.
             values: Its parameters; None for a text that may hold several statements.
             begin: Whether a transaction begins with it.
 
@@ -85,8 +90,12 @@ class WireSession:
             Error: Whatever goes wrong.
         """
         ways = self._adapters
-        self.refuse_child()
-        with self.lock:
+        lock = self.lock
+        if not lock.acquire(blocking=False):
+            # A thread of the parent may have had it: nobody gives it back here.
+            self.refuse_child()
+            lock.acquire()
+        try:
             try:
                 return self.wire.execute(
                     text,
@@ -101,8 +110,10 @@ class WireSession:
             finally:
                 if self._notice_handlers:
                     self.tell_notices()
+        finally:
+            lock.release()
 
-    def run_many(self, text: str, rows: Any) -> _native.Answer:
+    def run_many(self, text: _native.Statement | str, rows: Any) -> _native.Answer:
         """Run a statement of the user's many times, as one pipeline.
 
         Args:
@@ -150,7 +161,9 @@ class WireSession:
             finally:
                 self.tell_notices()
 
-    def request(self, sql: str, *, tag: str | None = None) -> _native.Answer:
+    def request(
+        self, sql: _native.Statement | str, *, tag: str | None = None
+    ) -> _native.Answer:
         """Run a statement of the driver's own, which begins no transaction.
 
         Args:
@@ -225,7 +238,7 @@ class WireSession:
     @property
     def broken(self) -> bool:
         """Whether it is lost without having been closed."""
-        return self.wire.closed and not self._is_ended
+        return self.wire.closed and not self.is_ended
 
     def fileno(self) -> int:
         """Return the socket's descriptor.
@@ -241,7 +254,7 @@ class WireSession:
 
     def close(self) -> None:
         """Close it, at once; what was not committed is rolled back by the server."""
-        self._is_ended = True
+        self.is_ended = True
         self.wire.close()
 
     def refuse_closed(self) -> None:
@@ -250,7 +263,7 @@ class WireSession:
         Raises:
             InterfaceError: `close` was called.
         """
-        if self._is_ended:
+        if self.is_ended:
             raise InterfaceError(
                 "the connection was closed: open another with "
                 "poolproof.driver.connect(), or check one out of the pool"

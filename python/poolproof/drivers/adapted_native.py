@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from poolproof.drivers.adapted import Adapted
 from poolproof.drivers.native import Native
 
@@ -16,3 +18,11 @@ class AdaptedNative(Adapted, Native):
     """
 
     __slots__ = ()
+
+    def wire(self, connection: Any) -> None:
+        """Return None: there is no answer to come, and the socket says all.
+
+        Args:
+            connection: The engine's connection.
+        """
+        del connection

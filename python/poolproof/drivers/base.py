@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import TypeAlias
 
+    from poolproof import _native
     from poolproof.drivers.connect_plan import Bound, ConnectPlan
     from poolproof.drivers.conninfo import Conninfo
 
@@ -143,6 +144,19 @@ class Driver:
             The descriptor, or None where the driver shows none (SQLite, stubs, mocks).
         """
         return number_of(connection)
+
+    def wire(self, connection: Any) -> _native.Wire | None:
+        """Return what looks at a connection in place of a peek at its socket.
+
+        Args:
+            connection: A DBAPI connection.
+
+        Returns:
+            Our own driver's wire, which may have an answer that is still to be read;
+            None for every other driver.
+        """
+        del connection
+        return None
 
     def backend_pid(self, connection: Any) -> int | None:
         """Say which backend of the server a connection talks to, without a round trip.

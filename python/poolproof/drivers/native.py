@@ -23,7 +23,9 @@ __all__ = ["Native"]
 # Not a function of Python's: it runs at each checkout and check-in.
 _STATUS = attrgetter("wire.status")
 _IDLE, _ACTIVE, _FAILED = "I", "A", "E"
-_OWN_ARGUMENTS = frozenset({"autocommit", "timeout", "adapters"})
+_OWN_ARGUMENTS = frozenset(
+    {"autocommit", "timeout", "adapters", "pipeline", "prepare_threshold"}
+)
 # No connection is made in less.
 _LEAST_S = 0.001
 
@@ -66,6 +68,15 @@ class Native(Driver):
         """
         number: int = connection.wire.fileno()
         return number if number >= 0 else None
+
+    def wire(self, connection: Any) -> _native.Wire | None:
+        """Return the wire, which knows whether it is at rest.
+
+        Args:
+            connection: A DBAPI connection.
+        """
+        wire: _native.Wire = connection.wire
+        return wire
 
     def told_pid(self, connection: Any) -> int | None:
         """Return the number that stands for the backend, as it was told.

@@ -85,7 +85,9 @@ def watch(
     if number is None:
         return None
     try:
-        socket = _native.Socket(number, tcp_user_timeout, user_timeout_lent)
+        socket = _native.Socket(
+            number, tcp_user_timeout, user_timeout_lent, driver.wire(connection)
+        )
     except (ValueError, OverflowError):  # a file, or no descriptor at all
         return None
     if keep_alive is not None:

@@ -1,11 +1,14 @@
 //! What a statement gave.
 
+use std::sync::Arc;
+
+use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyMapping, PyTuple};
 
 use super::error::{raised, unsent};
 use super::values::Decoder;
-use crate::wire::column::{self, ColumnDescription};
+use crate::wire::column;
 use crate::wire::failure::{FailureKind, WireFailure};
 use crate::wire::verb;
 
@@ -21,14 +24,65 @@ pub(crate) struct Column {
     number: i16,
 }
 
+/// The columns of a result: those of a statement that is prepared are the same each time.
+#[pyclass(frozen, module = "poolproof._native")]
+#[derive(Debug)]
+pub(crate) struct Columns(Arc<column::Columns>);
+
+#[pymethods]
+impl Columns {
+    fn __len__(&self) -> usize {
+        self.0.list.len()
+    }
+
+    fn __getitem__(&self, number: usize) -> PyResult<Column> {
+        let found = self.0.list.get(number);
+        let column = found.ok_or_else(|| PyIndexError::new_err("there is no such column"))?;
+        Ok(Column {
+            name: String::from_utf8_lossy(&column.name).into_owned(),
+            oid: column.oid,
+            size: column.size,
+            modifier: column.modifier,
+            table: column.table,
+            number: column.number,
+        })
+    }
+
+    /// What a function makes of them, which is called once for those that are the same.
+    fn described<'py>(
+        slf: &Bound<'py, Self>,
+        describe: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let beside = &slf.get().0.beside;
+        if let Some(found) = beside.get().and_then(|any| any.downcast_ref::<Py<PyAny>>()) {
+            return Ok(found.bind(slf.py()).clone());
+        }
+        let made = describe.call1((slf,))?;
+        // Of two threads the first one's stays.
+        drop(beside.set(Box::new(made.clone().unbind())));
+        Ok(made)
+    }
+}
+
 /// What a statement gave.
-#[pyclass(frozen, get_all, module = "poolproof._native")]
+#[pyclass(frozen, module = "poolproof._native")]
 #[derive(Debug)]
 pub(crate) struct Answer {
+    #[pyo3(get)]
     tag: String,
+    #[pyo3(get)]
     count: i64,
-    columns: Option<Vec<Py<Column>>>,
+    columns: Option<Arc<column::Columns>>,
+    #[pyo3(get)]
     rows: Option<Py<PyList>>,
+}
+
+#[pymethods]
+impl Answer {
+    #[getter]
+    fn columns(&self) -> Option<Columns> {
+        self.columns.clone().map(Columns)
+    }
 }
 
 /// A result that is coming in.
@@ -38,7 +92,11 @@ pub(crate) struct Gathering<'py, 'a> {
     /// Whether rows are kept.
     keeps: bool,
     decoders: Vec<Decoder<'py>>,
-    columns: Option<Vec<ColumnDescription>>,
+    /// Those of the row that is being read.
+    values: Vec<Bound<'py, PyAny>>,
+    /// What the decoders are for, where that was known before.
+    expected: Option<Arc<column::Columns>>,
+    columns: Option<Arc<column::Columns>>,
     rows: Option<Bound<'py, PyList>>,
     /// Whether columns have come since a statement has come to its end.
     is_begun: bool,
@@ -61,6 +119,8 @@ impl<'py, 'a> Gathering<'py, 'a> {
             loaders,
             keeps,
             decoders: Vec::new(),
+            values: Vec::new(),
+            expected: None,
             columns: None,
             rows: None,
             is_begun: false,
@@ -71,15 +131,39 @@ impl<'py, 'a> Gathering<'py, 'a> {
         }
     }
 
+    /// Says of each column whether it is wanted as binary: where that is cheaper, and the value the same.
+    pub(crate) fn expect(
+        &mut self,
+        columns: &Arc<column::Columns>,
+        is_utc: bool,
+    ) -> PyResult<Vec<bool>> {
+        let mut formats = Vec::with_capacity(columns.list.len());
+        self.decoders.clear();
+        for column in &columns.list {
+            let decoder = Decoder::of(column.oid, self.loaders)?.in_binary(is_utc);
+            formats.push(decoder.is_binary());
+            self.decoders.push(decoder);
+        }
+        self.expected = Some(Arc::clone(columns));
+        Ok(formats)
+    }
+
     /// A result begins.
-    pub(crate) fn begin(&mut self, columns: Vec<ColumnDescription>) {
-        let made: PyResult<Vec<_>> = columns
-            .iter()
-            .map(|column| Decoder::of(column.oid, self.loaders))
-            .collect();
-        match made {
-            Ok(decoders) => self.decoders = decoders,
-            Err(error) => self.fail(error),
+    pub(crate) fn begin(&mut self, columns: Arc<column::Columns>) {
+        let is_expected = self
+            .expected
+            .as_ref()
+            .is_some_and(|expected| Arc::ptr_eq(expected, &columns));
+        if !is_expected {
+            let made: PyResult<Vec<_>> = columns
+                .list
+                .iter()
+                .map(|column| Decoder::of(column.oid, self.loaders))
+                .collect();
+            match made {
+                Ok(decoders) => self.decoders = decoders,
+                Err(error) => self.fail(error),
+            }
         }
         self.columns = Some(columns);
         self.rows = Some(PyList::empty(self.py));
@@ -96,10 +180,10 @@ impl<'py, 'a> Gathering<'py, 'a> {
         }
     }
 
-    fn try_row(&self, row: &[u8]) -> PyResult<()> {
-        let mut values = Vec::with_capacity(self.decoders.len());
+    fn try_row(&mut self, row: &[u8]) -> PyResult<()> {
+        self.values.clear();
         for (decoder, field) in self.decoders.iter().zip(column::fields(row)) {
-            values.push(match field {
+            self.values.push(match field {
                 None => self.py.None().into_bound(self.py),
                 Some(value) => decoder
                     .read(self.py, value)
@@ -107,7 +191,7 @@ impl<'py, 'a> Gathering<'py, 'a> {
             });
         }
         match &self.rows {
-            Some(rows) => rows.append(PyTuple::new(self.py, values)?),
+            Some(rows) => rows.append(PyTuple::new(self.py, self.values.drain(..))?),
             None => Ok(()),
         }
     }
@@ -156,32 +240,20 @@ impl<'py, 'a> Gathering<'py, 'a> {
         }
     }
 
+    /// Whether something is to be raised.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// The answer, with another number of rows if one is given.
     pub(crate) fn finish(self, count: Option<i64>) -> PyResult<Answer> {
         if let Some(error) = self.failure {
             return Err(error);
         }
-        let py = self.py;
-        let columns = self.columns.map(|columns| {
-            columns
-                .into_iter()
-                .map(|column| {
-                    let described = Column {
-                        name: String::from_utf8_lossy(&column.name).into_owned(),
-                        oid: column.oid,
-                        size: column.size,
-                        modifier: column.modifier,
-                        table: column.table,
-                        number: column.number,
-                    };
-                    Py::new(py, described)
-                })
-                .collect::<PyResult<Vec<_>>>()
-        });
         Ok(Answer {
             tag: self.tag,
             count: count.unwrap_or(self.count),
-            columns: columns.transpose()?,
+            columns: self.columns,
             rows: self.rows.map(Bound::unbind),
         })
     }

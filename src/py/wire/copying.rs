@@ -13,11 +13,13 @@ use super::error::{raised, unsent};
 use super::parameters::{bytes_of, text_of};
 use super::request::Request;
 use super::requests::{Hub, Wire, attended};
+use super::statement;
 use crate::wire::failure::{FailureKind, WireFailure};
 use crate::wire::outgoing::{ParameterList, check_statement};
 use crate::wire::server_message::ServerMessage;
 use crate::wire::session::{CHUNK, CopyShape, CopyState, Event, Standing};
-use crate::wire::verb::{self, Tags};
+use crate::wire::statement_text::StatementText;
+use crate::wire::verb;
 
 /// One COPY. The connection waits for it, and for nothing else, until it has ended.
 #[pyclass(frozen, module = "poolproof._native")]
@@ -46,14 +48,15 @@ impl WireCopy {
         py: Python<'_>,
         wire: Py<Wire>,
         sql: &str,
-        begin: Option<&str>,
+        begin: Option<Bound<'_, PyAny>>,
         wait: Hub<'_>,
     ) -> PyResult<Self> {
         check_statement(sql).map_err(|unfit| unsent(py, FailureKind::Data, unfit.0))?;
         if !verb::copies(sql) {
             return Err(unsent(py, FailureKind::Usage, NO_COPY));
         }
-        let (shape, number, commits) = begun(py, wire.get(), sql, begin, wait)?;
+        let begin = begin.as_ref().map(statement::text_of).transpose()?;
+        let (shape, number, commits) = begun(py, wire.get(), sql, begin.as_deref(), wait)?;
         Ok(Self {
             wire,
             shape,
@@ -385,7 +388,7 @@ fn begun(
     py: Python<'_>,
     wire: &Wire,
     sql: &str,
-    begin: Option<&str>,
+    begin: Option<&StatementText>,
     wait: Hub<'_>,
 ) -> PyResult<(CopyShape, u64, bool)> {
     let mut request = wire.take(py, attended(wait))?;
@@ -395,7 +398,7 @@ fn begun(
     request.begin(py, commits)?;
     let session = request.session(py)?;
     if let Some(begin) = begin {
-        session.statement(begin, &ParameterList::default(), Tags::of(begin));
+        session.statement(&begin.sql, &ParameterList::none(), begin.tags.clone());
     }
     session.copy(sql);
     let mut refusal = None;

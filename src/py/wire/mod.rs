@@ -2,6 +2,8 @@
 
 mod answer;
 mod attended;
+mod binary;
+mod calendar;
 mod copy_binary;
 mod copy_rows;
 mod copy_text;
@@ -9,19 +11,24 @@ mod copying;
 mod error;
 mod oids;
 mod parameters;
+mod question;
 mod request;
 mod requests;
 mod seat;
+mod statement;
+mod unreadable;
 mod values;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyMapping};
 
-pub(crate) use answer::{Answer, Column};
+pub(crate) use answer::{Answer, Column, Columns};
 pub(crate) use copying::WireCopy;
 pub(crate) use error::WireError;
 pub(crate) use parameters::Typed;
 pub(crate) use requests::Wire;
+pub(crate) use seat::Seat;
+pub(crate) use statement::Statement;
 
 /// Makes what `PyO3` would make at the first use: Python's classes.
 pub(crate) fn make_ready(py: Python<'_>) -> PyResult<()> {

@@ -5,7 +5,13 @@
 pub(crate) enum Reading {
     Text,
     Bool,
+    Int2,
+    Int4,
+    Int8,
+    /// One of the server's own numbers.
     Int,
+    Double,
+    /// Of single precision: its text is shorter than Python's of the same number would be.
     Float,
     Numeric,
     Bytes,
@@ -39,9 +45,13 @@ pub(crate) fn reading(oid: u32) -> Reading {
     match oid {
         BOOL => Reading::Bool,
         BYTEA => Reading::Bytes,
-        // xid and cid and oid too.
-        INT8 | INT2 | INT4 | 26 | 28 | 29 | 5069 => Reading::Int,
-        700 | FLOAT8 => Reading::Float,
+        INT2 => Reading::Int2,
+        INT4 => Reading::Int4,
+        INT8 => Reading::Int8,
+        // oid, xid, cid, xid8.
+        26 | 28 | 29 | 5069 => Reading::Int,
+        FLOAT8 => Reading::Double,
+        700 => Reading::Float,
         NUMERIC => Reading::Numeric,
         DATE => Reading::Date,
         TIME => Reading::Time,

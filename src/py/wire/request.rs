@@ -50,11 +50,32 @@ impl<'a> Request<'a> {
             .map(|connected| connected.standing())
     }
 
-    /// Begins it: whether it may have lasting effects by itself.
+    /// Begins it: whether it may have lasting effects by itself. What is owed is waited for.
     pub(super) fn begin(&mut self, py: Python<'_>, commits: bool) -> PyResult<()> {
+        self.begin_behind(py, commits)?;
+        while self.session(py)?.is_owed() {
+            self.more(py, true)?;
+            if let Err(failure) = self.connected(py)?.look() {
+                return Err(self.lose(py, &failure));
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins it, behind what is owed.
+    pub(super) fn begin_behind(&mut self, py: Python<'_>, commits: bool) -> PyResult<()> {
         match self.connected(py)?.begin(commits) {
             Ok(()) => Ok(()),
             Err(failure) if failure.kind == FailureKind::Forked => Err(raised(py, &failure)),
+            Err(failure) => Err(self.lose(py, &failure)),
+        }
+    }
+
+    /// Sends a ROLLBACK, and leaves its answer to the next request; says whether that can be.
+    pub(super) fn owe(&mut self, py: Python<'_>) -> PyResult<bool> {
+        let now = self.waits.now();
+        match self.connected(py)?.owe(now) {
+            Ok(is_owed) => Ok(is_owed),
             Err(failure) => Err(self.lose(py, &failure)),
         }
     }
@@ -69,19 +90,52 @@ impl<'a> Request<'a> {
     ) -> PyResult<i64> {
         let mut sum = 0;
         let mut is_fresh = true;
+        while !self.told(py, incoming, ahead, &mut sum)? {
+            self.more(py, mem::take(&mut is_fresh))?;
+        }
+        match self.connected(py)?.end() {
+            Ok(()) => Ok(sum),
+            Err(failure) => Err(self.lose(py, &failure)),
+        }
+    }
+
+    /// Sends what was asked, and takes what is answered meanwhile; waits for no answer.
+    pub(super) fn pushed(
+        &mut self,
+        py: Python<'_>,
+        incoming: &mut Gathering<'_, '_>,
+        ahead: &mut usize,
+    ) -> PyResult<i64> {
+        let mut sum = 0;
+        loop {
+            let Some(connected) = self.connected.as_deref_mut() else {
+                return Err(unsent(py, FailureKind::Closed, "the connection is closed"));
+            };
+            let pushed = self.waits.released(py, |waits| connected.push(waits, None));
+            let is_gone = pushed.map_err(|failure| self.lose(py, &failure))?;
+            let is_ended = self.told(py, incoming, ahead, &mut sum)?;
+            if is_gone || is_ended {
+                return Ok(sum);
+            }
+        }
+    }
+
+    /// Takes what has come; says whether that was the end of the request.
+    fn told(
+        &mut self,
+        py: Python<'_>,
+        incoming: &mut Gathering<'_, '_>,
+        ahead: &mut usize,
+        sum: &mut i64,
+    ) -> PyResult<bool> {
         loop {
             let found = match self.connected(py)?.look() {
                 Ok(found) => found,
                 Err(failure) => return Err(self.lose(py, &failure)),
             };
             match found {
-                None => self.more(py, mem::take(&mut is_fresh))?,
-                Some(Event::Ready) => {
-                    return match self.connected(py)?.end() {
-                        Ok(()) => Ok(sum),
-                        Err(failure) => Err(self.lose(py, &failure)),
-                    };
-                }
+                None => return Ok(false),
+                Some(Event::Ready) => return Ok(true),
                 Some(Event::Columns(columns)) => incoming.begin(columns),
                 Some(Event::Row(row)) => incoming.row(self.session(py)?.at(row)),
                 Some(Event::Complete { .. } | Event::Empty) if *ahead > 0 => {
@@ -89,7 +143,7 @@ impl<'a> Request<'a> {
                     incoming.forget();
                 }
                 Some(Event::Complete { tag, is_refused }) => {
-                    sum += verb::rows(&tag).unwrap_or(0);
+                    *sum += verb::rows(&tag).unwrap_or(0);
                     incoming.complete(tag, is_refused);
                 }
                 Some(Event::Empty) => incoming.complete(String::new(), false),
@@ -103,6 +157,25 @@ impl<'a> Request<'a> {
                 }
             }
         }
+    }
+
+    /// The process id of the backend, as it was told.
+    pub(super) fn told_pid(&self) -> Option<u32> {
+        self.seat.about.backend.map(|(pid, _)| pid)
+    }
+
+    /// Asks a question of the driver's own; gives the first value of the answer's last row.
+    pub(super) fn asked(&mut self, py: Python<'_>, sql: &'static str) -> PyResult<Option<String>> {
+        let Some(connected) = self.connected.as_deref_mut() else {
+            return Err(unsent(py, FailureKind::Closed, "the connection is closed"));
+        };
+        let asked = self
+            .waits
+            .released(py, |waits| connected.ask(sql, waits, None));
+        asked.map_err(|failure| match failure.kind {
+            FailureKind::Server | FailureKind::Forked => raised(py, &failure),
+            _ => self.lose(py, &failure),
+        })
     }
 
     /// Receives more: with the interpreter's lock what is there already, else without.
@@ -145,13 +218,13 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Sends what is to be sent; ends early where something has come.
+    /// Sends what is to be sent, as far as that goes, and receives what has come meanwhile.
     pub(super) fn push(&mut self, py: Python<'_>) -> PyResult<()> {
         let Some(connected) = self.connected.as_deref_mut() else {
             return Err(unsent(py, FailureKind::Closed, "the connection is closed"));
         };
         let pushed = self.waits.released(py, |waits| connected.push(waits, None));
-        pushed.map_err(|failure| self.lose(py, &failure))
+        pushed.map(drop).map_err(|failure| self.lose(py, &failure))
     }
 
     /// Waits for a notification.
@@ -231,7 +304,7 @@ impl Drop for Request<'_> {
         let Some(connected) = self.connected.take() else {
             return;
         };
-        let is_of_use = connected.session.is_at_rest();
+        let is_of_use = connected.session.is_at_rest() || connected.session.is_owed();
         match self.seat.lock() {
             Some(mut place) if is_of_use && matches!(*place, Whereabouts::Out) => {
                 *place = Whereabouts::Here(connected);

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use pyo3::prelude::*;
 use pyo3::types::PyMapping;
@@ -14,23 +14,26 @@ use super::answer::{Answer, Gathering};
 use super::attended::Attended;
 use super::error::unsent;
 use super::parameters::add_all;
+use super::question::{Question, Rows};
 use super::request::{Request, copying, why};
 use super::seat::{Seat, Whereabouts};
+use super::statement::text_of;
 use crate::process::generation;
 use crate::py::conninfo::Conninfo;
 use crate::py::seconds::limit;
 use crate::wire::cancel;
 use crate::wire::failure::FailureKind;
 use crate::wire::opening;
-use crate::wire::outgoing::{ParameterList, check_statement};
+use crate::wire::outgoing::ParameterList;
 use crate::wire::session::Standing;
-use crate::wire::verb::{self, Tags};
+use crate::wire::statement_text::StatementText;
+use crate::wire::verb::Tags;
 
 /// One connection to one server.
 #[pyclass(frozen, module = "poolproof._native", weakref)]
 #[derive(Debug)]
 pub(crate) struct Wire {
-    seat: Seat,
+    seat: Arc<Seat>,
 }
 
 /// What a hub waits with, for one call.
@@ -53,7 +56,7 @@ impl Wire {
         let opened = waits.released(py, |waits| opening::open(&conninfo, timeout, waits));
         let connected = opened.map_err(|failure| why(py, &failure, &mut waits))?;
         Ok(Self {
-            seat: Seat::new(connected),
+            seat: Arc::new(Seat::new(connected)),
         })
     }
 
@@ -63,15 +66,17 @@ impl Wire {
     fn execute(
         &self,
         py: Python<'_>,
-        sql: &str,
+        sql: &Bound<'_, PyAny>,
         parameters: Option<Bound<'_, PyAny>>,
-        begin: Option<&str>,
-        tag: Option<&str>,
+        begin: Option<Bound<'_, PyAny>>,
+        tag: Option<String>,
         adapt: Option<Bound<'_, PyAny>>,
         loaders: Option<Bound<'_, PyMapping>>,
         wait: Hub<'_>,
     ) -> PyResult<Answer> {
-        checked(py, sql)?;
+        let text = text_of(sql)?;
+        checked(py, &text)?;
+        let begin = begin.as_ref().map(text_of).transpose()?;
         let list = match &parameters {
             None => None,
             Some(parameters) => {
@@ -81,81 +86,64 @@ impl Wire {
             }
         };
         let mut request = self.take(py, attended(wait))?;
-        let begin = begin.filter(|_| request.standing() == Some(Standing::Idle));
-        let ends = request.standing() == Some(Standing::Idle) && begin.is_none();
-        let several = list.is_none() && verb::may_be_several(sql);
-        let tags = match tag {
-            Some(words) => Tags::begin(words),
-            None if several => Tags::any(),
-            None => Tags::of(sql),
+        let is_idle = request.standing() == Some(Standing::Idle);
+        let begin = begin.filter(|_| is_idle);
+        let ends = is_idle && begin.is_none();
+        let tags = tag.map_or_else(|| text.tags.clone(), Tags::begin);
+        let question = Question {
+            text: &text,
+            list: list.as_ref(),
+            begin: begin.as_deref(),
+            commits: ends || text.is_several || tags.ends(),
+            tags,
         };
-        request.begin(py, ends || several || tags.ends())?;
-        let mut ahead = usize::from(begin.is_some());
-        if let (Some(begin), true) = (begin, several) {
-            // Only a simple query takes several statements, and after a BEGIN that fails they must not be run.
-            request.session(py)?.query(begin, Tags::of(begin));
-            let mut ahead_of_it = Gathering::new(py, None, false);
-            request.answered(py, &mut ahead_of_it, &mut 0)?;
-            ahead_of_it.finish(None)?;
-            ahead = 0;
-        }
-        let session = request.session(py)?;
-        if let Some(begin) = begin.filter(|_| ahead > 0) {
-            session.statement(begin, &ParameterList::default(), Tags::of(begin));
-            session.statement(sql, &list.unwrap_or_default(), tags);
-            session.sync();
-        } else if let Some(list) = list {
-            session.statement(sql, &list, tags);
-            session.sync();
-        } else {
-            session.query(sql, tags);
-        }
+        request.learn(py, &question)?;
         let mut incoming = Gathering::new(py, loaders.as_ref(), true);
-        request.answered(py, &mut incoming, &mut ahead)?;
+        request.ask(py, &question, &mut incoming)?;
+        let is_stale = request.session(py)?.statements.take_stale();
+        if is_stale && is_idle && incoming.has_failed() {
+            // Nothing of it was done, and it is the first of its transaction: it is asked anew.
+            if request.standing() == Some(Standing::Failed) {
+                request.roll_back(py)?;
+            }
+            incoming = Gathering::new(py, loaders.as_ref(), true);
+            request.ask(py, &question, &mut incoming)?;
+        }
         incoming.finish(None)
     }
 
-    /// Runs a statement for each of `rows`, in one pipeline.
+    /// Runs a statement for each of `rows`, in one pipeline, of which no more is in memory at once than travels.
     #[pyo3(signature = (sql, rows, *, begin=None, adapt=None, loaders=None, wait=None))]
     #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
     fn execute_many(
         &self,
         py: Python<'_>,
-        sql: &str,
+        sql: &Bound<'_, PyAny>,
         rows: &Bound<'_, PyAny>,
-        begin: Option<&str>,
+        begin: Option<Bound<'_, PyAny>>,
         adapt: Option<Bound<'_, PyAny>>,
         loaders: Option<Bound<'_, PyMapping>>,
         wait: Hub<'_>,
     ) -> PyResult<Answer> {
-        checked(py, sql)?;
-        let mut lists = Vec::new();
-        for row in rows.try_iter()? {
-            let mut list = ParameterList::default();
-            add_all(&mut list, &row?, adapt.as_ref())?;
-            lists.push(list);
-        }
+        let text = text_of(sql)?;
+        checked(py, &text)?;
+        let begin = begin.as_ref().map(text_of).transpose()?;
+        let mut rows = Rows {
+            rows: rows.try_iter()?,
+            adapt: adapt.as_ref(),
+        };
+        // An error in the first ones leaves the transaction as it is, for nothing was sent.
+        let first = rows.some()?;
         let mut request = self.take(py, attended(wait))?;
-        let begin = begin.filter(|_| request.standing() == Some(Standing::Idle));
-        let ends = request.standing() == Some(Standing::Idle) && begin.is_none();
-        request.begin(py, ends)?;
-        let mut ahead = usize::from(begin.is_some());
-        let session = request.session(py)?;
-        if let Some(begin) = begin {
-            session.statement(begin, &ParameterList::default(), Tags::of(begin));
+        let is_idle = request.standing() == Some(Standing::Idle);
+        let begin = begin.filter(|_| is_idle);
+        if begin.is_some() {
+            request.begin_behind(py, false)?;
+        } else {
+            request.begin(py, is_idle)?;
         }
-        let mut oids: Option<Vec<u32>> = None;
-        for list in &lists {
-            if oids.as_deref() != Some(list.oids()) {
-                session.parse(sql, list.oids());
-                oids = Some(list.oids().to_vec());
-            }
-            session.run(list, Tags::of(sql));
-        }
-        session.sync();
-        drop(lists);
         let mut incoming = Gathering::new(py, loaders.as_ref(), false);
-        let sum = request.answered(py, &mut incoming, &mut ahead)?;
+        let sum = request.stream(py, &text, begin.as_deref(), first, &mut rows, &mut incoming)?;
         incoming.finish(Some(sum))
     }
 
@@ -171,11 +159,54 @@ impl Wire {
         self.end(py, "ROLLBACK", wait)
     }
 
+    /// Rolls back, where a transaction is open, and does not wait for the answer: that is read ahead of the next one's.
+    /// Waits where not all of it can be sent at once.
+    #[pyo3(signature = (wait=None))]
+    fn send_rollback(&self, py: Python<'_>, wait: Hub<'_>) -> PyResult<()> {
+        let mut request = self.take(py, attended(wait))?;
+        request.begin_behind(py, false)?;
+        if request.standing() == Some(Standing::Idle) {
+            return Ok(());
+        }
+        request
+            .session(py)?
+            .query("ROLLBACK", Tags::begin("ROLLBACK"));
+        if request.owe(py)? {
+            return Ok(());
+        }
+        let mut incoming = Gathering::new(py, None, false);
+        request.answered(py, &mut incoming, &mut 0)?;
+        incoming.finish(None).map(drop)
+    }
+
+    /// After how many times a statement is prepared; none for never.
+    #[getter]
+    fn prepare_threshold(&self) -> Option<u32> {
+        let mut place = self.seat.lock()?;
+        place.connected()?.session.statements.threshold()
+    }
+
+    #[setter]
+    fn set_prepare_threshold(&self, threshold: Option<u32>) {
+        if let Some(Some(connected)) = self.seat.lock().as_deref_mut().map(Whereabouts::connected) {
+            connected.session.statements.set_threshold(threshold);
+        }
+    }
+
+    /// How many statements the server has prepared.
+    #[getter]
+    fn prepared(&self) -> usize {
+        match self.seat.lock().as_deref_mut().map(Whereabouts::connected) {
+            Some(Some(connected)) => connected.session.statements.count(),
+            _ => 0,
+        }
+    }
+
     /// Asks whether the server answers: a bare Sync.
     #[pyo3(signature = (wait=None))]
     fn ping(&self, py: Python<'_>, wait: Hub<'_>) -> PyResult<()> {
         let mut request = self.take(py, attended(wait))?;
-        request.begin(py, false)?;
+        request.begin_behind(py, false)?;
         request.session(py)?.sync();
         let mut incoming = Gathering::new(py, None, false);
         request.answered(py, &mut incoming, &mut 0)?;
@@ -338,6 +369,11 @@ impl Wire {
 }
 
 impl Wire {
+    /// For whoever looks at the connection, and does not keep it.
+    pub(crate) fn seat(&self) -> Weak<Seat> {
+        Arc::downgrade(&self.seat)
+    }
+
     pub(super) fn take<'a>(&'a self, py: Python<'_>, waits: Attended) -> PyResult<Request<'a>> {
         let found = match self.seat.lock() {
             Some(mut place) => match &*place {
@@ -396,7 +432,7 @@ impl Wire {
         Err(unsent(py, what.0, what.1))
     }
 
-    fn end(&self, py: Python<'_>, verb: &str, wait: Hub<'_>) -> PyResult<()> {
+    fn end(&self, py: Python<'_>, verb: &'static str, wait: Hub<'_>) -> PyResult<()> {
         let mut request = self.take(py, attended(wait))?;
         request.begin(py, verb == "COMMIT")?;
         if request.standing() == Some(Standing::Idle) {
@@ -420,9 +456,10 @@ pub(super) fn attended(wait: Hub<'_>) -> Attended {
     Attended::new(wait.map(Bound::unbind))
 }
 
-fn checked(py: Python<'_>, sql: &str) -> PyResult<()> {
-    check_statement(sql).map_err(|unfit| unsent(py, FailureKind::Data, unfit.0))?;
-    if verb::copies(sql) {
+fn checked(py: Python<'_>, text: &StatementText) -> PyResult<()> {
+    text.check()
+        .map_err(|unfit| unsent(py, FailureKind::Data, unfit.0))?;
+    if text.copies {
         return Err(copying(py));
     }
     Ok(())

@@ -2,10 +2,12 @@
 
 use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::Instant;
 
 use crate::process::generation;
 use crate::socket::owned::OwnedSocket;
-use crate::wire::connected::{About, Connected};
+use crate::socket::probe::ProbeResult;
+use crate::wire::connected::{About, Connected, Rest};
 
 /// Where the connection is.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub(super) enum Whereabouts {
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     place: Mutex<Whereabouts>,
     pub(super) about: Arc<About>,
     /// For whoever is to shut it while a request has the connection.
@@ -48,6 +50,20 @@ impl Seat {
             fd: AtomicI32::new(connected.fd().unwrap_or(-1)),
             place: Mutex::new(Whereabouts::Here(Box::new(connected))),
             generation: generation(),
+        }
+    }
+
+    /// Looks at the connection, which must be without a request.
+    pub(crate) fn look(&self, now: Instant) -> ProbeResult {
+        match self.lock().as_deref_mut() {
+            Some(Whereabouts::Here(connected)) => match connected.look_at_rest(now) {
+                Rest::Rests => ProbeResult::AtRest,
+                Rest::Late => ProbeResult::Unknown,
+                Rest::Lost => ProbeResult::Dead,
+                Rest::OutOfStep => ProbeResult::Desynchronised,
+            },
+            Some(Whereabouts::Closed) => ProbeResult::Dead,
+            Some(Whereabouts::Out | Whereabouts::Copying(_)) | None => ProbeResult::Unknown,
         }
     }
 

@@ -11,40 +11,16 @@ use pyo3::types::{
     PyString, PyTime, PyTzInfo,
 };
 
-use super::error::unsent;
+use super::binary;
 use super::oids::{self, Reading};
 use super::parameters::{decimal, uuid};
-use crate::wire::failure::FailureKind;
-
-/// Why a value cannot be read.
-pub(crate) enum Unreadable {
-    /// In words.
-    Text(&'static str),
-    /// What Python has raised.
-    Raised(PyErr),
-}
-
-impl From<PyErr> for Unreadable {
-    fn from(error: PyErr) -> Self {
-        Self::Raised(error)
-    }
-}
-
-impl Unreadable {
-    /// The exception.
-    pub(crate) fn raised(self, py: Python<'_>) -> PyErr {
-        match self {
-            Self::Text(what) => unsent(py, FailureKind::Data, what),
-            Self::Raised(error) => error,
-        }
-    }
-}
-
-type Read<'py> = Result<Bound<'py, PyAny>, Unreadable>;
+use super::unreadable::{NO_DATE, NO_TIME, Read, Unreadable};
 
 /// How the values of one column are read.
 pub(crate) enum Decoder<'py> {
     Plain(Reading),
+    /// In the server's own form.
+    Binary(Reading),
     /// By what the caller has for the type.
     Loader(Bound<'py, PyAny>),
     /// An array, and how its elements are read.
@@ -70,10 +46,24 @@ impl<'py> Decoder<'py> {
         }
     }
 
+    /// The same for values in the server's own form, where that is cheaper and gives the same value.
+    pub(crate) fn in_binary(self, is_utc: bool) -> Self {
+        match self {
+            Self::Plain(reading) if binary::is_cheaper(reading, is_utc) => Self::Binary(reading),
+            other => other,
+        }
+    }
+
+    /// Whether it reads the server's own form.
+    pub(crate) fn is_binary(&self) -> bool {
+        matches!(self, Self::Binary(_))
+    }
+
     /// Reads a value.
     pub(crate) fn read(&self, py: Python<'py>, value: &[u8]) -> Read<'py> {
         match self {
             Self::Plain(reading) => plain(*reading, py, value),
+            Self::Binary(reading) => binary::read(*reading, py, value),
             Self::Loader(loader) => Ok(loader.call1((text(value)?,))?),
             Self::Array(element) => array(element, py, value),
         }
@@ -96,8 +86,8 @@ fn plain<'py>(reading: Reading, py: Python<'py>, value: &[u8]) -> Read<'py> {
     Ok(match reading {
         Reading::Text => PyString::new(py, text(value)?).into_any(),
         Reading::Bool => PyBool::new(py, value == b"t").to_owned().into_any(),
-        Reading::Int => integer(py, value)?,
-        Reading::Float => PyFloat::new(py, number(value)?).into_any(),
+        Reading::Int2 | Reading::Int4 | Reading::Int8 | Reading::Int => integer(py, value)?,
+        Reading::Double | Reading::Float => PyFloat::new(py, number(value)?).into_any(),
         Reading::Numeric => decimal(py)?.call1((text(value)?,))?,
         Reading::Bytes => bytes(py, value)?,
         Reading::Date => {
@@ -158,11 +148,6 @@ fn bytes<'py>(py: Python<'py>, value: &[u8]) -> Read<'py> {
     }
     Ok(PyBytes::new(py, &read).into_any())
 }
-
-const NO_DATE: Unreadable = Unreadable::Text(
-    "a date or timestamp has no value in Python: it is infinite, before the year 1, after the year 9999, or written in \
-     another DateStyle than ISO. Select it as text, or register a loader for its type",
-);
 
 /// What is left of a date or a time.
 struct Digits<'a>(&'a [u8]);
@@ -294,9 +279,7 @@ fn time<'py>(py: Python<'py>, value: &[u8]) -> Read<'py> {
     let zone = rest.offset()?.map(|offset| zone(py, offset)).transpose()?;
     rest.end()?;
     if hour == 24 {
-        return Err(Unreadable::Text(
-            "the time 24:00:00 has no value in Python: select it as text, or register a loader for its type",
-        ));
+        return Err(NO_TIME);
     }
     Ok(PyTime::new(py, hour, minute, second, microsecond, zone.as_ref())?.into_any())
 }

@@ -3,9 +3,9 @@
 //! What ends the request is asked for once the server has begun or refused the COPY: whatever is sent behind one from
 //! the client is passed over, so each COPY has exactly one Sync.
 
-use super::{Copying, Due, Event, Misfit, WireSession};
+use super::{Copying, Due, Event, Misfit, Shape, WireSession};
 use crate::wire::incoming::Frame;
-use crate::wire::outgoing::{self, ParameterList};
+use crate::wire::outgoing::{self, ParameterList, StatementName};
 use crate::wire::verb;
 
 /// What a COPY is like, as the server says.
@@ -38,10 +38,12 @@ impl WireSession {
     /// Asks for a COPY. The text was checked.
     pub(crate) fn copy(&mut self, sql: &str) {
         self.parse(sql, &[]);
-        outgoing::bind(&mut self.outgoing, &ParameterList::default());
+        let none = ParameterList::none();
+        outgoing::bind(&mut self.outgoing, StatementName::Unnamed, &none, &[]);
         outgoing::execute(&mut self.outgoing);
         outgoing::flush(&mut self.outgoing);
-        self.queue.extend([Due::Bound, Due::Copied]);
+        self.queue
+            .extend([Due::Bound(Shape::Described), Due::Copied]);
     }
 
     /// The COPY that is under way.
