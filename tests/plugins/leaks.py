@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from plugins.server import Observer
 
-SECONDS = 15.0  # how long what is ending may take to end
+SECONDS = 60.0  # how long what is ending may take to end
 
 
 # The keeper's thread waits a second for something to do before it ends: once for each
