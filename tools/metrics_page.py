@@ -60,6 +60,8 @@ What it counted after that, within its last second, is lost. One that ends by
 `os._exit` cannot be told from one that is killed, for no code of Python's runs: RQ's
 work horses, a child of your own. Workers of `multiprocessing` and billiard end so as
 well, but write at their end.
+What is written is of pools that there are: a process that drops an engine shows its
+counts no more until it has another of the same name, so keep one for the process.
 Delete the directory when the application is started anew.
 
 Under Gunicorn with [its hooks](deploying/gunicorn.md) nothing need be set for a page:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import secrets
@@ -122,13 +123,19 @@ def test_one_that_ends_by_itself_leaves_its_counts(start, tmp_path):
     assert idle(tmp_path) == []
 
 
+# Pools of a worker, which live as long as it does, like an application's engine.
+_worker_pools = []
+
+
 def _check_out(directory, times):
     from plugins.dbapi import SocketDBAPI
 
     publisher.start(directory)
     pool = poolproof.Pool(SocketDBAPI().connect, pool_size=2, logging_name="shared")
+    _worker_pools.append(pool)  # one that is collected is no more looked at
     for _ in range(times):
         pool.connect().close()
+    gc.collect()  # or it would depend on what ran before whether the pool is there
 
 
 @pytest.mark.parametrize("module", ["multiprocessing", "billiard"])
