@@ -131,6 +131,8 @@ import poolproof
 warnings.simplefilter("ignore", DeprecationWarning)
 url, kind = sys.argv[1:]
 if kind == "uvloop":
+    # A transport that it warns of at its end, it waits for where warnings are errors.
+    warnings.simplefilter("ignore", ResourceWarning)
     from uvloop import run
 else:
     from asyncio import run
