@@ -101,7 +101,7 @@ class AsyncPool(LoopCheckout):
         """
         if type(ticket) is not LoopEntry:
             if ticket is None:
-                ticket = self._wait(began, due)
+                ticket = self._take_lost() or self._wait(began, due)
             found = ticket.take(self._idle)
             if found is None:
                 return self._open_for_caller(ticket, began, due)
@@ -115,6 +115,21 @@ class AsyncPool(LoopCheckout):
         except BaseException:
             self.give_up(ticket)
             raise
+
+    def _take_lost(self) -> _native.Ticket | None:
+        """Take a slot whose borrower was collected, and the pool not told to the end.
+
+        What a signal raises while it is told goes nowhere, and the slot would be lost.
+        """
+        lost = [loan for loan in list(self._loans) if loan() is None]
+        if not lost:
+            return None
+        for loan in lost:
+            self.end_loan(loan)
+        ticket = self._gate.acquire()
+        if ticket is not None:
+            ticket.name_strand(self.strand())
+        return ticket
 
     def _of_this_loop(
         self,
@@ -301,25 +316,33 @@ class AsyncPool(LoopCheckout):
         Args:
             loan: Of a borrower that has been collected.
         """
-        self._loans.discard(loan)
         entry = loan.entry
         if entry.fairy_ref is not loan or self._generation != _native.generation():
+            self._loans.discard(loan)
             return
-        self.logger.error(
-            _LOST,
-            self.name(),
-            deadlines.backend_pid(entry) or "unknown",
-            loan.describe().rstrip(),
-            extra=entry.fields(reason=LOST),
-        )
         try:
-            entry.reason = LOST
-            entry.finalize_callback.clear()
-            entry.invalidate()
+            self._end_lost(entry, loan)
         finally:
             entry.fairy_ref = None
             entry.held = None
             self.give_up(entry)
+            # Last: until then who needs the slot takes it, if this is interrupted.
+            self._loans.discard(loan)
+
+    def _end_lost(self, entry: LoopEntry, loan: Loan) -> None:
+        """Say what was lost, and end its connection."""
+        try:
+            self.logger.error(
+                _LOST,
+                self.name(),
+                deadlines.backend_pid(entry) or "unknown",
+                loan.describe().rstrip(),
+                extra=entry.fields(reason=LOST),
+            )
+        finally:
+            entry.reason = LOST
+            entry.finalize_callback.clear()
+            entry.invalidate()
 
 
 @atexit.register
