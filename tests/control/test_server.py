@@ -165,7 +165,7 @@ def test_a_lease_goes_on_with_the_password_that_a_file_has_now(real, where, home
     dsn = as_text({**where, "user": "by_scram", "sslmode": "require"})
     try:
         LeaseTable(dsn).create()
-        with Lease(engine, "rotated", control_dsn=dsn, ttl=3) as lease:
+        with Lease(engine, "rotated", control_dsn=dsn, ttl=9) as lease:
             change("second")
             cut_off(real, "by_scram")
             before = lease.stats().renewals
