@@ -163,7 +163,8 @@ def test_tasks_that_are_cancelled_and_loops_that_share_cost_a_queuepool_and_not_
         assert found[name, "poolproof"][0] == found[name, "queue"][0] == driver
     assert found["cancel-storm", "queue"][1]["held"] > 0
     assert found["cancel-storm", "poolproof"][1]["cut_off"] > 0
-    assert found["two-loops", "queue"][1]["failed"] > 0
+    # None where its trial came to no end: the loops wait for one another's.
+    assert found["two-loops", "queue"][1]["failed"] != 0
     assert found["asgi", "queue"][1]["failed"] > 0
     assert found["asgi", "poolproof"][1]["unknown"] == 20
 
