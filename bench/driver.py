@@ -226,7 +226,7 @@ def _plain(connection: Any, scale: float) -> dict[str, Callable[[], float]]:
 
 
 def _asyncpg(url: URL, scale: float) -> dict[str, Callable[[], float]]:
-    import asyncpg  # noqa: PLC0415 - the worker's alone
+    import asyncpg  # type: ignore[import-untyped]  # noqa: PLC0415 - the worker's
 
     loop = asyncio.new_event_loop()
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
