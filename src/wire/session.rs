@@ -23,7 +23,7 @@ use super::server_message::{Notification, ServerMessage};
 use super::statement_text::StatementText;
 use super::statements::{Plan, Prepared, Statements};
 use super::verb::{self, Tags};
-pub(crate) use copying::{CHUNK, CopyShape, CopyState};
+pub(crate) use copying::{CopyShape, CopyState};
 
 /// Where a session stands between two requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

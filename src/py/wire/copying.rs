@@ -11,13 +11,14 @@ use pyo3::types::{PyBytes, PyList, PyMapping, PyString};
 use super::copy_rows::{self, RowReader};
 use super::error::{raised, unsent};
 use super::parameters::{bytes_of, text_of};
+use super::question::CHUNK;
 use super::request::Request;
 use super::requests::{Hub, Wire, attended};
 use super::statement;
 use crate::wire::failure::{FailureKind, WireFailure};
 use crate::wire::outgoing::{ParameterList, check_statement};
 use crate::wire::server_message::ServerMessage;
-use crate::wire::session::{CHUNK, CopyShape, CopyState, Event, Standing};
+use crate::wire::session::{CopyShape, CopyState, Event, Standing};
 use crate::wire::statement_text::StatementText;
 use crate::wire::verb;
 

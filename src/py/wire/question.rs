@@ -37,7 +37,7 @@ pub(super) struct Rows<'py, 'a> {
 }
 
 /// About as much as is sent at once.
-const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 /// As many rows as have so much together without their lengths and their answers.
 const MOST: usize = 1_000;
 

@@ -31,9 +31,6 @@ pub(crate) struct CopyState {
     messages: i64,
 }
 
-/// So much goes into a message.
-pub(crate) const CHUNK: usize = 64 << 10;
-
 impl WireSession {
     /// Asks for a COPY. The text was checked.
     pub(crate) fn copy(&mut self, sql: &str) {
