@@ -61,6 +61,15 @@ impl OwnedSocket {
         })
     }
 
+    /// The same socket under a number of its own.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptors to give, or the descriptor has gone.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        Self::from(self.ours()?.try_clone()?)
+    }
+
     /// Two that are connected with each other.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import signal
 import socket
@@ -37,6 +38,32 @@ def test_a_signal_arrives_and_the_statement_is_cancelled(error, wire, observer):
     with pytest.raises(WireError):
         wire.execute("select 1")
     # Not only the socket: the backend does not sleep on.
+    assert observer.wait_for_backends(0) == []
+
+
+def test_the_number_of_an_interrupted_connections_socket_is_free_at_once(
+    wire, observer
+):
+    def inode(number):
+        with contextlib.suppress(OSError):
+            return os.fstat(number).st_ino
+        return None
+
+    number = wire.fileno()
+    its = inode(number)
+    left = []
+
+    def ask():
+        try:
+            wire.execute("select pg_sleep(600)")
+        finally:
+            left.append(inode(number))
+
+    assert isinstance(
+        struck(observer, raises(SoftTimeLimitError()), ask), SoftTimeLimitError
+    )
+    # What severs or closes under that number meets nothing that is cancelled aside.
+    assert left != [its]
     assert observer.wait_for_backends(0) == []
 
 

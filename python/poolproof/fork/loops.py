@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["meet", "part_all"]
 
-_DESCRIPTORS = "/proc/self/fd"
-
 _met: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
@@ -39,20 +37,18 @@ def part_all() -> None:
     kind = getattr(selectors, "EpollSelector", None)
     if kind is None:
         return
-    own = set()
-    others = False
     for loop in list(_met):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if loop.is_closed():
                 continue
             selector = getattr(loop, "_selector", None)
             if isinstance(selector, kind):
-                own.add(selector.fileno())
                 _part(loop, selector)
             else:
-                others = True
-    if others:
-        _renew_all_but(own)
+                # uvloop's, which keeps to itself what it watches: it hears of no
+                # descriptor in the child any more. Its timers, and what is to be
+                # called soon, go on.
+                _renew(loop._get_backend_id())  # type: ignore[attr-defined]
 
 
 def _renew(number: int) -> None:
@@ -62,23 +58,6 @@ def _renew(number: int) -> None:
         os.dup2(mine.fileno(), number, inheritable=False)
     finally:
         mine.close()
-
-
-def _renew_all_but(own: set[int]) -> None:
-    """Renew the selectors of loops that do not say which they have: uvloop's.
-
-    Such a loop hears of no descriptor in the child any more; its timers, and what is
-    to be called soon, go on.
-
-    Args:
-        own: The numbers of those that were renewed.
-    """
-    with contextlib.suppress(OSError):  # no /proc
-        for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - a fork is in a hurry
-            with contextlib.suppress(OSError):  # the number of this listing itself
-                place = os.readlink(f"{_DESCRIPTORS}/{name}")  # noqa: PTH115 - so too
-                if place == "anon_inode:[eventpoll]" and int(name) not in own:
-                    _renew(int(name))
 
 
 def _part(loop: Any, selector: Any) -> None:

@@ -286,7 +286,12 @@ impl<'a> Request<'a> {
             }
             // In a child the statement is the parent's.
             let is_ours = self.seat.generation == generation();
-            if failure.kind == FailureKind::Interrupted && is_ours {
+            // Under a number of its own: the caller's is free at once, for whoever severs or closes what it has under
+            // that number must not meet this.
+            if failure.kind == FailureKind::Interrupted
+                && is_ours
+                && let Ok(socket) = socket.duplicate()
+            {
                 let about = Arc::clone(&self.seat.about);
                 let asked = threads::spawn("poolproof-cancel", move || {
                     cancel::end(&about, &socket, &mut Unattended);

@@ -21,15 +21,6 @@ TAKES = text("select pg_sleep(0.002)")
 ASKS = text("select cast(:n as int), pg_backend_pid()")
 
 
-# Of the native driver a socket is left behind in a few of a hundred: docs/driver.md.
-@pytest.fixture(
-    params=["asyncpg", "psycopg", pytest.param("poolproof", marks=pytest.mark.soak)]
-)
-def async_driver(request):
-    """Name a driver of asyncio's."""
-    return request.param
-
-
 async def answers(engine, number):
     """Assert that the pool lends a connection that answers what it is asked."""
     async with engine.connect() as connection:

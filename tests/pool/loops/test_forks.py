@@ -213,7 +213,7 @@ def test_a_fork_at_any_await_harms_neither(pg_url, async_driver, kind):
 
 
 WATCHES = """
-import asyncio, os, pathlib, socket, sys, warnings
+import asyncio, os, pathlib, select, socket, sys, warnings
 from sqlalchemy.ext.asyncio import create_async_engine
 import poolproof
 
@@ -238,8 +238,15 @@ def watched(pid):
 async def main():
     async with engine.connect():
         pass
+    # The application's own, which is none of a loop's.
+    read, write = os.pipe()
+    other = select.epoll()
+    other.register(read, select.EPOLLIN)
     child = os.fork()
     if child == 0:
+        os.write(write, b"x")
+        if other.poll(10) != [(read, select.EPOLLIN)]:
+            os._exit(2)
         ours, theirs = socket.socketpair()
         os.dup2(ours.fileno(), NUMBER)
         asyncio.events._set_running_loop(loop)
