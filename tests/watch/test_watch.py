@@ -328,8 +328,19 @@ def test_a_key_is_heard_where_a_look_takes_longer_than_its_turn(terminal):
     assert shown.ended() == 0
 
 
-def test_a_key_sorts_at_once(terminal):
-    shown = terminal("--every=600")
+# A machine that was just started.
+YOUNG = """
+import time
+clock, start = time.monotonic, time.monotonic()
+time.monotonic = lambda: clock() - start
+from poolproof.cli.main import command
+command()
+"""
+
+
+@pytest.mark.parametrize("command", [COMMAND, (sys.executable, "-c", YOUNG, "watch")])
+def test_a_key_sorts_at_once(terminal, command):
+    shown = terminal("--every=600", command=command)
     shown.shows(b"sorted by held")
     shown.type(b"s")
     shown.shows(b"sorted by scope")

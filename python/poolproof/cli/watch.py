@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
@@ -151,7 +152,7 @@ def _run(
                         typed.suspend()
                         console.set_alt_screen(True)
                         console.show_cursor(False)
-                        began = 0.0
+                        began = -math.inf
                     if key in ORDERS:
                         order = key
-                        began = 0.0
+                        began = -math.inf

@@ -44,11 +44,11 @@ def part_all() -> None:
             selector = getattr(loop, "_selector", None)
             if isinstance(selector, kind):
                 _part(loop, selector)
-            else:
+            elif (number_of := getattr(loop, "_get_backend_id", None)) is not None:
                 # uvloop's, which keeps to itself what it watches: it hears of no
                 # descriptor in the child any more. Its timers, and what is to be
                 # called soon, go on.
-                _renew(loop._get_backend_id())  # type: ignore[attr-defined]
+                _renew(number_of())
 
 
 def _renew(number: int) -> None:
