@@ -60,8 +60,9 @@ What it counted after that, within its last second, is lost. One that ends by
 `os._exit` cannot be told from one that is killed, for no code of Python's runs: RQ's
 work horses, a child of your own. Workers of `multiprocessing` and billiard end so as
 well, but write at their end.
-What is written is of pools that there are: a process that drops an engine shows its
-counts no more until it has another of the same name, so keep one for the process.
+A process that drops an engine goes on showing what that has counted, under its name, so
+no sum falls. It keeps 64 names that no pool has any more; what is counted under others
+(an engine for each tenant) is added up as `other` when its pool has gone.
 Delete the directory when the application is started anew.
 
 Under Gunicorn with [its hooks](deploying/gunicorn.md) nothing need be set for a page:
@@ -169,7 +170,8 @@ scope beyond that a quarter of a KiB for each pool that it holds connections of,
 first scope of a pool 3 KiB. [The journal](journal.md) gives way: both together take
 256 KiB at most in a process of up to 20 such pools, the usual one of a few pools far
 less. With more pools, or dozens of scopes on each, it is what they need and 64 KiB of
-journal: 50 pools with 200 scopes each would be 3 MiB.
+journal: 50 pools with 200 scopes each would be 3 MiB. The counts of a pool that is gone
+take what they took before, for up to 64 names.
 
 Beside that each connection remembers its last 16 statements, 512 characters of each;
 most are strings that SQLAlchemy keeps anyway.

@@ -27,7 +27,7 @@ TESTS = Path(__file__).parents[1]
 
 # Checks out as often as it is told, says so, and waits.
 WORKER = """
-import sys
+import gc, sys
 sys.path.insert(0, sys.argv[1])
 from plugins.dbapi import SocketDBAPI
 import poolproof
@@ -36,12 +36,17 @@ pool = poolproof.Pool(SocketDBAPI().connect, pool_size=2, logging_name="shared")
 for line in sys.stdin:
     if line == "hold\\n":
         held = pool.connect()
+    elif line == "drop\\n":
+        pool.dispose()
+        pool = None
+        gc.collect()
     else:
         for _ in range(int(line)):
             pool.connect().close()
     publisher.publish()
     print("done", flush=True)
-pool.dispose()
+if pool is not None:
+    pool.dispose()
 """
 
 
@@ -115,6 +120,18 @@ def test_counters_are_added_up_and_those_of_the_killed_stay(start, tmp_path):
     assert body["holders"][0][:2] == ["shared", "MainThread"]
 
 
+def test_the_sum_does_not_fall_when_a_process_drops_its_engine(start, tmp_path):
+    workers = [start() for _ in range(2)]
+    for worker in workers:
+        worker.do(3)
+    assert total(tmp_path, waited="false") == [6]
+    workers[0].do("drop")
+    assert total(tmp_path, waited="false") == [6]
+    assert idle(tmp_path) == [1]  # a gauge is of what there is
+    workers[0].end()
+    assert total(tmp_path, waited="false") == [6]
+
+
 def test_one_that_ends_by_itself_leaves_its_counts(start, tmp_path):
     worker = start()
     worker.do(5)
@@ -123,19 +140,15 @@ def test_one_that_ends_by_itself_leaves_its_counts(start, tmp_path):
     assert idle(tmp_path) == []
 
 
-# Pools of a worker, which live as long as it does, like an application's engine.
-_worker_pools = []
-
-
 def _check_out(directory, times):
     from plugins.dbapi import SocketDBAPI
 
     publisher.start(directory)
     pool = poolproof.Pool(SocketDBAPI().connect, pool_size=2, logging_name="shared")
-    _worker_pools.append(pool)  # one that is collected is no more looked at
     for _ in range(times):
         pool.connect().close()
-    gc.collect()  # or it would depend on what ran before whether the pool is there
+    del pool
+    gc.collect()  # what it has counted is there without it
 
 
 @pytest.mark.parametrize("module", ["multiprocessing", "billiard"])

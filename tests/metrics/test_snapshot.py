@@ -16,7 +16,8 @@ import poolproof
 from plugins.dbapi import OperationalError
 from plugins.processes import run_in_fork
 from plugins.threads import Task, eventually, wait_for_waiters
-from poolproof.metrics import family
+from poolproof.metrics.table import Histogram, read
+from poolproof.pool import family
 
 
 def test_checkouts_are_counted_by_whether_they_had_to_wait(make_pool):
@@ -281,17 +282,65 @@ def test_an_engine_with_another_pool_is_refused():
         poolproof.snapshot(engine)
 
 
+def _use_once(dbapi, name, *, looks=False):
+    """Make a pool, use it, and let nobody have it any more."""
+    pool = poolproof.Pool(dbapi.connect, logging_name=name)
+    pool.connect().close()
+    if looks:
+        poolproof.snapshot()
+    pool.dispose()
+    del pool
+    gc.collect()
+
+
+def _shown(metric, name):
+    """What a metric says of a pool, of all its other labels together."""
+    values = read(poolproof.snapshot())[metric].items()
+    return sum(
+        value.count if isinstance(value, Histogram) else value
+        for labels, value in values
+        if labels[0] == name
+    )
+
+
+@pytest.mark.parametrize("looks", [True, False], ids=["looked at", "never looked at"])
+def test_what_a_pool_has_counted_is_shown_when_it_is_gone(dbapi, looks):
+    name = f"gone-{looks}"
+    _use_once(dbapi, name, looks=looks)
+    seen = poolproof.snapshot()
+    assert name not in {one.name for one in seen.pools}
+    (gone,) = (one for one in seen.gone if one.name == name)
+    assert gone.checkouts == {False: 1, True: 0}
+    assert gone.connects == {"ok": 1}
+    assert gone.connect.count == gone.hold.count == 1
+    for metric in ("checkouts_total", "connects_total", "wait_seconds", "hold_seconds"):
+        assert _shown(metric, name) == 1, metric
+    assert not _shown("connections", name)
+    _use_once(dbapi, name)
+    assert _shown("checkouts_total", name) == _shown("connect_seconds", name) == 2
+
+
+def test_what_is_gone_is_shown_under_its_name_when_another_has_it(dbapi):
+    _use_once(dbapi, "returns")
+    pool = poolproof.Pool(dbapi.connect, logging_name="returns")
+    pool.connect().close()
+    assert _shown("checkouts_total", "returns") == 2
+    assert "returns" not in {one.name for one in poolproof.snapshot().gone}
+
+
 def test_names_that_are_gone_are_kept_and_not_without_end(dbapi, monkeypatch):
     """An engine for each tenant, each dropped again."""
+    monkeypatch.setattr(family, "_seen", family.Seen())
     monkeypatch.setattr(family, "GONE_MOST", 3)
     for number in range(6):
-        pool = poolproof.Pool(dbapi.connect, logging_name=f"tenant-{number}")
-        pool.connect().close()
-        poolproof.snapshot()
-        pool.dispose()
-        del pool
-        gc.collect()
-    poolproof.snapshot()
-    gone = list(family._seen.gone)
-    assert len(gone) <= 3
-    assert gone[-1] == "tenant-5"
+        _use_once(dbapi, f"tenant-{number}", looks=number % 2 == 0)
+    gone = {one.name: one.checkouts[False] for one in poolproof.snapshot().gone}
+    assert gone == {"tenant-0": 1, "tenant-1": 1, "tenant-2": 1, "other": 3}
+
+
+def test_pools_that_nobody_looks_at_are_not_kept_without_end(dbapi, monkeypatch):
+    monkeypatch.setattr(family, "_seen", family.Seen())
+    for number in range(300):
+        _use_once(dbapi, f"unseen-{number % 5}")
+    assert len(family._seen.totals) < 150
+    assert sum(_shown("checkouts_total", f"unseen-{n}") for n in range(5)) == 300

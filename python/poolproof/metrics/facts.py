@@ -6,6 +6,7 @@ import dataclasses
 
 __all__ = [
     "Checkout",
+    "GonePool",
     "HostShares",
     "Leases",
     "OtherPool",
@@ -190,6 +191,47 @@ class PoolSnapshot:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class GonePool:
+    """What was counted under a name that no pool of the process has now.
+
+    Attributes:
+        name: The pool's; ``"other"`` for all whose names are too many to be kept.
+        checkouts: As in `PoolSnapshot`, like all that follow.
+        timeouts: As there.
+        connects: As there.
+        discarded: As there.
+        deadlines: As there.
+        pings: As there.
+        faults: As there.
+        transactions: As there.
+        retries: As there.
+        stranded: As there.
+        wait: As there.
+        connect: As there.
+        ping: As there.
+        hold: As there.
+        hold_by_scope: As there.
+    """
+
+    name: str
+    checkouts: dict[bool, int]
+    timeouts: dict[str, int]
+    connects: dict[str, int]
+    discarded: dict[str, int]
+    deadlines: dict[str, int]
+    pings: dict[str, int]
+    faults: dict[str, dict[str, int]]
+    transactions: dict[str, int]
+    retries: dict[str, int]
+    stranded: dict[str, int]
+    wait: Times
+    connect: Times
+    ping: Times
+    hold: Times
+    hold_by_scope: dict[str, Times]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class OtherPool:
     """What is counted of a pool of another class, and of what belongs to no pool.
 
@@ -221,6 +263,7 @@ class ProcessSnapshot:
         leases: Its leases.
         pools: Its pools, one for each name: a pool and those that it has replaced
             (`Engine.dispose`) are one.
+        gone: What those have counted whose name no pool has now.
         others: What is counted of pools of other classes.
     """
 
@@ -232,4 +275,5 @@ class ProcessSnapshot:
     severed_sockets: int
     leases: Leases
     pools: tuple[PoolSnapshot, ...]
+    gone: tuple[GonePool, ...]
     others: tuple[OtherPool, ...]

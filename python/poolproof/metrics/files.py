@@ -49,7 +49,6 @@ _ENDED_MOST = 32
 # How long somebody who reads waits for another who adds up.
 _PATIENCE_S = 1.0
 _POLL_S = 0.005
-_KEPT = ("counter", "histogram")
 
 # The files that this process has made, with the generation that made each: to open its
 # own would end its lock. A child reads its parent's as anybody's.
@@ -254,7 +253,7 @@ def _read_ended(directory: Path) -> tuple[set[str], Samples]:
 def _add(total: Samples, samples: Samples, *, lives: bool) -> None:
     for name, values in samples.items():
         metric = _METRICS[name]
-        if not lives and metric.kind not in _KEPT:
+        if not lives and metric.kind not in table.COUNTED:
             continue
         known = total.setdefault(name, {})
         for labels, value in values.items():

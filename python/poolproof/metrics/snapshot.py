@@ -13,10 +13,10 @@ from poolproof._native import __version__
 from poolproof.drivers import backend
 from poolproof.faults.tallies import others
 from poolproof.leases.held import held
-from poolproof.metrics import family
 from poolproof.metrics.automatic import is_main
 from poolproof.metrics.facts import (
     Checkout,
+    GonePool,
     HostShares,
     Leases,
     OtherPool,
@@ -25,6 +25,7 @@ from poolproof.metrics.facts import (
     Times,
 )
 from poolproof.metrics.scope import names
+from poolproof.pool import family
 from poolproof.pool.name import address_of
 from poolproof.pool.pool import Pool
 
@@ -82,6 +83,7 @@ def snapshot(
 
 def _of_process() -> ProcessSnapshot:
     left = held.left_s()
+    living, gone = family.by_name()
     return ProcessSnapshot(
         process_id=os.getpid(),
         version=__version__,
@@ -95,7 +97,8 @@ def _of_process() -> ProcessSnapshot:
             renewals=held.renewals,
             lost=held.lost,
         ),
-        pools=tuple(_of_pools(pools, totals) for pools, totals in family.by_name()),
+        pools=tuple(_of_pools(pools, totals) for pools, totals in living),
+        gone=tuple(GonePool(name, **_counted(one)) for name, one in gone.items()),
         others=tuple(
             OtherPool(
                 name=name,
@@ -116,9 +119,6 @@ def _of_pools(pools: list[Pool], totals: Totals) -> PoolSnapshot:
     # One that was replaced has what is out yet, and no place for more.
     current = [found for one, found in every if not one.is_replaced] or [stats]
     holders = _holders(pools)
-    timings = totals.timings
-    wait = timings.wait()
-    discarded = totals.discarded.copy()
     address = address_of(pool)
     unbounded = any(found.max_overflow < 0 for found in current)
     return PoolSnapshot(
@@ -140,27 +140,37 @@ def _of_pools(pools: list[Pool], totals: Totals) -> PoolSnapshot:
         held_idle=sum(
             one.is_busy is False and one.held_s > HELD_IDLE_S for one in holders
         ),
-        checkouts={False: wait.none, True: wait.count - wait.none},
-        timeouts=totals.timeouts.copy(),
-        connects=totals.connects.copy(),
-        discarded=discarded,
-        deadlines=_deadlines(discarded),
-        pings=totals.pings.copy(),
-        faults=_by_cost(totals.faults.copy()),
-        transactions=totals.transactions.copy(),
-        retries=totals.retries.copy(),
-        stranded=totals.stranded.copy(),
         host_budget=_host_budget(pool, pools),
         connect_failures=max(found.connect_failures for found in current),
         breaker_open=any(found.breaker_open for found in current),
-        wait=_times(wait),
-        connect=_times(timings.connect()),
-        ping=_times(timings.ping()),
-        hold=_times(timings.hold()),
-        hold_by_scope=_by_scope(totals),
         holders=holders,
         generation=stats.generation,
+        **_counted(totals),
     )
+
+
+def _counted(totals: Totals) -> dict[str, Any]:
+    """Say what was counted, of pools that there are or that are gone."""
+    timings = totals.timings
+    wait = timings.wait()
+    discarded = totals.discarded.copy()
+    return {
+        "checkouts": {False: wait.none, True: wait.count - wait.none},
+        "timeouts": totals.timeouts.copy(),
+        "connects": totals.connects.copy(),
+        "discarded": discarded,
+        "deadlines": _deadlines(discarded),
+        "pings": totals.pings.copy(),
+        "faults": _by_cost(totals.faults.copy()),
+        "transactions": totals.transactions.copy(),
+        "retries": totals.retries.copy(),
+        "stranded": totals.stranded.copy(),
+        "wait": _times(wait),
+        "connect": _times(timings.connect()),
+        "ping": _times(timings.ping()),
+        "hold": _times(timings.hold()),
+        "hold_by_scope": _by_scope(totals),
+    }
 
 
 def _host_budget(pool: Pool, pools: list[Pool]) -> HostShares | None:

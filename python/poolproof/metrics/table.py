@@ -25,10 +25,11 @@ from poolproof.metrics.words import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
     from poolproof.metrics.facts import (
+        GonePool,
         HostShares,
         OtherPool,
         PoolSnapshot,
@@ -40,9 +41,22 @@ if TYPE_CHECKING:
     Read: TypeAlias = Iterator[tuple[Labels, Any]]
     Samples: TypeAlias = dict[str, dict[Labels, Any]]
 
-__all__ = ["BOUNDS", "PREFIX", "TABLE", "Histogram", "Metric", "complete", "read"]
+__all__ = [
+    "BOUNDS",
+    "COUNTED",
+    "PREFIX",
+    "TABLE",
+    "Histogram",
+    "Metric",
+    "complete",
+    "read",
+]
 
 PREFIX = "poolproof"
+
+COUNTED = ("counter", "histogram")
+"""The kinds of which a value never falls: they outlive their pool, and its process."""
+
 # 0.1 ms to 30 s. What took no time at all is within the first.
 BOUNDS: tuple[float, ...] = tuple(bound for bound in EXPORTED_BOUNDS if bound)
 
@@ -606,10 +620,7 @@ def read(process: ProcessSnapshot) -> Samples:
         if metric.of == "process":
             values.update(metric.reads(process))
             continue
-        pools: Iterable[PoolSnapshot | OtherPool] = process.pools
-        if metric.name in _OF_OTHERS:
-            pools = (*process.pools, *process.others)
-        for pool in pools:
+        for pool in _pools(process, metric):
             for labels, value in metric.reads(pool):
                 values[(pool.name, *labels)] = value
     for other in process.others:  # by which `complete` knows it
@@ -619,6 +630,17 @@ def read(process: ProcessSnapshot) -> Samples:
             for pool in process.pools:
                 found[name][(pool.name,)] = pool.idle + pool.used
     return found
+
+
+def _pools(
+    process: ProcessSnapshot, metric: Metric
+) -> Iterator[PoolSnapshot | GonePool | OtherPool]:
+    """Yield what a metric is read from: what was counted outlives its pool."""
+    yield from process.pools
+    if metric.kind in COUNTED:
+        yield from process.gone
+    if metric.name in _OF_OTHERS:
+        yield from process.others
 
 
 def complete(samples: Samples) -> Samples:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolproof import _native
 from poolproof.errors import BreakerOpen, DeadlineExceeded
-from poolproof.pool import took
+from poolproof.pool import family, took
 from poolproof.pool.connect_failure import ConnectFailure, times
 
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ class Connecting:
         began = monotonic()
         if entry.due is not None and entry.due <= began:
             raise self._too_late(entry, began)
+        family.note(entry.owner)
         totals = entry.owner.totals
         try:
             connection = create(entry)
