@@ -32,7 +32,7 @@ matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs 
 	@$(BOOTSTRAP) python tools/testing_root.py
 	@POOLPROOF_TEST_DRIVERS=psycopg2,psycopg,pg8000 POOLPROOF_TEST_STEP=1 \
 	POOLPROOF_TEST_DBAPIS=plain,socket \
-	POOLPROOF_TEST_POOLS=queue,poolproof \
+	POOLPROOF_TEST_POOLS=queue,poolproof POOLPROOF_TEST_ROWS=all \
 	POOLPROOF_TEST_FOLDERS="tests/pool tests/fork tests/retry tests/leases" \
 	$(NOX) --parallel=2 -s matrix
 

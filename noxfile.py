@@ -297,11 +297,13 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
     install(session, "--group=test", SQLALCHEMY[sqlalchemy], extras="drill")
     chosen = ("-m", "not alone and not soak", *session.posargs)
     # The session `tests` has every driver, scripted ones without a descriptor as well,
-    # and more bytecodes; and it shows that QueuePool keeps the contract.
+    # each row of a test's parameters, and more bytecodes; and it shows that QueuePool
+    # keeps the contract.
     part = {
         "POOLPROOF_TEST_DBAPIS": "socket",
         "POOLPROOF_TEST_DRIVERS": "psycopg2",
         "POOLPROOF_TEST_POOLS": "poolproof",
+        "POOLPROOF_TEST_ROWS": "one",
         "POOLPROOF_TEST_STEP": "20",
     }
     env = part | os.environ
@@ -435,7 +437,11 @@ def soak(session: nox.Session) -> None:
         if line != MAIN_LINE:
             session.run("pytest", "-q", "-m", "soak", "tests/upstream")
     end = time.monotonic() + 60 * minutes
-    session.run("pytest", "-q", "-m", "soak")
+    with Steps(session) as steps:
+        # Small ones by the thousand, which `make test` runs with other parameters.
+        small = ("-m", "represented and not alone")
+        steps.run("pytest", "-q", *SIDE_BY_SIDE, *small)
+        steps.run("pytest", "-q", "-m", "soak and (alone or not represented)")
     while time.monotonic() < end:
         session.run("pytest", "-q", "--exitfirst", *CONTRACT)
 

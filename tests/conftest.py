@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from plugins.representatives import mark_represented
+
 # pg8000 makes a TLS context for each connection, and each reads all the authorities
 # that the machine names here: 30 ms. Our servers' certificates come from none of them.
 os.environ["SSL_CERT_FILE"] = os.devnull
@@ -82,6 +84,8 @@ MARKERS = {
     "soak": "takes too long for every change: `make soak` runs it",
     "difference": "an intended difference from QueuePool",
     "quick(*words)": "soak, but for those whose parameters have these names",
+    "represented": "soak, for `make test` runs it with another of its parameters",
+    "each": "is represented by no other: what differs between them is the subject",
 }
 
 
@@ -106,6 +110,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     "ignore::pytest.PytestUnraisableExceptionWarning"
                 )
             )
+    mark_represented(items)
 
 
 def _soaks(item: pytest.Item) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 import poolproof
-from plugins.server import DRIVERS
+from plugins.server import ALL_DRIVERS, DRIVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,10 +46,11 @@ def make_engine() -> Iterator[Callable[..., Engine]]:
 # The kind of socket is the system's affair, not the driver's: one driver tries both.
 SOCKETS = ["psycopg2-unix", "psycopg2-tcp", "psycopg-tcp", "pg8000-unix"]
 SOCKETS = [name for name in SOCKETS if name.split("-")[0] in DRIVERS]
-OWN = pytest.param("poolproof-tcp", marks=pytest.mark.soak)
+if ",".join(DRIVERS) == ALL_DRIVERS:
+    SOCKETS.append("poolproof-tcp")
 
 
-@pytest.fixture(params=[*SOCKETS, OWN])
+@pytest.fixture(params=SOCKETS)
 def engine(request, pg_url, make_engine) -> Engine:
     """Make an engine per driver and kind of socket."""
     driver, kind = request.param.split("-")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import subprocess
 from pathlib import Path
 
@@ -83,6 +85,18 @@ def test_nothing_runs_beside_the_session_of_all_tests():
     assert "allow_parallel" not in body_of("tests").partition("def tests(")[0]
     assert "mark.alone" not in body_of("matrix")
     assert "not alone" in body_of("matrix")
+
+
+def test_what_make_test_leaves_out_is_soaked():
+    """What is represented by another is marked as soak, too."""
+    chosen = re.compile(r'"-m", "([a-z() ]+)"[,)]')
+    soaked = [one for one in chosen.findall(body_of("soak")) if one != "soak"]
+    for alone, soak, represented in itertools.product([False, True], repeat=3):
+        left_out = soak or represented
+        marks = {"alone": alone, "soak": left_out, "represented": represented}
+        expressions = soaked if left_out else chosen.findall(body_of("tests"))
+        chooses = [eval(one, dict(marks)) for one in expressions]  # noqa: S307 - ours
+        assert sum(chooses) == 1, marks
 
 
 def body_of(name):

@@ -48,6 +48,7 @@ TRACED = (
 STEP = int(os.environ.get("POOLPROOF_TEST_STEP", "1"))
 
 pytestmark = [
+    pytest.mark.each,  # no interpreter has another's bytecodes
     pytest.mark.difference,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -20,6 +20,7 @@ TRACED = ("poolproof/pool/loop_checkout.py", "poolproof/pool/loop_entry.py")
 STEP = int(os.environ.get("POOLPROOF_TEST_STEP", "1"))
 
 pytestmark = [
+    pytest.mark.each,  # no interpreter has another's bytecodes
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
