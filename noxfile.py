@@ -274,8 +274,8 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    # A tenth of the bytecodes, from a random start; `make matrix` has them all.
-    env = {"POOLPROOF_TEST_STEP": "10"} | os.environ
+    # One bytecode of twenty, from a random start; `make matrix` has them all.
+    env = {"POOLPROOF_TEST_STEP": "20"} | os.environ
     chosen = ("-m", "not alone and not soak")
     with Steps(session) as steps:
         compile_once(session)
@@ -304,7 +304,7 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
         "POOLPROOF_TEST_DRIVERS": "psycopg2",
         "POOLPROOF_TEST_POOLS": "poolproof",
         "POOLPROOF_TEST_ROWS": "one",
-        "POOLPROOF_TEST_STEP": "20",
+        "POOLPROOF_TEST_STEP": "40",
     }
     env = part | os.environ
     folders = env.get("POOLPROOF_TEST_FOLDERS", "").split() or CONTRACT

@@ -213,8 +213,15 @@ def served(made, tmp_path_factory):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="Chromium is not on this machine")
-@pytest.mark.parametrize("width", [400, 1200])
-@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("colours", "width"),
+    [
+        ("light", 1200),
+        ("dark", 400),
+        pytest.param("light", 400, marks=pytest.mark.soak),
+        pytest.param("dark", 1200, marks=pytest.mark.soak),
+    ],
+)
 def test_it_fits_a_browser_in_light_and_dark(served, width, colours):
     url, place = served
     scheme = {"light": 1, "dark": 0}[colours]

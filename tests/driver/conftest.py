@@ -30,7 +30,7 @@ def looking(contrib_pg):
         watching.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dsn(contrib_pg):
     """Name that server, as libpq does."""
     url = contrib_pg.url("poolproof").set(drivername="postgresql")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import decimal
 import ipaddress
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb as TheirJsonb
 from psycopg.types.range import Range as TheirRange
 
-from poolproof.driver import DataError, Json, Jsonb, MultiRange, Range
+from poolproof.driver import DataError, Json, Jsonb, MultiRange, Range, connect
 
 # One connection serves all examples: each is a question of its own.
 quickly = settings(
@@ -27,10 +28,31 @@ quickly = settings(
 )
 
 
+@pytest.fixture(scope="module")
+def kept(dsn):
+    """Open for all these tests what prepares nothing, and what prepares all."""
+    with contextlib.ExitStack() as stack:
+        opened = {}
+        for threshold in (None, 0):
+            opened[threshold] = connect(dsn, prepare_threshold=threshold)
+            stack.callback(opened[threshold].close)
+        yield opened
+
+
 @pytest.fixture(params=[None, 0], ids=["text", "binary"])
-def cursor(connecting, request):
+def cursor(kept, request):
     """Make a cursor that prepares nothing, or all: then values come as binary, too."""
-    return connecting(prepare_threshold=request.param).cursor()
+    connection = kept[request.param]
+    with connection.cursor() as made:
+        yield made
+    connection.rollback()
+
+
+@pytest.fixture(scope="module")
+def other(dsn):
+    """Open psycopg's connection for all these tests."""
+    with psycopg.connect(dsn, autocommit=True) as opened:
+        yield opened
 
 
 texts = st.text(

@@ -23,10 +23,10 @@ def run(*arguments):
 
 @pytest.mark.slow
 def test_with_poolproof_every_order_is_right():
-    done = run("--orders=80")
+    done = run("--orders=40")
     assert done.returncode == 0, done
-    assert "  80 right\n   0 wrong\n   0 failed\n   0 hung\n" in done.stdout
-    assert "  80 orders in the table, by " in done.stdout
+    assert "  40 right\n   0 wrong\n   0 failed\n   0 hung\n" in done.stdout
+    assert "  40 orders in the table, by " in done.stdout
     assert done.stderr == ""
 
 

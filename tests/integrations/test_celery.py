@@ -54,9 +54,9 @@ def ended_in_order(worker, observer, ends=1):
 
 @pytest.mark.parametrize(
     "kind",
-    # Threads are at work in test_celery_service.py.
+    # Processes are at work in test_celery_service.py, and solo is a thread.
     [
-        pytest.param(kind, marks=[pytest.mark.soak] * (kind == "threads"))
+        pytest.param(kind, marks=[pytest.mark.soak] * (kind in {"prefork", "solo"}))
         for kind in KINDS
     ],
 )

@@ -25,6 +25,7 @@ def flawless(outcome, tasks):
     assert outcome.sessions > 0
 
 
+@pytest.mark.quick("prefork")  # test_celery.py keeps the tasks of threads apart
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_every_answer_is_right_and_no_task_is_lost(make_stage, pool):
     outcome = serve(make_stage("psycopg2"), tasks=SOME, pool=pool, patience_s=60)
