@@ -41,6 +41,8 @@ mod _native {
         Finding, OwnRow, Price, classify, fault_price, fault_prices, fault_rows, fault_text,
     };
     #[pymodule_export]
+    use crate::py::frames::awaiting;
+    #[pymodule_export]
     use crate::py::gate::{Gate, Nested, QueueFull, Ticket, Waiter};
     #[pymodule_export]
     use crate::py::lease::{
@@ -72,6 +74,7 @@ mod _native {
         // PyO3 makes these at their first use, and lets go of the interpreter's lock in the middle of it: a child of a
         // fork by another thread would wait for ever for what nobody makes there.
         crate::py::gate::attribute(module.py());
+        crate::py::frames::make_ready(module.py());
         crate::py::wire::make_ready(module.py())?;
         crate::process::hold::install()?;
         crate::process::install().map_err(crate::py::errors::from_register)

@@ -190,6 +190,7 @@ have open, not what they might open: nobody uses their pools.
 | how many connections are in use | `sum by (pool) (poolproof_connections{state="used"})` |
 | how near the limit | the same ÷ `sum by (pool) (poolproof_connections_max)` |
 | how long callers wait | `histogram_quantile(0.99, sum by (pool, le) (rate(poolproof_wait_seconds_bucket[5m])))` |
+| how late loops of asyncio let those go on who have waited | `histogram_quantile(0.99, sum by (pool, le) (rate(poolproof_loop_lag_seconds_bucket[5m])))` |
 | for how long the first has waited | `max by (pool) (poolproof_oldest_wait_seconds)` |
 | who gets none | `sum by (pool, reason) (rate(poolproof_timeouts_total[5m]))` |
 | who holds for long | `histogram_quantile(0.99, sum by (scope, le) (rate(poolproof_hold_seconds_bucket[5m])))` |
@@ -234,6 +235,7 @@ TITLES = {
     ),
     "Processes": ("processes", "severed_sockets_total", "generation", "info"),
     "Limits": ("connections_idle_max", "connections_idle_min"),
+    "Loops": ("loop_lag_seconds",),
     "The host": (
         *("host_budget_max", "host_budget_used"),
         *("host_budget_own", "host_budget_waiting"),

@@ -287,10 +287,17 @@ _fairy_is_known = set(base._ConnectionFairy.__slots__) - {"_finalizer"} == _FAIR
 _new = base._ConnectionFairy.__new__
 
 
-def lendable(pool: base.Pool, connection: Any, record: Any, echo: Any) -> Any:
+def lendable(
+    kind: type[ConnectionFairy],
+    pool: base.Pool,
+    connection: Any,
+    record: Any,
+    echo: Any,
+) -> Any:
     """Make what a pool lends, which does nothing by itself when it is collected.
 
     Args:
+        kind: The class of it.
         pool: The pool.
         connection: The DBAPI connection.
         record: The pool's entry.
@@ -300,12 +307,12 @@ def lendable(pool: base.Pool, connection: Any, record: Any, echo: Any) -> Any:
         A fairy as after SQLAlchemy's checkout; `_finalizer` is the caller's to set.
     """
     if not _fairy_is_known:
-        fairy = ConnectionFairy(pool, connection, record, echo)
+        fairy = kind(pool, connection, record, echo)
         let_go_of_collection(fairy)
         fairy._counter = 1
         return fairy
     # All that its `__init__` does, but for the finalizer: a third of a checkout.
-    fairy = _new(ConnectionFairy)
+    fairy = _new(kind)
     fairy._pool = pool
     fairy._counter = 1
     fairy.dbapi_connection = connection

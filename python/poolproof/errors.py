@@ -51,7 +51,8 @@ class Holder:
     """Who holds a slot.
 
     Attributes:
-        thread: Name of the thread that checked the connection out.
+        thread: Name of the thread that checked the connection out; with `AsyncPool`
+            the task's stands before it.
         process_id: The process it runs in.
         held_s: For how long, in seconds.
     """

@@ -23,7 +23,9 @@ pub struct Timings {
     /// Asking whether one is at rest.
     pub ping: Histogram,
     hold: Histogram,
-    /// The same, coarser, in no scope.
+    /// How late loops have let tasks go on whose turn had come; made at the first.
+    lag: OnceLock<Box<Histogram>>,
+    /// The same as `hold`, coarser, in no scope.
     unscoped: Histogram,
     /// The same for each scope that has held one; nothing is made as long as there is none.
     scoped: OnceLock<Box<[OnceLock<Box<Histogram>>]>>,
@@ -38,6 +40,7 @@ impl Timings {
             connect: Histogram::new(&FINE),
             ping: Histogram::new(&FINE),
             hold: Histogram::new(&FINE),
+            lag: OnceLock::new(),
             unscoped: Histogram::new(&EXPORTED),
             scoped: OnceLock::new(),
         }
@@ -57,6 +60,20 @@ impl Timings {
         if let Some(histogram) = self.of_scope(scope) {
             histogram.record(held);
         }
+    }
+
+    /// Counts a task that its loop has let go on so late.
+    pub fn record_lag(&self, lag: Duration) {
+        self.lags().record(lag);
+    }
+
+    fn lags(&self) -> &Histogram {
+        self.lag.get_or_init(|| Box::new(Histogram::new(&FINE)))
+    }
+
+    /// How late loops have let tasks go on; none where no task has waited.
+    pub fn lag(&self) -> Option<Distribution> {
+        self.lag.get().map(|lag| lag.read())
     }
 
     /// Where a scope's are counted; made at its first. None for a number that no scope has.
@@ -97,6 +114,9 @@ impl Timings {
         self.ping.absorb(&other.ping);
         self.hold.absorb(&other.hold);
         self.unscoped.absorb(&other.unscoped);
+        if let Some(lag) = other.lag.get() {
+            self.lags().absorb(lag);
+        }
         if let Some(places) = other.scoped.get() {
             for (scope, place) in (1..).zip(places.iter()) {
                 if let (Some(theirs), Some(ours)) = (place.get(), self.of_scope(scope)) {
@@ -138,6 +158,19 @@ mod tests {
             .map(|(scope, held)| (scope, held.count(), held.sum))
             .collect();
         assert_eq!(scopes, [(0, 1, MS), (7, 2, MS * 5)]);
+    }
+
+    #[test]
+    fn lags_are_counted_from_the_first_on() {
+        let now = Instant::now();
+        let (one, other) = (Timings::new(now), Timings::new(now));
+        one.absorb(&other);
+        assert!(one.lag().is_none());
+        other.record_lag(MS);
+        one.absorb(&other);
+        one.record_lag(MS * 2);
+        let lag = one.lag().expect("two were counted");
+        assert_eq!((lag.count(), lag.sum), (2, MS * 3));
     }
 
     #[test]

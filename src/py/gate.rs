@@ -13,6 +13,7 @@ use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use super::errors::from_stale;
+use super::seconds::length;
 use super::snapshot::Snapshot;
 use super::socket::{Socket, in_words};
 use super::timings::{Timings, now, scope};
@@ -63,15 +64,20 @@ impl Gate {
     /// An entry out of `idle`, whose ticket is in it; or a ticket to open a connection with; or None.
     ///
     /// One step for Python: `acquire`, `take`, and the ticket into the entry.
+    #[pyo3(signature = (idle, strand = None))]
     fn lend<'py>(
         &self,
         py: Python<'py>,
         idle: &Bound<'py, PyDict>,
+        strand: Option<u64>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let taken = with_critical_section(idle, || self.take_one(py, idle))?;
         let Some((ticket, entry, now)) = taken else {
             return Ok(None);
         };
+        if let Some(strand) = strand {
+            ticket.get().name_strand(strand);
+        }
         let Some(entry) = entry else {
             return Ok(Some(ticket.into_any()));
         };
@@ -254,9 +260,11 @@ fn answer(
     ended: WaitResult,
 ) -> PyResult<Py<PyAny>> {
     Ok(match ended {
-        WaitResult::Granted(grant) => {
-            Py::new(py, Ticket::of_waiter(py, gate, grant, waiter))?.into_any()
-        }
+        WaitResult::Granted(grant) => Py::new(
+            py,
+            Ticket::of_waiter(py, gate, grant, waiter, Duration::ZERO),
+        )?
+        .into_any(),
         WaitResult::Nested(nested) => Py::new(py, Nested::from(nested))?.into_any(),
         WaitResult::TimedOut | WaitResult::Interrupted => py.None(),
     })
@@ -467,8 +475,11 @@ impl Ticket {
         gate: &Arc<pool::Gate>,
         grant: Grant,
         waiter: &pool::Waiter,
+        lag: Duration,
     ) -> Self {
-        let since = now().saturating_duration_since(waiter.joined());
+        let since = now()
+            .saturating_duration_since(waiter.joined())
+            .saturating_sub(lag);
         // Who has waited is told from who has not, however short it was.
         Self::of_caller(py, gate, grant, since.max(Duration::from_nanos(1)))
     }
@@ -570,15 +581,25 @@ impl Waiter {
     }
 
     /// The ticket, if a slot has been offered.
-    fn take(&self, py: Python<'_>) -> PyResult<Option<Ticket>> {
-        let grant = self.waiter.take().map_err(from_stale)?;
-        Ok(grant.map(|grant| Ticket::of_waiter(py, &self.gate, grant, &self.waiter)))
+    ///
+    /// With `lag_s`, how long ago that was in seconds: it counts as the loop's, and not as waiting for the slot.
+    #[pyo3(signature = (lag_s = None))]
+    fn take(&self, py: Python<'_>, lag_s: Option<f64>) -> PyResult<Option<Ticket>> {
+        let Some(grant) = self.waiter.take().map_err(from_stale)? else {
+            return Ok(None);
+        };
+        let lag = lag_s.map_or(Duration::ZERO, length);
+        if let (Some(_), Some(timings)) = (lag_s, self.gate.timings()) {
+            timings.record_lag(lag);
+        }
+        let ticket = Ticket::of_waiter(py, &self.gate, grant, &self.waiter, lag);
+        Ok(Some(ticket))
     }
 
     /// Leaves the queue for another reason; returns the ticket that was offered in the last instant, if one was.
     fn leave(&self, py: Python<'_>) -> Option<Ticket> {
         let grant = self.waiter.leave();
-        grant.map(|grant| Ticket::of_waiter(py, &self.gate, grant, &self.waiter))
+        grant.map(|grant| Ticket::of_waiter(py, &self.gate, grant, &self.waiter, Duration::ZERO))
     }
 }
 

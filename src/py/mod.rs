@@ -9,6 +9,7 @@ pub(crate) mod control;
 pub(crate) mod counter;
 pub(crate) mod errors;
 pub(crate) mod fault;
+pub(crate) mod frames;
 pub(crate) mod gate;
 pub(crate) mod lease;
 pub(crate) mod process;

@@ -60,6 +60,11 @@ impl Timings {
         Distribution(self.0.ping.read())
     }
 
+    /// How late loops have let tasks go on whose turn had come; None where no task has waited.
+    fn lag(&self) -> Option<Distribution> {
+        self.0.lag().map(Distribution)
+    }
+
     /// How long connections were held.
     fn hold(&self) -> Distribution {
         Distribution(self.0.hold())

@@ -33,7 +33,7 @@ TARGETS = {
     "overload": [85] * 12 + [1] * 4,
     "retry": [3],
     "reuse": [1, 1, 2, 0.5],
-    "tasks": [1, 1, 1, 0.8] * 2,
+    "tasks": [1, 1, 1.3, 0.8] * 2,
 }
 
 # The others take two or three seconds of a processor each, and nothing promised fails

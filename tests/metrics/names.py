@@ -11,6 +11,7 @@ PROMISED = {
     "waiting": set(),
     "timeouts_total": {"reason"},
     "wait_seconds": set(),
+    "loop_lag_seconds": set(),
     "connect_seconds": set(),
     "hold_seconds": {"scope"},
     "oldest_wait_seconds": set(),

@@ -23,6 +23,8 @@ from poolproof.drivers.asyncpg import Asyncpg
 from poolproof.drivers.base import Driver
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from poolproof.drivers.base import AtLoop
 
 __all__ = ["AdaptedAsyncpg"]
@@ -72,12 +74,33 @@ class AdaptedAsyncpg(Adapted, Asyncpg):
             connection._handle_exception(error)  # as PEP 249 names it
         return bool(described) and described[0].name == name
 
+    def run_alone(self, connection: Any, statements: Iterable[str]) -> None:
+        """Run statements, each by itself, without the adapter's transactions.
+
+        Args:
+            connection: The adapter, in its greenlet.
+            statements: What to run, one after the other.
+        """
+        raw = own(connection)
+        for statement in statements:
+            try:
+                await_only(raw.execute(statement))
+            except Exception as error:  # noqa: BLE001 - asyncpg's own, or the system's
+                connection._handle_exception(error)  # as PEP 249 names it
+
     def forget_prepared(self, connection: Any) -> None:
-        """Do nothing: the adapter cannot be told.
+        """Empty what the adapter has prepared, and asyncpg itself.
+
+        It asks the server to close each of them later, to which a server that does not
+        know them agrees.
 
         Args:
             connection: The adapter.
         """
+        prepared = connection._prepared_statement_cache
+        if prepared is not None:
+            prepared.clear()
+        own(connection)._drop_local_statement_cache()
 
     # --- at its loop ----------------------------------------------------------------
 

@@ -58,6 +58,31 @@ class AdaptedPsycopg(Adapted, Psycopg):
         """
         return super().is_piped(own(connection))
 
+    def prepare_nothing(self, connection: Any) -> Any:
+        """Have it neither prepare nor count what is asked next.
+
+        Args:
+            connection: The adapter.
+        """
+        return super().prepare_nothing(own(connection))
+
+    def prepare_again(self, connection: Any, threshold: Any) -> None:
+        """Undo `prepare_nothing`.
+
+        Args:
+            connection: The adapter.
+            threshold: What that returned.
+        """
+        super().prepare_again(own(connection), threshold)
+
+    def forget_prepared(self, connection: Any) -> None:
+        """Empty the list of what it has prepared.
+
+        Args:
+            connection: The adapter.
+        """
+        super().forget_prepared(own(connection))
+
     def listens(self, connection: Any) -> bool:
         """Tell whether a notification has come, or something is called at one.
 

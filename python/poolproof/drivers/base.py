@@ -13,7 +13,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from typing import TypeAlias
 
     from poolproof import _native
@@ -413,6 +413,28 @@ class Driver:
             connection: The same connection.
             threshold: What that returned.
         """
+
+    def run_alone(self, connection: Any, statements: Iterable[str]) -> None:
+        """Run statements, each by itself: in no transaction, and none prepared.
+
+        Args:
+            connection: A DBAPI connection that is not in a transaction.
+            statements: What to run, one after the other.
+
+        Raises:
+            Exception: Whatever the driver raises. The connection is of no use then.
+        """
+        before = getattr(connection, "autocommit", True)
+        if before is not True:
+            connection.autocommit = True
+        threshold = self.prepare_nothing(connection)
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.close()
+        self.prepare_again(connection, threshold)
+        if before is not True:
+            connection.autocommit = before
 
     def forget_prepared(self, connection: Any) -> None:
         """Have the driver know that the server has forgotten prepared statements.

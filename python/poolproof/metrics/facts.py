@@ -47,7 +47,7 @@ class Checkout:
     """One connection that a caller has.
 
     Attributes:
-        thread: The name of the thread that checked it out.
+        thread: The name of the thread that checked it out, with the task's before it.
         scope: The `poolproof.scope` that it was checked out in; None for none.
         backend_pid: The server's process id of the session, when it is known.
         held_s: For how long it has been held, in seconds.
@@ -144,6 +144,8 @@ class PoolSnapshot:
         connect_failures: Attempts to connect that have failed in a row.
         breaker_open: Whether callers who need a new connection are refused at once.
         wait: Waits for a slot, of callers who got a connection.
+        lag: How late loops have let tasks go on that had been lent a slot; it is no
+            part of `wait`. None where no task has waited for one.
         connect: Opening a connection.
         ping: Asking whether one is at rest.
         hold: Checkouts, until the connection came back.
@@ -182,6 +184,7 @@ class PoolSnapshot:
     connect_failures: int
     breaker_open: bool
     wait: Times
+    lag: Times | None
     connect: Times
     ping: Times
     hold: Times

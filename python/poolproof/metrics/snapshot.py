@@ -152,7 +152,7 @@ def _of_pools(pools: list[Pool], totals: Totals) -> PoolSnapshot:
 def _counted(totals: Totals) -> dict[str, Any]:
     """Say what was counted, of pools that there are or that are gone."""
     timings = totals.timings
-    wait = timings.wait()
+    wait, lag = timings.wait(), timings.lag()
     discarded = totals.discarded.copy()
     return {
         "checkouts": {False: wait.none, True: wait.count - wait.none},
@@ -166,6 +166,7 @@ def _counted(totals: Totals) -> dict[str, Any]:
         "retries": totals.retries.copy(),
         "stranded": totals.stranded.copy(),
         "wait": _times(wait),
+        "lag": None if lag is None else _times(lag),
         "connect": _times(timings.connect()),
         "ping": _times(timings.ping()),
         "hold": _times(timings.hold()),

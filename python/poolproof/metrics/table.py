@@ -180,6 +180,11 @@ def _times(take: Callable[[PoolSnapshot], Times]) -> Callable[[Any], Read]:
     return reads
 
 
+def _lags(pool: PoolSnapshot) -> Read:
+    if pool.lag is not None:
+        yield (), Histogram.of(pool.lag)
+
+
 def _states(pool: PoolSnapshot) -> Read:
     yield ("idle",), pool.idle
     yield ("used",), pool.used
@@ -337,6 +342,16 @@ TABLE: tuple[Metric, ...] = (
         "Waits for a slot, of callers who got a connection.",
         (),
         _times(lambda pool: pool.wait),
+    ),
+    Metric(
+        "loop_lag_seconds",
+        "histogram",
+        "poolproof.loop.lag",
+        "s",
+        "How late loops of asyncio have let tasks go on that had waited for a slot and "
+        "been lent one; no part of the wait.",
+        (),
+        _lags,
     ),
     Metric(
         "connect_seconds",

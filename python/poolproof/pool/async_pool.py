@@ -8,26 +8,27 @@ has any more is closed without a word of the driver's, for nobody could wait for
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import sys
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from poolproof import _native
 from poolproof._sqlalchemy import share_first_connect
 from poolproof.drivers import known
 from poolproof.fork import loops, renewal, sockets
-from poolproof.pool import deadlines, discard_all, loop_closing, maintenance_thread
+from poolproof.pool import deadlines, loop_closing, maintenance_thread
 from poolproof.pool.loop_checkout import LoopCheckout
-from poolproof.pool.loop_entry import Loan, LoopEntry
+from poolproof.pool.loop_entry import Loan, LoopEntry, checkout_places
 from poolproof.pool.loops import FirstConnect, TaskWaiters, is_alive, running_loop
 from poolproof.pool.maintenance import UNPLANNED
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
+    from types import CodeType
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
@@ -65,29 +66,16 @@ class AsyncPool(LoopCheckout):
 
         Args:
             *args: As for `Pool`.
-            **kw: As for `Pool`; ``reset_on_return="discard_all"`` is not possible yet.
+            **kw: As for `Pool`.
 
         Raises:
             ArgumentError: A value of the wrong type or outside its range, two that do
                 not go together, or the engine is a sync one.
         """
-        if kw.get("reset_on_return") == discard_all.NAME:
-            msg = (
-                "reset_on_return='discard_all' is for poolproof.Pool: the drivers of "
-                "asyncio cannot be told that their prepared statements are gone"
-            )
-            raise exc.ArgumentError(msg)
         # Which loop a connection belongs to, by its id, as long as it is open.
         self._loops: dict[int, asyncio.AbstractEventLoop] = {}
         self._loans: set[Loan] = set()
         super().__init__(*args, **kw)
-        if self.settings.minds_idle_holds or self.budget is not None:
-            msg = (
-                "host_budget, idle_hold_timeout and idle_hold_warning are for "
-                "poolproof.Pool: whoever waits for a share would stop the loop, and "
-                "what goes on in a loop is not looked at"
-            )
-            raise exc.ArgumentError(msg)
 
     # --- checkout -------------------------------------------------------------------
 
@@ -191,6 +179,21 @@ class AsyncPool(LoopCheckout):
         if answer is not None:
             self._let_go(entry, answer)
 
+    def caller(self) -> tuple[str, list[tuple[CodeType, int]]]:
+        """Name the task that calls, and say where it does."""
+        task = asyncio.current_task() if running_loop() is not None else None
+        places: list[Any] = checkout_places()
+        by_turns = zip(places[::2], places[1::2], strict=True)
+        return "" if task is None else f"task {task.get_name()}", list(by_turns)
+
+    def _tasks(self) -> dict[int, str]:
+        tasks = {}
+        for loan in list(self._loans):
+            name = loan.borrower()
+            if name is not None and loan.entry.fairy_ref is loan:
+                tasks[loan.entry.ticket.slot] = name
+        return tasks
+
     def has_idle(self) -> bool:
         """Tell whether a connection of this loop rests."""
         loop = running_loop()
@@ -261,11 +264,20 @@ class AsyncPool(LoopCheckout):
         if renewal.is_inherited(connection):
             return
         driver = known.of(connection, self._dialect)
+        leaving = self.shares.leaving(connection, self._hear_of_leaving)
         if sockets.is_foreign(connection):
             self._forget_foreign(connection)
             sockets.unwatch(connection)
             return
-        loop_closing.close(connection, driver, loop, self.settings.reset_timeout)
+        loop_closing.close(
+            connection, driver, loop, self.settings.reset_timeout, leaving
+        )
+
+    def _hear_of_leaving(self) -> None:
+        maintenance_thread.look_at(self)
+
+    def _pause(self, seconds: float) -> None:
+        await_only(asyncio.sleep(seconds))
 
     def open_ahead(self, work: Callable[[], float]) -> float:
         """Have a connection opened ahead of need, in the loop of one that there is.

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine.default import DefaultDialect
 
 from poolproof import _native
-from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.drivers import known
 from poolproof.faults.error_info import mark
 from poolproof.fork import renewal, sockets
 from poolproof.pool import deadlines
 from poolproof.pool.entry import Entry, refuse_foreign
 from poolproof.pool.evidence import HALF, LONGEST
+from poolproof.pool.loop_fairy import LENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from poolproof._sqlalchemy import ConnectionFairy
     from poolproof.faults.error_info import Phase
 
 __all__ = ["install_hooks"]
@@ -91,7 +92,7 @@ def _commit(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]:
         # SQLAlchemy's own verbs only call the driver's method. The fairy would pass
         # that on from its __getattr__; what others write gets the fairy.
         entry = None
-        if own and type(connection) is ConnectionFairy:
+        if own and type(connection) in LENT:
             entry = connection._connection_record
             connection = connection.dbapi_connection
         try:
@@ -132,7 +133,7 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
     def protected(connection: Any) -> None:
         if generation() != renewal.renewed_generation:
             renewal.after_fork()
-        if type(connection) is not ConnectionFairy:
+        if type(connection) not in LENT:
             verb(connection)
             return
         entry = connection._connection_record
@@ -154,6 +155,7 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
             raw.rollback()  # all that SQLAlchemy's verb does
 
     protected.is_protected = True  # type: ignore[attr-defined]
+    protected.is_sqlalchemys = own  # type: ignore[attr-defined]
     return protected
 
 

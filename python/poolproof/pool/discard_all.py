@@ -164,20 +164,9 @@ def _discard(
     _end_transaction(connection, driver)
     if not _is_own(record, record.driver_connection):
         return
-    raw: Any = connection
-    before = getattr(raw, "autocommit", True)
-    if before is not True:
-        raw.autocommit = True
-    threshold = driver.prepare_nothing(raw)
-    cursor = raw.cursor()
-    cursor.execute("DISCARD ALL")
-    if record.set_again is not None:
-        cursor.execute(record.set_again)
-    cursor.close()
-    driver.prepare_again(raw, threshold)
-    if before is not True:
-        raw.autocommit = before
-    driver.forget_prepared(raw)
+    again = () if record.set_again is None else (record.set_again,)
+    driver.run_alone(connection, ("DISCARD ALL", *again))
+    driver.forget_prepared(connection)
 
 
 def _end_transaction(connection: Any, driver: Driver) -> None:

@@ -54,17 +54,20 @@ class Hold:
 
     idle: IdleHold | None
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, pool: Owner) -> None:
         """Remember the caller, and what called it.
 
         Args:
             seconds: How long the connection may be held without a word, more than 0,
                 or infinite.
+            pool: Knows who the caller is, where its thread runs several.
         """
         self._since = now = time.monotonic()
         self.due = now + seconds
         self.idle = None
-        self._thread = threading.current_thread().name
+        task, places = pool.caller()
+        thread = threading.current_thread().name
+        self._thread = f"{task} of {thread}" if task else thread
         self.strand = threading.get_ident()
         self.surroundings = surroundings()
         frame = sys._getframe(_OURS)
@@ -72,6 +75,8 @@ class Hold:
         while (caller := frame.f_back) is not None and len(frames) < _DEPTH:
             frame = caller
             frames.append((frame.f_code, frame.f_lasti))
+        # What awaits the greenlet of these.
+        frames.extend(places)
 
     def describe(self, now: float) -> str:
         """Say who holds, for how long, and since which call.

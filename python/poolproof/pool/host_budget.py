@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import socket
 import time
 import weakref
 from dataclasses import dataclass
@@ -23,15 +22,15 @@ from sqlalchemy import exc
 
 from poolproof import _native
 from poolproof._log import Log
-from poolproof.fork import sockets
 from poolproof.pool import budget_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from poolproof._native import Share, Shares
+    from poolproof.pool.open_shares import OpenShares
 
-__all__ = ["Exhausted", "HostBudget", "OpenShares", "Parts"]
+__all__ = ["Exhausted", "HostBudget", "Parts"]
 
 # Between looks whether there is a share, in seconds.
 _FIRST_LOOK_S = 0.002
@@ -39,10 +38,8 @@ _LAST_LOOK_S = 0.02
 # How long a share may be free before those behind take it, in seconds: the first in
 # the line may be suspended.
 _FREE_S = 0.1
-# How long the server may take to notice that a process was killed, in seconds, and to
-# let go of a connection that was closed in order.
+# How long the server may take to notice that a process was killed, in seconds.
 _MOURNING_S = 0.5
-_GOODBYE_S = 0.5
 # For all that rests at the interpreter's end, in seconds, give or take one of them.
 _EXIT_S = 2.0
 _NAMED = 5
@@ -66,6 +63,8 @@ class Parts:
 
 class Disposable(Protocol):
     """A pool, as far as it is to give back what rests."""
+
+    shares: OpenShares
 
     def dispose(self) -> None:
         """Close what rests."""
@@ -139,13 +138,17 @@ class HostBudget:
         return found
 
     def take(
-        self, until: float | None, has_come: Callable[[], bool] | None
+        self,
+        until: float | None,
+        has_come: Callable[[], bool] | None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> Share | None:
         """Take a share, and wait for one in the line.
 
         Args:
             until: When to give up, on the monotonic clock; None never does.
             has_come: Says whether the caller has no more need of it.
+            pause: Has the caller, thread or task, wait for so many seconds.
 
         Returns:
             The share; None when there is no more need of one.
@@ -158,10 +161,10 @@ class HostBudget:
         shares = self._shares()
         share = shares.take(self.most)
         if share is None:
-            share = self._wait(shares, until, has_come)
+            share = self._wait(shares, until, has_come, pause)
         if share is not None and share.was_left:
             try:
-                time.sleep(_MOURNING_S)
+                pause(_MOURNING_S)
             except BaseException:  # which may keep this frame
                 share.give_back(clear=False)
                 raise
@@ -172,11 +175,12 @@ class HostBudget:
         shares: Shares,
         until: float | None,
         has_come: Callable[[], bool] | None,
+        pause: Callable[[float], None],
     ) -> Share | None:
         generation = _native.generation()
         place = shares.queue()
         try:
-            pause = _FIRST_LOOK_S
+            apart = _FIRST_LOOK_S
             free_since = None
             while True:
                 now = time.monotonic()
@@ -192,11 +196,11 @@ class HostBudget:
                     raise _native.Forked
                 if has_come is not None and has_come():
                     return None
-                left = pause if until is None else until - time.monotonic()
+                left = apart if until is None else until - time.monotonic()
                 if left <= 0:
                     raise Exhausted
-                time.sleep(min(pause, left))
-                pause = min(pause * 1.5, _LAST_LOOK_S)
+                pause(min(apart, left))
+                apart = min(apart * 1.5, _LAST_LOOK_S)
         finally:
             place.leave()
 
@@ -264,93 +268,6 @@ def _process(pid: int) -> str:
     return f"process {pid} ({printable})"
 
 
-class OpenShares:
-    """The shares of one pool's open connections, in this process.
-
-    A connection that is collected without being closed gives its share back then.
-    """
-
-    __slots__ = ("_shares",)
-
-    def __init__(self) -> None:
-        """Hold nothing yet."""
-        self._shares: dict[int, tuple[Share, object]] = {}
-
-    def __len__(self) -> int:
-        """Count them."""
-        return len(self._shares)
-
-    def keep(self, connection: Any, share: Share) -> None:
-        """Hold a share for as long as a connection is open.
-
-        Args:
-            connection: A DBAPI connection that was just opened.
-            share: Its share.
-        """
-        key = id(connection)
-        ender: object = None
-        with contextlib.suppress(TypeError):  # without weak references
-            ender = weakref.ref(connection, lambda _: self._shares.pop(key, None))
-        self._shares[key] = (share, ender)
-
-    @contextlib.contextmanager
-    def closing(self, connection: Any) -> Iterator[None]:
-        """Give the share of a connection back once the server has let go of it.
-
-        Args:
-            connection: A DBAPI connection, which is closed within.
-        """
-        key = id(connection)
-        if key not in self._shares:
-            yield
-            return
-        # What was shut here says nothing of the server. Once it is closed, that is not
-        # to be told any more.
-        watched = sockets.find(connection)
-        was_shut = watched is not None and (
-            watched.severed or watched.expired is not None
-        )
-        copy = None if was_shut else _copy_of(connection)
-        has_gone = False
-        try:
-            yield
-            has_gone = copy is None or _wait_for_end(copy)
-        finally:
-            if copy is not None:
-                copy.close()
-            share, _ender = self._shares.pop(key, (None, None))
-            if share is not None:
-                share.give_back(clear=has_gone and not was_shut)
-
-
-def _copy_of(connection: Any) -> socket.socket | None:
-    """Return another handle on a connection's socket, which outlives its closing."""
-    number = sockets.descriptor(connection)
-    if number is None or sockets.is_foreign(connection):
-        return None
-    try:
-        # Of whatever family: nothing but an end is read from it. One call, so that an
-        # interruption leaves no bare number behind.
-        return socket.fromfd(number, socket.AF_UNIX, socket.SOCK_STREAM)
-    except OSError:
-        return None
-
-
-def _wait_for_end(copy: socket.socket) -> bool:
-    """Wait for the server's end of a connection that we have closed."""
-    until = time.monotonic() + _GOODBYE_S
-    try:
-        while (left := until - time.monotonic()) > 0:
-            copy.settimeout(left)
-            if not copy.recv(65536):
-                return True
-    except TimeoutError:
-        pass
-    except OSError:
-        return True  # reset, which is an end as well
-    return False
-
-
 _known: weakref.WeakValueDictionary[str, HostBudget] = weakref.WeakValueDictionary()
 _pools: weakref.WeakSet[Disposable] = weakref.WeakSet()
 
@@ -361,6 +278,7 @@ def _give_back_all() -> None:
         if time.monotonic() < until:
             with contextlib.suppress(Exception, KeyboardInterrupt):
                 pool.dispose()
+                pool.shares.settle(waits=True)
 
 
 atexit.register(_give_back_all)

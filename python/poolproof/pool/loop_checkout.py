@@ -12,18 +12,23 @@ from asyncio import current_task
 from asyncio.events import _get_running_loop
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
+from sqlalchemy.pool import reset_rollback
 from sqlalchemy.util import safe_reraise
 
 from poolproof import _native
-from poolproof._sqlalchemy import lendable, let_go_of_collection
+from poolproof._sqlalchemy import hears, lendable, let_go_of_collection
 from poolproof.fork import renewal
 from poolproof.pool import deadlines, maintenance_thread, validation
 from poolproof.pool.entry import BUSY
 from poolproof.pool.loop_entry import RETURNED, Loan, LoopEntry, checkout_places
+from poolproof.pool.loop_fairy import LoopFairy
 from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Task
+
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
     from poolproof.pool.entry import Entry
@@ -39,6 +44,21 @@ class LoopCheckout(Pool):
     _loans: set[Loan]
     _gate: _native.Gate
     _idle: dict[int, Entry]
+    # What `LoopFairy` compares with: the listeners of `reset` as long as there are
+    # none, and the verb of the dialect that is SQLAlchemy's own, where one is called.
+    quiet_reset: Any
+    hears_resets: Any
+    own_rollback: Any
+
+    def _see_listeners(self) -> None:
+        super()._see_listeners()
+        resets = self.listeners.reset
+        self.quiet_reset = None if resets else resets
+        self.hears_resets = hears(resets)
+        rollback = getattr(self._dialect, "do_rollback", None)
+        rolls_back = self._reset_on_return is reset_rollback
+        is_own = rolls_back and getattr(rollback, "is_sqlalchemys", False)
+        self.own_rollback = rollback if is_own else None
 
     def connect(self) -> PoolProxiedConnection:
         """Check a connection out; its `close()` checks it in.
@@ -56,7 +76,9 @@ class LoopCheckout(Pool):
             or self._hears_checkouts
         ):
             return self._connect_heard()
-        entry: Any = self._do_get()
+        loop = _get_running_loop()
+        task = None if loop is None else current_task(loop)
+        entry: Any = self._get(loop, task)
         connection = entry.dbapi_connection
         if (
             connection is None
@@ -66,10 +88,18 @@ class LoopCheckout(Pool):
         ):
             connection = self._connected(entry)
         echo = self._should_log_debug()
-        fairy = lendable(self, connection, entry, echo)
+        fairy = lendable(LoopFairy, self, connection, entry, echo)
         if echo:
             self.logger.debug("Connection %r checked out from pool", connection)
-        self._lend(fairy, entry)
+        # As `_lend`: a call would cost more than it.
+        loan: Any = Loan(fairy, _collected)
+        loan.entry = entry
+        loan.places = checkout_places()
+        loan.task = None if task is None else ref(task)
+        fairy._finalizer = entry.fairy_ref = entry.lent_to = loan
+        self._loans.add(loan)
+        if entry.bound:
+            self._end_checkout(entry, fairy)
         if self._bounds_holders or deadlines.ever_used:
             entry.bound_holding()
         if self._is_minded:
@@ -87,12 +117,14 @@ class LoopCheckout(Pool):
 
     def _lend(self, fairy: Any, entry: LoopEntry) -> None:
         """Remember what is lent to whom."""
-        loan = Loan(fairy, _collected)
+        loop = _get_running_loop()
+        task = None if loop is None else current_task(loop)
+        loan: Any = Loan(fairy, _collected)
         loan.entry = entry
         loan.places = checkout_places()
-        fairy._finalizer = loan
+        loan.task = None if task is None else ref(task)
+        fairy._finalizer = entry.fairy_ref = entry.lent_to = loan
         self._loans.add(loan)
-        entry.fairy_ref = entry.lent_to = loan
 
     def _connected(self, entry: LoopEntry) -> Any:
         """Open a connection where there is none, or none that may be lent any more."""
@@ -103,19 +135,22 @@ class LoopCheckout(Pool):
                 entry._checkin_failed(error, _fairy_was_created=False)
             raise
 
-    def _do_get(self) -> ConnectionPoolEntry:  # noqa: C901 - a call would cost more
+    def _do_get(self) -> ConnectionPoolEntry:
         loop = _get_running_loop()
+        return self._get(loop, None if loop is None else current_task(loop))
+
+    def _get(  # noqa: C901 - a call would cost more
+        self, loop: AbstractEventLoop | None, task: Task[Any] | None
+    ) -> ConnectionPoolEntry:
+        """Take an entry for a task, as `_do_get`."""
         began = now = monotonic()
         due = None if self._checkout_timeout is None else now + self._checkout_timeout
         if deadlines.ever_used:
             due = self._due(now, due)
         try:
-            entry: Any = self._gate.lend(self._idle)
-            task = None if loop is None else current_task(loop)
-            if entry is not None and task is not None:
-                # Its thread runs several callers, which must be told apart.
-                ticket = entry.ticket if type(entry) is LoopEntry else entry
-                ticket.name_strand(id(task))
+            # Its thread runs several callers, which must be told apart.
+            strand = None if task is None else id(task)
+            entry: Any = self._gate.lend(self._idle, strand)
             if type(entry) is not LoopEntry or entry.loop is not loop:
                 entry = self._lend_otherwise(entry, began, due)
                 if not entry.rested_at:
@@ -123,7 +158,7 @@ class LoopCheckout(Pool):
                 now = monotonic()
         except _native.Forked:
             renewal.renew(self)
-            return self._do_get()
+            return self._get(loop, task)
         entry.began = began
         entry.due = due
         connection = entry.dbapi_connection
@@ -173,6 +208,32 @@ class LoopCheckout(Pool):
         driver = entry.driver
         if driver.status(connection) != driver.idle:
             self._discard(entry, BUSY)
+        self._have_rest(entry)
+
+    def take_back(self, fairy: LoopFairy, entry: LoopEntry) -> None:
+        """Check in what is at rest, where nobody is to hear of it.
+
+        Args:
+            fairy: What was lent.
+            entry: Its entry.
+        """
+        try:
+            loan: Any = entry.fairy_ref
+            entry.fairy_ref = entry.lent_to = None
+            # See `_do_return_conn`.
+            fairy._connection_record = fairy.dbapi_connection = None  # type: ignore[assignment]
+            fairy._finalizer = RETURNED  # type: ignore[assignment]
+            self._loans.discard(loan)
+            if entry.bound:
+                entry.unbound()
+            self._have_rest(entry)
+        except BaseException as error:
+            entry.explain(error)
+            self.give_up(entry)
+            raise
+
+    def _have_rest(self, entry: LoopEntry) -> None:
+        """Have what is idle rest, or whoever waits for it go on."""
         entry.rested_at = monotonic()
         if self._is_minded:
             maintenance_thread.on_checkin(self, entry)

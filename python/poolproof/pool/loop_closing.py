@@ -62,6 +62,7 @@ def close(
     driver: Driver,
     loop: asyncio.AbstractEventLoop | None,
     seconds: float | None,
+    closed: Callable[[], None] | None = None,
 ) -> None:
     """Close a connection, wherever the caller is.
 
@@ -71,6 +72,7 @@ def close(
         loop: The loop that it belongs to.
         seconds: How long the loop may take for it; then its socket is shut. None sets
             no bound.
+        closed: Called when it is closed.
     """
     socket = sockets.find(connection)
     if socket is not None and seconds is not None:
@@ -79,35 +81,41 @@ def close(
     def here() -> Any:
         unfinished = driver.at_loop(connection)
         if unfinished is not None:
-            return _close_in_time(connection, unfinished)
-        _close_at_once(connection, driver.abandon)
+            return _close_in_time(connection, unfinished, closed)
+        _close_at_once(connection, driver.abandon, closed)
         return None
 
     if loop is None or not in_loop(loop, here):
         if loop is not None and not loop.is_closed():
             # It stands still: nobody is in the middle of what is done here.
-            _close_at_once(connection, driver.abandon)
+            _close_at_once(connection, driver.abandon, closed)
         else:
             sockets.end_session(connection)
-            _close_at_once(connection, driver.drop)
+            _close_at_once(connection, driver.drop, closed)
 
 
-def _close_at_once(connection: Any, end: Callable[[Any], None]) -> None:
+def _close_at_once(
+    connection: Any, end: Callable[[Any], None], closed: Callable[[], None] | None
+) -> None:
     try:
         # A driver's own error on the way out says nothing: it is closed in any case.
         with contextlib.suppress(Exception):
             end(connection)
     finally:
-        _shut(connection)
+        _shut(connection, closed)
 
 
-async def _close_in_time(connection: Any, unfinished: AtLoop) -> None:
+async def _close_in_time(
+    connection: Any, unfinished: AtLoop, closed: Callable[[], None] | None
+) -> None:
     try:
         await unfinished(connection)
     finally:
-        _shut(connection)
+        _shut(connection, closed)
 
 
-def _shut(connection: Any) -> None:
+def _shut(connection: Any, closed: Callable[[], None] | None) -> None:
     """End the registration; the loop closes the number itself, before long."""
     sockets.unwatch(connection)
+    if closed is not None:
+        closed()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import traceback
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from poolproof._native import awaiting
 from poolproof.pool.code_places import line_of
 from poolproof.pool.entry import Entry
 from poolproof.pool.loops import running_loop
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RETURNED", "Loan", "LoopEntry", "checkout_places"]
 
-_DEPTH = range(16)
-_AWAITS = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_DEPTH = 16
 
 
 class LoopEntry(Entry):
@@ -66,24 +65,12 @@ class LoopEntry(Entry):
 def checkout_places() -> list[CodeType | int]:
     """Say who checks out: the coroutines around the greenlet.
 
-    The code of each frame and a place in it, never a frame: that would keep the
-    caller's variables alive, and what was lost among them.
-
     Returns:
         By turns a code and a place in it, the innermost first.
     """
-    places: list[CodeType | int] = []
     parent = None if getcurrent is None else getcurrent().parent
     frame = None if parent is None else parent.gr_frame
-    for _ in _DEPTH:
-        if frame is None:
-            break
-        code = frame.f_code
-        if not code.co_flags & _AWAITS:
-            break  # the loop's own
-        places += code, frame.f_lasti
-        frame = frame.f_back
-    return places
+    return [] if frame is None else awaiting(frame, _DEPTH)
 
 
 class Loan(weakref.ref[Any]):
@@ -94,12 +81,15 @@ class Loan(weakref.ref[Any]):
     Attributes:
         entry: What was lent.
         places: Where it was checked out, as `checkout_places` says it.
+        task: Who checked it out; None where no task did.
     """
 
-    __slots__ = ("entry", "places")
+    __slots__ = ("entry", "places", "task")
 
     entry: LoopEntry
     places: list[CodeType | int]
+    # Weakly: a task has the frames in which what was lent stands.
+    task: weakref.ref[asyncio.Task[Any]] | None
 
     # Itself, not what it refers to: that may have gone before it was asked for.
     __eq__ = object.__eq__
@@ -107,6 +97,15 @@ class Loan(weakref.ref[Any]):
 
     def detach(self) -> None:
         """Do nothing: the entry tells whether it is still lent."""
+
+    def borrower(self) -> str | None:
+        """Name the task; None where no task has checked it out."""
+        if self.task is None:
+            return None
+        task = self.task()
+        if task is None:
+            return "an ended task"
+        return f"{'ended ' if task.done() else ''}task {task.get_name()}"
 
     def describe(self) -> str:
         """Say where it was checked out, in the words of a traceback."""

@@ -57,7 +57,7 @@ class Wakeup:
         place: Its place in the queue, where it has one.
     """
 
-    __slots__ = ("_future", "_is_held", "_loop", "place")
+    __slots__ = ("_future", "_is_held", "_loop", "_released_at", "place")
 
     def __init__(self, place: Waiter | None = None) -> None:
         """Make one for the running loop; that of a place in the queue is held.
@@ -71,7 +71,20 @@ class Wakeup:
         self._loop = asyncio.get_running_loop()
         self._is_held = place is not None
         self._future: asyncio.Future[None] | None = None
+        self._released_at: float | None = None
         self.place = place
+
+    def lag(self, now: float) -> float | None:
+        """Say for how long it has been released.
+
+        Args:
+            now: The time, on the monotonic clock.
+
+        Returns:
+            Seconds; None where it has not been.
+        """
+        released_at = self._released_at
+        return None if released_at is None else max(0.0, now - released_at)
 
     @property
     def is_stranded(self) -> bool:
@@ -133,6 +146,7 @@ class Wakeup:
 
     def release(self) -> None:
         """Let the task go on."""
+        self._released_at = monotonic()
         self._is_held = False
         future = self._future
         if future is None:
@@ -298,7 +312,8 @@ class TaskWaiters(CooperativeWaiters):
             due = math.inf if timeout is None else began + timeout
             now = monotonic()
             while True:
-                ticket = place.take()
+                # What its loop was late is not counted as waiting for the slot.
+                ticket = place.take(wakeup.lag(now))
                 if ticket is not None:
                     return ticket
                 if now >= due:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from poolproof._native import Gate, Ticket
     from poolproof.pool.connector import Connecting
     from poolproof.pool.entry import Entry
-    from poolproof.pool.host_budget import HostBudget, OpenShares
+    from poolproof.pool.host_budget import HostBudget
+    from poolproof.pool.open_shares import OpenShares
 
 __all__ = ["Maintained"]
 

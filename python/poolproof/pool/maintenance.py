@@ -52,6 +52,8 @@ _LAST_RETRY_S = 2.0
 # which wait one is given to them that is in use all the time.
 BUDGET_LOOK_S = 0.1
 _LONG_WAIT_S = 0.25
+# Between looks whether the server has let go of a connection that a loop has closed.
+_LEAVING_LOOK_S = 0.005
 # For a pool without a bound, in seconds: other pools wait meanwhile.
 _CONNECTING_S = 35.0
 
@@ -122,6 +124,8 @@ def tend(pool: Maintained, plan: Plan) -> float:
     if pool.settings.min_idle:
         opening = pool.open_ahead(lambda: _open_one(pool, plan))
     sharing = UNPLANNED if pool.budget is None else _share_out(pool, pool.budget)
+    if pool.shares.settle():
+        sharing = min(sharing, time.monotonic() + _LEAVING_LOOK_S)
     return min(holding, opening, sharing, _next_end(pool))
 
 

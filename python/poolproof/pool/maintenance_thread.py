@@ -94,7 +94,7 @@ def on_checkout(pool: Maintained, entry: Entry) -> None:
         entry.ticket.name_strand(pool.strand())
     if settings.hold_warning is not None or settings.minds_idle_holds:
         warning = settings.hold_warning
-        hold = hold_warning.Hold(math.inf if warning is None else warning)
+        hold = hold_warning.Hold(math.inf if warning is None else warning, pool)
         due = hold.due
         if settings.minds_idle_holds:
             hold.idle = IdleHold(time.monotonic())
@@ -103,7 +103,7 @@ def on_checkout(pool: Maintained, entry: Entry) -> None:
         if due < pool.next_look:
             look_at(pool, due)
     elif pool.nests.seen:
-        entry.held = hold_warning.Hold(math.inf)
+        entry.held = hold_warning.Hold(math.inf, pool)
     if settings.min_idle and (
         not entry.rested_at or len(pool._idle) < settings.min_idle
     ):

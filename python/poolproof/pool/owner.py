@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     from poolproof._counts import Counts
     from poolproof._log import Seldom
     from poolproof.control.stranded import Stranded
@@ -41,6 +43,9 @@ class Owner(Protocol):
 
     def name(self) -> str:
         """What the pool is called in messages."""
+
+    def caller(self) -> tuple[str, list[tuple[CodeType, int]]]:
+        """Name the task that calls, and say where it does."""
 
     def see_new_listeners(self) -> None:
         """See whose questions are to be bounded, where a listener has come."""

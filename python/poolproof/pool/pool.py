@@ -16,6 +16,7 @@ import dataclasses
 import math
 import os
 import sys
+import time
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,13 +55,10 @@ from poolproof.pool import (
 from poolproof.pool.connector import Connecting, Resting
 from poolproof.pool.dialect_hooks import install_hooks
 from poolproof.pool.entry import BUSY, DRAINED, Entry, begin_reset
-from poolproof.pool.host_budget import (
-    Exhausted,
-    HostBudget,
-    OpenShares,
-)
+from poolproof.pool.host_budget import Exhausted, HostBudget
 from poolproof.pool.name import name_of
 from poolproof.pool.nested import Nests
+from poolproof.pool.open_shares import OpenShares
 from poolproof.pool.settings import (
     KEEP_ALIVE,
     PING_TIMEOUT,
@@ -72,6 +70,7 @@ from poolproof.pool.totals import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -581,6 +580,15 @@ class Pool(sqlalchemy.pool.Pool):
         """Number the caller, where its thread runs several."""
         return self._waiters.strand()
 
+    def caller(self) -> tuple[str, list[tuple[CodeType, int]]]:
+        """Name the task that calls, and say where it does.
+
+        Returns:
+            Its name, and codes with the place in each, the innermost first; nothing of
+            a thread, whose own frames say it.
+        """
+        return "", []
+
     def open_ahead(self, work: Callable[[], float]) -> float:
         """Have the keeper open a connection ahead of need.
 
@@ -914,7 +922,8 @@ class Pool(sqlalchemy.pool.Pool):
         if not entry.is_patient:
             until = now
         try:
-            share = budget.take(until, self.has_idle if entry.may_rest else None)
+            has_come = self.has_idle if entry.may_rest else None
+            share = budget.take(until, has_come, self._pause)
         except Exhausted:
             waited = monotonic() - entry.began
             reason = budget.describe()
@@ -922,6 +931,10 @@ class Pool(sqlalchemy.pool.Pool):
         if share is None:
             raise Resting
         return share
+
+    def _pause(self, seconds: float) -> None:
+        """Have the caller wait a moment for a share of the host's budget."""
+        time.sleep(seconds)
 
     def _bound_of(self, entry: Entry) -> connect_plan.Bound:
         """Say how long an entry's connecting may take."""
@@ -1209,6 +1222,7 @@ class Pool(sqlalchemy.pool.Pool):
             renewal.renew(self)
             return self.stats()
         size, max_overflow = self.bounds
+        lag = self.totals.timings.lag()
         return PoolStats(
             size=size,
             max_overflow=max_overflow,
@@ -1225,6 +1239,7 @@ class Pool(sqlalchemy.pool.Pool):
             breaker_open=self._connecting.breaker_open,
             generation=_native.generation(),
             oldest_wait_s=now.oldest_wait_s,
+            loop_lag_s=None if lag is None else lag.max_s,
         )
 
     def holders(self) -> tuple[Holder, ...]:
@@ -1247,7 +1262,11 @@ class Pool(sqlalchemy.pool.Pool):
             renewal.renew(self)
             return self.holders_by_slot()
         slots = [slot for slot, _thread, _held_s in held]
-        return dict(zip(slots, name_holders(held), strict=True))
+        return dict(zip(slots, name_holders(held, self._tasks()), strict=True))
+
+    def _tasks(self) -> dict[int, str]:
+        """Name the tasks that hold slots."""
+        return {}
 
     def _name_holders(self, most: int | None) -> tuple[Holder, ...]:
         """Name those who have held longest, at most so many."""
@@ -1256,7 +1275,7 @@ class Pool(sqlalchemy.pool.Pool):
         except _native.Forked:
             renewal.renew(self)
             return self._name_holders(most)
-        return name_holders(held[:most])
+        return name_holders(held[:most], self._tasks())
 
     def status(self) -> str:
         """Describe the state in one line, in QueuePool's words."""

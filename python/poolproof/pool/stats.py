@@ -46,6 +46,8 @@ class PoolStats:
         generation: Forks between the start of the program and this process.
         oldest_wait_s: For how long the first of those who wait has waited, in seconds;
             None where nobody waits.
+        loop_lag_s: The longest that a loop has let a task wait that had been lent a
+            slot, in seconds; None where no task has waited for one.
     """
 
     size: int
@@ -63,20 +65,27 @@ class PoolStats:
     breaker_open: bool
     generation: int
     oldest_wait_s: float | None
+    loop_lag_s: float | None
 
 
-def name_holders(held: list[tuple[int, int, float]]) -> tuple[Holder, ...]:
+def name_holders(
+    held: list[tuple[int, int, float]], tasks: dict[int, str]
+) -> tuple[Holder, ...]:
     """Name who holds slots.
 
     Args:
         held: Slot, thread and seconds, as the gate knows them.
+        tasks: Which slots tasks hold, and what these are called.
     """
     names = _thread_names({thread for _slot, thread, _held_s in held})
     pid = os.getpid()
-    return tuple(
-        Holder(names.get(thread, f"ended thread {thread}"), pid, held_s)
-        for _slot, thread, held_s in held
-    )
+    holders = []
+    for slot, thread, held_s in held:
+        name = names.get(thread, f"ended thread {thread}")
+        if slot in tasks:
+            name = f"{tasks[slot]} of {name}"
+        holders.append(Holder(name, pid, held_s))
+    return tuple(holders)
 
 
 def _thread_names(wanted: set[int]) -> dict[int, str]:

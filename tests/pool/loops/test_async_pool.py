@@ -190,6 +190,20 @@ def test_a_block_bounds_its_statements_also_as_an_async_one(make_async):
     asyncio.run(main())
 
 
+def test_who_has_a_new_connection_may_keep_it_for_longer_than_a_checkout(make_async):
+    engine = make_async(checkout_timeout=0.5)
+
+    async def main():
+        for _ in range(2):
+            async with engine.connect() as connection:
+                await connection.execute(text("select 1"))
+                await asyncio.sleep(1)
+                assert await connection.scalar(text("select 1")) == 1
+        assert engine.pool.stats().discarded == {}
+
+    asyncio.run(main())
+
+
 def test_a_task_that_waits_for_what_it_holds_is_told(make_async, caplog):
     engine = make_async(pool_size=1, max_overflow=0, nested_timeout=0.05)
 

@@ -44,15 +44,6 @@ def test_an_async_engine_on_our_own_driver_has_it_unasked():
     assert engine.pool.size() == 3
 
 
-def test_discard_all_is_refused():
-    with pytest.raises(exc.ArgumentError, match="prepared statements"):
-        create_async_engine(
-            "postgresql+asyncpg://",
-            poolclass=poolproof.AsyncPool,
-            pool_reset_on_return="discard_all",
-        )
-
-
 def test_a_pool_that_was_named_is_respected():
     engine = create_async_engine(
         "postgresql+asyncpg://h/d?plugin=poolproof", poolclass=sa.pool.NullPool

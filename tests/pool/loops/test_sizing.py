@@ -52,16 +52,6 @@ def test_a_drain_closes_all_and_the_next_opens_anew(make_async):
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    "values",
-    [{"host_budget": "app:2"}, {"idle_hold_timeout": 1}, {"idle_hold_warning": 1}],
-)
-def test_what_would_stop_a_loop_is_refused(make_async, values, monkeypatch, tmp_path):
-    monkeypatch.setenv("POOLPROOF_BUDGET_DIR", str(tmp_path))
-    with pytest.raises(exc.ArgumentError, match=r"are for poolproof\.Pool"):
-        make_async(**values)
-
-
 def test_to_warm_it_is_refused(make_async):
     engine = make_async()
     with pytest.raises(exc.InvalidRequestError, match="min_idle"):
