@@ -210,6 +210,7 @@ class GonePool:
         retries: As there.
         stranded: As there.
         wait: As there.
+        lag: As there.
         connect: As there.
         ping: As there.
         hold: As there.
@@ -228,6 +229,7 @@ class GonePool:
     retries: dict[str, int]
     stranded: dict[str, int]
     wait: Times
+    lag: Times | None
     connect: Times
     ping: Times
     hold: Times

@@ -180,7 +180,7 @@ def _times(take: Callable[[PoolSnapshot], Times]) -> Callable[[Any], Read]:
     return reads
 
 
-def _lags(pool: PoolSnapshot) -> Read:
+def _lags(pool: PoolSnapshot | GonePool) -> Read:
     if pool.lag is not None:
         yield (), Histogram.of(pool.lag)
 

@@ -23,7 +23,7 @@ class LoopFairy(ConnectionFairy):
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         entry: Any = self._connection_record
         pool: Any = self._pool
-        connection = self.dbapi_connection
+        connection: Any = self.dbapi_connection
         listeners = pool.listeners
         if (
             entry is not None
