@@ -359,11 +359,15 @@ impl Connected {
         match self.session.next() {
             Ok(Some(Event::Ended(said))) => Err(self.ended(said)),
             Ok(event) => Ok(event),
-            Err(misfit) => Err(WireFailure {
-                kind: FailureKind::OutOfStep,
-                what: misfit.0,
-                said: None,
-                fate,
+            Err(misfit) => Err(match self.session.last_words() {
+                // Who looks once more hears them again.
+                Some(said) => self.ended(Box::new(said.clone())),
+                None => WireFailure {
+                    kind: FailureKind::OutOfStep,
+                    what: misfit.0,
+                    said: None,
+                    fate,
+                },
             }),
         }
     }

@@ -7,6 +7,7 @@
 
 pub(crate) mod aside;
 pub(crate) mod cancel;
+pub(crate) mod cancels;
 pub(crate) mod column;
 pub(crate) mod connected;
 pub(crate) mod failure;

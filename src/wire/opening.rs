@@ -18,6 +18,9 @@ use crate::conninfo::Conninfo;
 use crate::conninfo::target::Sessions;
 use crate::tls::files::TlsFiles;
 
+const NOT_PASSED_ON: &str = "the server was asked to cancel, and has not said in time that it has passed this on: it \
+                             may do so later, and end another statement. Close the connection";
+
 /// Opens a connection, within `timeout`; without one, within the parameters' own.
 ///
 /// # Errors
@@ -145,8 +148,14 @@ pub(crate) fn cancel(
             opening.send(&mut transport, request)?;
             // The server closes when it has passed it on.
             let mut nothing = [0; 1];
-            let _closed = opening.receive(&mut transport, &mut nothing);
-            Ok(())
+            match opening.receive(&mut transport, &mut nothing) {
+                Err(attempt) if attempt.failure.kind == FailureKind::Interrupted => Err(attempt),
+                Err(mut attempt) if attempt.failure.kind == FailureKind::Timeout => {
+                    attempt.failure = WireFailure::unsent(FailureKind::Timeout, NOT_PASSED_ON);
+                    Err(attempt)
+                }
+                _closed => Ok(()),
+            }
         });
     sent.map_err(|attempt| attempt.failure)
 }

@@ -178,6 +178,8 @@ pub(crate) struct WireSession {
     notifications: Kept<Notification>,
     journal: VecDeque<String>,
     end: Option<Misfit>,
+    /// What the server has ended it with.
+    last_words: Option<Box<ServerMessage>>,
     pub(crate) statements: Statements,
     /// A ROLLBACK was sent whose answer nobody waits for: it is read ahead of the next one's.
     is_owed: bool,
@@ -223,6 +225,7 @@ impl WireSession {
             notifications: Kept::new(MOST_NOTIFICATIONS, MOST_BYTES),
             journal: VecDeque::new(),
             end: None,
+            last_words: None,
             statements: Statements::new(),
             is_owed: false,
         }
@@ -437,6 +440,11 @@ impl WireSession {
         self.is_owed && is_alone && self.end.is_none() && self.pending().is_empty()
     }
 
+    /// What the server has ended the session with, once that has come.
+    pub(crate) fn last_words(&self) -> Option<&ServerMessage> {
+        self.last_words.as_deref()
+    }
+
     /// Whether nothing is under way: everything that was asked has been answered.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.queue.is_empty() && self.end.is_none() && self.pending().is_empty()
@@ -595,6 +603,7 @@ impl WireSession {
         let said = Box::new(said);
         if said.is_end() {
             self.end = Some(Misfit("the server has ended the session".into()));
+            self.last_words = Some(said.clone());
             return Ok(Event::Ended(said));
         }
         let is_early = matches!(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import select
 import time
 
 import pytest
 
 import poolproof.driver as dbapi
+from plugins.threads import eventually
+from poolproof import _native
 
 
 def test_notices_reach_their_handler_after_the_statement(connection):
@@ -94,3 +97,22 @@ def test_ping_begins_no_transaction(connection):
     connection.execute("select 1")
     connection.ping()
     assert connection.info.transaction_status == 2
+
+
+@pytest.mark.parametrize("reads_first", [False, True])
+def test_a_session_that_the_server_has_ended_is_lost_each_time_it_is_looked_at(
+    connection, looking, reads_first
+):
+    """Its last words are no answer of another request, whoever looks first."""
+    socket = _native.Socket(connection.fileno(), wire=connection.wire)
+    try:
+        assert socket.probe() is None
+        looking.terminate(connection.info.backend_pid)
+        eventually(lambda: select.select([connection.fileno()], [], [], 0)[0])
+        if reads_first:
+            with pytest.raises(dbapi.OperationalError) as caught:
+                connection.execute("select 1")
+            assert caught.value.sqlstate == "57P01"
+        assert [socket.probe() for _ in range(3)] == ["dead"] * 3
+    finally:
+        socket.end()

@@ -200,11 +200,15 @@ class Connection(TwoPhase):
     def cancel(self) -> None:
         """Ask the server to end the statement that another thread is waiting for.
 
-        Does not wait for that. The other thread gets an error, 57014, unless its
-        statement was quicker.
+        Waits until the server has passed this on, at most five seconds. The other
+        thread gets an error, 57014, unless its statement was quicker. What is asked
+        next on the connection waits as well, so that it is not ended in the place of
+        that. Where no statement is under way nothing is done.
 
         Raises:
-            Error: The server could not be asked.
+            Error: The server could not be asked; or it has not said in time that it has
+                passed this on: then it may do so later, and the connection is to be
+                closed.
         """
         self.refuse_closed()
         self.refuse_child()

@@ -19,6 +19,9 @@ use crate::wire::session::{Event, Standing, WireSession};
 use crate::wire::verb;
 use crate::wire::waits::{Unattended, Waits};
 
+/// How long a request to cancel is waited for before it is looked what has become of the connection.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
 /// One request: it has the connection, and gives it back, unless that is of no use any more.
 pub(super) struct Request<'a> {
     seat: &'a Seat,
@@ -48,6 +51,25 @@ impl<'a> Request<'a> {
         self.connected
             .as_ref()
             .map(|connected| connected.standing())
+    }
+
+    /// Waits for requests to cancel that are on their way: they were for what was asked before.
+    pub(super) fn wait_for_cancels(&mut self, py: Python<'_>) -> PyResult<()> {
+        while let Some(end) = self.seat.cancels.first() {
+            // A deadline may shut the connection meanwhile.
+            self.begin_behind(py, false)?;
+            let until = self.waits.now() + AT_ONCE;
+            let Some(fd) = end.fd() else {
+                return Ok(());
+            };
+            let waited = self
+                .waits
+                .released(py, |waits| waits.wait(fd, false, Some(until)));
+            if waited.is_err() {
+                return Err(why(py, &WireFailure::interrupted(), &mut self.waits));
+            }
+        }
+        Ok(())
     }
 
     /// Begins it: whether it may have lasting effects by itself. What is owed is waited for.

@@ -213,7 +213,8 @@ impl Wire {
         incoming.finish(None).map(drop)
     }
 
-    /// Asks for the end of what is under way, from any thread.
+    /// Asks for the end of what is under way, from any thread; and of nothing else: what is asked next waits until the
+    /// server has passed this on.
     #[pyo3(signature = (timeout_s=5.0, *, wait=None))]
     fn cancel(&self, py: Python<'_>, timeout_s: f64, wait: Hub<'_>) -> PyResult<()> {
         if self.seat.generation != generation() {
@@ -225,6 +226,12 @@ impl Wire {
         }
         let timeout = limit(timeout_s)?;
         let mut waits = attended(wait);
+        let on_its_way = self.seat.cancels.begin();
+        let _on_its_way = on_its_way
+            .map_err(|error| unsent(py, FailureKind::Connect, &error.to_string()))?;
+        if self.seat.rests() {
+            return Ok(());
+        }
         let about = Arc::clone(&self.seat.about);
         let asked = waits.released(py, |waits| cancel::cancel(&about, timeout, waits));
         asked.map_err(|failure| why(py, &failure, &mut waits))
@@ -385,7 +392,11 @@ impl Wire {
             None => Err((FailureKind::Busy, BUSY)),
         };
         match found {
-            Ok(Whereabouts::Here(connected)) => Ok(Request::new(&self.seat, connected, waits)),
+            Ok(Whereabouts::Here(connected)) => {
+                let mut request = Request::new(&self.seat, connected, waits);
+                request.wait_for_cancels(py)?;
+                Ok(request)
+            }
             Ok(_) => Err(unsent(py, FailureKind::Busy, BUSY)),
             Err((kind, what)) => Err(unsent(py, kind, what)),
         }

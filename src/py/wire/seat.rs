@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::process::generation;
 use crate::socket::owned::OwnedSocket;
 use crate::socket::probe::ProbeResult;
+use crate::wire::cancels::Cancels;
 use crate::wire::connected::{About, Connected, Rest};
 
 /// Where the connection is.
@@ -30,6 +31,7 @@ pub(crate) struct Seat {
     /// Its descriptor; -1 when it is closed.
     pub(super) fd: AtomicI32,
     pub(super) generation: u64,
+    pub(super) cancels: Cancels,
 }
 
 impl Whereabouts {
@@ -50,6 +52,7 @@ impl Seat {
             fd: AtomicI32::new(connected.fd().unwrap_or(-1)),
             place: Mutex::new(Whereabouts::Here(Box::new(connected))),
             generation: generation(),
+            cancels: Cancels::default(),
         }
     }
 
@@ -64,6 +67,16 @@ impl Seat {
             },
             Some(Whereabouts::Closed) => ProbeResult::Dead,
             Some(Whereabouts::Out | Whereabouts::Copying(_)) | None => ProbeResult::Unknown,
+        }
+    }
+
+    /// Whether nothing is under way that somebody could want the end of.
+    pub(super) fn rests(&self) -> bool {
+        match self.lock().as_deref() {
+            Some(Whereabouts::Here(connected)) => {
+                connected.session.is_at_rest() || connected.session.is_owed()
+            }
+            Some(Whereabouts::Copying(_) | Whereabouts::Out | Whereabouts::Closed) | None => false,
         }
     }
 
