@@ -14,8 +14,8 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{
-    Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslRef, SslVerifyMode,
-    SslVersion,
+    Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslMode, SslOptions, SslRef,
+    SslVerifyMode, SslVersion,
 };
 use openssl::x509::store::X509Lookup;
 use openssl::x509::verify::X509VerifyFlags;
@@ -50,6 +50,8 @@ fn context(tls: &Tls, files: &TlsFiles) -> Result<SslContext, String> {
     openssl::init();
     hold::until_exit();
     let mut builder = SslContextBuilder::new(SslMethod::tls()).map_err(shown)?;
+    // Most connections rest most of the time: what they read and write with is given back then.
+    builder.set_mode(SslMode::RELEASE_BUFFERS);
     builder.set_options(SslOptions::NO_SSLV2 | SslOptions::NO_SSLV3 | SslOptions::NO_COMPRESSION);
     builder
         .set_min_proto_version(tls.lowest.map(version))

@@ -445,6 +445,11 @@ impl WireSession {
         self.last_words.as_deref()
     }
 
+    /// How many messages must come.
+    pub(crate) fn due(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether nothing is under way: everything that was asked has been answered.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.queue.is_empty() && self.end.is_none() && self.pending().is_empty()
@@ -525,6 +530,8 @@ impl WireSession {
         match frame.kind {
             b'S' | b'N' | b'A' => self.aside(frame),
             b'C' | b'E' | b'Z' if self.is_owed => self.owed(frame),
+            // A ROLLBACK has no result.
+            _ if self.is_owed && frame.kind != b'3' => Err(self.unasked(frame)),
             b'E' => self.error(frame).map(Some),
             b'Z' => self.ready(frame).map(Some),
             _ if self.is_skipping => Err(self.unasked(frame)),

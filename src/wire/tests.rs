@@ -617,6 +617,8 @@ fn what_is_owed_must_have_rolled_back() {
         vec![ready(b'I')],
         vec![message(b'1', b""), message(b'2', b"")],
         vec![complete("ROLLBACK"), ready(b'I'), ready(b'I')],
+        vec![columns(&[])],
+        vec![message(b'I', b"")],
     ] {
         let mut session = owing();
         assert!(feed(&mut session, &bytes.concat(), 100).is_err());

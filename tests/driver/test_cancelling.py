@@ -1,4 +1,4 @@
-"""`Connection.cancel`: it ends the statement that it was for, and never the next one."""
+"""`Connection.cancel` ends the statement that it was for, and never the next one."""
 
 from __future__ import annotations
 
@@ -122,7 +122,10 @@ def test_a_handler_of_a_signal_cancels_what_its_own_thread_waits_for(
         main = threading.get_ident()
 
         def send():
-            query = "select count(*) from pg_stat_activity where pid = %s and wait_event = 'PgSleep'"
+            query = (
+                "select count(*) from pg_stat_activity "
+                "where pid = %s and wait_event = 'PgSleep'"
+            )
             eventually(lambda: looking.value(query, connection.info.backend_pid))
             signal.pthread_kill(main, signal.SIGUSR1)
 
@@ -152,7 +155,7 @@ def test_a_cancel_of_which_nothing_is_heard_is_an_error_that_says_so(
 
 
 def test_a_lost_connection_is_not_waited_for(connection, proxy, looking, held):
-    """A deadline of the pool shuts the socket while a request to cancel is on its way."""
+    """A deadline shuts the socket while a request to cancel is on its way."""
     first = Task(lambda: connection.execute(WAITS).fetchall())
     eventually(lambda: waits_for_lock(looking, connection))
     proxy.stall()

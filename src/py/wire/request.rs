@@ -22,6 +22,9 @@ use crate::wire::waits::{Unattended, Waits};
 /// How long a request to cancel is waited for before it is looked what has become of the connection.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
+/// How many messages may be due while more is sent.
+const MOST_DUE: usize = 16_384;
+
 /// One request: it has the connection, and gives it back, unless that is of no use any more.
 pub(super) struct Request<'a> {
     seat: &'a Seat,
@@ -121,7 +124,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Sends what was asked, and takes what is answered meanwhile; waits for no answer.
+    /// Sends what was asked, and takes what is answered meanwhile; waits for an answer only where very many are due.
     pub(super) fn pushed(
         &mut self,
         py: Python<'_>,
@@ -136,10 +139,22 @@ impl<'a> Request<'a> {
             let pushed = self.waits.released(py, |waits| connected.push(waits, None));
             let is_gone = pushed.map_err(|failure| self.lose(py, &failure))?;
             let is_ended = self.told(py, incoming, ahead, &mut sum)?;
-            if is_gone || is_ended {
+            if is_ended {
                 return Ok(sum);
             }
+            if is_gone {
+                break;
+            }
         }
+        // A server that is behind has room for megabytes of questions, each of which is remembered here. It sends what
+        // it has gathered of answers, long before it has so many.
+        while self.session(py)?.due() > MOST_DUE {
+            self.more(py, false)?;
+            if self.told(py, incoming, ahead, &mut sum)? {
+                break;
+            }
+        }
+        Ok(sum)
     }
 
     /// Takes what has come; says whether that was the end of the request.

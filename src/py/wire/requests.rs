@@ -227,8 +227,8 @@ impl Wire {
         let timeout = limit(timeout_s)?;
         let mut waits = attended(wait);
         let on_its_way = self.seat.cancels.begin();
-        let _on_its_way = on_its_way
-            .map_err(|error| unsent(py, FailureKind::Connect, &error.to_string()))?;
+        let _on_its_way =
+            on_its_way.map_err(|error| unsent(py, FailureKind::Connect, error.to_string()))?;
         if self.seat.rests() {
             return Ok(());
         }
