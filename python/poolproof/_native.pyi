@@ -725,6 +725,19 @@ class Wire:
 
         The rows are taken as they travel; one that cannot be sent has the others fail.
         """
+    def execute_each(
+        self,
+        statements: Sequence[tuple[Statement | str, Sequence[Any] | None]],
+        *,
+        begin: Statement | str | None = None,
+        adapt: Callable[[Any], Any] | None = None,
+        loaders: Mapping[int, Callable[[str], Any]] | None = None,
+        wait: _Wait | None = None,
+    ) -> list[Any]:
+        """Run statements as one request: an `Answer`, or an exception, for each.
+
+        Those behind the server's first error were not run, and have none.
+        """
     @property
     def prepare_threshold(self) -> int | None: ...
     @prepare_threshold.setter

@@ -19,6 +19,8 @@ const ROUND: u8 = CODES * CODES_OF_SIMPLE;
 pub(super) enum MarkPlace {
     /// Before all else: with at least one, no refusal that has lain on the way is taken for one of this request.
     Ahead,
+    /// Between two statements of one request: they tell whose answer is whose.
+    Between,
     /// Before `Sync`: with at least one, an answer is believed when it is there as a whole.
     Behind,
 }
@@ -28,7 +30,10 @@ pub(super) enum MarkPlace {
 pub(super) struct Marks {
     requests: u8,
     is_begun: bool,
+    /// How many marks there were between the last two statements of one request.
+    parts: u8,
     ahead: u8,
+    between: u8,
     behind: u8,
 }
 
@@ -49,6 +54,12 @@ impl Marks {
         true
     }
 
+    /// Another statement of the same request follows, which has another number of marks ahead of it than the one before.
+    pub(super) fn part(&mut self) {
+        self.parts = self.parts % MOST + 1;
+        self.between = self.parts;
+    }
+
     /// The request is written to its end.
     pub(super) fn end(&mut self) {
         self.is_begun = false;
@@ -58,6 +69,7 @@ impl Marks {
     pub(super) fn take(&mut self, place: MarkPlace) -> u8 {
         std::mem::take(match place {
             MarkPlace::Ahead => &mut self.ahead,
+            MarkPlace::Between => &mut self.between,
             MarkPlace::Behind => &mut self.behind,
         })
     }

@@ -332,6 +332,12 @@ impl WireSession {
         self.parse(SPOILT, &[]);
     }
 
+    /// Has another statement follow in the same request.
+    pub(crate) fn part(&mut self) {
+        self.marks.part();
+        self.mark(MarkPlace::Between);
+    }
+
     /// Ends a request.
     pub(crate) fn sync(&mut self) {
         self.begin(false);
@@ -615,7 +621,7 @@ impl WireSession {
         }
         let is_early = matches!(
             self.queue.front(),
-            None | Some(Due::Marked(_, MarkPlace::Ahead))
+            None | Some(Due::Marked(_, MarkPlace::Ahead | MarkPlace::Between))
         );
         if is_early || self.is_skipping {
             return Err(self.unasked(frame));

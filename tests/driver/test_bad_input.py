@@ -270,7 +270,6 @@ def test_execute_does_not_copy_and_names_what_does(connection, in_step, statemen
 @pytest.mark.parametrize(
     ("call", "instead"),
     [
-        (lambda connection: connection.pipeline(), "use executemany"),
         (lambda connection: connection.cursor().copy_from("file", "t"), "copy_expert"),
         (lambda connection: connection.cursor().copy_to("file", "t"), "copy_expert"),
     ],

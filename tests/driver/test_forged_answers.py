@@ -81,6 +81,16 @@ def test_an_answer_with_other_marks_is_an_error_at_that_request(
     assert connection.closed
 
 
+def test_every_request_has_marks_and_other_ones_than_the_one_before(forged, forger):
+    connection = forged(autocommit=True)
+    seen = []
+    forger.forge = lambda request, answer: seen.append(marks(request))
+    for number in range(25):
+        connection.execute("select %s::int", [number])
+    assert all(ahead and behind for ahead, behind in seen)
+    assert len(set(seen)) == 25
+
+
 def test_without_marks_it_would_be_taken(forged, forger):
     """The control of the one before, and of `test_meddling`.
 

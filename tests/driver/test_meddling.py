@@ -144,6 +144,7 @@ def ask(contrib_pg, meddler):
         were texts of several statements.
         """
         meddler.arm(fault)
+        meddler.step = 0
         connection = poolproof.driver.connect(
             host=contrib_pg.host,
             port=meddler.port,
@@ -152,8 +153,12 @@ def ask(contrib_pg, meddler):
             timeout=60,
         )
         with contextlib.closing(connection):
-            connection.execute(f"create temp table {TABLE} (n int)")
-            connection.commit()
+            try:
+                connection.execute(f"create temp table {TABLE} (n int)")
+                connection.commit()
+            except poolproof.driver.Error:
+                # What goes wrong may be one of the first messages.
+                return 0, not _is_believable(connection), set()
             transcript = Transcript(seed, connection)
             for number in range(STEPS):
                 meddler.step = number
@@ -208,6 +213,12 @@ def meddle(seed: int, meddler: Meddler, ask) -> Fault:
 
 
 def test_no_value_is_anothers_whatever_happens_to_a_message(meddler, ask):
+    """A sample of what is soaked.
+
+    Built without marks (`Marks.take` gives 0) the driver failed within some dozens of
+    histories, as with seed 916483663: the end of an answer came twice, and nobody
+    noticed. `test_forged_answers` shows in one what marks tell.
+    """
     for _ in range(20):
         meddle(random.randrange(1 << 32), meddler, ask)  # noqa: S311
 

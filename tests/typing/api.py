@@ -486,6 +486,9 @@ def a_connection_of_the_native_driver() -> list[tuple[Any, ...]]:
             poolproof.driver.register_type(info, opened)
         for notify in opened.notifies(timeout=1):
             assert_type(notify.payload, str)
+        with opened.pipeline() as pipeline:
+            assert_type(pipeline, poolproof.driver.Pipeline)
+            pipeline.sync()
         try:
             opened.commit()
         except poolproof.driver.OperationalError as error:

@@ -30,10 +30,12 @@ from poolproof.driver.errors import (
     InternalError,
     NotSupportedError,
     OperationalError,
+    PipelineAborted,
     ProgrammingError,
     Warning,  # noqa: A004 - PEP 249's name
 )
 from poolproof.driver.info import ConnectionInfo
+from poolproof.driver.pipeline import Pipeline
 from poolproof.driver.ranges import MultiRange, Range
 from poolproof.driver.server_cursor import ServerCursor
 from poolproof.driver.type_info import TypeInfo, register_type
@@ -90,6 +92,8 @@ __all__ = [
     "NotSupportedError",
     "Notify",
     "OperationalError",
+    "Pipeline",
+    "PipelineAborted",
     "ProgrammingError",
     "Range",
     "ServerCursor",

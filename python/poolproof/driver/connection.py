@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from poolproof import _native
 from poolproof.driver import errors
 from poolproof.driver.cursor import Cursor
-from poolproof.driver.errors import NotSupportedError, ProgrammingError, from_wire
+from poolproof.driver.errors import ProgrammingError, from_wire
 from poolproof.driver.info import ConnectionInfo
+from poolproof.driver.pipeline import Pipeline, PipelineCursor
 from poolproof.driver.placeholders import whole
 from poolproof.driver.server_cursor import ServerCursor
 from poolproof.driver.session import CLOSED, FAILED, IDLE, IN_TRANSACTION
@@ -151,9 +152,31 @@ class Connection(TwoPhase):
             InterfaceError: The connection is closed.
         """
         self.refuse_closed()
+        if name is None and isinstance(self.pipelined, Pipeline):
+            return PipelineCursor(self, self.pipelined)
         if name is not None:
             return ServerCursor(self, name, scrollable=scrollable, withhold=withhold)
         return Cursor(self)
+
+    def pipeline(self) -> Pipeline:
+        """Send statements together: ``with connection.pipeline():``.
+
+        In the block the statements of `execute`, and of cursors that are made there,
+        wait. They are sent as one request, and each has its own answer, when one of the
+        cursors is looked at, by `Pipeline.sync`, at the end of the block, when there
+        are a thousand, and ahead of whatever else is asked. After an error nothing is
+        run until the next `sync`, and what was not run raises `PipelineAborted`. A
+        block in a block belongs to the same pipeline.
+
+        Returns:
+            The pipeline.
+
+        Raises:
+            InterfaceError: The connection is closed.
+        """
+        self.refuse_closed()
+        found = self.pipelined
+        return found if isinstance(found, Pipeline) else Pipeline(self)
 
     def execute(self, statement: str, parameters: Parameters | None = None) -> Cursor:
         """Run a statement in a new cursor, and return that.
@@ -175,6 +198,8 @@ class Connection(TwoPhase):
             OperationalError: `outcome` says what became of the transaction.
         """
         self.refuse_in_two_phases("commit")
+        if self.pipelined is not None:
+            self.pipelined.sync()
         self.do(self.wire.commit)
 
     def rollback(self) -> None:
@@ -187,6 +212,8 @@ class Connection(TwoPhase):
             Error: The connection is closed, or lost.
         """
         self.refuse_in_two_phases("rollback")
+        if self.pipelined is not None:
+            self.pipelined.send()
         self.do(self.wire.send_rollback if self._pipelines else self.wire.rollback)
 
     def ping(self) -> None:
@@ -195,6 +222,8 @@ class Connection(TwoPhase):
         Raises:
             Error: The connection is closed, or lost.
         """
+        if self.pipelined is not None:
+            self.pipelined.sync()
         self.do(self.wire.ping)
 
     def cancel(self) -> None:
@@ -298,6 +327,8 @@ class Connection(TwoPhase):
 
     def _refuse_in_transaction(self, name: str) -> None:
         self.refuse_closed()
+        if self.pipelined is not None:
+            self.pipelined.sync()
         if self.wire.status not in {IDLE, CLOSED}:
             raise ProgrammingError(
                 f"{name} cannot be changed inside of a transaction: commit or roll "
@@ -341,19 +372,6 @@ class Connection(TwoPhase):
                 return
             if not come and until is not None and time.monotonic() >= until:
                 return
-
-    # --- what is not there ----------------------------------------------------------
-
-    def pipeline(self) -> NoReturn:
-        """Refuse: pipelines of one's own are not there yet.
-
-        Raises:
-            NotSupportedError: Always.
-        """
-        raise NotSupportedError(
-            "poolproof.driver has no pipelines for users yet: use executemany(), which "
-            "sends its statements as one pipeline, or psycopg's Connection.pipeline()"
-        )
 
     # --- its end --------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ __all__ = [
     "NotSupportedError",
     "OperationalError",
     "Outcome",
+    "PipelineAborted",
     "ProgrammingError",
     "Warning",
     "from_wire",
@@ -177,6 +178,12 @@ class DataError(DatabaseError):
 
 class OperationalError(DatabaseError):
     """Not the program's fault: the network, the server, a limit, a lock."""
+
+    __module__ = "poolproof.driver"
+
+
+class PipelineAborted(OperationalError):  # noqa: N818 - as psycopg has it
+    """A statement of a pipeline was not run, because one before it has failed."""
 
     __module__ = "poolproof.driver"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from poolproof import _native
 from poolproof.driver.adapters import Adapters
@@ -15,10 +15,20 @@ from poolproof.driver.waiting import waiter
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["CLOSED", "FAILED", "IDLE", "IN_TRANSACTION", "WireSession"]
+__all__ = ["CLOSED", "FAILED", "IDLE", "IN_TRANSACTION", "Piped", "WireSession"]
 
 # What `Wire.status` says.
 IDLE, IN_TRANSACTION, FAILED, CLOSED = "I", "T", "E", "X"
+
+
+class Piped(Protocol):
+    """What a session knows of the pipeline in whose block it is."""
+
+    def sync(self) -> None:
+        """Send what waits, and raise what has failed of it."""
+
+    def send(self) -> None:
+        """Send what waits."""
 
 
 class WireSession:
@@ -30,6 +40,7 @@ class WireSession:
         begin: What begins a transaction; None while autocommit is on.
         wait: What waits in place of the bridge; None where it waits by itself.
         is_ended: Whether it was closed.
+        pipelined: The pipeline in whose block it is.
     """
 
     def __init__(self, wire: _native.Wire, adapters: Adapters | None = None) -> None:
@@ -47,6 +58,7 @@ class WireSession:
         self._owns_adapters = False
         self._notice_handlers: list[Callable[[Diagnostics], object]] = []
         self.is_ended = False
+        self.pipelined: Piped | None = None
 
     def cursor(self, name: str | None = None) -> Any:
         """Make a cursor; see `Connection.cursor`.
@@ -89,6 +101,8 @@ class WireSession:
         Raises:
             Error: Whatever goes wrong.
         """
+        if self.pipelined is not None:
+            self.pipelined.sync()
         ways = self._adapters
         lock = self.lock
         if not lock.acquire(blocking=False):
@@ -123,6 +137,8 @@ class WireSession:
         Raises:
             Error: Whatever goes wrong.
         """
+        if self.pipelined is not None:
+            self.pipelined.sync()
         ways = self._adapters
         self.refuse_child()
         with self.lock:
@@ -141,6 +157,38 @@ class WireSession:
                 if self._notice_handlers:
                     self.tell_notices()
 
+    def run_each(
+        self, statements: list[tuple[_native.Statement | str, Sequence[Any] | None]]
+    ) -> list[Any]:
+        """Run statements of the user's as one request.
+
+        Args:
+            statements: Each in the server's form, with its parameters.
+
+        Returns:
+            An answer, or an exception, for each that was run; those behind the first
+            error of the server's were not.
+
+        Raises:
+            Error: The connection is of no use.
+        """
+        ways = self._adapters
+        self.refuse_closed()
+        self.refuse_child()
+        with self.lock:
+            try:
+                return self.wire.execute_each(
+                    statements,
+                    begin=self.begin,
+                    adapt=ways.adapt,
+                    loaders=ways.loaders,
+                    wait=self.wait,
+                )
+            except _native.WireError as error:
+                raise from_wire(error) from None
+            finally:
+                self.tell_notices()
+
     def begin_copy(self, statement: str) -> _native.WireCopy:
         """Begin a COPY of the user's.
 
@@ -150,6 +198,8 @@ class WireSession:
         Raises:
             Error: Whatever goes wrong.
         """
+        if self.pipelined is not None:
+            self.pipelined.sync()
         self.refuse_child()
         with self.lock:
             try:
@@ -174,6 +224,8 @@ class WireSession:
             Error: Whatever goes wrong.
         """
         self.refuse_closed()
+        if self.pipelined is not None:
+            self.pipelined.sync()
         self.refuse_child()
         with self.lock:
             try:

@@ -11,6 +11,7 @@ mod copying;
 mod error;
 mod oids;
 mod parameters;
+mod pipeline;
 mod question;
 mod request;
 mod requests;

@@ -60,7 +60,7 @@ impl Rows<'_, '_> {
 }
 
 /// Parameters of a statement that has none.
-static NONE: ParameterList = ParameterList::none();
+pub(super) static NONE: ParameterList = ParameterList::none();
 
 impl Request<'_> {
     /// Finds out, where a statement is about to be prepared, whether this session is one and the same each time: behind

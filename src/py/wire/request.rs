@@ -216,7 +216,7 @@ impl<'a> Request<'a> {
     }
 
     /// Receives more: with the interpreter's lock what is there already, else without.
-    fn more(&mut self, py: Python<'_>, is_fresh: bool) -> PyResult<()> {
+    pub(super) fn more(&mut self, py: Python<'_>, is_fresh: bool) -> PyResult<()> {
         let Some(connected) = self.connected.as_deref_mut() else {
             return Err(unsent(py, FailureKind::Closed, "the connection is closed"));
         };
@@ -314,7 +314,7 @@ impl<'a> Request<'a> {
 
     /// The connection is of no use any more: its socket is closed. What an interruption has left under way on the
     /// server is cancelled first, aside; there is no next statement that this could hit.
-    fn lose(&mut self, py: Python<'_>, failure: &WireFailure) -> PyErr {
+    pub(super) fn lose(&mut self, py: Python<'_>, failure: &WireFailure) -> PyErr {
         if let Some(connected) = self.connected.take() {
             let socket = connected.into_socket();
             self.seat.fd.store(-1, Ordering::Release);

@@ -14,6 +14,7 @@ use super::answer::{Answer, Gathering};
 use super::attended::Attended;
 use super::error::unsent;
 use super::parameters::add_all;
+use super::pipeline::Piped;
 use super::question::{Question, Rows};
 use super::request::{Request, copying, why};
 use super::seat::{Seat, Whereabouts};
@@ -145,6 +146,58 @@ impl Wire {
         let mut incoming = Gathering::new(py, loaders.as_ref(), false);
         let sum = request.stream(py, &text, begin.as_deref(), first, &mut rows, &mut incoming)?;
         incoming.finish(Some(sum))
+    }
+
+    /// Runs statements, each with its parameters, as one request. Returns an answer for each that was run; the last one
+    /// may be an error instead, and then those behind it were not run.
+    #[pyo3(signature = (statements, *, begin=None, adapt=None, loaders=None, wait=None))]
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
+    fn execute_each(
+        &self,
+        py: Python<'_>,
+        statements: Vec<(Bound<'_, PyAny>, Option<Bound<'_, PyAny>>)>,
+        begin: Option<Bound<'_, PyAny>>,
+        adapt: Option<Bound<'_, PyAny>>,
+        loaders: Option<Bound<'_, PyMapping>>,
+        wait: Hub<'_>,
+    ) -> PyResult<Vec<Py<PyAny>>> {
+        let begin = begin.as_ref().map(text_of).transpose()?;
+        let mut piped = Vec::with_capacity(statements.len());
+        let mut unfit = None;
+        for (sql, parameters) in &statements {
+            match piped_of(py, sql, parameters.as_ref(), adapt.as_ref()) {
+                Ok(one) => piped.push(one),
+                Err(error) => {
+                    // Those before it were to be run.
+                    unfit = Some(error);
+                    break;
+                }
+            }
+        }
+        let mut found = Vec::new();
+        if !piped.is_empty() {
+            let mut request = self.take(py, attended(wait))?;
+            let is_idle = request.standing() == Some(Standing::Idle);
+            let begin = begin.filter(|_| is_idle);
+            let ends = piped.iter().any(|one| one.text.tags.ends());
+            let commits = ends || (is_idle && begin.is_none());
+            if begin.is_some() {
+                request.begin_behind(py, commits)?;
+            } else {
+                request.begin(py, commits)?;
+            }
+            found = request.pipeline(py, &piped, begin.as_deref(), loaders.as_ref())?;
+        }
+        if found.iter().all(Result::is_ok) {
+            found.extend(unfit.map(Err));
+        }
+        found
+            .into_iter()
+            .map(|one| match one {
+                Ok(answer) => Py::new(py, answer).map(Py::into_any),
+                Err(error) => Ok(error.into_value(py).into_any()),
+            })
+            .collect()
     }
 
     /// Commits, where a transaction is open.
@@ -465,6 +518,21 @@ const COPYING: &str = "a COPY is open on this connection, and takes no statement
 
 pub(super) fn attended(wait: Hub<'_>) -> Attended {
     Attended::new(wait.map(Bound::unbind))
+}
+
+fn piped_of(
+    py: Python<'_>,
+    sql: &Bound<'_, PyAny>,
+    parameters: Option<&Bound<'_, PyAny>>,
+    adapt: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Piped> {
+    let text = text_of(sql)?;
+    checked(py, &text)?;
+    let mut list = ParameterList::default();
+    if let Some(parameters) = parameters {
+        add_all(&mut list, parameters, adapt)?;
+    }
+    Ok(Piped { text, list })
 }
 
 fn checked(py: Python<'_>, text: &StatementText) -> PyResult<()> {
