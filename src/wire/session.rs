@@ -757,6 +757,10 @@ impl WireSession {
         if !tags.take(&tag) {
             return Err(self.misfit("the end of another statement than the one that was sent"));
         }
+        if self.columns.is_some() && verb::has_no_result(&tag) {
+            return Err(self
+                .misfit("the columns of a result ahead of the end of a statement that has none"));
+        }
         if self.columns.is_some() && verb::counted(&tag).is_some_and(|rows| rows != self.rows) {
             return Err(self.misfit(&format!(
                 "{} rows, and then that it were another number of them",

@@ -319,6 +319,25 @@ fn rows_must_have_the_columns_of_their_result_and_their_number() {
 }
 
 #[test]
+fn what_never_has_a_result_has_no_columns() {
+    for (sql, tag, is_right) in [
+        ("explain select 1", "EXPLAIN", true),
+        ("commit", "COMMIT", false),
+        ("rollback", "ROLLBACK", false),
+        ("do $$begin end$$", "DO", false),
+    ] {
+        let bytes = [columns(&["a"]), complete(tag), ready(b'I')].concat();
+        assert_eq!(
+            feed(&mut asked(sql), &bytes, 100).is_ok(),
+            is_right,
+            "{tag}"
+        );
+        let bytes = [complete(tag), ready(b'I')].concat();
+        assert!(feed(&mut asked(sql), &bytes, 100).is_ok(), "{tag}");
+    }
+}
+
+#[test]
 fn an_error_ends_all_that_was_under_one_sync() {
     let mut session = session();
     session.statement("BEGIN", &ParameterList::default(), Tags::of("BEGIN"));

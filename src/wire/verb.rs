@@ -149,6 +149,21 @@ pub(crate) fn rows(tag: &str) -> Option<i64> {
     number.parse().ok()
 }
 
+/// Whether a tag is of a statement that never has a result.
+pub(crate) fn has_no_result(tag: &str) -> bool {
+    [
+        "BEGIN",
+        "COMMIT",
+        "ROLLBACK",
+        "SAVEPOINT",
+        "RELEASE",
+        "SET",
+        "DO",
+    ]
+    .iter()
+    .any(|verb| begins(tag, verb))
+}
+
 /// The number of rows that were sent, where a tag names it; of what changes rows only if it returns them.
 pub(crate) fn counted(tag: &str) -> Option<i64> {
     ["SELECT", "FETCH", "INSERT", "UPDATE", "DELETE", "MERGE"]
