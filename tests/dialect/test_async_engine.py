@@ -73,6 +73,27 @@ def test_statements_are_prepared_and_nothing_is_discarded_for_it(url):
     run(main, url, pool_size=1, max_overflow=0)
 
 
+def test_an_answer_that_has_come_before_anybody_waits_is_no_error(url):
+    def at_once(descriptor, for_writing, timeout_s):
+        """Wait as a thread does: the greenlet never gives its turn away."""
+        waits_for = [descriptor] if for_writing else []
+        return any(select.select([descriptor], waits_for, [], timeout_s))
+
+    async def main(engine):
+        @sa.event.listens_for(engine.sync_engine, "connect")
+        def answers_at_once(connection, _record):
+            connection.wait = at_once
+
+        async with engine.connect() as connection:
+            assert await connection.scalar(sa.text("select 1")) == 1
+            await connection.execute(sa.text("create temporary table t (n int)"))
+            many = sa.text("insert into t values (:n)")
+            await connection.execute(many, [{"n": 1}, {"n": 2}])
+            assert await connection.scalar(sa.text("select sum(n) from t")) == 3
+
+    run(main, url)
+
+
 def test_url_names_the_dialect_the_driver_and_the_pool(url):
     engine = create_async_engine(url)
     assert type(engine.dialect) is PoolproofDialectAsync

@@ -24,12 +24,29 @@ sys.path.insert(0, str(CHECKOUT / "tools"))
 
 import sqlalchemy_suite  # noqa: E402 - found by the line above
 
-ROW = re.compile(r"^\| `(\w+)::(\w+)::(\w+)` \| \S.* \|$", re.MULTILINE)
+ROW = re.compile(
+    r"^\| `(\w+)::(\w+)::(\w+)` \|(?: ([\w, ]*) \|)? \S.* \|$", re.MULTILINE
+)
 
 
-def listed(page: str) -> set[tuple[str, ...]]:
-    """Return the tests that a page of docs/ lists, as (file, class, test)."""
-    return set(ROW.findall((CHECKOUT / "docs" / page).read_text()))
+def listed(page: str, section: str = "", driver: str = "") -> set[tuple[str, ...]]:
+    """Return the tests that a page of docs/ lists, as (file, class, test).
+
+    Args:
+        page: The page.
+        section: The heading of the list; empty for the whole page.
+        driver: Leaves out what is listed for other drivers alone.
+    """
+    text = (CHECKOUT / "docs" / page).read_text()
+    if section:
+        (text,) = re.findall(
+            rf"^#+ {re.escape(section)}$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL
+        )
+    return {
+        (file, kind, test)
+        for file, kind, test, drivers in ROW.findall(text)
+        if not drivers.strip() or not driver or driver in drivers.split(", ")
+    }
 
 
 def named(node: str) -> tuple[str, str, str]:
@@ -49,7 +66,8 @@ def fresh_database(
         "alter database upstream set default_text_search_config = 'pg_catalog.english'"
     )
     url = server.url(driver).set(database="upstream", query={})
-    engine = sqlalchemy.create_engine(url)
+    # Whichever driver it is for: some want a loop.
+    engine = sqlalchemy.create_engine(url.set(drivername="postgresql+psycopg2"))
     with engine.begin() as connection:
         for name in ("test_schema", "test_schema_2"):
             connection.execute(sqlalchemy.schema.CreateSchema(name))

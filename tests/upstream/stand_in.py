@@ -1,4 +1,4 @@
-"""A pytest plugin for SQLAlchemy's own tests: QueuePool is poolproof.Pool there.
+"""A pytest plugin for SQLAlchemy's own tests: its queue pools are poolproof's there.
 
 Loaded with ``-p stand_in`` before SQLAlchemy's test modules import anything.
 """
@@ -12,6 +12,7 @@ from outcomes import pytest_runtest_logreport, pytest_sessionfinish
 from sqlalchemy import pool
 
 import poolproof
+from poolproof.dialect import aio, sync
 
 __all__ = [
     "pytest_configure",
@@ -19,24 +20,39 @@ __all__ = [
     "pytest_sessionfinish",
 ]
 
-QueuePool = pool.QueuePool
 
-
-class StandIn(poolproof.Pool):
-    """Our pool, with the two private names of QueuePool's that the tests look at."""
+class _Names:
+    """The private names of a queue pool that the tests look at."""
 
     @property
     def _overflow(self):
         return self.overflow()
 
     @property
+    def _max_overflow(self):
+        return self.bounds[1]
+
+    @_max_overflow.setter
+    def _max_overflow(self, most):
+        self.resize(self.size(), most)
+
+    @property
     def _pool(self):
         return _Queue(self)
+
+
+class StandIn(_Names, poolproof.Pool):
+    """Our pool."""
+
+
+class AsyncStandIn(_Names, poolproof.AsyncPool):
+    """Our pool of asyncio's."""
 
 
 class _Queue:
     def __init__(self, owner):
         self._idle = owner._idle
+        self.use_lifo = owner._lifo
 
     @property
     def queue(self):
@@ -50,11 +66,16 @@ class _Queue:
         return not self._idle
 
 
+STAND_INS = {pool.QueuePool: StandIn, pool.AsyncAdaptedQueuePool: AsyncStandIn}
+
+
 def pytest_configure():
-    """Replace every name that means QueuePool."""
+    """Replace every name that means a queue pool, and what our own dialect chooses."""
     assert sqlalchemy.create_engine  # its modules are there
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "sqlalchemy":
             for word, value in list(vars(module).items()):
-                if value is QueuePool:
-                    setattr(module, word, StandIn)
+                if isinstance(value, type) and value in STAND_INS:
+                    setattr(module, word, STAND_INS[value])
+    sync.PoolproofDialect.poolclass = StandIn
+    aio.PoolproofDialectAsync.poolclass = AsyncStandIn

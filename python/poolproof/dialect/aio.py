@@ -25,10 +25,40 @@ __all__ = ["LoopConnection", "PoolproofDialectAsync"]
 
 
 class LoopCursor(driver.Cursor):
-    """The driver's cursor, as SQLAlchemy's results of tasks use it."""
+    """The driver's cursor, as SQLAlchemy's results of tasks use it.
+
+    A statement has its greenlet wait once, also where the answer has come before anybody
+    looked: otherwise SQLAlchemy takes the driver for one that stops the loop.
+    """
+
+    def execute(self, *args: Any, **keywords: Any) -> Any:
+        """Execute a statement; see `poolproof.driver.Cursor.execute`.
+
+        Args:
+            *args: As there.
+            **keywords: As there.
+        """
+        done = super().execute(*args, **keywords)
+        await_only(_nothing())
+        return done
+
+    def executemany(self, *args: Any, **keywords: Any) -> Any:
+        """Execute a statement for each of many; see `poolproof.driver.Cursor`.
+
+        Args:
+            *args: As there.
+            **keywords: As there.
+        """
+        done = super().executemany(*args, **keywords)
+        await_only(_nothing())
+        return done
 
     async def _async_soft_close(self) -> None:
         """Do nothing: it has its rows, and holds nothing on the server."""
+
+
+async def _nothing() -> None:
+    """Take no turn of the loop."""
 
 
 class LoopConnection(driver.Connection, AdaptedConnection):

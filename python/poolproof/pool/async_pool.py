@@ -21,9 +21,10 @@ from poolproof._sqlalchemy import share_first_connect
 from poolproof.drivers import known
 from poolproof.fork import loops, renewal, sockets
 from poolproof.pool import deadlines, loop_closing, maintenance_thread
+from poolproof.pool.first_connect import FirstConnect
 from poolproof.pool.loop_checkout import LoopCheckout
 from poolproof.pool.loop_entry import Loan, LoopEntry, checkout_places
-from poolproof.pool.loops import FirstConnect, TaskWaiters, is_alive, running_loop
+from poolproof.pool.loops import TaskWaiters, is_alive, running_loop
 from poolproof.pool.maintenance import UNPLANNED
 
 if TYPE_CHECKING:
@@ -228,6 +229,12 @@ class AsyncPool(LoopCheckout):
     # --- connections ----------------------------------------------------------------
 
     def _open(self, create: Any, entry: Entry) -> DBAPIConnection:
+        if running_loop() is None:
+            msg = (
+                "poolproof.AsyncPool opens a connection in a loop of asyncio, and no "
+                "loop of asyncio runs in this thread: use the AsyncEngine, in a task"
+            )
+            raise exc.InvalidRequestError(msg)
         share_first_connect(self, FirstConnect)
         return super()._open(create, entry)
 

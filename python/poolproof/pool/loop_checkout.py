@@ -8,17 +8,21 @@ is to do has its own way, in those. A borrower that is collected is told of by t
 
 from __future__ import annotations
 
+import os
 from asyncio import current_task
 from asyncio.events import _get_running_loop
+from inspect import iscoroutinefunction
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from sqlalchemy import exc
 from sqlalchemy.pool import reset_rollback
 from sqlalchemy.util import safe_reraise
 
 from poolproof import _native
 from poolproof._sqlalchemy import hears, lendable, let_go_of_collection
+from poolproof.errors import ConnectionForked
 from poolproof.fork import renewal
 from poolproof.pool import deadlines, maintenance_thread, validation
 from poolproof.pool.entry import BUSY
@@ -59,6 +63,12 @@ class LoopCheckout(Pool):
         rolls_back = self._reset_on_return is reset_rollback
         is_own = rolls_back and getattr(rollback, "is_sqlalchemys", False)
         self.own_rollback = rollback if is_own else None
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        for name in ("connect", "checkout", "checkin", "reset"):
+            for listener in getattr(self.listeners, name):
+                _refuse_coroutine(name, listener)
 
     def connect(self) -> PoolProxiedConnection:
         """Check a connection out; its `close()` checks it in.
@@ -158,6 +168,9 @@ class LoopCheckout(Pool):
                 now = monotonic()
         except _native.Forked:
             renewal.renew(self)
+            if loop is not None and _get_running_loop() is not loop:
+                # A task of the parent's, in a child: its loop does not run here.
+                raise ConnectionForked(os.getppid(), os.getpid()) from None
             return self._get(loop, task)
         entry.began = began
         entry.due = due
@@ -246,6 +259,22 @@ class LoopCheckout(Pool):
             self._let_go(entry, answer)
         elif entry.expires_at < self.next_look:
             maintenance_thread.look_at_resting(self, entry)
+
+
+def _refuse_coroutine(name: str, listener: Any) -> None:
+    """Refuse what would be called and never awaited.
+
+    Raises:
+        ArgumentError: It is such a thing.
+    """
+    if iscoroutinefunction(listener):
+        called = getattr(listener, "__qualname__", repr(listener))
+        msg = (
+            f"{called}, a listener of {name!r}, is a coroutine function, which the "
+            "pool cannot await: write a plain function, in which the driver's adapter "
+            "has run_async for what is to be awaited"
+        )
+        raise exc.ArgumentError(msg)
 
 
 def _collected(loan: Any) -> None:

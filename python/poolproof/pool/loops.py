@@ -13,6 +13,7 @@ import math
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import exc
 from sqlalchemy.util import await_only
 
 from poolproof import _native
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from poolproof._native import Gate, Nested, QueueFull, Ticket, Waiter
 
-__all__ = ["FirstConnect", "TaskWaiters", "Wakeup", "is_alive", "running_loop"]
+__all__ = ["TaskWaiters", "Wakeup", "is_alive", "running_loop"]
 
 _PASSED_OVER = object()
 
@@ -283,8 +284,18 @@ class TaskWaiters(CooperativeWaiters):
 
         Returns:
             The ticket; None when the time is over; a `Nested`, or a `QueueFull`.
+
+        Raises:
+            InvalidRequestError: No loop runs here.
         """
-        alarm = self._alarm_of(asyncio.get_running_loop())
+        loop = running_loop()
+        if loop is None:
+            msg = (
+                "no connection is free, and no loop of asyncio runs in this thread to "
+                "wait for one in: use the AsyncEngine, in a task"
+            )
+            raise exc.InvalidRequestError(msg)
+        alarm = self._alarm_of(loop)
         began = monotonic()
         left = timeout
         while True:
@@ -366,32 +377,3 @@ class TaskWaiters(CooperativeWaiters):
         """Wake all: their gate has gone, for this is a child."""
         for wakeup in list(self._wakeups.values()):
             wakeup.release_in_child()
-
-
-class FirstConnect:
-    """The mutex of a pool's first connect, for the tasks of several loops.
-
-    SQLAlchemy's own is one of asyncio's, which knows one loop.
-    """
-
-    __slots__ = ("_gate", "_ticket", "_waiters")
-
-    def __init__(self) -> None:
-        """Make one that is free."""
-        self._gate = _native.Gate(kept=None, total=1, lifo=False)
-        self._waiters = TaskWaiters()
-        self._ticket: Ticket | None = None
-
-    def locked(self) -> bool:
-        """Tell whether it is held."""
-        return self._ticket is not None
-
-    def __enter__(self) -> None:
-        """Wait for it."""
-        self._ticket = self._waiters.wait(self._gate, None)
-
-    def __exit__(self, *_error: object) -> None:
-        """Let the next one have it."""
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            self._waiters.wake(ticket.vacate())
