@@ -27,8 +27,8 @@ __all__ = ["LoopConnection", "PoolproofDialectAsync"]
 class LoopCursor(driver.Cursor):
     """The driver's cursor, as SQLAlchemy's results of tasks use it.
 
-    A statement has its greenlet wait once, also where the answer has come before anybody
-    looked: otherwise SQLAlchemy takes the driver for one that stops the loop.
+    A statement has its greenlet wait once, also where the answer has come before that:
+    otherwise SQLAlchemy takes the driver for one that stops the loop.
     """
 
     def execute(self, *args: Any, **keywords: Any) -> Any:
