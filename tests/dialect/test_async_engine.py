@@ -90,6 +90,8 @@ def test_an_answer_that_has_come_before_anybody_waits_is_no_error(url):
             many = sa.text("insert into t values (:n)")
             await connection.execute(many, [{"n": 1}, {"n": 2}])
             assert await connection.scalar(sa.text("select sum(n) from t")) == 3
+            streamed = await connection.stream(sa.text("select n from t order by n"))
+            assert [row.n async for row in streamed] == [1, 2]
 
     run(main, url)
 

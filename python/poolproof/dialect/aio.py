@@ -25,33 +25,7 @@ __all__ = ["LoopConnection", "PoolproofDialectAsync"]
 
 
 class LoopCursor(driver.Cursor):
-    """The driver's cursor, as SQLAlchemy's results of tasks use it.
-
-    A statement has its greenlet wait once, also where the answer has come before that:
-    otherwise SQLAlchemy takes the driver for one that stops the loop.
-    """
-
-    def execute(self, *args: Any, **keywords: Any) -> Any:
-        """Execute a statement; see `poolproof.driver.Cursor.execute`.
-
-        Args:
-            *args: As there.
-            **keywords: As there.
-        """
-        done = super().execute(*args, **keywords)
-        await_only(_nothing())
-        return done
-
-    def executemany(self, *args: Any, **keywords: Any) -> Any:
-        """Execute a statement for each of many; see `poolproof.driver.Cursor`.
-
-        Args:
-            *args: As there.
-            **keywords: As there.
-        """
-        done = super().executemany(*args, **keywords)
-        await_only(_nothing())
-        return done
+    """The driver's cursor, as SQLAlchemy's results of tasks use it."""
 
     async def _async_soft_close(self) -> None:
         """Do nothing: it has its rows, and holds nothing on the server."""
@@ -132,6 +106,39 @@ class PoolproofDialectAsync(PoolproofDialect):
     def import_dbapi(cls) -> Any:
         """Return the driver."""
         return _Module()
+
+    # A statement has its greenlet wait once, also where the answer has come before:
+    # otherwise SQLAlchemy takes the driver for one that stops the loop.
+
+    def do_execute(self, *args: Any, **keywords: Any) -> None:
+        """Execute a statement.
+
+        Args:
+            *args: As SQLAlchemy gives them.
+            **keywords: As SQLAlchemy gives them.
+        """
+        super().do_execute(*args, **keywords)
+        await_only(_nothing())
+
+    def do_execute_no_params(self, *args: Any, **keywords: Any) -> None:
+        """Execute a statement as it stands.
+
+        Args:
+            *args: As SQLAlchemy gives them.
+            **keywords: As SQLAlchemy gives them.
+        """
+        super().do_execute_no_params(*args, **keywords)
+        await_only(_nothing())
+
+    def do_executemany(self, *args: Any, **keywords: Any) -> None:
+        """Execute a statement for each of many parameters.
+
+        Args:
+            *args: As SQLAlchemy gives them.
+            **keywords: As SQLAlchemy gives them.
+        """
+        super().do_executemany(*args, **keywords)
+        await_only(_nothing())
 
     def get_driver_connection(self, connection: Any) -> Any:
         """Return what a task has of a connection.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import uuid
 from operator import truth
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,54 @@ class AdaptedAsyncpg(Adapted, Asyncpg):
         own(connection)._drop_local_statement_cache()
 
     # --- at its loop ----------------------------------------------------------------
+
+    def see_pooler(self, connection: Any) -> bool:
+        """Keep no statement beyond its transaction, where a pooler stands between.
+
+        In its transaction mode another transaction has another session of the server's.
+        asyncpg numbers what it prepares, so the names of several clients would meet
+        there; and what it asks for outside of a transaction, when codecs are set while
+        connecting, is prepared in one session and might be executed in another. So
+        nothing is kept, a statement in a transaction has no name, one outside has a
+        name that no other has, and the connection begins in a transaction.
+
+        Args:
+            connection: The adapter, in its greenlet.
+
+        Returns:
+            Whether it is in a transaction now.
+        """
+        raw = own(connection)
+        mode = self.pooler_mode(connection)
+        if mode == "session":
+            return False
+        try:
+            # The number of a pooler's is none of the server's. In one message, which
+            # prepares nothing; asyncpg returns what it was answered with.
+            asked = f"select where pg_backend_pid() = {int(raw.get_server_pid())}"
+            if mode is None and await_only(raw.execute(asked)) == "SELECT 1":
+                return False
+            connection._prepared_statement_cache = None
+            if (
+                connection._prepared_statement_name_func
+                is connection._default_name_func
+            ):
+                connection._prepared_statement_name_func = lambda: (
+                    "" if raw.is_in_transaction() else f"__poolproof_{uuid.uuid4()}__"
+                )
+            raw._stmt_cache.set_max_size(0)
+            await_only(connection._start_transaction())
+        except Exception as error:  # noqa: BLE001 - asyncpg's own, or the system's
+            connection._handle_exception(error)  # as PEP 249 names it
+        return True
+
+    def leave_beginning(self, connection: Any) -> None:
+        """End the transaction that `see_pooler` has begun, if it goes on.
+
+        Args:
+            connection: The adapter, in its greenlet.
+        """
+        connection.commit()
 
     def at_loop(self, connection: Any) -> AtLoop | None:
         """Say what is still to be done, before it is closed, in its loop.

@@ -457,6 +457,25 @@ class Driver:
             connection: SQLAlchemy's adapter.
         """
 
+    def see_pooler(self, connection: Any) -> bool:
+        """Prepare a new connection for a pooler that stands before the server.
+
+        Args:
+            connection: SQLAlchemy's adapter, in its greenlet.
+
+        Returns:
+            Whether it is in a transaction now, which `leave_beginning` is to end.
+        """
+        del connection
+        return False
+
+    def leave_beginning(self, connection: Any) -> None:
+        """End the transaction that `see_pooler` has begun, if it goes on.
+
+        Args:
+            connection: SQLAlchemy's adapter, in its greenlet.
+        """
+
     def at_loop(self, connection: Any) -> AtLoop | None:
         """Say what is still to be done, before it is closed, in its loop.
 

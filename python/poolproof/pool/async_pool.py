@@ -259,6 +259,23 @@ class AsyncPool(LoopCheckout):
         self._loops[id(connection)] = loop
         driver.meet(connection)
         super()._take_over(connection, entry, user_timeout_lent)
+        try:
+            begins = driver.see_pooler(connection)
+        except BaseException:
+            self._close_connection(connection)
+            raise
+        if begins:
+            entry.is_new = True  # after the listeners it is to be left
+
+    def read_session(self, entry: Entry) -> None:
+        """Leave the beginning of a new connection, and read what is to be set again.
+
+        Args:
+            entry: Of a new connection, after the listeners of `connect`.
+        """
+        entry.driver.leave_beginning(entry.dbapi_connection)
+        if self._discards:
+            super().read_session(entry)
 
     def _close_connection(
         self, connection: DBAPIConnection, *, terminate: bool = False
