@@ -69,13 +69,16 @@ def test_all_of_it_is_one_request(forged, forger):
     assert len(requests) == 1  # BEGIN is in it
 
 
-def test_an_answer_that_comes_twice_is_found(forged, forger):
-    """Between the statements of a request there are marks as well."""
+def test_an_answer_in_the_place_of_another_is_found(forged, forger):
+    """Between the statements of a request there are marks as well.
+
+    Without those (`WireSession.part`) the third statement had the second one's value.
+    """
 
     def twice(_request, answer):
-        ends = [n for n, one in enumerate(answer) if one[:1] == b"C"]
-        first, second = ends[1], ends[2]  # behind BEGIN
-        return [answer[: second + 1] + answer[first + 1 : second + 1], answer]
+        ends = [n + 1 for n, one in enumerate(answer) if one[:1] == b"C"]
+        _begin, first, second, third, *_ = ends
+        return [answer[:second] + answer[first:second] + answer[third:]]
 
     with forged.pipeline():
         cursors = [forged.execute("select %s::int", [n]) for n in range(5)]

@@ -206,6 +206,9 @@ class _Answers:
                 fault.is_harmless = False
                 raise ConnectionAbortedError
         stray = self._stray(fault)
+        if name == "E" and stray[:1] == b"T" and len(_split(stray)) == 1:
+            # A query may fail behind the columns of its result: it has failed.
+            fault.is_harmless = True
         return self._put(fault, out, stray) + one
 
     def _put(self, fault: Fault, out: bytes, stray: bytes) -> bytes:
