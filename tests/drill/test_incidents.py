@@ -51,6 +51,7 @@ def test_a_silent_peer_holds_a_queuepool_for_ever(url, driver):
     assert queue["overdue"] == queue["calls"] == ours["calls"] == 48
 
 
+@pytest.mark.soak  # a silent peer is as silent; test_namespace.py loses packets
 def test_lost_packets_hold_a_queuepool_for_ever(url):
     if (lacking := namespace.lacks()) is not None:
         pytest.skip(lacking)

@@ -21,12 +21,12 @@ def run(*arguments):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # test_celery_service.py shows the same, sooner
 def test_with_poolproof_every_order_is_right():
-    done = run("--orders=16")
+    done = run("--orders=40")
     assert done.returncode == 0, done
-    assert "  16 right\n   0 wrong\n   0 failed\n   0 hung\n" in done.stdout
-    assert "  16 orders in the table, by " in done.stdout
+    assert "  40 right\n   0 wrong\n   0 failed\n   0 hung\n" in done.stdout
+    assert "  40 orders in the table, by " in done.stdout
     assert done.stderr == ""
 
 

@@ -21,12 +21,12 @@ def run(*arguments):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # tests/drill and test_starlette_requests.py show the same
 def test_with_poolproof_every_order_that_was_waited_for_is_right():
-    done = run("--orders=20", "--patience=100")
+    done = run("--orders=60", "--patience=100")
     assert done.returncode == 0, done
-    assert "  18 right\n   0 wrong\n   0 failed\n   0 hung\n" in done.stdout
-    assert "   2 hung up\n   0 confirmed, but not in the table\n" in done.stdout
+    assert "  54 right\n   0 wrong\n   0 failed\n   0 hung\n" in done.stdout
+    assert "   6 hung up\n   0 confirmed, but not in the table\n" in done.stdout
     assert done.stderr == ""
 
 

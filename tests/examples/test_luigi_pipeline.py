@@ -22,6 +22,7 @@ def run(*arguments):
     )
 
 
+@pytest.mark.soak  # test_luigi_service.py shows the same, sooner
 def test_with_poolproof_every_token_is_counted():
     done = run("--tasks=12")
     assert done.returncode == 0, done
