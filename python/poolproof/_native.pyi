@@ -668,6 +668,13 @@ class WireCopy:
         adapt: Callable[[Any], Any] | None = None,
         wait: _Wait | None = None,
     ) -> None: ...
+    def write_row(
+        self,
+        row: Sequence[Any],
+        types: list[int] | None = None,
+        adapt: Callable[[Any], Any] | None = None,
+        wait: _Wait | None = None,
+    ) -> None: ...
     def read(self, wait: _Wait | None = None) -> list[bytes] | None:
         """Return the messages that have come, at least one; None at the end."""
     def read_rows(
@@ -696,12 +703,12 @@ class Wire:
         self,
         sql: Statement | str,
         parameters: Sequence[Any] | None = None,
-        *,
         begin: Statement | str | None = None,
-        tag: str | None = None,
         adapt: Callable[[Any], Any] | None = None,
         loaders: Mapping[int, Callable[[str], Any]] | None = None,
         wait: _Wait | None = None,
+        *,
+        tag: str | None = None,
     ) -> Answer:
         """Run a statement with ``$1`` … for its parameters.
 

@@ -1,21 +1,22 @@
-//! A socket of our own that never blocks, and is never touched once its number is somebody else's.
+//! A socket of our own that waits where it is asked to alone, and is never touched once its number is somebody else's.
 //!
 //! A daemoniser closes every descriptor of its process, and what the application opens next gets our numbers. So each
 //! call compares device and inode first. A socket that has gone is an error to whoever works with it, and nothing is
 //! sent, received or closed under its number any more.
 
-#![cfg_attr(
-    test,
-    allow(unsafe_code, reason = "a test closes descriptors as a daemoniser does")
+#![allow(
+    unsafe_code,
+    reason = "recv is a raw system call, and a test closes descriptors as a daemoniser does"
 )]
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -41,6 +42,9 @@ impl fmt::Debug for OwnedSocket {
 const NO_SIGNAL: i32 = libc::MSG_NOSIGNAL;
 #[cfg(not(target_os = "linux"))]
 const NO_SIGNAL: i32 = 0;
+
+/// How long [`OwnedSocket::wait_and_receive`] waits.
+pub const PATIENCE: Duration = Duration::from_millis(50);
 
 impl OwnedSocket {
     /// Takes a connected socket over.
@@ -140,8 +144,29 @@ impl OwnedSocket {
     ///
     /// `WouldBlock` when nothing is there; what the system says; that the descriptor has gone.
     pub fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
-        let mut socket = self.ours()?;
-        socket.read(into)
+        receive(self.ours()?, into, libc::MSG_DONTWAIT)
+    }
+
+    /// Has [`OwnedSocket::wait_and_receive`] wait. Every other call says for itself that it does not.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; that the descriptor has gone.
+    pub fn be_patient(&self) -> io::Result<()> {
+        let socket = self.ours()?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_nonblocking(false)
+    }
+
+    /// Waits until something has come, for [`PATIENCE`] at most, and receives it: one call of the system in place of
+    /// two. Right behind a call on this socket, and so not compared again; what is received while it waits is this
+    /// socket's, whatever becomes of its number meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing has come, `Interrupted` when a signal has; what the system says.
+    pub fn wait_and_receive(&self, into: &mut [u8]) -> io::Result<usize> {
+        receive(self.socket.as_ref().ok_or_else(gone)?, into, 0)
     }
 
     /// Sends as much as the system takes.
@@ -150,7 +175,16 @@ impl OwnedSocket {
     ///
     /// `WouldBlock` when it takes nothing; what the system says; that the descriptor has gone.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.ours()?.send_with_flags(bytes, NO_SIGNAL)
+        send(self.ours()?, bytes)
+    }
+
+    /// The same right behind another call on this socket, which has compared: it is not compared again.
+    ///
+    /// # Errors
+    ///
+    /// As before.
+    pub fn send_behind(&self, bytes: &[u8]) -> io::Result<usize> {
+        send(self.socket.as_ref().ok_or_else(gone)?, bytes)
     }
 
     /// Says to the peer that nothing more will come.
@@ -202,12 +236,31 @@ impl OwnedSocket {
     }
 
     fn ours(&self) -> io::Result<&Socket> {
-        self.fd().and(self.socket.as_ref()).ok_or_else(|| {
-            io::Error::other(
-                "its descriptor was closed by another part of this process (a daemoniser closes all)",
-            )
-        })
+        self.fd().and(self.socket.as_ref()).ok_or_else(gone)
     }
+}
+
+fn gone() -> io::Error {
+    io::Error::other(
+        "its descriptor was closed by another part of this process (a daemoniser closes all)",
+    )
+}
+
+fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    socket.send_with_flags(bytes, NO_SIGNAL | libc::MSG_DONTWAIT)
+}
+
+fn receive(socket: &Socket, into: &mut [u8], flags: i32) -> io::Result<usize> {
+    // SAFETY: `into` is valid for writes of its length while recv runs.
+    let count = unsafe {
+        libc::recv(
+            socket.as_raw_fd(),
+            into.as_mut_ptr().cast(),
+            into.len(),
+            flags,
+        )
+    };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
 impl Drop for OwnedSocket {
@@ -225,6 +278,7 @@ impl Drop for OwnedSocket {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::io::Read;
     use std::net::TcpListener;
 
     use super::*;
@@ -247,6 +301,25 @@ mod tests {
             drop(here);
             is_left && file.metadata().is_ok() && there.receive(&mut [0]).unwrap() == 0
         }));
+    }
+
+    #[test]
+    fn one_that_is_patient_waits_where_it_is_asked_to_and_nowhere_else() {
+        let (here, there) = OwnedSocket::pair().unwrap();
+        let kind = |received: io::Result<usize>| received.map_err(|error| error.kind());
+        let none = Err(io::ErrorKind::WouldBlock);
+        let mut into = [0; 8];
+        // One that is not patient never waits.
+        assert_eq!(kind(here.wait_and_receive(&mut into)), none);
+        here.be_patient().unwrap();
+        assert_eq!(kind(here.receive(&mut into)), none);
+        let full = vec![0; 1 << 20];
+        while here.send_behind(&full).is_ok() {}
+        assert_eq!(kind(here.send(&full)), none);
+        assert_eq!(kind(here.wait_and_receive(&mut into)), none);
+        let waiter = std::thread::spawn(move || here.wait_and_receive(&mut [0; 8]).unwrap());
+        there.send(b"abc").unwrap();
+        assert_eq!(waiter.join().unwrap(), 3);
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub(crate) fn fields_of(row: &[u8]) -> Option<usize> {
 }
 
 /// The fields of a row. Ends early where the row is not one: [`is_row`] tells.
+#[inline]
 pub(crate) fn fields(row: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     let mut rest = row.get(2..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -84,6 +85,7 @@ pub(crate) fn fields(row: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
 }
 
 /// Whether a row holds exactly the fields that it announces.
+#[inline]
 pub(crate) fn is_row(row: &[u8], columns: usize) -> bool {
     let Some((count, mut rest)) = row.split_first_chunk() else {
         return false;

@@ -3,6 +3,7 @@
 //! Long, because it is one idea: every way in which bytes pass between the two.
 
 use std::io;
+use std::mem;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use super::failure::{FailureKind, RequestFate, WireFailure};
 use super::outgoing;
 use super::places::Place;
 use super::server_message::ServerMessage;
-use super::session::{Event, Standing, WireSession};
+use super::session::{Event, Misfit, Standing, WireSession};
 use super::transport::Transport;
 use super::verb::Tags;
 use super::waits::Waits;
@@ -42,6 +43,8 @@ pub(crate) struct Connected {
     is_sent: bool,
     /// Whether the present request may have lasting effects once it was sent.
     commits: bool,
+    /// Whether what was done last with the socket was to look at it, for a request that begins.
+    is_looked_at: bool,
     /// When a ROLLBACK was sent whose answer was not waited for.
     owed_since: Option<Instant>,
 }
@@ -63,7 +66,8 @@ pub(crate) enum Rest {
 const LATE: Duration = Duration::from_millis(250);
 
 impl Connected {
-    pub(crate) fn new(transport: Transport, session: WireSession, about: About) -> Self {
+    pub(crate) fn new(mut transport: Transport, session: WireSession, about: About) -> Self {
+        transport.be_patient();
         Self {
             transport,
             session,
@@ -71,6 +75,7 @@ impl Connected {
             cut: None,
             is_sent: false,
             commits: false,
+            is_looked_at: false,
             owed_since: None,
         }
     }
@@ -110,6 +115,7 @@ impl Connected {
         for _ in 0..LOOKS {
             // With nothing under way there is no event that would not be an error. What is owed is none.
             if self.look()?.is_none() && !self.receive()? {
+                self.is_looked_at = true;
                 break;
             }
         }
@@ -181,10 +187,28 @@ impl Connected {
             if until.is_some_and(|until| waits.now() >= until) {
                 return Err(self.failed(FailureKind::Timeout, "no answer in time"));
             }
+            let is_asked = !self.session.pending().is_empty();
             let is_full = self.send();
             if (self.transport.is_encrypted() || self.cut.is_some()) && self.receive()? {
                 return Ok(());
             }
+            let is_alone = !is_full && until.is_none() && self.cut.is_none();
+            if is_alone && self.transport.is_patient() && waits.may_receive_waiting() {
+                if !is_asked {
+                    self.transport.fd().map_err(|error| self.lost(&error))?;
+                }
+                let received = self.transport.wait_and_receive(self.session.space());
+                if self.took(received)? {
+                    return Ok(());
+                }
+                if waits.pause().is_err() {
+                    return Err(WireFailure::interrupted());
+                }
+                if !self.is_ours() {
+                    return Err(forked());
+                }
+            }
+            // Of a socket that others have had not wait, nothing is to be asked over and over.
             let fd = self.transport.fd().map_err(|error| self.lost(&error))?;
             match waits.wait(fd, is_full, until) {
                 Ok(true) => {}
@@ -268,7 +292,13 @@ impl Connected {
     ///
     /// The connection is lost.
     pub(crate) fn receive(&mut self) -> Result<bool, WireFailure> {
-        match self.transport.receive(self.session.space()) {
+        let received = self.transport.receive(self.session.space());
+        self.took(received)
+    }
+
+    /// Takes what was received; says whether anything was.
+    fn took(&mut self, received: io::Result<usize>) -> Result<bool, WireFailure> {
+        match received {
             Ok(0) => {
                 let why = self.cut.take();
                 let why = why.unwrap_or_else(|| "the server has closed it".to_owned());
@@ -278,10 +308,17 @@ impl Connected {
                 self.session.received(count);
                 Ok(true)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match &self.cut {
-                None => Ok(false),
-                Some(why) => Err(self.failed(FailureKind::Closed, why)),
-            },
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                match &self.cut {
+                    None => Ok(false),
+                    Some(why) => Err(self.failed(FailureKind::Closed, why)),
+                }
+            }
             Err(error) => Err(self.lost(&error)),
         }
     }
@@ -289,7 +326,8 @@ impl Connected {
     /// Sends as much as the system takes; says whether there is more.
     fn send(&mut self) -> bool {
         while !self.session.pending().is_empty() {
-            match self.transport.send(self.session.pending()) {
+            let is_behind = mem::take(&mut self.is_looked_at);
+            match self.transport.send(self.session.pending(), is_behind) {
                 Ok(count) => {
                     self.is_sent = true;
                     self.session.sent(count);
@@ -355,20 +393,38 @@ impl Connected {
     ///
     /// What has come belongs to no request.
     pub(crate) fn look(&mut self) -> Result<Option<Event>, WireFailure> {
-        let fate = self.fate();
         match self.session.next() {
             Ok(Some(Event::Ended(said))) => Err(self.ended(said)),
             Ok(event) => Ok(event),
-            Err(misfit) => Err(match self.session.last_words() {
-                // Who looks once more hears them again.
-                Some(said) => self.ended(Box::new(said.clone())),
-                None => WireFailure {
-                    kind: FailureKind::OutOfStep,
-                    what: misfit.0,
-                    said: None,
-                    fate,
-                },
-            }),
+            Err(misfit) => Err(self.out_of_step(misfit)),
+        }
+    }
+
+    /// Tells the rows that have come, as far as they stand one behind the other.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connected::look`].
+    pub(crate) fn rows(&mut self, mut tell: impl FnMut(&[u8])) -> Result<(), WireFailure> {
+        loop {
+            match self.session.next_row() {
+                Ok(Some(row)) => tell(self.session.at(row)),
+                Ok(None) => return Ok(()),
+                Err(misfit) => return Err(self.out_of_step(misfit)),
+            }
+        }
+    }
+
+    fn out_of_step(&self, misfit: Misfit) -> WireFailure {
+        match self.session.last_words() {
+            // Who looks once more hears them again.
+            Some(said) => self.ended(Box::new(said.clone())),
+            None => WireFailure {
+                kind: FailureKind::OutOfStep,
+                what: misfit.0,
+                said: None,
+                fate: self.fate(),
+            },
         }
     }
 
@@ -410,7 +466,7 @@ impl Connected {
         if self.is_ours() && (self.session.is_at_rest() || self.session.is_owed()) {
             let mut end = Vec::new();
             outgoing::terminate(&mut end);
-            let _sent_or_not = self.transport.send(&end);
+            let _sent_or_not = self.transport.send(&end, false);
         }
     }
 

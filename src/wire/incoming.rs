@@ -15,12 +15,16 @@ pub(crate) struct Incoming {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// Whether the last read filled all the room there was: more waits there.
+    is_filled: bool,
 }
 
 /// As much as one read asks for at least.
 const LEAST: usize = 8 << 10;
+/// As much as one asks for where more and more comes. What is read at once holds up other tasks of a loop.
+const GREAT: usize = 32 << 10;
 /// What is kept by a connection that rests.
-const KEPT: usize = 32 << 10;
+const KEPT: usize = 16 << 10;
 const HEADER: usize = 5;
 const LENGTH: usize = 4;
 /// No server sends a longer row: it cannot hold one.
@@ -34,6 +38,7 @@ impl Incoming {
             bytes: vec![0; LEAST],
             start: 0,
             end: 0,
+            is_filled: false,
         }
     }
 
@@ -42,6 +47,10 @@ impl Incoming {
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
+        }
+        if std::mem::take(&mut self.is_filled) && self.bytes.len() < GREAT {
+            let doubled = self.bytes.len() * 2;
+            self.bytes.resize(doubled, 0);
         }
         if self.bytes.len() - self.end < LEAST / 2 {
             if self.start > 0 {
@@ -60,6 +69,18 @@ impl Incoming {
     /// Says that so many bytes have come into the room.
     pub(crate) fn received(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());
+        self.is_filled = self.end == self.bytes.len();
+    }
+
+    /// Takes the next message, if it is a row that is there as a whole. What is wrong with it [`Incoming::next`] says.
+    #[inline]
+    pub(crate) fn next_row(&mut self) -> Option<Frame> {
+        let is_row = self.start < self.end && self.bytes.get(self.start) == Some(&b'D');
+        if is_row {
+            self.next().ok().flatten()
+        } else {
+            None
+        }
     }
 
     /// Takes the next message, if it is there as a whole.
@@ -67,6 +88,7 @@ impl Incoming {
     /// # Errors
     ///
     /// Its length cannot be one.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, String> {
         let there = self.bytes.get(self.start..self.end).unwrap_or_default();
         let Some((&kind, rest)) = there.split_first() else {
@@ -101,6 +123,7 @@ impl Incoming {
     }
 
     /// The bytes of a message's body.
+    #[inline]
     pub(crate) fn at(&self, body: Range<usize>) -> &[u8] {
         self.bytes.get(body).unwrap_or_default()
     }

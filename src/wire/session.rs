@@ -20,6 +20,7 @@ use super::kept::Kept;
 use super::marks::{MarkPlace, Marks};
 use super::outgoing::{self, ParameterList, StatementName};
 use super::server_message::{Notification, ServerMessage};
+use super::settings::Settings;
 use super::statement_text::StatementText;
 use super::statements::{Plan, Prepared, Statements};
 use super::verb::{self, Tags};
@@ -173,7 +174,7 @@ pub(crate) struct WireSession {
     copy: Option<CopyState>,
     /// How many there have been.
     copies: u64,
-    parameters: HashMap<String, String>,
+    settings: Settings,
     notices: Kept<ServerMessage>,
     notifications: Kept<Notification>,
     journal: VecDeque<String>,
@@ -189,9 +190,6 @@ pub(crate) struct WireSession {
 const MOST_NOTICES: usize = 100;
 const MOST_NOTIFICATIONS: usize = 100_000;
 const MOST_BYTES: usize = 32 << 20;
-/// No server tells a longer one.
-const LONGEST_SETTING: usize = 64 << 10;
-const MOST_PARAMETERS: usize = 1_000;
 const REMEMBERED: usize = 8;
 const KEPT: usize = 16 << 10;
 /// The server has no statement of that name.
@@ -220,7 +218,7 @@ impl WireSession {
             copying: None,
             copy: None,
             copies: 0,
-            parameters,
+            settings: Settings::new(parameters),
             notices: Kept::new(MOST_NOTICES, MOST_BYTES),
             notifications: Kept::new(MOST_NOTIFICATIONS, MOST_BYTES),
             journal: VecDeque::new(),
@@ -468,26 +466,12 @@ impl WireSession {
 
     /// A setting that the server has told.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.get(name).map(String::as_str)
+        self.settings.get(name)
     }
 
     /// Whether its times are those of UTC.
     pub(crate) fn is_utc(&self) -> bool {
-        matches!(
-            self.parameter("TimeZone"),
-            Some(
-                "UTC"
-                    | "Etc/UTC"
-                    | "UCT"
-                    | "Etc/UCT"
-                    | "Zulu"
-                    | "Etc/Zulu"
-                    | "Universal"
-                    | "Etc/Universal"
-                    | "GMT"
-                    | "Etc/GMT"
-            )
-        )
+        self.settings.is_utc()
     }
 
     /// Takes the notices.
@@ -521,6 +505,28 @@ impl WireSession {
         told
     }
 
+    /// The next message, if it is a row of the result that is under way, which needs no more than that it is one. The
+    /// other ones, and one that comes at another time, [`WireSession::next`] tells.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub(crate) fn next_row(&mut self) -> Result<Option<Range<usize>>, Misfit> {
+        let is_open = self.columns.is_some() && self.copying.is_none() && self.end.is_none();
+        if !is_open || self.is_skipping || self.is_owed {
+            return Ok(None);
+        }
+        let Some(frame) = self.incoming.next_row() else {
+            return Ok(None);
+        };
+        if let Err(misfit) = self.row(&frame) {
+            self.end = Some(misfit.clone());
+            return Err(misfit);
+        }
+        Ok(Some(frame.body))
+    }
+
     fn look(&mut self) -> Result<Option<Event>, Misfit> {
         loop {
             let Some(frame) = self.incoming.next().map_err(|what| self.misfit(&what))? else {
@@ -541,7 +547,10 @@ impl WireSession {
             b'E' => self.error(frame).map(Some),
             b'Z' => self.ready(frame).map(Some),
             _ if self.is_skipping => Err(self.unasked(frame)),
-            b'D' => self.row(frame).map(Some),
+            b'D' => {
+                self.row(frame)?;
+                Ok(Some(Event::Row(frame.body.clone())))
+            }
             b'd' if self.copying == Some(Copying::Dropped) => Ok(None),
             b'd' if self.copying == Some(Copying::Out) => Ok(Some(self.copied(frame))),
             b'c' if matches!(self.copying, Some(Copying::Dropped | Copying::Out)) => {
@@ -586,13 +595,7 @@ impl WireSession {
     fn aside(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
         let body = self.incoming.at(frame.body.clone());
         let is_read = match frame.kind {
-            b'S' if body.len() > LONGEST_SETTING => false,
-            b'S' => setting(body).is_some_and(|(name, value)| {
-                if self.parameters.len() < MOST_PARAMETERS || self.parameters.contains_key(&name) {
-                    self.parameters.insert(name, value);
-                }
-                true
-            }),
+            b'S' => self.settings.take(body),
             b'N' => ServerMessage::read(body).is_some_and(|notice| {
                 self.notices.push(notice, body.len());
                 true
@@ -685,7 +688,8 @@ impl WireSession {
         Ok(Event::Ready)
     }
 
-    fn row(&mut self, frame: &Frame) -> Result<Event, Misfit> {
+    #[inline]
+    fn row(&mut self, frame: &Frame) -> Result<(), Misfit> {
         let is_due = matches!(
             self.queue.front(),
             Some(Due::Executed(_) | Due::Queried { .. })
@@ -701,7 +705,7 @@ impl WireSession {
             )));
         }
         self.rows += 1;
-        Ok(Event::Row(frame.body.clone()))
+        Ok(())
     }
 
     fn columns(&mut self, frame: &Frame) -> Result<Option<Event>, Misfit> {
@@ -954,14 +958,4 @@ impl WireSession {
             }
         ))
     }
-}
-
-/// Name and value of a setting.
-pub(crate) fn setting(body: &[u8]) -> Option<(String, String)> {
-    let mut texts = body.strip_suffix(&[0])?.splitn(2, |byte| *byte == 0);
-    let (name, value) = (texts.next()?, texts.next()?);
-    Some((
-        std::str::from_utf8(name).ok()?.to_owned(),
-        String::from_utf8_lossy(value).into_owned(),
-    ))
 }

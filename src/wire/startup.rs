@@ -10,7 +10,7 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use super::incoming::Incoming;
 use super::outgoing;
 use super::server_message::ServerMessage;
-use super::session;
+use super::settings;
 use crate::conninfo::auth::{Auth, Binding};
 use crate::socket::certificate::CertificateRequest;
 use crate::tls::gatekeeper::{Gatekeeper, Security};
@@ -146,7 +146,7 @@ impl<'a> Startup<'a> {
             match frame.kind {
                 b'R' => self.authenticate(&body)?,
                 b'S' => {
-                    let (name, value) = session::setting(&body).ok_or_else(garbled)?;
+                    let (name, value) = settings::setting(&body).ok_or_else(garbled)?;
                     self.parameters.insert(name, value);
                 }
                 b'K' => self.backend = key(&body),

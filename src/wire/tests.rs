@@ -64,7 +64,14 @@ pub(super) fn feed(
 ) -> Result<Vec<String>, Misfit> {
     let mut events = Vec::new();
     loop {
-        while let Some(event) = session.next()? {
+        loop {
+            // Whatever comes: what is no row of a result is left to the other.
+            while let Some(row) = session.next_row()? {
+                events.push(format!("row {:?}", session.at(row)));
+            }
+            let Some(event) = session.next()? else {
+                break;
+            };
             events.push(match event {
                 Event::Row(row) => format!("row {:?}", session.at(row)),
                 event => format!("{event:?}"),

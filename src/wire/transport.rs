@@ -1,4 +1,4 @@
-//! A socket of our own, in clear or under TLS, that never blocks.
+//! A socket of our own, in clear or under TLS, that waits in receiving alone, where it is asked to.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -40,6 +40,7 @@ pub(crate) struct Transport {
     socket: Arc<OwnedSocket>,
     tls: Option<Box<SslStream<Plain>>>,
     generation: u64,
+    is_patient: bool,
 }
 
 impl fmt::Debug for Transport {
@@ -70,7 +71,27 @@ impl Transport {
             socket: Arc::new(socket),
             tls: None,
             generation: generation(),
+            is_patient: false,
         }
+    }
+
+    /// Has [`Transport::wait_and_receive`] wait, where the bytes are in clear.
+    pub(crate) fn be_patient(&mut self) {
+        self.is_patient = self.tls.is_none() && self.socket.be_patient().is_ok();
+    }
+
+    /// Whether it does.
+    pub(crate) fn is_patient(&self) -> bool {
+        self.is_patient
+    }
+
+    /// Waits until something has come, for a little while, and receives it; right behind a call on this socket.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` or `Interrupted` when nothing has come; what the system says.
+    pub(crate) fn wait_and_receive(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.socket.wait_and_receive(into)
     }
 
     /// The socket.
@@ -170,14 +191,15 @@ impl Transport {
         }
     }
 
-    /// Sends as much as the system takes.
+    /// Sends as much as the system takes. `is_behind`: right behind another call on this socket.
     ///
     /// # Errors
     ///
     /// `WouldBlock` when it takes nothing; what the system or OpenSSL says.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn send(&mut self, bytes: &[u8], is_behind: bool) -> io::Result<usize> {
         loop {
             let sent = match &mut self.tls {
+                None if is_behind => self.socket.send_behind(bytes),
                 None => self.socket.send(bytes),
                 Some(stream) => {
                     let _hold = hold();

@@ -26,6 +26,20 @@ pub(crate) trait Waits {
         writing: bool,
         until: Option<Instant>,
     ) -> Result<bool, Interrupted>;
+
+    /// Whether whoever waits may do so in the midst of receiving, for a little while at a time.
+    fn may_receive_waiting(&self) -> bool {
+        false
+    }
+
+    /// Lets whoever may interrupt do so, between two waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Interrupted`].
+    fn pause(&mut self) -> Result<(), Interrupted> {
+        Ok(())
+    }
 }
 
 /// Waits without anybody who could interrupt.

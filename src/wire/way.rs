@@ -327,7 +327,7 @@ impl Opening<'_> {
         mut bytes: &[u8],
     ) -> Result<(), Attempt> {
         while !bytes.is_empty() {
-            match transport.send(bytes) {
+            match transport.send(bytes, false) {
                 Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     self.wait(transport, true)?;

@@ -341,6 +341,42 @@ def test_a_value_of_another_type_is_refused_in_the_binary_format(
     in_step()
 
 
+def test_a_row_waits_for_whoever_has_the_connection(connection, table):
+    with connection.cursor().copy("copy t from stdin") as copy:
+        copy.write_row((1, "a"))
+        writer = threading.Thread(target=copy.write_row, args=((2, "b"),))
+        with connection.lock:
+            writer.start()
+            writer.join(0.1)
+            assert writer.is_alive()
+        writer.join(SECONDS)
+    assert rows(connection) == [(1, "a"), (2, "b")]
+
+
+def test_a_row_whose_adapter_raises_is_left_out(connection, table):
+    class Own:
+        pass
+
+    def dump(value):
+        raise LookupError(value)
+
+    connection.own_adapters().register(Own, dump)
+    with connection.cursor().copy("copy t from stdin") as copy:
+        copy.write_row((1, "a"))
+        with pytest.raises(LookupError):
+            copy.write_row((2, Own()))
+        copy.write_row((3, "c"))
+    assert rows(connection) == [(1, "a"), (3, "c")]
+
+
+def test_rows_one_by_one_may_be_many(connection, table):
+    with connection.cursor().copy("copy t from stdin") as copy:
+        for number in range(20_000):
+            copy.write_row((number, f"row {number}"))
+    found = connection.execute("select count(*), sum(n), max(length(name)) from t")
+    assert found.fetchone() == (20_000, 199_990_000, 9)
+
+
 def test_rows_of_the_binary_format_need_types_that_are_known(connection, table):
     with connection.cursor().copy("copy t from stdin (format binary)") as copy:
         with pytest.raises(dbapi.ProgrammingError, match="set_types"):

@@ -1,4 +1,7 @@
-"""Values there and back: as the server has them, and as psycopg gives them."""
+"""Values there and back: as the server has them, and as psycopg gives them.
+
+Long, because it is one idea: each type in both directions.
+"""
 
 from __future__ import annotations
 
@@ -385,3 +388,29 @@ def test_classes_of_errors_are_psycopgs():
             ours = of_server({"C": state, "M": name})
             parents = {kind.__name__ for kind in theirs.__mro__}
             assert type(ours).__name__ in parents, (state, name)
+
+
+def test_a_numeric_is_exact_whatever_the_context_says(cursor):
+    digits = "1234567890" * 20 + ".5"
+    with decimal.localcontext() as context:
+        context.prec = 3
+        context.traps[decimal.Inexact] = True
+        for text in (digits, "NaN", "-0.00"):
+            cursor.execute("select %s::numeric", [text])
+            found = cursor.fetchone()[0]
+            assert type(found) is decimal.Decimal
+            assert str(found) == text.replace("-", "")
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "timestamptz"])
+def test_moments_of_many_days_are_those_of_their_texts(cursor, kind):
+    cursor.execute("set time zone 'UTC'")
+    zone = "+00:00" if kind == "timestamptz" else ""
+    shown = f"to_char(s, 'YYYY-MM-DD HH24:MI:SS.US') || '{zone}'"
+    days = "'1999-12-29', '2000-01-04', '7 hours 13 minutes 0.25 seconds'"
+    series = f"generate_series({kind} {days})"
+    cursor.execute(f"select s, {shown} from {series} s order by md5(s::text)")
+    found = cursor.fetchall()
+    assert len(found) == 20
+    for moment, text in found:
+        assert moment == dt.datetime.fromisoformat(text)

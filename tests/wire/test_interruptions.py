@@ -41,6 +41,15 @@ def test_a_signal_arrives_and_the_statement_is_cancelled(error, wire, observer):
     assert observer.wait_for_backends(0) == []
 
 
+def test_a_socket_that_others_have_not_block_is_waited_for_all_the_same(wire):
+    # As libuv does with each descriptor that it is to watch.
+    os.set_blocking(wire.fileno(), False)
+    began, used = time.monotonic(), time.process_time()
+    assert wire.execute("select pg_sleep(1), 7").rows[0][1] == 7
+    took, spent = time.monotonic() - began, time.process_time() - used
+    assert spent < took / 2
+
+
 def test_the_number_of_an_interrupted_connections_socket_is_free_at_once(
     wire, observer
 ):

@@ -172,7 +172,23 @@ class Copy:
             DataError: A value cannot be sent, or the row has too many or too few.
             Error: Whatever the server says, perhaps of an earlier row.
         """
-        self.write_rows((row,))
+        copy = self._copy
+        session = self._cursor.connection
+        if copy is None or self._left or session.is_ended:
+            self._writing()
+            session.refuse_closed()
+            return
+        if not session.lock.acquire(False):
+            # Another thread has it, or in a child one of the parent's: as ever then.
+            self.write_rows((row,))
+            return
+        try:
+            copy.write_row(row, self._types, session.adapters.adapt, session.wait)
+        except _native.WireError as error:
+            raise from_wire(error) from None
+        finally:
+            session.tell_notices()
+            session.lock.release()
 
     def write_rows(self, rows: Iterable[Sequence[Any]]) -> None:
         """Send many rows. Quicker than one by one.

@@ -105,7 +105,8 @@ class WireSession:
             self.pipelined.sync()
         ways = self._adapters
         lock = self.lock
-        if not lock.acquire(blocking=False):
+        # By position, here and below: to find names costs as much as such a call does.
+        if not lock.acquire(False):
             # A thread of the parent may have had it: nobody gives it back here.
             self.refuse_child()
             lock.acquire()
@@ -114,10 +115,10 @@ class WireSession:
                 return self.wire.execute(
                     text,
                     values,
-                    begin=self.begin if begin else None,
-                    adapt=ways.adapt,
-                    loaders=ways.loaders,
-                    wait=self.wait,
+                    self.begin if begin else None,
+                    ways.adapt,
+                    ways.loaders,
+                    self.wait,
                 )
             except _native.WireError as error:
                 raise from_wire(error) from None

@@ -140,7 +140,7 @@ impl<'py, 'a> Gathering<'py, 'a> {
         let mut formats = Vec::with_capacity(columns.list.len());
         self.decoders.clear();
         for column in &columns.list {
-            let decoder = Decoder::of(column.oid, self.loaders)?.in_binary(is_utc);
+            let decoder = Decoder::of(column.oid, self.loaders)?.in_binary(self.py, is_utc)?;
             formats.push(decoder.is_binary());
             self.decoders.push(decoder);
         }

@@ -126,19 +126,27 @@ impl Waits for Attended {
             if waits::is_ready(fd, writing, slice) == Some(true) {
                 return Ok(true);
             }
-            #[allow(
-                clippy::disallowed_methods,
-                clippy::redundant_closure_for_method_calls,
-                reason = "Python handles its signals itself; the method alone is of one lifetime"
-            )]
-            let handled = Python::attach(|py| py.check_signals());
-            if let Err(error) = handled {
-                self.error = Some(error);
-                return Err(Interrupted);
-            }
+            self.pause()?;
             if until.is_some_and(|until| self.now() >= until) {
                 return Ok(false);
             }
         }
+    }
+
+    fn may_receive_waiting(&self) -> bool {
+        self.hub.is_none()
+    }
+
+    fn pause(&mut self) -> Result<(), Interrupted> {
+        #[allow(
+            clippy::disallowed_methods,
+            clippy::redundant_closure_for_method_calls,
+            reason = "Python handles its signals itself; the method alone is of one lifetime"
+        )]
+        let handled = Python::attach(|py| py.check_signals());
+        handled.map_err(|error| {
+            self.error = Some(error);
+            Interrupted
+        })
     }
 }

@@ -116,30 +116,7 @@ impl WireCopy {
         let mut buffer = std::mem::take(&mut self.state(py, &mut request)?.unsent);
         let mut work = || {
             for row in rows.try_iter()? {
-                let row = row?;
-                if self.shape.is_binary {
-                    let state = self.state(py, &mut request)?;
-                    if !std::mem::replace(&mut state.has_header, true) {
-                        buffer.extend_from_slice(copy_rows::HEADER);
-                    }
-                }
-                let at = buffer.len();
-                let written = if self.shape.is_binary {
-                    copy_rows::write_binary(&mut buffer, &row, types.as_deref(), adapt)
-                } else {
-                    copy_rows::write_text(&mut buffer, &row, adapt)
-                };
-                match written {
-                    Ok(columns) if columns == self.shape.columns => {}
-                    Ok(columns) => {
-                        buffer.truncate(at);
-                        return Err(self.unlike(py, columns));
-                    }
-                    Err(error) => {
-                        buffer.truncate(at);
-                        return Err(error);
-                    }
-                }
+                self.put(&mut request, &mut buffer, &row?, types.as_deref(), adapt)?;
                 if buffer.len() >= CHUNK {
                     std::mem::swap(&mut self.state(py, &mut request)?.unsent, &mut buffer);
                     flush(py, &mut request)?;
@@ -154,6 +131,36 @@ impl WireCopy {
             state.unsent = buffer;
         }
         done
+    }
+
+    /// Sends a row, in the text format or the binary one, with others of its kind.
+    #[pyo3(signature = (row, types=None, adapt=None, wait=None))]
+    fn write_row(
+        &self,
+        py: Python<'_>,
+        row: &Bound<'_, PyAny>,
+        types: Option<Vec<u32>>,
+        adapt: Option<Bound<'_, PyAny>>,
+        wait: Hub<'_>,
+    ) -> PyResult<()> {
+        self.check_types(py, types.as_deref())?;
+        self.must_be(py, true)?;
+        let mut request = self.take(py, wait)?;
+        let mut buffer = std::mem::take(&mut self.state(py, &mut request)?.unsent);
+        let put = self.put(
+            &mut request,
+            &mut buffer,
+            row,
+            types.as_deref(),
+            adapt.as_ref(),
+        );
+        let is_full = buffer.len() >= CHUNK;
+        self.state(py, &mut request)?.unsent = buffer;
+        put?;
+        if is_full {
+            flush(py, &mut request)?;
+        }
+        Ok(())
     }
 
     /// The messages that have come, at least one; None at the end.
@@ -292,6 +299,37 @@ impl WireCopy {
         // Until the client says that all was sent, a server keeps nothing.
         request.go_on(py, self.commits && !self.shape.is_in)?;
         Ok(request)
+    }
+
+    /// Appends a row to what is to be sent; nothing of one that cannot be written.
+    fn put(
+        &self,
+        request: &mut Request<'_>,
+        buffer: &mut Vec<u8>,
+        row: &Bound<'_, PyAny>,
+        types: Option<&[u32]>,
+        adapt: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = row.py();
+        if self.shape.is_binary {
+            let state = self.state(py, request)?;
+            if !std::mem::replace(&mut state.has_header, true) {
+                buffer.extend_from_slice(copy_rows::HEADER);
+            }
+        }
+        let at = buffer.len();
+        let written = if self.shape.is_binary {
+            copy_rows::write_binary(buffer, row, types, adapt)
+        } else {
+            copy_rows::write_text(buffer, row, adapt)
+        };
+        let why = match written {
+            Ok(columns) if columns == self.shape.columns => return Ok(()),
+            Ok(columns) => self.unlike(py, columns),
+            Err(error) => error,
+        };
+        buffer.truncate(at);
+        Err(why)
     }
 
     fn complete(&self, tag: String) {

@@ -34,6 +34,7 @@ pub(crate) use statement::Statement;
 /// Makes what `PyO3` would make at the first use: Python's classes.
 pub(crate) fn make_ready(py: Python<'_>) -> PyResult<()> {
     parameters::decimal(py)?;
+    parameters::exact_decimal(py)?;
     parameters::uuid(py)?;
     // What is no dictionary is compared with the abstract class.
     let _is_none = PyList::empty(py).cast::<PyMapping>().is_ok();

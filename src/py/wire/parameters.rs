@@ -9,7 +9,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{
-    PyBool, PyByteArray, PyBytes, PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess,
+    PyBool, PyByteArray, PyBytes, PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyDict,
     PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTime, PyTimeAccess, PyType,
 };
 
@@ -61,6 +61,28 @@ impl Typed {
 pub(crate) fn decimal(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     TYPE.import(py, "decimal", "Decimal")
+}
+
+/// What makes a `Decimal` of a text, digit by digit. As the type itself does, which first looks for keywords.
+pub(crate) fn exact_decimal(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let make = MAKE.get_or_try_init(py, || {
+        let module = py.import("decimal")?;
+        let keywords = PyDict::new(py);
+        for (name, most) in [
+            ("prec", "MAX_PREC"),
+            ("Emax", "MAX_EMAX"),
+            ("Emin", "MIN_EMIN"),
+        ] {
+            keywords.set_item(name, module.getattr(most)?)?;
+        }
+        // Nothing is rounded by it; what is no number is refused, whatever others do with their contexts.
+        let refused = [module.getattr("InvalidOperation")?];
+        keywords.set_item("traps", PyList::new(py, refused)?)?;
+        let context = module.getattr("Context")?.call((), Some(&keywords))?;
+        PyResult::Ok(context.getattr("create_decimal")?.unbind())
+    })?;
+    Ok(make.bind(py))
 }
 
 /// A type of Python's library.

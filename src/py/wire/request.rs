@@ -174,7 +174,13 @@ impl<'a> Request<'a> {
                 None => return Ok(false),
                 Some(Event::Ready) => return Ok(true),
                 Some(Event::Columns(columns)) => incoming.begin(columns),
-                Some(Event::Row(row)) => incoming.row(self.session(py)?.at(row)),
+                Some(Event::Row(row)) => {
+                    let connected = self.connected(py)?;
+                    incoming.row(connected.session.at(row));
+                    if let Err(failure) = connected.rows(|row| incoming.row(row)) {
+                        return Err(self.lose(py, &failure));
+                    }
+                }
                 Some(Event::Complete { .. } | Event::Empty) if *ahead > 0 => {
                     *ahead -= 1;
                     incoming.forget();

@@ -62,7 +62,7 @@ impl Wire {
     }
 
     /// Runs a statement.
-    #[pyo3(signature = (sql, parameters=None, *, begin=None, tag=None, adapt=None, loaders=None, wait=None))]
+    #[pyo3(signature = (sql, parameters=None, begin=None, adapt=None, loaders=None, wait=None, *, tag=None))]
     #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
     fn execute(
         &self,
@@ -70,10 +70,10 @@ impl Wire {
         sql: &Bound<'_, PyAny>,
         parameters: Option<Bound<'_, PyAny>>,
         begin: Option<Bound<'_, PyAny>>,
-        tag: Option<String>,
         adapt: Option<Bound<'_, PyAny>>,
         loaders: Option<Bound<'_, PyMapping>>,
         wait: Hub<'_>,
+        tag: Option<String>,
     ) -> PyResult<Answer> {
         let text = text_of(sql)?;
         checked(py, &text)?;

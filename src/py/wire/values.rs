@@ -5,15 +5,16 @@
 use std::cell::RefCell;
 use std::str;
 
+use pyo3::exceptions::PyUnicodeDecodeError;
 use pyo3::prelude::*;
 use pyo3::types::{
     PyBool, PyBytes, PyDate, PyDateTime, PyDelta, PyDict, PyFloat, PyInt, PyList, PyMapping,
     PyString, PyTime, PyTzInfo,
 };
 
-use super::binary;
+use super::binary::{self, Moments};
 use super::oids::{self, Reading};
-use super::parameters::{decimal, uuid};
+use super::parameters::{exact_decimal, uuid};
 use super::unreadable::{NO_DATE, NO_TIME, Read, Unreadable};
 
 /// How the values of one column are read.
@@ -21,6 +22,8 @@ pub(crate) enum Decoder<'py> {
     Plain(Reading),
     /// In the server's own form.
     Binary(Reading),
+    /// Moments in the server's own form.
+    Moment(Moments<'py>),
     /// By what the caller has for the type.
     Loader(Bound<'py, PyAny>),
     /// An array, and how its elements are read.
@@ -47,23 +50,30 @@ impl<'py> Decoder<'py> {
     }
 
     /// The same for values in the server's own form, where that is cheaper and gives the same value.
-    pub(crate) fn in_binary(self, is_utc: bool) -> Self {
-        match self {
-            Self::Plain(reading) if binary::is_cheaper(reading, is_utc) => Self::Binary(reading),
+    pub(crate) fn in_binary(self, py: Python<'py>, is_utc: bool) -> PyResult<Self> {
+        Ok(match self {
+            Self::Plain(reading) if binary::is_cheaper(reading, is_utc) => {
+                match Moments::of(py, reading)? {
+                    Some(moments) => Self::Moment(moments),
+                    None => Self::Binary(reading),
+                }
+            }
             other => other,
-        }
+        })
     }
 
     /// Whether it reads the server's own form.
     pub(crate) fn is_binary(&self) -> bool {
-        matches!(self, Self::Binary(_))
+        matches!(self, Self::Binary(_) | Self::Moment(_))
     }
 
     /// Reads a value.
+    #[inline]
     pub(crate) fn read(&self, py: Python<'py>, value: &[u8]) -> Read<'py> {
         match self {
             Self::Plain(reading) => plain(*reading, py, value),
             Self::Binary(reading) => binary::read(*reading, py, value),
+            Self::Moment(moments) => moments.read(py, value),
             Self::Loader(loader) => Ok(loader.call1((text(value)?,))?),
             Self::Array(element) => array(element, py, value),
         }
@@ -77,6 +87,17 @@ fn text(value: &[u8]) -> Result<&str, Unreadable> {
     str::from_utf8(value).map_err(|_| Unreadable::Text(NOT_UTF8))
 }
 
+/// The same for Python, which looks by itself whether it is UTF-8.
+fn string<'py>(py: Python<'py>, value: &[u8]) -> Result<Bound<'py, PyString>, Unreadable> {
+    PyString::from_bytes(py, value).map_err(|error| {
+        if error.is_instance_of::<PyUnicodeDecodeError>(py) {
+            Unreadable::Text(NOT_UTF8)
+        } else {
+            Unreadable::Raised(error)
+        }
+    })
+}
+
 fn number<T: str::FromStr>(value: &[u8]) -> Result<T, Unreadable> {
     let number = text(value)?.parse();
     number.map_err(|_| Unreadable::Text("the server sent a number that cannot be read"))
@@ -84,11 +105,11 @@ fn number<T: str::FromStr>(value: &[u8]) -> Result<T, Unreadable> {
 
 fn plain<'py>(reading: Reading, py: Python<'py>, value: &[u8]) -> Read<'py> {
     Ok(match reading {
-        Reading::Text => PyString::new(py, text(value)?).into_any(),
+        Reading::Text => string(py, value)?.into_any(),
         Reading::Bool => PyBool::new(py, value == b"t").to_owned().into_any(),
         Reading::Int2 | Reading::Int4 | Reading::Int8 | Reading::Int => integer(py, value)?,
         Reading::Double | Reading::Float => PyFloat::new(py, number(value)?).into_any(),
-        Reading::Numeric => decimal(py)?.call1((text(value)?,))?,
+        Reading::Numeric => exact_decimal(py)?.call1((string(py, value)?,))?,
         Reading::Bytes => bytes(py, value)?,
         Reading::Date => {
             let (year, month, day) = Digits(value).date()?;
