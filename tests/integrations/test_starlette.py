@@ -75,11 +75,9 @@ def test_what_does_not_exist_is_refused(async_engine, monkeypatch):
     assert app.user_middleware == []
 
 
-def test_what_asyncio_cannot_have_is_refused_by_its_key(async_engine):
-    with pytest.raises(exc.ArgumentError) as caught:
-        integration.init_app(Starlette(), async_engine, idle_hold_timeout=2)
-    assert str(caught.value).startswith("idle_hold_timeout (argument of init_app) refu")
-    assert "are for poolproof.Pool" in str(caught.value)
+def test_a_knob_of_every_pool_is_one_of_asyncios(async_engine):
+    integration.init_app(Starlette(), async_engine, idle_hold_timeout=2)
+    assert async_engine.pool.settings.idle_hold_timeout == 2
 
 
 def test_a_second_call_is_refused(async_engine):
