@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import event, exc, text
+from sqlalchemy import event, exc, pool, text
 
 import poolproof
 from plugins.tasks import settled, until
@@ -186,6 +186,35 @@ def test_a_block_bounds_its_statements_also_as_an_async_one(make_async):
             assert (found.step, found.limit) == ("deadline", 0.2)
         async with engine.connect() as connection:
             assert await connection.scalar(ONE) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("of_class", [False, True])
+@pytest.mark.parametrize("name", ["reset", "checkin"])
+def test_a_listener_that_comes_late_hears_of_each_check_in(make_async, name, of_class):
+    engine = make_async(pool_size=1)
+    heard = []
+
+    def hears(*_args):
+        heard.append(name)
+
+    async def ask():
+        async with engine.connect() as connection:
+            await connection.execute(text("select 1"))
+
+    async def main():
+        await ask()
+        # SQLAlchemy has no listeners of a class that is asyncio's.
+        target = pool.Pool if of_class else engine.sync_engine.pool
+        event.listen(target, name, hears)
+        try:
+            await ask()
+            await ask()
+        finally:
+            event.remove(target, name, hears)
+        assert heard == [name] * 2
+        await engine.dispose()
 
     asyncio.run(main())
 
