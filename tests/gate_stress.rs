@@ -93,6 +93,7 @@ fn no_slot_is_held_twice_lost_or_given_to_one_who_gave_up() {
         total: Some(4),
         lifo: false,
         waiting: None,
+        by_thread: false,
     };
     let gate = Arc::new(Gate::new(limits));
     let checker = Arc::new(Checker::new(4));
@@ -149,6 +150,7 @@ fn bounds_that_change_lose_nobody_and_leave_no_more_than_there_may_be() {
         total: Some(4),
         lifo: false,
         waiting: None,
+        by_thread: false,
     }));
     let checker = Arc::new(Checker::new(4));
     let working = Arc::new(AtomicUsize::new(THREADS));
@@ -204,6 +206,7 @@ fn a_keeper_that_prunes_and_opens_takes_nothing_from_those_who_work() {
         total: Some(4),
         lifo: false,
         waiting: None,
+        by_thread: false,
     }));
     let checker = Arc::new(Checker::new(4));
     let working = Arc::new(AtomicUsize::new(THREADS));
@@ -294,6 +297,7 @@ fn the_queue_is_served_in_order_of_arrival() {
         total: Some(1),
         lifo: false,
         waiting: None,
+        by_thread: false,
     }));
     let first = gate.acquire(0).unwrap().unwrap();
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -326,6 +330,7 @@ fn a_waiter_that_is_dropped_passes_its_offer_on() {
         total: Some(1),
         lifo: false,
         waiting: None,
+        by_thread: false,
     }));
     let grant = gate.acquire(0).unwrap().unwrap();
     let Admission::Waiting(quitter) = gate.join(Caller::thread(1), None, true).unwrap() else {
@@ -353,6 +358,7 @@ fn an_offer_that_is_refused_beside_a_full_pool_keeps_its_connection_within_reach
         total: Some(2),
         lifo: false,
         waiting: None,
+        by_thread: false,
     }));
     let first = gate.acquire(0).unwrap().unwrap();
     let second = gate.acquire(0).unwrap().unwrap();
@@ -374,6 +380,7 @@ fn a_cooperative_waiter_is_named_to_whoever_frees_a_slot() {
         total: Some(1),
         lifo: false,
         waiting: None,
+        by_thread: false,
     }));
     let grant = gate.acquire(0).unwrap().unwrap();
     let Admission::Waiting(waiter) = gate.join(Caller::thread(1), None, false).unwrap() else {
@@ -400,6 +407,7 @@ fn under_overload_most_are_served_long_before_their_time_and_nobody_is_refused_b
         total: Some(2),
         lifo: false,
         waiting: None,
+        by_thread: false,
     }));
     let checker = Arc::new(Checker::new(2));
     let (early, late) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));

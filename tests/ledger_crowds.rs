@@ -27,6 +27,7 @@ const FIVE: Limits = Limits {
     total: Some(SLOTS),
     lifo: false,
     waiting: None,
+    by_thread: false,
 };
 
 const fn ms(ms: u64) -> Duration {

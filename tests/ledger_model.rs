@@ -104,6 +104,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             total,
             lifo,
             waiting,
+            by_thread: false,
         },
     )
 }
@@ -770,6 +771,7 @@ fn a_loan_that_was_waited_for_counts_from_its_acceptance() {
         total: Some(1),
         lifo: false,
         waiting: None,
+        by_thread: false,
     };
     let mut ledger = Ledger::new(limits);
     let start = Instant::now();
@@ -789,6 +791,7 @@ fn those_who_have_held_longest_are_named_first() {
         total: None,
         lifo: false,
         waiting: None,
+        by_thread: false,
     };
     let mut ledger = Ledger::new(limits);
     let start = Instant::now();
@@ -810,6 +813,7 @@ const TWO: Limits = Limits {
     total: Some(2),
     lifo: false,
     waiting: None,
+    by_thread: false,
 };
 
 /// A ledger whose two slots are lent to threads 1 and 2, and an instant.

@@ -14,6 +14,7 @@ const ONE: Limits = Limits {
     total: Some(1),
     lifo: false,
     waiting: None,
+    by_thread: false,
 };
 
 fn put(gate: &Gate, grant: Grant) {
@@ -124,6 +125,7 @@ fn a_slot_is_never_granted_to_two() {
             total: Some(2),
             lifo: false,
             waiting: None,
+            by_thread: false,
         }));
         let takers: Vec<_> = (0..2)
             .map(|n| {
@@ -276,6 +278,7 @@ fn of_two_holders_that_wait_for_each_other_the_last_is_told() {
             total: Some(2),
             lifo: false,
             waiting: None,
+            by_thread: false,
         }));
         let grants = [0, 1].map(|thread| gate.acquire(thread).unwrap().unwrap());
         let other = Arc::clone(&gate);

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::grant::{Grant, Slot};
+use super::home::Home;
 use super::limits::Limits;
 use super::waiters::Waiters;
 use super::waiting::{Caller, WaiterId};
@@ -509,12 +510,25 @@ impl Ledger {
     }
 
     fn hand_over(&mut self, grant: Grant, now: Instant) -> Option<WaiterId> {
-        let next = self.waiters.take_next(now)?;
+        let next = match self.home(grant) {
+            Some(home) => self.waiters.take_next_at(&home, now)?,
+            None => self.waiters.take_next(now)?,
+        };
         self.nested = false;
         self.waited_total += 1;
         self.lend(grant.slot, next.caller, now);
         self.waiters.offer(next, grant);
         Some(next.id)
+    }
+
+    /// Where the connection of a slot that comes back is of use, if that is in one thread.
+    fn home(&self, grant: Grant) -> Option<Home> {
+        if !self.limits.by_thread || grant.must_open || self.waiters.is_empty() {
+            return None;
+        }
+        let thread = self.lent.get(&grant.slot)?.caller.thread;
+        let holders = self.lent.values().map(|loan| loan.caller.thread).collect();
+        Some(Home { thread, holders })
     }
 
     /// The loan of an offer counts from the moment that it is taken.

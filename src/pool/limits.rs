@@ -11,6 +11,8 @@ pub struct Limits {
     pub lifo: bool,
     /// Callers who may wait at once; `None` for no bound.
     pub waiting: Option<usize>,
+    /// A connection is of use in the thread alone that opened it, as one of a loop of asyncio's.
+    pub by_thread: bool,
 }
 
 impl Limits {

@@ -4,6 +4,7 @@
 
 pub mod gate;
 pub mod grant;
+pub mod home;
 pub mod ledger;
 pub mod limits;
 pub mod overload;

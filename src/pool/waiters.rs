@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::grant::Grant;
+use super::home::Home;
 use super::overload::Overload;
 use super::waiting::{Caller, WaiterId, Waiting};
 
@@ -68,6 +69,7 @@ impl Waiters {
             since: now,
             limit,
             position,
+            passed: None,
         });
         id
     }
@@ -78,6 +80,19 @@ impl Waiters {
             return None;
         }
         let at = self.overload.next(&self.queue, now);
+        self.remove(at, now)
+    }
+
+    /// The same, of a connection that is of use to those in one thread; see [`Home`].
+    pub fn take_next_at(&mut self, home: &Home, now: Instant) -> Option<Waiting> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        let at = self.overload.next(&self.queue, now);
+        let newest_first = self.overload.holds(now);
+        let at = home
+            .instead(&mut self.queue, at, newest_first, now)
+            .unwrap_or(at);
         self.remove(at, now)
     }
 

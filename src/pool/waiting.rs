@@ -33,6 +33,15 @@ impl Caller {
     }
 }
 
+/// How one whose turn it was has been passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// When that was for the first time.
+    pub(super) since: Instant,
+    /// How often.
+    pub(super) times: usize,
+}
+
 /// One who waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
@@ -46,6 +55,8 @@ pub struct Waiting {
     pub limit: Option<Duration>,
     /// Where order of arrival would have it stand.
     pub position: Position,
+    /// Since when and by how many it was passed over, of whose thread the connections were.
+    pub passed: Option<Passed>,
 }
 
 impl Waiting {

@@ -35,13 +35,14 @@ impl Gate {
     /// Makes an empty gate: at most `kept` idle and `total` slots in all, and `waiting` callers who wait, `None` for no
     /// bound. With `timings` the times of its callers are counted there.
     #[new]
-    #[pyo3(signature = (*, kept, total, lifo, waiting = None, timings = None))]
+    #[pyo3(signature = (*, kept, total, lifo, waiting = None, timings = None, by_thread = false))]
     fn new(
         kept: Option<usize>,
         total: Option<usize>,
         lifo: bool,
         waiting: Option<usize>,
         timings: Option<&Bound<'_, Timings>>,
+        by_thread: bool,
     ) -> Self {
         let timings = timings.map(|timings| Arc::clone(&timings.get().0));
         let limits = Limits {
@@ -49,6 +50,7 @@ impl Gate {
             total,
             lifo,
             waiting,
+            by_thread,
         };
         Self {
             gate: Arc::new(pool::Gate::counted(limits, timings)),

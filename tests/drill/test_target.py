@@ -118,6 +118,13 @@ def test_a_checked_certificate_still_names_the_real_host():
         through.for_driver("pg8000")
 
 
+def test_no_driver_asks_for_tls_where_there_is_none(target):
+    plain = target.without_tls()
+    assert plain.for_driver("pg8000")[1] == {"ssl_context": False}
+    assert plain.for_driver("asyncpg")[1] == {"ssl": False}
+    assert plain.through(1).for_driver("psycopg2")[0].query["sslmode"] == "disable"
+
+
 def test_asyncpg_is_given_its_own_words():
     target = Target.parse("postgresql:///d?host=/run/pg&sslmode=disable")
     url, arguments = target.for_driver("asyncpg")

@@ -117,7 +117,8 @@ def perform(request: Request, stream: TextIO) -> Result:
                 display.note(f"starting an embedded PostgreSQL, {server.home}")
                 stack.callback(server.stop)
                 server.start()
-                target = Target.parse(server.url.render_as_string(hide_password=False))
+                typed = server.url.render_as_string(hide_password=False)
+                target = Target.parse(typed).without_tls()
             incidents, left_out = _playable(request, display)
             plan = DrillPlan(
                 incidents=incidents,

@@ -106,7 +106,7 @@ class Pooler(Supervised):
     @property
     def target(self) -> Target:
         """The server's database, reached through it over TCP."""
-        return Target(self.url)
+        return Target(self.url).without_tls()
 
     def command(self, words: str) -> list[dict[str, Any]]:
         """Give it an order on its own console, such as ``PAUSE`` or ``SHOW CLIENTS``.

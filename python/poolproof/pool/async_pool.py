@@ -60,6 +60,7 @@ class AsyncPool(LoopCheckout):
     _is_asyncio = True
     _entry_class = LoopEntry
     _waiters_class = TaskWaiters
+    _lends_by_thread = True
     _sqla_logger_namespace = "sqlalchemy.pool.poolproof.AsyncPool"
 
     def __init__(self, *args: Any, **kw: Any) -> None:

@@ -102,6 +102,8 @@ class Pool(sqlalchemy.pool.Pool):
     _is_asyncio = False
     _entry_class = Entry
     _waiters_class = CooperativeWaiters
+    # A connection is of use in the thread alone that opened it.
+    _lends_by_thread = False
     # Each is looked at before it is lent: what one error says of the others is known.
     sees_sockets = True
     # What SQLAlchemy documents for pools: logging.getLogger("sqlalchemy.pool").
@@ -314,6 +316,7 @@ class Pool(sqlalchemy.pool.Pool):
             lifo=self._lifo,
             waiting=None if most is None else min(most, sys.maxsize),
             timings=self.totals.timings,
+            by_thread=self._lends_by_thread,
         )
 
     def _reach_server(self) -> None:

@@ -107,6 +107,31 @@ def test_a_loop_that_was_closed_gives_its_slots_back(make_async, observer):
     assert engine.pool.stats().idle == 0
 
 
+def test_loops_that_share_a_pool_do_not_connect_for_each_request(make_async):
+    engine = make_async(pool_size=4, max_overflow=0, pool_timeout=60)
+    together = threading.Barrier(2)
+    times = 50
+
+    async def ask():
+        for _ in range(times):
+            async with engine.connect() as connection:
+                await connection.execute(text("select 1"))
+
+    async def ask_side_by_side():
+        await asyncio.gather(*(ask() for _ in range(4)))
+
+    def serve():
+        together.wait(60)
+        asyncio.run(ask_side_by_side())
+
+    for thread in [Task(serve) for _ in range(2)]:
+        thread.result()
+    stats = engine.pool.stats()
+    assert stats.checkouts_total == 2 * 4 * times
+    # In order of arrival three quarters of them find another loop's connection.
+    assert stats.discarded.get("other_loop", 0) < stats.checkouts_total / 4
+
+
 def test_a_place_in_the_queue_of_a_loop_that_was_closed_is_the_next_ones(make_async):
     engine = make_async(pool_size=1, max_overflow=0, pool_timeout=60)
     gone = asyncio.new_event_loop()
