@@ -62,6 +62,10 @@ impl Home {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test needs an instant to begin with"
+)]
 mod tests {
     use super::*;
     use crate::pool::grant::Grant;
