@@ -17,6 +17,7 @@ from sqlalchemy.pool import QueuePool
 import poolproof
 from plugins.harm import message
 from plugins.threads import Task
+from poolproof import _native
 from poolproof.faults import journal as rings
 from poolproof.faults.messages import described, unread
 from poolproof.pool import evidence
@@ -192,7 +193,10 @@ def test_it_is_bounded_in_memory():
         tracemalloc.stop()
         logging.getLogger("poolproof.journal").setLevel(logging.NOTSET)
     assert grown <= 224 << 10
-    assert 50 < len(poolproof.journal()) < 200
+    # The pools of other tests have counted, and left it less room.
+    room = max(rings.LEAST_BYTES, rings.TOGETHER - _native.histogram_bytes())
+    fewest = 50 * min(1, room / rings.MOST_BYTES)
+    assert fewest < len(poolproof.journal()) < 200
     assert poolproof.journal()[-1].evidence["backend_pid"] == 100_999
     rings.note("lease", "x" * (1 << 20))  # the last is kept, whatever its size
     assert len(poolproof.journal()) == 1

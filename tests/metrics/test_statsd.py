@@ -15,7 +15,7 @@ from plugins.processes import run_in_fork
 from plugins.threads import eventually
 from poolproof.metrics.statsd import StatsD
 
-LINE = re.compile(r"([\w.]+(?:\.[\w@-]+)*):([\d.e+-]+)\|([cg])(?:\|#(.+))?")
+LINE = re.compile(r"([\w.]+(?:\.[\w@/-]+)*):([\d.e+-]+)\|([cg])(?:\|#(.+))?")
 
 
 _RCVBUFFORCE = 33  # Linux's; beyond what the system allows, for root alone
