@@ -106,7 +106,7 @@ class AdaptedPsycopg(Adapted, Psycopg):
             connection: The adapter, in its greenlet.
         """
         name = f"poolproof_{secrets.randbits(64):016x}"
-        described = await_only(_select(own(connection), f"select null as {name}"))
+        described, _ = await_only(_select(own(connection), f"select null as {name}"))
         return bool(described) and described[0][0] == name
 
     # --- at its loop ----------------------------------------------------------------
@@ -142,6 +142,31 @@ class AdaptedPsycopg(Adapted, Psycopg):
         raw._try_cancel = end_at_once
         _quiet.begin()
 
+    def see_pooler(self, connection: Any) -> bool:
+        """Prepare no statement where a pooler stands between.
+
+        In its transaction mode the next transaction has another session of the
+        server's, in which the statement is not there, or is another client's.
+
+        Args:
+            connection: The adapter, in its greenlet.
+
+        Returns:
+            False: it is in no transaction.
+        """
+        raw = own(connection)
+        mode = self.pooler_mode(connection)
+        if raw.prepare_threshold is None or mode == "session":
+            return False
+        if mode is None:
+            # The number of a pooler's is none of the server's.
+            asked = f"select where pg_backend_pid() = {int(raw.info.backend_pid)}"
+            _, count = await_only(_select(raw, asked))
+            if count == 1:
+                return False
+        raw.prepare_threshold = None
+        return False
+
     def abandon(self, connection: Any) -> None:
         """End a connection at once, in any thread: it needs no loop for that.
 
@@ -155,17 +180,18 @@ class AdaptedPsycopg(Adapted, Psycopg):
     drop = abandon
 
 
-async def _select(raw: Any, statement: str) -> Any:
+async def _select(raw: Any, statement: str) -> tuple[Any, int]:
+    """Return the columns of a query, and how many rows it has."""
     commits_itself = raw.autocommit
     if not commits_itself:
         await raw.set_autocommit(True)
     # An error leaves the connection as it is, for it will be discarded.
     async with raw.cursor() as cursor:
         await cursor.execute(statement, prepare=False)
-        described = cursor.description
+        found = cursor.description, cursor.rowcount
     if not commits_itself:
         await raw.set_autocommit(False)
-    return described
+    return found
 
 
 async def _suppressed(question: Any) -> None:
