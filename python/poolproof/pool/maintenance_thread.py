@@ -202,7 +202,10 @@ class MaintenanceThread:
             there is nothing, on the monotonic clock; 0 while it has something to do.
     """
 
-    __slots__ = ("_asked", "_generation", "_thread", "_wakeup", "lingers_until")
+    __slots__ = (
+        *("_again_s", "_asked", "_generation", "_thread", "_wakeup"),
+        "lingers_until",
+    )
 
     def __init__(self, generation: int) -> None:
         """Make a keeper that does not run yet.
@@ -216,6 +219,8 @@ class MaintenanceThread:
         self._asked: dict[weakref.ref[Maintained], float] = {}
         self._thread = ServiceThread(NAME, self._run, self._start_again)
         self._wakeup: Any = None
+        # How soon to see whether those are still there that were met lately.
+        self._again_s = LINGERS_S
         self.lingers_until = 0.0
 
     @property
@@ -329,7 +334,11 @@ class MaintenanceThread:
                 continue
             left = due - time.monotonic()
             if left > 0:
-                wakeup.acquire(True, min(left, _LONGEST_SLEEP_S))
+                # From Python 3.15 on a pool is still found while it is collected, and
+                # who meets it then is not told of its end: so it is looked for again,
+                # ever later.
+                wakeup.acquire(True, min(left, self._again_s, _LONGEST_SLEEP_S))
+                self._again_s = min(2 * self._again_s, _LONGEST_SLEEP_S)
 
     def _linger(self) -> None:
         """Wait for something to do that is due soon, or for the end of the waiting."""
@@ -356,6 +365,7 @@ class MaintenanceThread:
                 continue
             plan = plans.get(reference)
             if plan is None:
+                self._again_s = LINGERS_S
                 plan = Plan(weakref.ref(pool, self._collected))
                 plans[reference] = plan
                 # What else there is to do for this pool shows only a look.

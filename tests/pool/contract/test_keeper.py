@@ -300,6 +300,20 @@ def test_difference_keeper_that_is_told_of_a_pool_before_others_are_ends(dbapi):
     eventually(lambda: not keepers())
 
 
+def test_difference_keeper_that_is_not_told_of_a_pools_end_ends_all_the_same(
+    dbapi, monkeypatch
+):
+    """Python 3.15 tells nobody who has met a pool while it was being collected."""
+    keeper = maintenance_thread.MaintenanceThread
+    monkeypatch.setattr(keeper, "_collected", lambda _self, _reference: None)
+    pool = poolproof.Pool(dbapi.connect, max_idle=FOREVER)
+    rest(pool, 1)
+    wait_until_it_sleeps(pool)
+    del pool
+    gc.collect()
+    eventually(lambda: not keepers())
+
+
 def test_difference_keeper_sleeps_while_nothing_is_due(make_pool, looks):
     pool = make_pool(min_idle=1, hold_warning=FOREVER)
     rest(pool, 1)
