@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 
 import pytest
 
 import poolproof.driver as dbapi
+from plugins.processes import said_in_fork
 
 pytestmark = pytest.mark.fork
 
 SECONDS = 60
-
-
-def in_child(action):
-    """Return what *action* says in a child; "hung" where it says nothing in time."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)  # ends a child that waits for ever
-        try:
-            said = str(action())
-        except BaseException as error:
-            said = repr(error)
-        os.write(write, said.encode())
-        os._exit(0)
-    os.close(write)
-    with open(read, "rb") as told:  # noqa: PTH123 - a descriptor
-        said = told.read().decode()
-    os.waitpid(pid, 0)
-    return said or "hung"
 
 
 def refusals(connection, cursor, named):
@@ -63,7 +42,7 @@ def refusals(connection, cursor, named):
 def test_child_is_refused_at_once_and_its_parent_goes_on(connection):
     cursor, named = connection.cursor(), connection.cursor("named")
     named.execute("select generate_series(1, 3)")
-    said = in_child(lambda: refusals(connection, cursor, named))
+    said = said_in_fork(lambda: refusals(connection, cursor, named))
     assert said == "{'InterfaceError: True'}"
     assert named.fetchall() == [(1,), (2,), (3,)]
 
@@ -85,7 +64,7 @@ def test_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_had(
     query = "select count(*) from pg_stat_activity where pid = %s and state = 'active'"
     while not looking.value(query, pid) and time.monotonic() < until:
         time.sleep(0.01)
-    said = in_child(lambda: refusals(connection, cursor, named))
+    said = said_in_fork(lambda: refusals(connection, cursor, named))
     thread.join()
     assert said == "{'InterfaceError: True'}"
     assert ended == [42]

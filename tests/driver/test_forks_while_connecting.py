@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import threading
 
 import pytest
@@ -12,32 +10,13 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 import poolproof
+from plugins.processes import said_in_fork
 from plugins.threads import eventually
 
 pytestmark = pytest.mark.fork
 
 THREADS = 8
 SECONDS = 60
-
-
-def in_child(action):
-    """Return what *action* says in a child; nothing where it says nothing in time."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)  # ends a child that waits for ever
-        try:
-            said = str(action())
-        except BaseException as error:
-            said = repr(error)
-        os.write(write, said.encode())
-        os._exit(0)
-    os.close(write)
-    with open(read, "rb") as told:  # noqa: PTH123 - a descriptor
-        said = told.read().decode()
-    os.waitpid(pid, 0)
-    return said
 
 
 @pytest.mark.parametrize(
@@ -86,7 +65,7 @@ def test_no_fork_meets_a_connection_that_is_being_opened(
     said: list[str] = []
     try:
         eventually(lambda: all(connected))
-        said += [in_child(lambda fork=fork: ask(-fork)) for fork in range(forks)]
+        said += [said_in_fork(lambda fork=fork: ask(-fork)) for fork in range(forks)]
     finally:
         stop.set()
         for thread in threads:

@@ -133,6 +133,34 @@ def run_in_fork(
     return ForkedChild(function).report(seconds)
 
 
+def said_in_fork(action: Callable[[], object], *, seconds: int = 60) -> str:
+    """Fork, and return what *action* says in the child, where nothing else is done.
+
+    Args:
+        action: Called in the child; what it raises is said, too.
+        seconds: How long the child may take.
+
+    Returns:
+        The text of what it returns; ``"hung"`` where it says nothing in time.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(seconds)  # ends a child that waits for ever
+        try:
+            said = str(action())
+        except BaseException as error:
+            said = repr(error)
+        os.write(write, said.encode())
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as told:  # noqa: PTH123 - a descriptor
+        said = told.read().decode()
+    os.waitpid(pid, 0)
+    return said or "hung"
+
+
 class _Collector(logging.Handler):
     def __init__(self, into: list[str]) -> None:
         super().__init__(logging.WARNING)

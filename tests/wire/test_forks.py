@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 
 import pytest
 
+from plugins.processes import said_in_fork
 from poolproof._native import WireError
 
 pytestmark = pytest.mark.fork
-
-
-def in_child(action) -> str:
-    """Return what *action* says in a child."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            said = str(action())
-        except BaseException as error:
-            said = repr(error)
-        os.write(write, said.encode())
-        os._exit(0)
-    os.close(write)
-    with open(read, "rb") as told:  # noqa: PTH123 - a descriptor
-        said = told.read().decode()
-    os.waitpid(pid, 0)
-    return said
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -55,7 +37,7 @@ def test_a_child_cannot_use_it_and_its_parent_goes_on(
         said.append(str(wire.is_ours))
         return " ".join(said)
 
-    assert in_child(use) == "forked " * 5 + "False"
+    assert said_in_fork(use) == "forked " * 5 + "False"
     assert wire.status == "T"
     assert wire.execute("select 2").rows == [(2,)]
     wire.rollback()
@@ -74,13 +56,13 @@ def test_dropping_it_in_a_child_sends_nothing(make_wire):
         return "dropped"
 
     kept = wires[0]
-    assert in_child(drop) == "dropped"
+    assert said_in_fork(drop) == "dropped"
     assert kept.execute("select 3").rows == [(3,)]
 
 
 def test_a_child_makes_connections_of_its_own(make_wire):
     assert make_wire().execute("select 1").rows == [(1,)]
-    assert in_child(lambda: make_wire().execute("select 2").rows) == "[(2,)]"
+    assert said_in_fork(lambda: make_wire().execute("select 2").rows) == "[(2,)]"
 
 
 def test_forks_while_threads_connect_over_tls_and_ask(make_wire, debian_pg):
@@ -103,7 +85,7 @@ def test_forks_while_threads_connect_over_tls_and_ask(make_wire, debian_pg):
         thread.start()
     try:
         for _ in range(30):
-            assert in_child(lambda: "lived") == "lived"
+            assert said_in_fork(lambda: "lived") == "lived"
     finally:
         stop.set()
         for thread in threads:
