@@ -306,6 +306,22 @@ def test_a_dead_connection_found_by_a_ping_is_reported_and_replaced(
     assert (event.verdict.cost, event.verdict.retry) == ("generation", "reconnect")
 
 
+def test_a_ping_that_is_answered_by_a_reset_finds_the_connection_dead(
+    make_engine, driver, proxy, events
+):
+    """pg8000 lets the system's own error through, which is no error of a driver's."""
+    engine = make_engine(driver, proxy, pool_size=1, pool_pre_ping=True)
+    poolproof.guard(engine)
+    with engine.connect() as connection:
+        assert connection.execute(SELECT).scalar() == 42
+    proxy.reset()
+    with engine.connect() as connection:
+        assert connection.execute(SELECT).scalar() == 42
+    (event,) = events
+    assert event.fault is Fault.CONNECTION_LOST
+    assert event.verdict.retry == "reconnect"
+
+
 def test_our_pool_sees_a_dead_connection_and_hands_out_another(
     make_engine, driver, observer, events
 ):

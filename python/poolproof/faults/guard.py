@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
@@ -95,6 +95,21 @@ def install_guard(
     # SQLAlchemy would know it too, and take ten times as long at each dispose().
     if hook.handle not in list(dialect.dispatch.handle_error):
         event.listen(dialect, "handle_error", hook.handle)
+        _hear_ping(dialect)
+
+
+def _hear_ping(dialect: Any) -> None:
+    """Have SQLAlchemy's own ping fail with an error that is the driver's.
+
+    SQLAlchemy takes no other for a dead connection: it would reach the application.
+    """
+    driver = known.by_name(getattr(dialect, "driver", ""))
+    if driver is None:
+        return
+    ping = dialect.do_ping
+    heard = driver.in_own_words(ping, dialect)
+    if heard is not ping:
+        dialect.do_ping = heard
 
 
 @runtime_checkable
