@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 import poolproof
 from plugins.cluster import Cluster, _free_port
-from plugins.harm import first_error
+from plugins.harm import first_error, pid_of
 from plugins.rows import decided_by, row
 from plugins.threads import eventually
 from poolproof import Fault
@@ -23,15 +23,11 @@ from poolproof import Fault
 SELECT = sa.text("select 42")
 
 
-def backend_of(connection):
-    return connection.execute(sa.text("select pg_backend_pid()")).scalar()
-
-
 def test_a_terminated_session_is_known_where_the_driver_reads_its_last_words(
     make_engine, observer
 ):
     with make_engine("psycopg").connect() as connection:
-        observer.terminate(backend_of(connection))
+        observer.terminate(pid_of(connection))
         error = first_error(lambda: connection.execute(SELECT))
     assert decided_by(error) == row("SQLSTATE `57P01`")
 
@@ -42,7 +38,7 @@ def test_under_psycopg2_the_words_count_where_there_is_no_sqlstate(
     """A FATAL that comes while psycopg2 reads, which is late: it cannot lose them."""
     engine = make_engine("psycopg2")
     with engine.connect() as connection:
-        pid = backend_of(connection)
+        pid = pid_of(connection)
         ending = threading.Timer(0.2, observer.terminate, (pid,))
         ending.start()
         error = first_error(lambda: connection.execute(sa.text("select pg_sleep(5)")))
@@ -67,7 +63,7 @@ def test_a_timeout_of_the_server_ends_the_session(
     if not observer.rows("select 1 from pg_settings where name = %s", setting):
         pytest.skip(f"this server knows no {setting}")
     with make_engine("psycopg").connect() as connection:
-        pid = backend_of(connection)
+        pid = pid_of(connection)
         connection.execute(sa.text(f"set {setting} = 30"))  # in a transaction
         if not begins:
             connection.commit()
@@ -322,7 +318,7 @@ def test_a_standby_ends_the_sessions_of_a_database_that_is_dropped(standby):
     eventually(lambda: can_connect(second, "doomed"), what="the database is there")
     with contextlib.ExitStack() as stack:
         connection = on(second, stack, "doomed")
-        pid = backend_of(connection)
+        pid = pid_of(connection)
         admin.execute("drop database doomed")
         eventually(lambda: is_gone(pid), seconds=30, what="the session ends")
         error = first_error(lambda: connection.execute(SELECT))

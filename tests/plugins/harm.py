@@ -10,14 +10,13 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from plugins.cluster import APPLICATION_NAME
 from plugins.threads import Task, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import sqlalchemy as sa
 
     from plugins.server import Observer
 
@@ -147,6 +146,11 @@ def struck(
         striking.result()
         signal.signal(signal.SIGALRM, before)
     pytest.fail("nothing was raised")
+
+
+def pid_of(connection: sa.Connection) -> int:
+    """Ask the server for the number of a connection's backend."""
+    return int(connection.execute(sa.text("select pg_backend_pid()")).scalar_one())
 
 
 def first_error(action: Callable[[], object]) -> BaseException:
