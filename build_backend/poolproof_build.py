@@ -13,12 +13,18 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     Settings = dict[str, Any] | None
 
 RUST = (1, 85)  # as in Cargo.toml
+# As in pyproject.toml's classifiers. PyO3 knows no newer one, and would say so after
+# half of what it needs is compiled.
+NEWEST = (3, 15)
+# PyO3 knows none of the free-threaded ones before it.
+FIRST_FREE = (3, 14)
 
 
 def get_requires_for_build_wheel(config_settings: Settings = None) -> list[str]:
@@ -93,11 +99,23 @@ def maturin_after_a_look(config_settings: Settings) -> Any:
     version = ".".join(map(str, sys.version_info[:2]))
     if sys.version_info < (3, 10):
         sys.exit(f"poolproof needs Python 3.10 or newer, and this is {version}")
+    if sys.version_info[:2] > NEWEST:
+        sys.exit(
+            f"this poolproof knows Python up to {NEWEST[0]}.{NEWEST[1]}, and this is "
+            f"{version}: take a newer poolproof, or an older Python"
+        )
     if sys.platform not in {"linux", "darwin"}:
         sys.exit(
             f"poolproof runs on Linux, and on macOS for development; "
             f"{sys.platform} has no fork, and no socket to sever"
         )
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        version += "t"
+        if sys.version_info[:2] < FIRST_FREE:
+            sys.exit(
+                f"poolproof cannot be built for the free-threaded CPython {version}: "
+                f"take {version[:-1]}, or {FIRST_FREE[0]}.{FIRST_FREE[1]}t or newer"
+            )
     missing = find_missing(arguments_of(config_settings))
     if missing:
         sys.exit(

@@ -115,3 +115,21 @@ def test_nothing_but_asyncio_needs_greenlet():
     )
     assert done.stderr == "", done
     assert done.stdout.startswith("works\nrun_transaction needs an Engine")
+
+
+def test_to_import_it_brings_little_beside_sqlalchemy():
+    """Every worker, command and function of the cloud that starts pays for it."""
+    done = run_script(
+        """
+        import sys
+        import sqlalchemy.pool
+        before = set(sys.modules)
+        import poolproof
+        names = {name.partition(".")[0] for name in set(sys.modules) - before}
+        print(*sorted(name for name in names if not name.startswith("_")))
+        """
+    )
+    # greenlet, where SQLAlchemy has it, for what it makes of asyncio.
+    assert set(done.stdout.split()) <= {"poolproof", "greenlet", "hmac", "secrets"}, (
+        done
+    )

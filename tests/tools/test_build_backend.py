@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,14 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+# What a free-threaded CPython answers. The version is set last: what is imported later
+# would take it for its own.
+FREE = (
+    "free = 'Py_GIL_DISABLED'.__eq__\n"
+    "poolproof_build.sysconfig.get_config_var = free\n"
+    "sys.version_info = (3, {}, 0)"
+)
 
 
 def ask(first="", settings=None, **env):
@@ -105,10 +114,31 @@ def test_to_build_openssl_as_well_needs_other_tools(tools):
         ("sys.platform = 'win32'", "poolproof runs on Linux, and on macOS for devel"),
         ("sys.implementation.name = 'pypy'", "poolproof runs on CPython alone, and t"),
         ("sys.version_info = (3, 9, 1)", "poolproof needs Python 3.10 or newer, and t"),
+        ("sys.version_info = (3, 16, 0)", "this poolproof knows Python up to 3.15, an"),
+        (
+            FREE.format(13),
+            "poolproof cannot be built for the free-threaded CPython 3.13t",
+        ),
     ],
 )
 def test_where_it_could_not_run_it_is_not_built(tools, first, said):
     assert refused(ask(first, PATH=str(tools))).startswith(said)
+
+
+def test_a_free_threaded_python_is_called_so(tools):
+    assert ask(FREE.format(14), PATH=str(tools)).returncode == 0
+    (tools / "cc").unlink()
+    said = refused(ask(FREE.format(14), PATH=str(tools)))
+    assert said.startswith("there is no wheel of poolproof for CPython 3.14t on ")
+
+
+def test_the_newest_python_that_it_builds_for_is_the_newest_that_is_declared():
+    declared = (CHECKOUT / "pyproject.toml").read_text()
+    minors = map(
+        int, re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', declared)
+    )
+    backend = (CHECKOUT / "build_backend" / "poolproof_build.py").read_text()
+    assert f"NEWEST = (3, {max(minors)})" in backend
 
 
 def test_the_rust_that_it_asks_for_is_that_of_the_crate():
