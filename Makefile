@@ -37,7 +37,7 @@ matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs 
 	$(NOX) --parallel=2 -s matrix
 
 matrix-lowest: ## Run the contract on the oldest versions that pyproject.toml allows
-	@$(NOX) -s lowest
+	@$(NOX) -s lowest lowest_sqlalchemy
 
 deny: ## Judge the licences, advisories and duplicates of the Rust dependencies
 	@$(NOX) -s deny

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "tools"))
@@ -297,7 +298,12 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
     absent = [name for name in interpreters.SUPPORTED if name not in PYTHONS]
     if absent:
         session.log(f"not on this machine, left out: Python {', '.join(absent)}")
-    install(session, "--group=test", SQLALCHEMY[sqlalchemy], extras="drill")
+    contract(session, SQLALCHEMY[sqlalchemy])
+
+
+def contract(session: nox.Session, sqlalchemy: str) -> None:
+    """Run the contract on the session's Python and a SQLAlchemy."""
+    install(session, "--group=test", sqlalchemy, extras="drill")
     chosen = ("-m", "not alone and not soak", *session.posargs)
     # The session `tests` has every driver, scripted ones without a descriptor as well,
     # each row of a test's parameters, and more bytecodes; and it shows that QueuePool
@@ -315,6 +321,27 @@ def matrix(session: nox.Session, sqlalchemy: str) -> None:
     session.run("pytest", *HALF_AS_MANY, *folders, *chosen, env=env)
 
 
+def oldest_sqlalchemy() -> list[tuple[str, str]]:
+    """Name the oldest of each line for the Pythons that have not the one before's."""
+    stated = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+    requirements = [Requirement(words) for words in stated]
+    found: dict[str, str] = {}
+    pairs = []
+    for version, line in PAIRS:
+        named = {"python_version": version, "python_full_version": f"{version}.0"}
+        (allowed,) = (
+            requirement.specifier
+            for requirement in requirements
+            if requirement.marker is None or requirement.marker.evaluate(named)
+        )
+        patch = next(i for i in range(100) if allowed.contains(f"{line}.{i}"))
+        oldest = f"{line}.{patch}"
+        if found.get(line) != oldest and version != next(iter(MACHINE)):
+            pairs.append((version, oldest))
+        found[line] = oldest
+    return pairs or [(MAIN, found[MAIN_LINE])]
+
+
 @nox.session(python=next(iter(MACHINE)))
 def lowest(session: nox.Session) -> None:
     """Run the contract on the oldest versions that pyproject.toml allows."""
@@ -327,9 +354,19 @@ def lowest(session: nox.Session) -> None:
         "POOLPROOF_TEST_STEP": "7",
     }
     env = part | os.environ
-    folders = (*CONTRACT, "tests/drivers", "tests/integrations")
+    folders = (*CONTRACT, "tests/drivers", "tests/integrations", "tests/metrics")
     chosen = ("-m", "not alone and not soak", *session.posargs)
     session.run("pytest", *SIDE_BY_SIDE, *folders, *chosen, env=env)
+
+
+@nox.session
+@nox.parametrize("python,sqlalchemy", oldest_sqlalchemy())
+def lowest_sqlalchemy(session: nox.Session, sqlalchemy: str) -> None:
+    """Run the contract on a Python and the oldest SQLAlchemy that it is allowed with.
+
+    Of the oldest Python the session `lowest` has it.
+    """
+    contract(session, f"SQLAlchemy=={sqlalchemy}")
 
 
 @nox.session(python=False)
@@ -500,14 +537,19 @@ def judge(session: nox.Session, out: Path) -> None:
 
 
 def smoke(session: nox.Session, version: str, built: Path) -> None:
-    """Try an installed wheel in a fresh environment, away from the checkout."""
+    """Try a wheel in a fresh environment, away from the checkout.
+
+    It is found by its name among those beside it, and not built, as a user's pip does.
+    """
     expected = crate_version(session)
     script = str(HERE / "tools" / "smoke.py")
     uv = functools.partial(session.run, "uv", external=True)
     with tempfile.TemporaryDirectory() as place, session.chdir(place):
         python = f"{place}/environment/bin/python"
         uv("venv", "-q", f"--python={PYTHONS[version]}", "environment")
-        uv("pip", "install", "-q", f"--python={python}", str(built))
+        found = (f"--find-links={built.parent}", "--only-binary=poolproof")
+        words = (f"--python={python}", *found, f"poolproof=={expected}")
+        uv("pip", "install", "-q", *words)
         session.run(python, "-I", script, expected, external=True)
 
 

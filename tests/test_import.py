@@ -54,6 +54,24 @@ def test_a_sqlalchemy_without_a_name_that_the_pool_needs_is_refused():
     assert done.stderr == ""
 
 
+def test_a_sqlalchemy_of_the_line_before_is_refused():
+    """Where pip was told to leave what others need (`--no-deps`)."""
+    done = run_script(
+        """
+        import sqlalchemy
+        sqlalchemy.__version__ = "1.4.54"
+        del sqlalchemy.Engine  # which that line has in sqlalchemy.engine alone
+        try:
+            import poolproof
+        except ImportError as error:
+            print(error)
+        """
+    )
+    said = "poolproof works with SQLAlchemy 2.0 and 2.1; this is 1.4.54. Install a n"
+    assert done.stdout.startswith(said), done
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("python", "version", "is_refused"),
     [

@@ -40,7 +40,7 @@ def needs_sqlalchemy_alone() -> None:
     """No other package is required without an extra."""
     required = importlib.metadata.requires("poolproof") or []
     plain = [name for name in required if "extra ==" not in name]
-    assert [name.lower()[:10] for name in plain] == ["sqlalchemy"], plain
+    assert {name.lower()[:10] for name in plain} == {"sqlalchemy"}, plain
 
 
 def brings_its_licences_and_types() -> None:

@@ -12,7 +12,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
-from sqlalchemy import Engine
+
+# Where 1.4 has it as well: it is refused below, in a sentence.
+from sqlalchemy.engine import Engine
 from sqlalchemy.event import attr
 from sqlalchemy.pool import QueuePool, base
 
@@ -112,13 +114,19 @@ def require() -> None:
     """Refuse a SQLAlchemy that the pool cannot stand on.
 
     Raises:
-        ImportError: A private name that the pool relies on is missing.
+        ImportError: It is older than 2.0, or a private name that the pool relies on is
+            missing.
     """
+    this = (
+        f"poolproof works with SQLAlchemy 2.0 and 2.1; this is {sqlalchemy.__version__}"
+    )
+    if int(sqlalchemy.__version__.partition(".")[0]) < 2:  # noqa: PLR2004 - as it says
+        message = f'{this}. Install a newer one: pip install "SQLAlchemy>=2.0".'
+        raise ImportError(message)
     missing = missing_names()
     if missing:
         message = (
-            "poolproof works with SQLAlchemy 2.0 and 2.1; this is "
-            f"{sqlalchemy.__version__}, which has no {', '.join(missing)}. "
+            f"{this}, which has no {', '.join(missing)}. "
             "Install a supported SQLAlchemy, or a newer poolproof."
         )
         raise ImportError(message)
