@@ -94,7 +94,7 @@ def ask(request, real, tokens):
 
 
 def test_a_lease_goes_on_with_the_password_of_now(real, change, tokens, ask):
-    with ask("rotated", ttl=3) as lease:
+    with ask("rotated", ttl=9) as lease:
         change("second")
         tokens.now = "second"
         cut_off(real, ROTATING)
@@ -224,7 +224,7 @@ def test_a_listener_may_lead_to_another_server(real):
 def test_the_password_of_asyncpg_may_be_a_function(real, change, tokens):
     url = real.url("asyncpg").set(username=ROTATING, query={})
     engine = create_async_engine(url, connect_args={"password": tokens.give})
-    with Lease(engine, "asyncpg", ttl=3) as lease:
+    with Lease(engine, "asyncpg", ttl=9) as lease:
         change("second")
         tokens.now = "second"
         cut_off(real, ROTATING)
