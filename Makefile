@@ -34,7 +34,7 @@ matrix: ## Run the contract on every Python and SQLAlchemy line (make test runs 
 	POOLPROOF_TEST_DBAPIS=plain,socket \
 	POOLPROOF_TEST_POOLS=queue,poolproof POOLPROOF_TEST_ROWS=all \
 	POOLPROOF_TEST_FOLDERS="tests/pool tests/fork tests/retry tests/leases" \
-	$(NOX) --parallel=2 -s matrix
+	$(NOX) --parallel=2 -s matrix free_threads
 
 matrix-lowest: ## Run the contract on the oldest versions that pyproject.toml allows
 	@$(NOX) -s lowest lowest_sqlalchemy

@@ -69,6 +69,7 @@ SIDE_BY_SIDE = (f"--numprocesses={WORKERS}", "--dist=worksteal")
 HALF_AS_MANY = (f"--numprocesses={max(2, WORKERS // 2)}", "--dist=worksteal")
 
 CONTRACT = ("tests/pool/contract", "tests/fork")
+FREE_THREADED = ("3.14", "3.15")
 # The system's OpenSSL is linked where its headers are, and pkg-config to find them;
 # else it is built, once for each target directory, in some minutes. What is published
 # has it inside.
@@ -208,6 +209,25 @@ def rust(session: nox.Session) -> None:
         loom = env | {"RUSTFLAGS": "--cfg loom", "LOOM_MAX_PREEMPTIONS": "3"}
         for words in loom_targets():
             cargo(steps, "test", "--profile=loom", *core, *words, env=loom)
+
+
+@nox.session(python=False, allow_parallel=True)
+def free_threads(session: nox.Session) -> None:
+    """Check the crate as it is compiled for the free-threaded Pythons.
+
+    None of them has to be there: PyO3 is told what they would say.
+    """
+    deny = ("--", "-Dwarnings")
+    with Steps(session) as steps, build_cache.target_directory("free") as target:
+        for version in FREE_THREADED:
+            told = target.sources.parent / f"{version}t.txt"
+            told.write_text(
+                f"implementation=CPython\nversion={version}\nshared=true\n"
+                "pointer_width=64\nbuild_flags=Py_GIL_DISABLED\n"
+            )
+            env = target.environment | {"PYO3_CONFIG_FILE": str(told)}
+            every = (target.manifest, "--all-targets", *OPENSSL)
+            cargo(steps, "clippy", *every, *deny, env=env)
 
 
 def loom_targets() -> list[list[str]]:
