@@ -113,6 +113,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_represented(items)
 
 
+def pytest_collection_finish() -> None:
+    """Leave what stands until the end, all tests among it, out of each collection.
+
+    Each takes 0.2 s otherwise, and in a forked child copies that memory first.
+    """
+    gc.freeze()
+
+
 def _soaks(item: pytest.Item) -> bool:
     """Tell whether a test is one of the others beside the `quick` one."""
     words = {word for mark in item.iter_markers("quick") for word in mark.args}

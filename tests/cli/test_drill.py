@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -92,18 +93,30 @@ def test_a_role_that_may_not_create_a_table_is_told_so(capsys, url):
     assert "Traceback" not in said
 
 
-@pytest.fixture
-def bare(tmp_path):
-    """A Python path with poolproof, SQLAlchemy and nothing but what a test adds."""
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A Python path with poolproof, SQLAlchemy and nothing but what a test adds.
+
+    Each has its place for the whole run, on whichever worker: what stands in a new one
+    is compiled anew, for a second of processor time.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     here = Path(sqlalchemy.__file__).parents[1]
 
-    def make(*names: str) -> str:
-        path = tmp_path / "bare"
-        path.mkdir()
-        for name in ("sqlalchemy", "typing_extensions.py", *names):
-            (path / name).symlink_to(here / name)
-        (path / "poolproof").symlink_to(Path(package.__file__).parent)
+    def place(things: list[Path]) -> str:
+        path = base / "-".join(["bare", *(thing.stem for thing in things)])
+        path.mkdir(exist_ok=True)
+        for thing in things:
+            with contextlib.suppress(FileExistsError):  # another worker was here
+                (path / thing.name).symlink_to(thing)
         return str(path)
+
+    usual = [here / "sqlalchemy", here / "typing_extensions.py"]
+    usual = place([*usual, Path(package.__file__).parent])
+
+    def make(*names: str) -> str:
+        return os.pathsep.join([usual, place([here / name for name in names])])
 
     return make
 

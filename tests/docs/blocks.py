@@ -5,14 +5,20 @@ would who types them in:
 
     python -W error blocks.py PAGE NETLOC
 
+Without arguments it imports what nearly every document does, and runs each document
+that it is told of in a child of its own: `Reader` tells it.
+
 A block that cannot run is preceded by `<!-- not run: the reason -->`.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -93,8 +99,70 @@ def run_command(command: str) -> None:
     subprocess.run(command, shell=True, check=True, cwd=CHECKOUT)  # noqa: S602
 
 
+class Reader:
+    """A process that runs one document after the other, each in a fork.
+
+    A child ends as an interpreter does, with all that its destructors say.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+
+    def read(self, page: Path, netloc: str, place: Path) -> tuple[int, str]:
+        """Run a document's blocks; return the exit status, and what was said.
+
+        Args:
+            page: The document.
+            netloc: Of the database.
+            place: The directory in which they run.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with tempfile.NamedTemporaryFile("r") as said:
+            order = [str(page), netloc, str(place), said.name]
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            status = self._process.stdout.readline()
+            return int(status), said.read()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a reader who has set nothing of ours."""
+    return {k: v for k, v in os.environ.items() if k != "POOLPROOF"}
+
+
+def serve() -> list[str]:
+    """Fork for each document; return what a child has to run, to the parent nothing."""
+    import psycopg2  # noqa: F401 - the children have these then
+    import sqlalchemy.orm  # noqa: F401
+
+    for line in sys.stdin:
+        page, netloc, place, said = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            os.chdir(place)
+            with open(os.devnull) as nothing, open(said, "w") as file:  # noqa: PTH123
+                for ours, theirs in ((nothing, 0), (file, 1), (file, 2)):
+                    os.dup2(ours.fileno(), theirs)
+            return [page, netloc]
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
+    return []
+
+
 if __name__ == "__main__":
     # Luigi, at its import, of a setting that has no bearing on us.
     autoload = r"\s*Autoloading range tasks by default"
     warnings.filterwarnings("ignore", autoload, DeprecationWarning)
-    run(Path(sys.argv[1]), sys.argv[2])
+    if chosen := sys.argv[1:] or serve():
+        run(Path(chosen[0]), chosen[1])

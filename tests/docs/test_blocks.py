@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
 
@@ -42,27 +42,41 @@ SHELL = [
 LANGUAGES = {"python", "console", "text", "toml", "ini", "{toctree}", "{eval-rst}"}
 
 
-def run_page(page: Path, netloc: str, place: Path) -> subprocess.CompletedProcess[str]:
-    """Run one document's blocks in a process of its own."""
-    environment = {k: v for k, v in os.environ.items() if k != "POOLPROOF"}
-    return subprocess.run(
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Any]:
+    """Start the process in whose children the documents run."""
+    started = blocks.Reader()
+    yield started
+    started.close()
+
+
+def run_alone(page: Path, netloc: str, place: Path) -> tuple[int, str]:
+    """Run one document's blocks in an interpreter that has imported nothing."""
+    done = subprocess.run(
         [sys.executable, "-W", "error", str(blocks.__file__), str(page), netloc],
         check=False,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         cwd=place,
-        env=environment,
+        env=blocks.environment(),
     )
+    return done.returncode, done.stdout
 
 
 @pytest.mark.parametrize("name", sorted({*RUNNING, *SHELL}))
-def test_every_block_of_a_document_runs(name: str, pg: Any, tmp_path: Path) -> None:
+def test_every_block_of_a_document_runs(
+    name: str, pg: Any, reader: Any, tmp_path: Path
+) -> None:
     url = pg.url("psycopg2")
     netloc = f"{url.username}@{url.host}:{url.port}/{url.database}"
-    done = run_page(PAGES[name], netloc, tmp_path)
-    assert done.returncode == 0, done.stderr
+    page = PAGES[name]
+    # What is patched must not have been imported.
+    run = run_alone if "patch_all()" in page.read_text() else reader.read
+    status, said = run(page, netloc, tmp_path)
+    assert status == 0, said
     # What a destructor says does not change the status.
-    assert "Exception ignored" not in done.stderr
+    assert "Exception ignored" not in said
 
 
 def test_the_front_door_and_the_quick_start_have_blocks_that_run() -> None:
@@ -75,20 +89,35 @@ def test_every_block_names_a_language_that_is_known(name: str) -> None:
     assert languages <= LANGUAGES
 
 
-def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["reader", "alone"])
+def test_a_block_that_fails_is_noticed(way: str, reader: Any, tmp_path: Path) -> None:
+    run = {"reader": reader.read, "alone": run_alone}[way]
     page = tmp_path / "page.md"
     page.write_text(
         "# A page\n\n```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n"
     )
-    done = run_page(page, "", tmp_path)
-    assert done.returncode != 0
-    assert 'page.md", line 8' in done.stderr
+    status, said = run(page, "", tmp_path)
+    assert status != 0
+    assert 'page.md", line 8' in said
 
 
-def test_only_a_reason_keeps_a_block_from_running(tmp_path: Path) -> None:
+def test_what_a_destructor_says_at_the_end_is_heard(
+    reader: Any, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A page\n\n```python\nclass Late:\n    def __del__(self):\n"
+        "        raise ValueError\n\n\nlate = Late()\n```\n"
+    )
+    status, said = reader.read(page, "", tmp_path)
+    assert status == 0
+    assert "Exception ignored" in said
+
+
+def test_only_a_reason_keeps_a_block_from_running(reader: Any, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     block = "```console\n$ false\n```\n"
     page.write_text(f"<!-- not run: it fails -->\n{block}")
-    assert run_page(page, "", tmp_path).returncode == 0
+    assert reader.read(page, "", tmp_path)[0] == 0
     page.write_text(f"<!-- not run: -->\n{block}")
-    assert run_page(page, "", tmp_path).returncode != 0
+    assert reader.read(page, "", tmp_path)[0] != 0

@@ -6,7 +6,7 @@ import datetime as dt
 import ipaddress
 import subprocess
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def every_kind(directory: Path) -> tuple[Authority, dict[str, Pair]]:
         "signed by Ed25519": _by_ed25519(root),
         "signed by RSA-PSS": _by_rsa_pss(root, hashes.SHA256()),
         "signed by RSA-PSS and SHA-512": _by_rsa_pss(root, hashes.SHA512()),
-        "RSA": root.issue("rsa", rsa.generate_private_key(65537, 2048)),
+        "RSA": root.issue("rsa", _rsa_key()),
         "RSA, too short": root.issue("short", _short()),
         "for clients": root.issue("clients", usage=ExtendedKeyUsageOID.CLIENT_AUTH),
     }
@@ -201,10 +201,15 @@ def _by_ed25519(root: Authority) -> Pair:
 
 
 def _by_rsa_pss(root: Authority, digest: hashes.HashAlgorithm) -> Pair:
-    key = rsa.generate_private_key(65537, 2048)
+    key = _rsa_key()
     kind = padding.PSS(padding.MGF1(digest), padding.PSS.DIGEST_LENGTH)
     made = _built(NAME, key, names=(NAME,), digest=digest, rsa_padding=kind)
     return root._write(f"by-rsa-pss-{digest.name}", made, key)
+
+
+@cache  # it costs some tenths of a second, and none asks for another's
+def _rsa_key() -> Any:
+    return rsa.generate_private_key(65537, 2048)
 
 
 def _short() -> Any:

@@ -195,6 +195,15 @@ def test_hangs(fork_drill):
     fork_drill(ask, children=2, timeout=1)
 
 
+def test_fails_in_the_parent_alone(fork_drill):
+    def ask(number):
+        if number >= 2_000_000:  # the parent's, in its thread
+            pytest.fail("only here")
+        return number
+
+    fork_drill(ask, children=1, calls=2)
+
+
 def test_is_wrong_before_the_fork(fork_drill):
     fork_drill(lambda n: n + 1)
 
@@ -207,7 +216,7 @@ def test_refuses(fork_drill, bad):
         os.waitpid(-1, os.WNOHANG)  # no child is left, of any test
 """
     )
-    done.assert_outcomes(passed=3, failed=5)
+    done.assert_outcomes(passed=3, failed=6)
     told = done.stdout.str()
     for words in (
         "wrong: child 1 asked for 1000000, and got -1",
@@ -215,26 +224,11 @@ def test_refuses(fork_drill, bad):
         "errors: child 1: OSError: first line",
         "errors: child 1: it died before it had told anything",
         "hung: child 2",
+        "errors: the parent: Failed: only here",
         "ask(0) returned 1 before anything was forked",
     ):
         assert words in told
     assert "second" not in told.split("short test summary")[0].split("errors:")[1][:60]
-
-
-def test_what_fails_in_the_parent_alone_is_told(suite):
-    done = suite(
-        """
-def test_it(fork_drill):
-    def ask(number):
-        if number >= 2_000_000:  # the parent's, in its thread
-            pytest.fail("only here")
-        return number
-
-    fork_drill(ask, children=1, calls=2)
-"""
-    )
-    done.assert_outcomes(failed=1)
-    assert "errors: the parent: Failed: only here" in done.stdout.str()
 
 
 # --- faults on the way ----------------------------------------------------------------

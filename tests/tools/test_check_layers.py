@@ -25,6 +25,7 @@ def breaches(root: Path, files: dict[str, str]) -> list[str]:
     ]
 
 
+@pytest.mark.soak  # three seconds; the session `lint` runs the program itself
 def test_this_checkout_keeps_to_its_layers() -> None:
     assert check_layers.check(CHECKOUT) == []
 

@@ -19,6 +19,8 @@ from plugins.representatives import mark_represented
 
 def pytest_collection_modifyitems(items):
     mark_represented(items)
+    for item in items:
+        print("MARKS", item.nodeid, *(mark.name for mark in item.iter_markers()))
 """
 SUITE = """
 import pytest
@@ -56,17 +58,17 @@ def test_nothing_of_the_kind(row):
 
 
 @pytest.fixture
-def chosen(tmp_path):
-    """Return a function that says which tests an expression of marks chooses."""
+def marked(tmp_path):
+    """Return a function that says which of the tests are kept, left out and long."""
     (tmp_path / "conftest.py").write_text(CONFTEST.format(tests=str(TESTS)))
     (tmp_path / "test_suite.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text("[pytest]")
     ours = {k: v for k, v in os.environ.items() if not k.startswith("POOLPROOF_TEST_")}
 
-    def choose(marks, **environment):
+    def mark(**environment):
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", marks),
+                *(sys.executable, "-m", "pytest", "--collect-only", "-qs"),
                 *("-p", "no:randomly", "-W", "ignore", str(tmp_path)),
             ],
             env={**ours, **environment},
@@ -75,19 +77,22 @@ def chosen(tmp_path):
             text=True,
             check=False,
         )
-        found = [line for line in done.stdout.splitlines() if "::test_" in line]
-        assert found, done.stdout + done.stderr
-        return [line.partition("::test_")[2] for line in found]
+        lines = [line.split() for line in done.stdout.splitlines() if "MARKS" in line]
+        assert lines, done.stdout + done.stderr
+        found = {words[1].partition("::test_")[2]: set(words[2:]) for words in lines}
+        kept = [name for name, marks in found.items() if "soak" not in marks]
+        left = [name for name, marks in found.items() if "represented" in marks]
+        return kept, left, sorted(found.keys() - {*kept, *left})
 
-    return choose
+    return mark
 
 
 def counted(names):
     return Counter(name.partition("[")[0] for name in names)
 
 
-def test_one_represents_the_others_and_the_others_are_soaked(chosen):
-    kept, left = chosen("not soak"), chosen("represented")
+def test_one_represents_the_others_and_the_others_are_soaked(marked):
+    kept, left, long = marked()
     assert counted(kept) == {
         "one": 1,
         "rows": 3,
@@ -100,18 +105,18 @@ def test_one_represents_the_others_and_the_others_are_soaked(chosen):
     ]
     assert set.union(*rows) == {"a", "b", "c", "psycopg2", "psycopg", "pg8000"}
     assert counted(left) == {"one": 2, "rows": 6, "both": 5}
-    assert counted(chosen("soak and not represented")) == {"long": 3}
+    assert counted(long) == {"long": 3}
 
 
-def test_who_has_chosen_himself_has_what_he_has_chosen(chosen):
-    kept = chosen("not soak", POOLPROOF_TEST_DRIVERS="psycopg2,psycopg,pg8000")
+def test_who_has_chosen_himself_has_what_he_has_chosen(marked):
+    kept, _, _ = marked(POOLPROOF_TEST_DRIVERS="psycopg2,psycopg,pg8000")
     assert counted(kept)["one"] == 3
     assert counted(kept)["rows"] == 9
     assert counted(kept)["both"] == 3
 
 
-def test_a_second_interpreter_has_one_of_each(chosen):
-    kept = chosen("not soak", POOLPROOF_TEST_ROWS="one", POOLPROOF_TEST_DRIVERS="x")
+def test_a_second_interpreter_has_one_of_each(marked):
+    kept, _, _ = marked(POOLPROOF_TEST_ROWS="one", POOLPROOF_TEST_DRIVERS="x")
     assert counted(kept) == {
         "one": 1,
         "rows": 1,
