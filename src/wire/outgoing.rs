@@ -14,8 +14,9 @@ pub(crate) struct ParameterList {
 
 /// `Bind` counts them with 16 bits.
 const MOST_PARAMETERS: usize = 65_535;
-/// A server takes no longer messages.
-const LONGEST: usize = (1 << 30) - 1;
+/// A server takes messages of a gigabyte. What travels beside the values or the text, the types among it, is shorter
+/// than the megabyte that is left out.
+const LONGEST: usize = (1 << 30) - (1 << 20);
 
 impl ParameterList {
     /// None at all.
@@ -91,15 +92,18 @@ impl ParameterList {
                 self.oids.len()
             )));
         }
-        if self.values.len() > LONGEST / 2 {
-            return Err(Unfit(format!(
-                "the parameters have {} bytes, and a server takes {} at most",
-                self.values.len(),
-                LONGEST / 2
-            )));
-        }
-        Ok(())
+        check_length("parameters have", self.values.len())
     }
+}
+
+/// Whether so many bytes fit into a message.
+fn check_length(what: &str, length: usize) -> Result<(), Unfit> {
+    if length > LONGEST {
+        return Err(Unfit(format!(
+            "the {what} {length} bytes, and a server takes {LONGEST} at most"
+        )));
+    }
+    Ok(())
 }
 
 /// A statement that can be sent.
@@ -111,14 +115,7 @@ pub(crate) fn check_statement(sql: &str) -> Result<(), Unfit> {
     if sql.as_bytes().contains(&0) {
         return Err(Unfit("the statement has a NUL character in it".into()));
     }
-    if sql.len() > LONGEST / 2 {
-        return Err(Unfit(format!(
-            "the statement has {} bytes, and a server takes {} at most",
-            sql.len(),
-            LONGEST / 2
-        )));
-    }
-    Ok(())
+    check_length("statement has", sql.len())
 }
 
 /// Appends one message. What goes in was checked: it is shorter than a message can be.
@@ -279,4 +276,16 @@ pub(crate) fn cancel_request(pid: u32, key: u32) -> [u8; 16] {
     let parts = [CODE.as_slice(), &pid.to_be_bytes(), &key.to_be_bytes()].concat();
     request.copy_from_slice(&parts);
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_much_is_sent_as_a_server_takes() {
+        assert_eq!(check_length("statement has", 1_000_000_000), Ok(()));
+        let refused = check_length("statement has", 1 << 30);
+        assert!(refused.is_err_and(|unfit| unfit.0.contains("1073741824 bytes")));
+    }
 }

@@ -22,6 +22,7 @@ import psycopg
 import pytest
 
 import poolproof.driver as dbapi
+from plugins.bytecodes import Interruption
 
 SECONDS = 60
 
@@ -644,13 +645,46 @@ def test_threads_take_turns_at_one_copy(connection, table):
     assert len(rows(connection)) == 2000
 
 
-def test_a_collected_copy_leaves_no_connection_in_its_middle(connection, table):
+def test_a_collected_copy_costs_its_connection(connection, table):
     copy = connection.cursor().copy("copy t from stdin")
     copy.__enter__()
     copy.write_row((1, "a"))
     del copy
-    with pytest.raises(dbapi.ProgrammingError, match="a COPY is open"):
+    assert connection.closed
+    with pytest.raises(dbapi.OperationalError, match="closed"):
         connection.execute("select 1")
+
+
+@pytest.mark.parametrize("statement", ["copy t from stdin", "copy t to stdout"])
+def test_an_interruption_at_any_bytecode_leaves_no_copy_open(connecting, statement):
+    """What the connection answers afterwards is right, or it is closed."""
+
+    def story():
+        with connection.cursor().copy(statement) as copy:
+            if copy.is_to_server:
+                copy.write_row((1, "a"))
+            else:
+                [*copy.rows()]
+
+    connection, at, closed = None, 0, 0
+    while True:
+        if connection is None or connection.closed:
+            connection = connecting()
+            connection.execute("create temp table t (n int, name text)")
+            connection.commit()
+        at += 1
+        interruption = Interruption(at, ("driver/copy.py", "driver/session.py"))
+        interruption.run(story)
+        if not connection.closed:
+            connection.rollback()
+            assert connection.execute("select %s", [at]).fetchall() == [(at,)], (
+                interruption.place
+            )
+            connection.rollback()
+        closed += connection.closed
+        if interruption.count < at:
+            break
+    assert 0 < closed < at
 
 
 @pytest.mark.parametrize("form", ["", "(format binary)"])

@@ -117,6 +117,23 @@ def test_rowcount_counts_rows_returned_and_changed(wares):
     assert wares.rowcount == -1
 
 
+@pytest.mark.parametrize(
+    "statement", ["show server_version", "explain select 1", "call pg_temp.two(1, 2)"]
+)
+def test_rowcount_counts_rows_where_the_tag_does_not(connecting, other, statement):
+    create = (
+        "create procedure pg_temp.two(inout a int, inout b int)"
+        " language sql as 'select 1, 2'"
+    )
+    for threshold in (0, None):
+        ours = connecting(autocommit=True, prepare_threshold=threshold)
+        ours.execute(create)
+        assert ours.execute(statement).rowcount == 1
+        assert ours.execute(statement, []).rowcount == 1
+    other.execute(create)
+    assert other.execute(statement).rowcount == 1
+
+
 def test_rowcount_is_minus_one_before_a_statement(cursor):
     assert cursor.rowcount == -1
 

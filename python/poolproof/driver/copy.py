@@ -87,19 +87,26 @@ class Copy:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._left = True
         copy = self._opened()
-        if not copy.is_open:
-            if kind is None:
-                self._tell()
-            return
-        if error is not None and not isinstance(error, (Exception, GeneratorExit)):
-            # Somebody wants this to end now: the connection is the price.
-            self._session.wire.close()
-        elif copy.is_in:
-            self._end_writing(copy, error)
-        else:
-            self._end_reading(copy, error)
+        try:
+            self._left = True
+            if not copy.is_open:
+                if kind is None:
+                    self._tell()
+            elif error is not None and not isinstance(
+                error, (Exception, GeneratorExit)
+            ):
+                # Somebody wants this to end now: the connection is the price.
+                self._session.wire.close()
+            elif copy.is_in:
+                self._end_writing(copy, error)
+            else:
+                self._end_reading(copy, error)
+        except BaseException:
+            # As after an interruption of the end itself: there is no other.
+            if copy.is_open:
+                self._session.wire.close()
+            raise
 
     def _end_writing(self, copy: _native.WireCopy, error: BaseException | None) -> None:
         if error is None:

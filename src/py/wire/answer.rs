@@ -198,7 +198,10 @@ impl<'py, 'a> Gathering<'py, 'a> {
 
     /// A statement has come to its end.
     pub(crate) fn complete(&mut self, tag: String, is_refused: bool) {
-        self.count = verb::rows(&tag).unwrap_or(-1);
+        // Of EXPLAIN, SHOW and CALL the tag has no number, and the rows are there.
+        let found = self.rows.as_ref().filter(|_| self.is_begun && self.keeps);
+        let found = found.and_then(|rows| i64::try_from(rows.len()).ok());
+        self.count = verb::rows(&tag).or(found).unwrap_or(-1);
         if is_refused {
             let what = "the transaction had failed, and was rolled back in place of being committed: none of it is done";
             self.fail(unsent(self.py, FailureKind::RolledBack, what));

@@ -292,6 +292,13 @@ impl WireCopy {
     }
 }
 
+impl Drop for WireCopy {
+    /// Nobody can end it any more, so its connection is of no use: an interruption has come where no block was yet.
+    fn drop(&mut self) {
+        self.wire.get().drop_copying(self.number);
+    }
+}
+
 impl WireCopy {
     fn take<'a>(&'a self, py: Python<'_>, wait: Hub<'_>) -> PyResult<Request<'a>> {
         let wire = self.wire.get();

@@ -466,6 +466,19 @@ impl Wire {
         }
     }
 
+    /// Gives the connection up where it is in the middle of the COPY of a number. Nothing is sent.
+    pub(super) fn drop_copying(&self, number: u64) {
+        let found = self.seat.lock().and_then(|mut place| match &mut *place {
+            Whereabouts::Copying(connected) if connected.session.copy_number() == Some(number) => {
+                Some(mem::replace(&mut *place, Whereabouts::Closed))
+            }
+            _ => None,
+        });
+        if found.is_some() {
+            self.seat.fd.store(-1, Ordering::Release);
+        }
+    }
+
     /// Takes the connection in the middle of the COPY of a number.
     pub(super) fn take_copying<'a>(
         &'a self,
