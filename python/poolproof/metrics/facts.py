@@ -6,10 +6,10 @@ import dataclasses
 
 __all__ = [
     "Checkout",
-    "GonePool",
     "HostShares",
     "Leases",
     "OtherPool",
+    "PoolCounts",
     "PoolSnapshot",
     "ProcessSnapshot",
     "Times",
@@ -101,14 +101,61 @@ class HostShares:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class PoolSnapshot:
-    """What one pool is and has done in this process.
+class PoolCounts:
+    """What was counted under the name of a pool, of its whole life in this process.
 
-    Counts are of the pool's whole life in this process, beyond `Engine.dispose`; a
-    child begins with none.
+    That is beyond `Engine.dispose`, and beyond the pool itself. A child begins with
+    none.
 
     Attributes:
-        name: What the pool is called in messages.
+        name: What the pool is called in messages; ``"other"`` for all that are gone and
+            whose names are too many to be kept.
+        checkouts: Checkouts, by whether the caller had to wait for a slot.
+        timeouts: Checkouts whose time was over, by what it was spent on: ``"slot"``,
+            ``"connect"``, ``"breaker"``, ``"queue_full"``,
+            ``"host_budget"``, ``"deadline"``.
+        connects: Attempts to connect, by outcome: ``"ok"``, ``"failed"``.
+        discarded: Connections discarded, by reason.
+        deadlines: Connections whose socket the watchdog has shut, by step.
+        pings: Questions whether a connection is at rest, by outcome.
+        faults: Faults, by fault and then by cost.
+        transactions: Units of `run_transaction`, by outcome: ``"done"``,
+            ``"not_done"``, ``"unknown"``.
+        retries: Those that took more than one attempt, by outcome.
+        stranded: Backends that were left behind, by what became of them.
+        wait: Waits for a slot, of callers who got a connection.
+        lag: How late loops have let tasks go on that had been lent a slot; it is no
+            part of `wait`. None where no task has waited for one.
+        connect: Opening a connection.
+        ping: Asking whether one is at rest.
+        hold: Checkouts, until the connection came back.
+        hold_by_scope: The same by scope, without quantiles; ``""`` is none.
+    """
+
+    name: str
+    checkouts: dict[bool, int]
+    timeouts: dict[str, int]
+    connects: dict[str, int]
+    discarded: dict[str, int]
+    deadlines: dict[str, int]
+    pings: dict[str, int]
+    faults: dict[str, dict[str, int]]
+    transactions: dict[str, int]
+    retries: dict[str, int]
+    stranded: dict[str, int]
+    wait: Times
+    lag: Times | None
+    connect: Times
+    ping: Times
+    hold: Times
+    hold_by_scope: dict[str, Times]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PoolSnapshot(PoolCounts):
+    """What one pool is in this process, beside what it has counted.
+
+    Attributes:
         pool_class: The name of its class.
         driver: The driver's name.
         database: The database's name, where the driver is told one.
@@ -127,34 +174,13 @@ class PoolSnapshot:
             nothing is held.
         held_idle: Connections that have been held for more than 1 s and on which no
             statement is under way now.
-        checkouts: Checkouts, by whether the caller had to wait for a slot.
-        timeouts: Checkouts whose time was over, by what it was spent on: ``"slot"``,
-            ``"connect"``, ``"breaker"``, ``"queue_full"``,
-            ``"host_budget"``, ``"deadline"``.
-        connects: Attempts to connect, by outcome: ``"ok"``, ``"failed"``.
-        discarded: Connections discarded, by reason.
-        deadlines: Connections whose socket the watchdog has shut, by step.
-        pings: Questions whether a connection is at rest, by outcome.
-        faults: Faults, by fault and then by cost.
-        transactions: Units of `run_transaction`, by outcome: ``"done"``,
-            ``"not_done"``, ``"unknown"``.
-        retries: Those that took more than one attempt, by outcome.
-        stranded: Backends that were left behind, by what became of them.
         host_budget: The budget of the host that it keeps to, with `host_budget`.
         connect_failures: Attempts to connect that have failed in a row.
         breaker_open: Whether callers who need a new connection are refused at once.
-        wait: Waits for a slot, of callers who got a connection.
-        lag: How late loops have let tasks go on that had been lent a slot; it is no
-            part of `wait`. None where no task has waited for one.
-        connect: Opening a connection.
-        ping: Asking whether one is at rest.
-        hold: Checkouts, until the connection came back.
-        hold_by_scope: The same by scope, without quantiles; ``""`` is none.
         holders: Who has a connection, longest first.
         generation: Forks between the start of the program and this process.
     """
 
-    name: str
     pool_class: str
     driver: str
     database: str | None
@@ -170,70 +196,11 @@ class PoolSnapshot:
     oldest_wait_s: float | None
     oldest_hold_s: float | None
     held_idle: int
-    checkouts: dict[bool, int]
-    timeouts: dict[str, int]
-    connects: dict[str, int]
-    discarded: dict[str, int]
-    deadlines: dict[str, int]
-    pings: dict[str, int]
-    faults: dict[str, dict[str, int]]
-    transactions: dict[str, int]
-    retries: dict[str, int]
-    stranded: dict[str, int]
     host_budget: HostShares | None
     connect_failures: int
     breaker_open: bool
-    wait: Times
-    lag: Times | None
-    connect: Times
-    ping: Times
-    hold: Times
-    hold_by_scope: dict[str, Times]
     holders: tuple[Checkout, ...]
     generation: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class GonePool:
-    """What was counted under a name that no pool of the process has now.
-
-    Attributes:
-        name: The pool's; ``"other"`` for all whose names are too many to be kept.
-        checkouts: As in `PoolSnapshot`, like all that follow.
-        timeouts: As there.
-        connects: As there.
-        discarded: As there.
-        deadlines: As there.
-        pings: As there.
-        faults: As there.
-        transactions: As there.
-        retries: As there.
-        stranded: As there.
-        wait: As there.
-        lag: As there.
-        connect: As there.
-        ping: As there.
-        hold: As there.
-        hold_by_scope: As there.
-    """
-
-    name: str
-    checkouts: dict[bool, int]
-    timeouts: dict[str, int]
-    connects: dict[str, int]
-    discarded: dict[str, int]
-    deadlines: dict[str, int]
-    pings: dict[str, int]
-    faults: dict[str, dict[str, int]]
-    transactions: dict[str, int]
-    retries: dict[str, int]
-    stranded: dict[str, int]
-    wait: Times
-    lag: Times | None
-    connect: Times
-    ping: Times
-    hold: Times
-    hold_by_scope: dict[str, Times]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -268,7 +235,7 @@ class ProcessSnapshot:
         leases: Its leases.
         pools: Its pools, one for each name: a pool and those that it has replaced
             (`Engine.dispose`) are one.
-        gone: What those have counted whose name no pool has now.
+        gone: What was counted under names that no pool has now.
         others: What is counted of pools of other classes.
     """
 
@@ -280,5 +247,5 @@ class ProcessSnapshot:
     severed_sockets: int
     leases: Leases
     pools: tuple[PoolSnapshot, ...]
-    gone: tuple[GonePool, ...]
+    gone: tuple[PoolCounts, ...]
     others: tuple[OtherPool, ...]

@@ -16,10 +16,10 @@ from poolproof.leases.held import held
 from poolproof.metrics.automatic import is_main
 from poolproof.metrics.facts import (
     Checkout,
-    GonePool,
     HostShares,
     Leases,
     OtherPool,
+    PoolCounts,
     PoolSnapshot,
     ProcessSnapshot,
     Times,
@@ -98,7 +98,7 @@ def _of_process() -> ProcessSnapshot:
             lost=held.lost,
         ),
         pools=tuple(_of_pools(pools, totals) for pools, totals in living),
-        gone=tuple(GonePool(name, **_counted(one)) for name, one in gone.items()),
+        gone=tuple(PoolCounts(name, **_counted(one)) for name, one in gone.items()),
         others=tuple(
             OtherPool(
                 name=name,

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from poolproof.metrics.facts import (
-        GonePool,
         HostShares,
         OtherPool,
+        PoolCounts,
         PoolSnapshot,
         ProcessSnapshot,
         Times,
@@ -173,14 +173,14 @@ def _each(take: Callable[[Any], dict[str, int]]) -> Callable[[Any], Read]:
     return reads
 
 
-def _times(take: Callable[[PoolSnapshot], Times]) -> Callable[[Any], Read]:
-    def reads(pool: PoolSnapshot) -> Read:
+def _times(take: Callable[[PoolCounts], Times]) -> Callable[[Any], Read]:
+    def reads(pool: PoolCounts) -> Read:
         yield (), Histogram.of(take(pool))
 
     return reads
 
 
-def _lags(pool: PoolSnapshot | GonePool) -> Read:
+def _lags(pool: PoolCounts) -> Read:
     if pool.lag is not None:
         yield (), Histogram.of(pool.lag)
 
@@ -203,18 +203,18 @@ def _budget(take: Callable[[HostShares], int]) -> Callable[[PoolSnapshot], Read]
     return reads
 
 
-def _checkouts(pool: PoolSnapshot) -> Read:
+def _checkouts(pool: PoolCounts) -> Read:
     for waited, count in pool.checkouts.items():
         yield ("true" if waited else "false",), count
 
 
-def _faults(pool: PoolSnapshot | OtherPool) -> Read:
+def _faults(pool: PoolCounts | OtherPool) -> Read:
     for fault, costs in pool.faults.items():
         for cost, count in costs.items():
             yield (fault, cost), count
 
 
-def _holds(pool: PoolSnapshot) -> Read:
+def _holds(pool: PoolCounts) -> Read:
     for scope, times in pool.hold_by_scope.items():
         yield (scope,), Histogram.of(times)
 
@@ -649,7 +649,7 @@ def read(process: ProcessSnapshot) -> Samples:
 
 def _pools(
     process: ProcessSnapshot, metric: Metric
-) -> Iterator[PoolSnapshot | GonePool | OtherPool]:
+) -> Iterator[PoolCounts | OtherPool]:
     """Yield what a metric is read from: what was counted outlives its pool."""
     yield from process.pools
     if metric.kind in COUNTED:
