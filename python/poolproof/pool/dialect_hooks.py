@@ -142,12 +142,14 @@ def _rollback(verb: Callable[[Any], None], step: Phase) -> Callable[[Any], None]
             _roll_back_detached(connection, verb, raw if own else connection)
             return
         driver = entry.driver
+        status = driver.status(raw)
         if (
-            driver.status(raw) != driver.idle
+            status != driver.idle
             or not driver.tells
             or (driver.locks and raw.lock.locked())
         ):
-            _roll_back(connection, entry, verb, raw if own else connection, step)
+            given = raw if own else connection
+            _roll_back(connection, entry, verb, given, step, status == driver.active)
         # Nothing is sent, and nothing can block, where no transaction is open.
         elif not own:
             verb(connection)
@@ -165,15 +167,14 @@ def _roll_back(
     verb: Callable[[Any], None],
     given: Any,
     step: Phase,
+    is_active: bool,
 ) -> None:
     """Roll back what may be in a transaction, within `reset_timeout`."""
     driver = entry.driver
     raw: Any = connection.dbapi_connection
     refuse_foreign(entry.owner, raw)
     doubted = (
-        entry.reason is not None
-        or driver.status(raw) == driver.active
-        or (driver.locks and raw.lock.locked())
+        entry.reason is not None or is_active or (driver.locks and raw.lock.locked())
     )
     if doubted and entry.abandon_suspended():
         return

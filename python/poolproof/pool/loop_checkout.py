@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from asyncio import current_task
-from asyncio.events import _get_running_loop
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from poolproof.pool import deadlines, maintenance_thread, validation
 from poolproof.pool.entry import BUSY
 from poolproof.pool.loop_entry import RETURNED, Loan, LoopEntry, checkout_places
 from poolproof.pool.loop_fairy import LoopFairy
+from poolproof.pool.loops import running_loop
 from poolproof.pool.pool import Pool
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class LoopCheckout(Pool):
             or self._hears_checkouts
         ):
             return self._connect_heard()
-        loop = _get_running_loop()
+        loop = running_loop()
         task = None if loop is None else current_task(loop)
         entry: Any = self._get(loop, task)
         connection = entry.dbapi_connection
@@ -127,7 +127,7 @@ class LoopCheckout(Pool):
 
     def _lend(self, fairy: Any, entry: LoopEntry) -> None:
         """Remember what is lent to whom."""
-        loop = _get_running_loop()
+        loop = running_loop()
         task = None if loop is None else current_task(loop)
         loan: Any = Loan(fairy, _collected)
         loan.entry = entry
@@ -146,7 +146,7 @@ class LoopCheckout(Pool):
             raise
 
     def _do_get(self) -> ConnectionPoolEntry:
-        loop = _get_running_loop()
+        loop = running_loop()
         return self._get(loop, None if loop is None else current_task(loop))
 
     def _get(  # noqa: C901 - a call would cost more
@@ -168,7 +168,7 @@ class LoopCheckout(Pool):
                 now = monotonic()
         except _native.Forked:
             renewal.renew(self)
-            if loop is not None and _get_running_loop() is not loop:
+            if loop is not None and running_loop() is not loop:
                 # A task of the parent's, in a child: its loop does not run here.
                 raise ConnectionForked(os.getppid(), os.getpid()) from None
             return self._get(loop, task)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from asyncio.events import _get_running_loop
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +29,11 @@ __all__ = ["TaskWaiters", "Wakeup", "is_alive", "running_loop"]
 
 _PASSED_OVER = object()
 
+running_loop = _get_running_loop
+"""Returns the loop that runs in this thread; None where none does.
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the loop that runs in this thread; None where none does."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+asyncio's own for those who implement loops: the public one raises where none runs.
+"""
 
 
 def is_alive(loop: asyncio.AbstractEventLoop | None) -> bool:
