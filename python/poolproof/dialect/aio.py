@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from greenlet import getcurrent  # type: ignore[import-untyped]
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util import await_only
 
@@ -16,6 +17,7 @@ from poolproof import driver
 from poolproof.dialect.sync import PoolproofDialect
 from poolproof.driver.aio import AsyncConnection, wait_in_loop
 from poolproof.driver.connector import open_as
+from poolproof.driver.session import IDLE
 from poolproof.pool.async_pool import AsyncPool
 
 if TYPE_CHECKING:
@@ -62,6 +64,32 @@ class LoopConnection(driver.Connection, AdaptedConnection):
         """The same for a task: its methods are awaited."""
         return AsyncConnection(self)
 
+    @property
+    def wait(self) -> Any:  # type: ignore[override]
+        """What waits in the loop; each request asks for it before it sends anything.
+
+        Raises:
+            MissingGreenlet: Nothing can wait here. The request would be given up in its
+                middle, and the connection with it.
+        """
+        if getcurrent().parent is None:
+            await_only(_nothing())
+        return wait_in_loop
+
+    @wait.setter
+    def wait(self, _waiter: Any) -> None:
+        """Stay with the loop."""
+
+    def commit(self) -> None:
+        """Commit; where nothing is open, nothing is waited for."""
+        if self.wire.status != IDLE:
+            super().commit()
+
+    def rollback(self) -> None:
+        """Roll back; where nothing is open, nothing is waited for."""
+        if self.wire.status != IDLE:
+            super().rollback()
+
     def run_async(self, fn: Callable[[Any], Awaitable[Any]]) -> Any:
         """Await what a function makes of the connection.
 
@@ -85,14 +113,12 @@ class _Module:
         if create is None:
             return open_as(LoopConnection, wait_in_loop, *args, **keywords)
         given = await_only(create(*args, **keywords)).sync
-        made = LoopConnection(
+        return LoopConnection(
             given.wire,
             autocommit=given.autocommit,
             adapters=given.adapters,
             prepare_threshold=given.prepare_threshold,
         )
-        made.wait = wait_in_loop
-        return made
 
 
 class PoolproofDialectAsync(PoolproofDialect):

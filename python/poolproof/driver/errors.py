@@ -126,9 +126,13 @@ class Error(Exception):
         outcome: What became of the transaction: ``"not_done"``, ``"done"``, or
             ``"unknown"``, by what was sent and what was answered; None where the
             error decides nothing.
+        is_busy: Whether another request was under way on the connection, so that this
+            one was refused, and nothing of it was sent.
     """
 
     __module__ = "poolproof.driver"
+
+    is_busy = False
 
     def __init__(
         self,
@@ -280,4 +284,6 @@ def from_wire(error: _native.WireError, *, connecting: bool = False) -> Error:
             return OperationalError(*found.args, fields=error.fields, outcome=outcome)
         return found
     kind = _KINDS.get(error.kind, OperationalError)
-    return kind(error.message, fields=error.fields, outcome=outcome)
+    made = kind(error.message, fields=error.fields, outcome=outcome)
+    made.is_busy = error.kind == "busy"
+    return made

@@ -9,6 +9,8 @@ from poolproof.drivers.native import Native
 
 __all__ = ["AdaptedNative"]
 
+_MAY_BE_WAITED_FOR = ("A", "X")  # in a request; closed
+
 
 class AdaptedNative(Adapted, Native):
     """poolproof's own driver, in a loop.
@@ -26,3 +28,14 @@ class AdaptedNative(Adapted, Native):
             connection: The engine's connection.
         """
         del connection
+
+    def is_waited_for(self, connection: Any) -> bool:
+        """Tell whether a task waits for an answer; closing shuts the socket then.
+
+        Args:
+            connection: The engine's connection.
+
+        Returns:
+            Whether one does, or may not have heard yet that it was closed.
+        """
+        return connection.wire.status in _MAY_BE_WAITED_FOR

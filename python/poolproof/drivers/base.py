@@ -243,6 +243,30 @@ class Driver:
         """
         return self.status(connection) == self.active
 
+    def has_refused(self, error: BaseException) -> bool:
+        """Tell whether a call was refused because another is under way.
+
+        The connection is in the middle of that one, and none the worse for this.
+
+        Args:
+            error: What the call has raised.
+        """
+        del error
+        return False
+
+    def is_waited_for(self, connection: Any) -> bool:
+        """Tell whether a task waits in its loop, which hears of the descriptor alone.
+
+        Args:
+            connection: SQLAlchemy's adapter.
+
+        Returns:
+            Whether closing the connection tells it, unless the descriptor was made
+            another's before: the loop would not hear of it any more.
+        """
+        del connection
+        return False
+
     def is_suspended(self, connection: Any) -> bool:
         """Tell whether a connection comes back in the middle of a command.
 

@@ -97,6 +97,14 @@ class Native(Driver):
         wire = getattr(connection, "wire", None)
         return None if wire is None else wire.parameter(name)
 
+    def has_refused(self, error: BaseException) -> bool:
+        """Tell whether a call was refused because another is under way.
+
+        Args:
+            error: What the call has raised.
+        """
+        return bool(getattr(error, "is_busy", False))
+
     def is_told_read_only(self, connection: Any) -> bool:
         """Tell whether the application has told it to begin read-only transactions.
 

@@ -199,7 +199,7 @@ class _Hook:
             phase=_phase(ctx, raw),
             read_only="imposed" if read_only == "doubtful" else read_only,
             closed=driver.is_closed(own),
-            busy=driver.is_busy(own),
+            busy=driver.is_busy(own) and not driver.has_refused(error),
             disconnect=ctx.is_disconnect,
             # SQLAlchemy's own ping replaces every connection when it finds one dead.
             sees_sockets=self.sees_sockets and not ctx.is_pre_ping,

@@ -237,7 +237,7 @@ class AsyncPool(LoopCheckout):
                 "poolproof.AsyncPool opens a connection in a loop of asyncio, and no "
                 "loop of asyncio runs in this thread: use the AsyncEngine, in a task"
             )
-            raise exc.InvalidRequestError(msg)
+            raise exc.MissingGreenlet(msg)
         share_first_connect(self, FirstConnect)
         return super()._open(create, entry)
 

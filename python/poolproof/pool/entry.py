@@ -206,7 +206,9 @@ class Entry(deadlines.Bounds):
 
     def sever(self) -> None:
         """Have the server learn that the session has ended, and send nothing."""
-        if self.socket is not None:
+        if self.socket is not None and not self.driver.is_waited_for(
+            self.dbapi_connection
+        ):
             self.socket.sever()
 
     def hold_limit(self) -> tuple[str, float]:
@@ -347,7 +349,8 @@ class Entry(deadlines.Bounds):
         if self.socket is None or not self.driver.is_suspended(connection):
             return False
         self.reason = BUSY
-        self.socket.sever()
+        if not self.driver.is_waited_for(connection):
+            self.socket.sever()
         self.driver.abandon(connection)
         return True
 

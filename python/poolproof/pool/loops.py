@@ -285,7 +285,7 @@ class TaskWaiters(CooperativeWaiters):
             The ticket; None when the time is over; a `Nested`, or a `QueueFull`.
 
         Raises:
-            InvalidRequestError: No loop runs here.
+            MissingGreenlet: No loop runs here.
         """
         loop = running_loop()
         if loop is None:
@@ -293,7 +293,7 @@ class TaskWaiters(CooperativeWaiters):
                 "no connection is free, and no loop of asyncio runs in this thread to "
                 "wait for one in: use the AsyncEngine, in a task"
             )
-            raise exc.InvalidRequestError(msg)
+            raise exc.MissingGreenlet(msg)
         alarm = self._alarm_of(loop)
         began = monotonic()
         left = timeout
