@@ -65,7 +65,7 @@ class LoopConnection(driver.Connection, AdaptedConnection):
         return AsyncConnection(self)
 
     @property
-    def wait(self) -> Any:  # type: ignore[override]
+    def wait(self) -> Any:
         """What waits in the loop; each request asks for it before it sends anything.
 
         Raises:

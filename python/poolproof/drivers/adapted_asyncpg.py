@@ -20,6 +20,7 @@ from poolproof.drivers.adapted import (
     Adapted,
     own,
 )
+from poolproof.drivers.aside import look_after
 from poolproof.drivers.asyncpg import Asyncpg
 from poolproof.drivers.base import Driver
 
@@ -167,6 +168,8 @@ class AdaptedAsyncpg(Adapted, Asyncpg):
         protocol = raw._protocol
         if protocol is None or raw.is_closed() or not protocol._is_cancelling():
             return None
+        for telling in set(raw._cancellations):
+            look_after(telling)
         return _close_asyncpg
 
     def abandon(self, connection: Any) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.util import await_only
 
 from poolproof import _native
 from poolproof.drivers.adapted import ACTIVE, CANCEL_S, Adapted, own
+from poolproof.drivers.aside import look_after
 from poolproof.drivers.psycopg import Psycopg
 
 __all__ = ["AdaptedPsycopg"]
@@ -131,7 +132,8 @@ class AdaptedPsycopg(Adapted, Psycopg):
             try:
                 # In a child the statement is the parent's.
                 if reach is not None and generation == _native.generation():
-                    _keep(asyncio.create_task(_suppressed(reach(timeout=CANCEL_S))))
+                    telling = _suppressed(reach(timeout=CANCEL_S))
+                    look_after(asyncio.create_task(telling))
                     await asyncio.sleep(0)  # it asks the connection where the server is
             finally:
                 raw.pgconn.finish()
@@ -197,15 +199,6 @@ async def _select(raw: Any, statement: str) -> tuple[Any, int]:
 async def _suppressed(question: Any) -> None:
     with contextlib.suppress(Exception):
         await question
-
-
-# The loop itself holds its tasks weakly.
-_tasks: set[asyncio.Task[None]] = set()
-
-
-def _keep(task: asyncio.Task[None]) -> None:
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
 
 
 def _cancels_by_itself() -> bool:

@@ -326,7 +326,7 @@ class AsyncPool(LoopCheckout):
             if (
                 loop is not None
                 and is_alive(loop)
-                and loop_closing.in_loop(loop, open_one)
+                and loop_closing.in_loop(loop, open_one, to_its_end=False)
             ):
                 break
         return UNPLANNED

@@ -12,6 +12,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from poolproof import _native
+from poolproof.drivers.aside import look_after
 from poolproof.fork import sockets
 from poolproof.pool.loops import is_alive, running_loop
 
@@ -27,12 +28,18 @@ __all__ = ["close", "in_loop"]
 _tasks: set[asyncio.Task[Any]] = set()
 
 
-def in_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Any]) -> bool:
+def in_loop(
+    loop: asyncio.AbstractEventLoop,
+    work: Callable[[], Any],
+    *,
+    to_its_end: bool = True,
+) -> bool:
     """Have something done in a loop: at once where it is the running one.
 
     Args:
         loop: A loop.
         work: Does it; returns a coroutine that is to go on as a task, or None.
+        to_its_end: Whether the loop's own end waits for that task.
 
     Returns:
         Whether it has been done, or will be when the loop comes to it.
@@ -42,8 +49,11 @@ def in_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Any]) -> bool:
         rest = work()
         if rest is not None:
             task = loop.create_task(rest)
-            _tasks.add(task)
-            task.add_done_callback(_tasks.discard)
+            if to_its_end:
+                look_after(task)
+            else:
+                _tasks.add(task)
+                task.add_done_callback(_tasks.discard)
 
     if loop is running_loop():
         begin()

@@ -45,8 +45,10 @@ def test_a_task_that_may_not_use_a_connection_now_costs_its_user_nothing(make_as
 
 @pytest.mark.parametrize("how", ["invalidate", "close"])
 def test_who_waits_for_an_answer_hears_that_another_has_ended_the_connection(
-    make_async, observer, how
+    make_async, async_driver, observer, how
 ):
+    if (async_driver, how) == ("asyncpg", "close"):
+        pytest.skip("asyncpg refuses the rollback, and may wait on, with any pool")
     engine = make_async(pool_size=1, max_overflow=0)
 
     async def main():
