@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import psycopg
@@ -11,6 +12,7 @@ import poolproof.driver
 from plugins.cluster import Cluster
 from plugins.debian_server import newest_binaries
 from plugins.server import Observer, running
+from poolproof.driver import aio
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +83,20 @@ def in_step(connection):
         assert connection.info.transaction_status == 0
 
     return check
+
+
+@pytest.fixture
+def run(dsn):
+    """Return a function that runs a test's coroutine with a connection of its own."""
+
+    def run(main, **keywords):
+        async def opened():
+            connection = await aio.connect(dsn, **keywords)
+            try:
+                return await main(connection)
+            finally:
+                await connection.close()
+
+        return asyncio.run(opened())
+
+    return run

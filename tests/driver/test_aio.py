@@ -20,23 +20,6 @@ from poolproof.driver import aio
 SECONDS = 60
 
 
-@pytest.fixture
-def run(dsn):
-    """Return a function that runs a test's coroutine with a connection of its own."""
-
-    def run(main, **keywords):
-        async def opened():
-            connection = await aio.connect(dsn, **keywords)
-            try:
-                return await main(connection)
-            finally:
-                await connection.close()
-
-        return asyncio.run(opened())
-
-    return run
-
-
 def test_statements_rows_and_transactions(run, looking):
     looking.rows("drop table if exists aio_t")
     looking.rows("create table aio_t (n int)")

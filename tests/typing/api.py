@@ -467,6 +467,9 @@ async def a_connection_of_the_native_driver_in_a_loop() -> None:
         async with cursor.copy("copy t to stdout") as copy:
             assert_type(copy, aio.AsyncCopy)
             assert_type(await copy.read(), bytes)
+        async with opened.pipeline() as pipeline:
+            assert_type(pipeline, aio.AsyncPipeline)
+            await pipeline.sync()
         async for notify in opened.notifies(timeout=1):
             assert_type(notify.payload, str)
 

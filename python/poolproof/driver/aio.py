@@ -11,7 +11,8 @@ A session is the very one of `poolproof.driver`, run in a greenlet as SQLAlchemy
 its own code under asyncio; where it would wait for its socket, the task waits for the
 loop to say that the socket is ready. No thread, and no copy of the code.
 
-Long, because it is one idea: the methods of connections, cursors and COPYs, awaited.
+Long, because it is one idea: the methods of connections, cursors, COPYs and pipelines,
+awaited.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from poolproof.driver import errors
 from poolproof.driver.connection import Connection
 from poolproof.driver.connector import open_as
+from poolproof.driver.pipeline import Pipeline, PipelineCursor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -52,7 +54,14 @@ _ROWS = 500
 
 Fetched = TypeVar("Fetched")
 
-__all__ = ["AsyncConnection", "AsyncCopy", "AsyncCursor", "connect", "wait_in_loop"]
+__all__ = [
+    "AsyncConnection",
+    "AsyncCopy",
+    "AsyncCursor",
+    "AsyncPipeline",
+    "connect",
+    "wait_in_loop",
+]
 
 
 def wait_in_loop(descriptor: int, for_writing: bool, timeout_s: float | None) -> bool:
@@ -179,6 +188,22 @@ class AsyncConnection:
             parameters: A sequence or a mapping.
         """
         return await self.cursor().execute(statement, parameters)
+
+    def pipeline(self) -> AsyncPipeline:
+        """Send statements together: ``async with connection.pipeline():``.
+
+        As `Connection.pipeline`. What a cursor is asked for without waiting, such as
+        its `rowcount`, is there once `AsyncPipeline.sync`, the end of the block or a
+        fetch has been waited for.
+
+        Raises:
+            InterfaceError: The connection is closed.
+        """
+        self.sync.refuse_closed()
+        found = self.sync.pipelined
+        if not isinstance(found, _LoopsPipeline):
+            found = _LoopsPipeline(self.sync)
+        return AsyncPipeline(found)
 
     async def commit(self) -> None:
         """Commit; see `Connection.commit`."""
@@ -345,7 +370,7 @@ class AsyncConnection:
 class AsyncCursor:
     """Runs statements and keeps their rows; see `Cursor`."""
 
-    __slots__ = ("_connection", "_is_servers", "sync")
+    __slots__ = ("_connection", "_waits", "sync")
 
     def __init__(self, connection: AsyncConnection, sync: Cursor) -> None:
         """Make a cursor; `AsyncConnection.cursor` does.
@@ -357,7 +382,7 @@ class AsyncCursor:
         self._connection = connection
         self.sync = sync
         # An ordinary one has all its rows, and does not wait for them.
-        self._is_servers = sync.name is not None
+        self._waits = sync.name is not None or isinstance(sync, PipelineCursor)
 
     @property
     def connection(self) -> AsyncConnection:
@@ -467,7 +492,7 @@ class AsyncCursor:
         await self._fetched(self.sync.scroll, value, mode)
 
     async def _fetched(self, fetch: Callable[..., Fetched], *args: Any) -> Fetched:
-        if self._is_servers:
+        if self._waits:
             return await greenlet_spawn(fetch, *args)
         return fetch(*args)
 
@@ -522,6 +547,60 @@ class AsyncCursor:
     ) -> None:
         if not self.connection.closed:
             await self.close()
+
+
+class _LoopsPipeline(Pipeline):
+    """A pipeline of a session that waits in a loop."""
+
+    def send(self) -> None:
+        """Send what waits, and take the answers, errors among them.
+
+        Raises:
+            InterfaceError: The caller cannot wait; nothing was sent.
+            Error: The connection is of no use.
+        """
+        # SQLAlchemy says what is missing where greenlet is, at the first use of a loop.
+        from greenlet import (  # type: ignore[import-untyped]  # noqa: PLC0415
+            getcurrent,
+        )
+
+        # Of a greenlet of SQLAlchemy's the parent is the one of the loop.
+        if self.is_waiting and getcurrent().parent is None:
+            raise errors.InterfaceError(
+                "there is no answer yet, for the statement waits in its pipeline: "
+                "await pipeline.sync(), or fetch its rows, first"
+            )
+        super().send()
+
+
+class AsyncPipeline:
+    """Statements that wait, and are sent together; see `Pipeline`."""
+
+    __slots__ = ("_pipeline",)
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        """Make it; `AsyncConnection.pipeline` does.
+
+        Args:
+            pipeline: The pipeline itself.
+        """
+        self._pipeline = pipeline
+
+    async def sync(self) -> None:
+        """Send what waits, take the answers, and begin anew; see `Pipeline.sync`."""
+        await greenlet_spawn(self._pipeline.sync)
+
+    async def __aenter__(self) -> Self:
+        self._pipeline.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await greenlet_spawn(self._pipeline.__exit__, kind, error, traceback)
 
 
 class AsyncCopy:

@@ -71,6 +71,11 @@ class Pipeline:
         self._failed: BaseException | None = None
         self._is_told = False
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether statements wait to be sent."""
+        return bool(self._waiting)
+
     def sync(self) -> None:
         """Send what waits, take the answers, and begin anew.
 
