@@ -31,6 +31,7 @@ __all__ = [
     "parameters_of",
     "psycopg_dialect",
     "record_of",
+    "renew_first_mutex",
     "share_first_connect",
 ]
 
@@ -351,6 +352,22 @@ def share_first_connect(pool: base.Pool, make: Callable[[], Any]) -> None:
     listeners: Any = pool.dispatch.connect.for_modify(pool.dispatch)
     if not isinstance(getattr(listeners, "_exec_once_mutex", None), type(make())):
         listeners._exec_once_mutex = make()
+
+
+def renew_first_mutex(listeners: Any) -> None:
+    """Have listeners make the mutex of their first run anew.
+
+    Args:
+        listeners: Of an event of a pool.
+    """
+    if hasattr(listeners, "_get_exec_once_mutex"):
+        listeners._exec_once_mutex = None
+        return
+    # 2.0.43 and older set asyncio's once for all, and make a thread's where none is.
+    if isinstance(listeners._exec_once_mutex, attr.AsyncAdaptedLock):
+        listeners._exec_once_mutex = attr.AsyncAdaptedLock()
+    else:
+        del listeners._exec_once_mutex
 
 
 def expire(pool: base.Pool) -> None:
