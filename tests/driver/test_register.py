@@ -47,6 +47,18 @@ def test_type_that_is_not_there_is_none(connection):
         register_type(None, connection)
 
 
+def test_enum_that_is_found_by_value_is_written_by_value(connection, own):
+    info = own("mood", "as enum ('sad', 'so happy', 'HAPPY')")
+    register_type(info, connection, python_type=Mood)
+    moods = [Mood.SAD, None]
+    cursor = connection.execute("select %s::mood, %s::mood[]", [Mood.SAD, moods])
+    assert cursor.fetchone() == (Mood.SAD, moods)
+    # The name goes first, in both directions.
+    found = connection.execute("select %s::mood::text", [Mood.HAPPY]).fetchone()
+    assert found == ("HAPPY",)
+    assert connection.execute("select 'HAPPY'::mood").fetchone() == (Mood.HAPPY,)
+
+
 def test_enum_becomes_members_and_back(connection, own):
     info = own("mood", "as enum ('sad', 'so happy')")
     assert info.labels == ("sad", "so happy")

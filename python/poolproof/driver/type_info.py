@@ -180,7 +180,7 @@ def _dumper(
     if kind is None:
         return None
     if info.kind == "e":
-        return _label
+        return partial(_label, info.labels)
     if info.kind == "c":
         return partial(_fields_text, ways, info)
     return str
@@ -194,8 +194,10 @@ def _member(kind: type[Enum], label: str) -> Enum:
         return kind(label)
 
 
-def _label(value: Enum) -> str:
-    return value.name
+def _label(labels: tuple[str, ...], value: Enum) -> str:
+    """Find a member's label as `_member` finds its member."""
+    is_by_value = value.name not in labels and value.value in labels
+    return str(value.value) if is_by_value else value.name
 
 
 def _named(info: TypeInfo) -> Callable[..., Any]:
