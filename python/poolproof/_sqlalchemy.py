@@ -364,8 +364,9 @@ def renew_first_mutex(listeners: Any) -> None:
         listeners._exec_once_mutex = None
         return
     # 2.0.43 and older set asyncio's once for all, and make a thread's where none is.
-    if isinstance(listeners._exec_once_mutex, attr.AsyncAdaptedLock):
-        listeners._exec_once_mutex = attr.AsyncAdaptedLock()
+    module: Any = attr
+    if isinstance(listeners._exec_once_mutex, module.AsyncAdaptedLock):
+        listeners._exec_once_mutex = module.AsyncAdaptedLock()
     else:
         del listeners._exec_once_mutex
 
