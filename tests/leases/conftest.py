@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 import poolproof
 
@@ -52,8 +53,8 @@ def engine(pg_url, make_engine) -> Engine:
     return make_engine(pg_url("psycopg2"))
 
 
-@pytest.fixture
-def play(pg_url) -> Callable[..., Any]:
+@pytest.fixture(params=[AsyncAdaptedQueuePool, poolproof.AsyncPool])
+def play(request, pg_url) -> Callable[..., Any]:
     """Run a coroutine function with an async engine, and dispose of the engine.
 
     The loop is in its debug mode: it refuses what another thread does to it.
@@ -66,6 +67,7 @@ def play(pg_url) -> Callable[..., Any]:
             url = pg_url(driver)
             if driver == "asyncpg":
                 url = url.set(query={})
+            options.setdefault("poolclass", request.param)
             engine = create_async_engine(url, **options)
             try:
                 return await story(engine)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 import poolproof
 from plugins.harm import message
@@ -22,15 +23,26 @@ BACKEND = text("select pg_backend_pid()")
 FAIL = text("do $$ begin raise sqlstate '40001'; end $$")
 
 
-@pytest.fixture(params=["asyncpg", "psycopg"])
+@pytest.fixture(
+    params=[
+        ("asyncpg", AsyncAdaptedQueuePool),
+        ("psycopg", AsyncAdaptedQueuePool),
+        ("asyncpg", poolproof.AsyncPool),
+        ("psycopg", poolproof.AsyncPool),
+        ("poolproof", poolproof.AsyncPool),
+    ],
+    ids=lambda param: f"{param[0]}-{param[1].__name__}",
+)
 def play(request, pg_url):
     """Run a coroutine function with an engine, and dispose of the engine."""
+    driver, pool = request.param
 
     def run(story, **options):
         async def whole():
-            url = pg_url(request.param)
-            if request.param == "asyncpg":
+            url = pg_url(driver)
+            if driver == "asyncpg":
                 url = url.set(query={})
+            options.setdefault("poolclass", pool)
             engine = create_async_engine(url, pool_size=2, **options)
             try:
                 return await story(engine)
@@ -141,7 +153,9 @@ def test_session_that_ends_between_statements_is_replaced(
     assert first.verdict.outcome == "not_done"
 
 
-@pytest.mark.parametrize("play", ["asyncpg"], indirect=True)
+@pytest.mark.parametrize(
+    "play", [("asyncpg", AsyncAdaptedQueuePool)], indirect=True, ids=["asyncpg"]
+)
 @pytest.mark.parametrize("guarded", [False, True], ids=["bare", "guarded"])
 def test_stray_answer_between_statements_is_never_repeated(play, attempted, guarded):
     # The driver raises what it raises for a session that has ended.

@@ -33,7 +33,7 @@ def test_its_slot_is_free_and_the_log_says_where_it_was_checked_out(
     assert not [w for w in recwarn if "garbage collector" in str(w.message)]
 
 
-def test_a_session_that_was_lost(make_async, caplog):
+def test_a_session_that_was_lost(make_async, caplog, recwarn):
     engine = make_async(pool_size=1, max_overflow=0)
 
     async def lose():
@@ -49,4 +49,7 @@ def test_a_session_that_was_lost(make_async, caplog):
             assert await connection.scalar(text("select 1")) == 1
 
     asyncio.run(main())
-    assert len([m for m in caplog.messages if "was collected" in m]) == 3
+    said = [m for m in caplog.messages if "was collected" in m]
+    assert len(said) == 3
+    assert all("in lose" in one and "test_lost.py" in one for one in said)
+    assert not [w for w in recwarn if "garbage collector" in str(w.message)]
