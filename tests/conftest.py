@@ -13,18 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy.pool import PoolProxiedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# SQLAlchemy 2.0.48 and newer have it; the tests are run on older ones as well.
-if not hasattr(PoolProxiedConnection, "__enter__"):
-    PoolProxiedConnection.__enter__ = lambda self: self
-    PoolProxiedConnection.__exit__ = lambda self, *_: self.close()
-
 sys.path.insert(0, str(Path(__file__).parent))
 
+from plugins import older_sqlalchemy  # noqa: F401 - what it does is wanted
 from plugins.representatives import mark_represented
 
 # pg8000 makes a TLS context for each connection, and each reads all the authorities
