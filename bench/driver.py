@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
-import decimal
+import datetime as dt  # noqa: TC003 - the mapping reads it
+import decimal  # noqa: TC003 - as this
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
+from _copying import TABLE, copied, copied_by_asyncpg, values
 from _delay import Delay
 from _rounds import Number, Story, alternate, clock, pin
 from _server import server
 from _worker import Worker
 from sqlalchemy import orm
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import QueuePool
 
 if TYPE_CHECKING:
@@ -34,28 +36,66 @@ engine that a user gets (QueuePool for the others, poolproof.Pool for ours), wit
 server on another core, as in a service. Every driver is as it comes: psycopg, asyncpg
 and ours prepare what they are asked often. The delayed network is a proxy on another
 core that keeps each byte for 0.4 ms, each way. executemany inserts 10,000 rows of five
-columns into a temporary table that is emptied before. Slices alternate between the
-drivers; the median slice is the round's time.
+columns into a temporary table that is emptied before. COPY takes 100,000 such rows,
+as the server's text from and to memory (psycopg2 and ours: copy_expert; psycopg: write
+and iteration; asyncpg: copy_to_table and copy_from_table), and as values (write_row of
+psycopg's, write_rows of ours, asyncpg's copy_records_to_table; rows()). Slices
+alternate between the drivers; the median slice is the round's time.
 """
 OURS = "poolproof"
 PEERS = ("psycopg2", "psycopg", "pg8000", "asyncpg")
+LOOPED = (OURS, "psycopg", "asyncpg")
 DELAY_S = 0.0004
 ROWS = 10_000
 OBJECTS = 1_000
-
-# What is measured: its name, how many slices a round has, and the targets beside
-# psycopg2 and psycopg.
-WORK: dict[str, tuple[str, int, float | None, float | None]] = {
-    "one": ("SELECT 1", 40, 1.15, 1.3),
-    "row": ("a row of 10 columns, 3 parameters", 40, 1.7, 1.4),
-    "many": ("10,000 rows × 5 columns, fetchall", 3, 2.5, 2.7),
-    "insert": ("executemany INSERT, 10,000 × 5", 1, 8, 1.5),
-    "checkout": ("SQLAlchemy: connect, select 1, close", 30, 1.35, 1.7),
-    "delayed": ("the same, 0.4 ms of network each way", 5, 1.9, 1.9),
-    "orm": ("ORM, 1,000 objects", 3, 1.1, 1.2),
-}
+COPIED = 100_000
 PINGED = "psycopg2 with pre-ping"
-TYPES = "n int, t text, d numeric, s timestamptz, b bool"
+# No slower than the fastest.
+EVEN = {"psycopg2": 1, "psycopg": 1, "asyncpg": 1}
+
+
+class Work(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        title: What it is called.
+        slices: How many a round has.
+        goals: What the ratio is to be at least, by peer.
+        is_long: Whether it takes milliseconds.
+    """
+
+    title: str
+    slices: int
+    goals: dict[str, float]
+    is_long: bool = False
+
+
+WORK = {
+    "one": Work("SELECT 1", 40, {"psycopg2": 1.15, "psycopg": 1.3}),
+    "row": Work(
+        "a row of 10 columns, 3 parameters", 40, {"psycopg2": 1.7, "psycopg": 1.4}
+    ),
+    "many": Work(
+        "10,000 rows × 5 columns, fetchall", 3, {"psycopg2": 2.5, "psycopg": 2.7}, True
+    ),
+    "insert": Work(
+        "executemany INSERT, 10,000 × 5", 1, {"psycopg2": 8, "psycopg": 1.5}, True
+    ),
+    "file-in": Work("COPY of 100,000 rows in, bytes", 1, EVEN, True),
+    "rows-in": Work("COPY of 100,000 rows in, values", 1, EVEN, True),
+    "file-out": Work("COPY of 100,000 rows out, bytes", 1, EVEN, True),
+    "rows-out": Work("COPY of 100,000 rows out, values", 1, EVEN, True),
+    "checkout": Work(
+        "SQLAlchemy: connect, select 1, close",
+        30,
+        {"psycopg2": 1.35, "psycopg": 1.7, PINGED: 2},
+    ),
+    "delayed": Work(
+        "the same, 0.4 ms of network each way", 5, {"psycopg2": 1.9, "psycopg": 1.9}
+    ),
+    "tasks": Work("the same in a loop of asyncio", 15, {"asyncpg": 1.2}),
+    "orm": Work("ORM, 1,000 objects", 3, {"psycopg2": 1.1, "psycopg": 1.2}, True),
+}
 
 
 def main() -> int:
@@ -76,55 +116,47 @@ def main() -> int:
             for name in names
             if name != "asyncpg"
         )
+        workers.extend(Worker(partial(tasks, name, url_of(name))) for name in LOOPED)
         workers.append(Worker(partial(pinged, url_of("psycopg2"))))
         taken: dict[str, list[float]] = {}
         found = {name: w for w in workers for name in w.names}
         for _ in story.rounds():
-            for kind, (_title, slices, _, _) in WORK.items():
+            for kind, work in WORK.items():
                 measures = {
                     name: partial(worker.measure, name)
                     for name, worker in found.items()
                     if name.split()[0] == kind
                 }
-                count = story.scaled(slices, least=2 if slices > 1 else 1)
+                count = story.scaled(work.slices, least=2 if work.slices > 1 else 1)
                 for name, value in alternate(measures, count).items():
                     taken.setdefault(name, []).append(value)
         for worker in workers:
             worker.close()
         delay.close()
-    for kind, (title, _, least2, least3) in WORK.items():
-        least = {"psycopg2": least2, "psycopg": least3}
-        for peer in PEERS:
+    for kind in WORK:
+        for peer in (*PEERS, PINGED):
             if f"{kind} {peer}" in taken:
-                _compare(story, taken, kind, title, peer, least.get(peer))
-        if kind == "checkout":
-            _compare(story, taken, kind, title, PINGED, 2)
+                _compare(story, taken, kind, peer)
     return story.report()
 
 
-def _compare(
-    story: Story,
-    taken: dict[str, list[float]],
-    kind: str,
-    title: str,
-    peer: str,
-    at_least: float | None,
-) -> None:
+def _compare(story: Story, taken: dict[str, list[float]], kind: str, peer: str) -> None:
+    work = WORK[kind]
     theirs, ours = taken[f"{kind} {peer}"], taken[f"{kind} {OURS}"]
     ratios = [one / other for one, other in zip(theirs, ours, strict=True)]
-    unit = 1 if kind in {"one", "row", "checkout", "delayed"} else 1000
-    named = "µs" if unit == 1 else "ms"
+    unit, named = (1000, "ms") if work.is_long else (1, "µs")
     sides = {
         f"{peer} ({named})": sorted(theirs)[len(theirs) // 2] / unit,
         f"{OURS} ({named})": sorted(ours)[len(ours) // 2] / unit,
     }
-    story.add(Number(f"{title}: {peer}", "×", ratios, at_least=at_least, sides=sides))
+    title, goal = f"{work.title}: {peer}", work.goals.get(peer)
+    story.add(Number(title, "×", ratios, at_least=goal, sides=sides))
 
 
 def _fill(url: URL) -> None:
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        connection.exec_driver_sql(f"create table many ({TYPES})")
+        connection.exec_driver_sql(f"create table many ({TABLE})")
         connection.exec_driver_sql(
             "insert into many select n, 'text number ' || n, n * 1.25, "
             "'2026-01-02 03:04:05.678+00'::timestamptz + n * interval '1 s', "
@@ -163,14 +195,6 @@ MANY = "select n, t, d, s, b from many"
 INSERT = "insert into filled (n, t, d, s, b) values ({0}, {1}, {2}, {3}, {4})"
 
 
-def _inserted(count: int) -> list[tuple[Any, ...]]:
-    moment = dt.datetime(2026, 1, 2, 3, 4, 5, 678, dt.timezone.utc)
-    return [
-        (n, f"text number {n}", decimal.Decimal(n) / 4, moment, n % 2 == 0)
-        for n in range(count)
-    ]
-
-
 def statements(name: str, url: URL, scale: float) -> dict[str, Callable[[], float]]:
     """Connect one driver, and make what measures it."""
     if name == "asyncpg":
@@ -178,7 +202,11 @@ def statements(name: str, url: URL, scale: float) -> dict[str, Callable[[], floa
     dialect = sa.create_engine(url).dialect
     arguments, keywords = dialect.create_connect_args(url)
     measures = _plain(dialect.connect(*arguments, **keywords), scale)
-    return {f"{kind} {name}": measure for kind, measure in measures.items()}
+    found = {f"{kind} {name}": measure for kind, measure in measures.items()}
+    if name == "pg8000":
+        return found
+    count = max(10, round(COPIED * scale))
+    return found | copied(name, dialect.connect(*arguments, **keywords), count)
 
 
 def engines(name: str, url: URL, delayed: int) -> dict[str, Callable[[], float]]:
@@ -191,12 +219,32 @@ def engines(name: str, url: URL, delayed: int) -> dict[str, Callable[[], float]]
     }
 
 
+def tasks(name: str, url: URL) -> dict[str, Callable[[], float]]:
+    """Make an engine of asyncio, and what measures it."""
+    loop = asyncio.new_event_loop()
+    query = {} if name == "asyncpg" else url.query
+    engine = create_async_engine(url.set(query=query))
+
+    async def ask() -> None:
+        async with engine.connect() as connection:
+            (await connection.exec_driver_sql("select 1")).scalar_one()
+
+    async def repeat(calls: int) -> float:
+        begun = clock()
+        for _ in range(calls):
+            await ask()
+        return (clock() - begun) / calls * 1e6
+
+    loop.run_until_complete(repeat(20))
+    return {f"tasks {name}": lambda: loop.run_until_complete(repeat(15))}
+
+
 def _plain(connection: Any, scale: float) -> dict[str, Callable[[], float]]:
     marks = ["%s"] * 5
     cursor = connection.cursor()
-    cursor.execute(f"create temp table filled ({TYPES})")
+    cursor.execute(f"create temp table filled ({TABLE})")
     connection.commit()
-    rows = _inserted(max(10, round(ROWS * scale)))
+    rows = values(max(10, round(ROWS * scale)))
     row, insert = ROW.format(*marks), INSERT.format(*marks)
 
     def one() -> None:
@@ -232,8 +280,8 @@ def _asyncpg(url: URL, scale: float) -> dict[str, Callable[[], float]]:
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
     connection = loop.run_until_complete(asyncpg.connect(dsn))
     marks = [f"${n}" for n in range(1, 6)]
-    rows = _inserted(max(10, round(ROWS * scale)))
-    loop.run_until_complete(connection.execute(f"create temp table filled ({TYPES})"))
+    rows = values(max(10, round(ROWS * scale)))
+    loop.run_until_complete(connection.execute(f"create temp table filled ({TABLE})"))
     row, insert = ROW.format(*marks), INSERT.format(*marks)
 
     async def repeat(calls: int, statement: str, values: Sequence[Any]) -> float:
@@ -263,6 +311,7 @@ def _asyncpg(url: URL, scale: float) -> dict[str, Callable[[], float]]:
         "row asyncpg": run(partial(repeat, 30, row, (500, 1000, "name"))),
         "many asyncpg": run(partial(repeat, 1, MANY, ())),
         "insert asyncpg": run(fill),
+        **copied_by_asyncpg(loop, connection, max(10, round(COPIED * scale))),
     }
 
 

@@ -2,6 +2,7 @@
 //!
 //! The modules know nothing of Python; `py` alone, behind the feature `python`, binds them.
 
+#[cfg(not(loom))]
 pub mod conninfo;
 #[cfg(not(loom))]
 pub mod control;

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 import poolproof
 from plugins.cluster import Cluster, _free_port
-from plugins.harm import first_error, pid_of
+from plugins.harm import first_error, pid_of, wait_for_the_end
 from plugins.rows import decided_by, row
 from plugins.threads import eventually
 from poolproof import Fault
@@ -63,12 +63,12 @@ def test_a_timeout_of_the_server_ends_the_session(
     if not observer.rows("select 1 from pg_settings where name = %s", setting):
         pytest.skip(f"this server knows no {setting}")
     with make_engine("psycopg").connect() as connection:
-        pid = pid_of(connection)
-        connection.execute(sa.text(f"set {setting} = 30"))  # in a transaction
+        # Long enough for the answer to be read before: libpq takes a message that comes
+        # with it for a notice, and forgets it.
+        connection.execute(sa.text(f"set {setting} = 1000"))  # in a transaction
         if not begins:
             connection.commit()
-        asking = "select 1 from pg_stat_activity where pid = %s"
-        eventually(lambda: not observer.rows(asking, pid), what="the session ends")
+        wait_for_the_end(connection)
         error = first_error(lambda: connection.execute(SELECT))
     assert decided_by(error) == expected
     assert expected.fault is Fault.TERMINATED

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import select
 import threading
 
 import pytest
 import sqlalchemy as sa
 
 import poolproof
-from plugins.harm import driver_connections, first_error, pid_of
+from plugins.harm import driver_connections, first_error, pid_of, wait_for_the_end
 from poolproof import Fault
-from poolproof.fork import sockets
 
 SELECT = sa.text("select 42")
 
@@ -161,12 +159,7 @@ def terminate(engine, observer):
     with engine.connect() as connection:
         pid = pid_of(connection)
         observer.terminate(pid)
-        # What is asked before the server has closed its end is lost with it, and pg8000
-        # hears of a reset in place of the server's word.
-        ended = select.poll()
-        number = sockets.descriptor(connection.connection.driver_connection)
-        ended.register(number, select.POLLRDHUP)
-        assert ended.poll(60_000)
+        wait_for_the_end(connection)
         error = first_error(lambda: connection.execute(SELECT))
     return pid, error
 
@@ -204,20 +197,18 @@ def test_a_terminated_backend_costs_one_connection_on_our_pool(
     ],
 )
 def test_an_idle_timeout_of_the_server_is_a_termination(
-    make_engine, events, observer, setting, sqlstate
+    make_engine, events, setting, sqlstate
 ):
     # psycopg alone gives the SQLSTATE of a message that comes before the end.
     engine = make_engine("psycopg", pool_size=1)
     poolproof.guard(engine)
     with engine.connect() as connection:
-        pid = pid_of(connection)
         # Long enough for the answer to be read before: libpq takes a message that comes
         # with it for a notice, and forgets it.
         connection.execute(sa.text(f"set {setting} = 1000"))
         if setting == "idle_session_timeout":
             connection.commit()
-        while observer.rows("select 1 from pg_stat_activity where pid = %s", pid):
-            pass
+        wait_for_the_end(connection)
         first_error(lambda: connection.execute(SELECT))
     (event,) = events
     assert (event.fault, event.sqlstate) == (Fault.TERMINATED, sqlstate)

@@ -15,16 +15,9 @@ from poolproof.metrics import otel
 from poolproof.metrics.table import BOUNDS, TABLE
 
 
-class PatientReader(InMemoryMetricReader):
-    """The SDK's own gives the pools ten seconds, whatever else the machine does."""
-
-    def collect(self, timeout_millis=300_000):
-        super().collect(timeout_millis)
-
-
 @pytest.fixture
 def reader():
-    made = PatientReader()
+    made = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[made], shutdown_on_exit=False)
     otel.install(provider)
     yield made
@@ -143,6 +136,25 @@ def test_nothing_is_recorded_twice(reader, make_pool):
     assert point.count == 1
 
 
+def test_what_was_before_the_instruments_is_not_recorded_one_by_one(make_pool):
+    """A pool may have a million holds behind it, and each recording is a call."""
+    pool = make_pool(logging_name="older")
+    for _ in range(50):
+        pool.connect().close()
+    made = InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[made], shutdown_on_exit=False)
+    otel.install(provider)
+    of = {"db__client__connection__pool__name": "older"}
+    name = "db.client.connection.use_time"
+    before = collected(made)
+    assert name not in before or not points(before, name, **of)
+    for _ in range(2):
+        pool.connect().close()
+    (point,) = points(collected(made), name, **of)
+    assert point.count == 2
+    provider.shutdown()
+
+
 def test_a_scope_is_an_attribute_of_holds(reader, make_pool):
     pool = make_pool(logging_name="scoped")
     with poolproof.scope("page"):
@@ -161,7 +173,7 @@ def test_a_childs_provider_begins_with_nothing(make_pool):
     pool.connect().close()
 
     def child():
-        made = PatientReader()
+        made = InMemoryMetricReader()
         provider = MeterProvider(metric_readers=[made], shutdown_on_exit=False)
         otel.install(provider)
         pool.connect().close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
 import socket
 import struct
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 
 from plugins.cluster import APPLICATION_NAME
 from plugins.threads import Task, eventually
+from poolproof.fork import sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,6 +153,19 @@ def struck(
 def pid_of(connection: sa.Connection) -> int:
     """Ask the server for the number of a connection's backend."""
     return int(connection.execute(sa.text("select pg_backend_pid()")).scalar_one())
+
+
+def wait_for_the_end(connection: sa.Connection) -> None:
+    """Wait until the server has closed its end of the socket.
+
+    A question that is sent before is lost with it, and its asker hears of a reset in
+    place of the server's word; what pg8000 makes of that no pool of SQLAlchemy's knows.
+    """
+    number = sockets.descriptor(connection.connection.driver_connection)
+    assert number is not None
+    ended = select.poll()
+    ended.register(number, select.POLLRDHUP)
+    assert ended.poll(60_000)
 
 
 def first_error(action: Callable[[], object]) -> BaseException:

@@ -155,20 +155,22 @@ def test_what_rests_in_another_process_is_given_up_for_who_waits(budgeted):
 @pytest.mark.quick("psycopg2")
 def test_what_a_process_keeps_ready_stays_and_the_error_names_it(budgeted):
     engine = budgeted(most=2, min_idle=2, pool_timeout=1)
+    patient = budgeted(most=2, min_idle=2, pool_timeout=60)
     ready, end = os.pipe(), os.pipe()
 
     def child():
-        engine.pool.warm(2)
+        patient.pool.warm(2)
         os.write(ready[1], b"x")
         os.read(end[0], 1)
 
     busy = ForkedChild(child)
-    os.read(ready[0], 1)
+    os.close(ready[1])
+    assert os.read(ready[0], 1) == b"x"
     with pytest.raises(poolproof.PoolTimeout, match=f"2 by process {busy.pid}"):
         engine.connect()
     os.write(end[1], b"x")
     busy.report().assert_silent()
-    for descriptor in (*ready, *end):
+    for descriptor in (ready[0], *end):
         os.close(descriptor)
 
 

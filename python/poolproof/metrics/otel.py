@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from poolproof.metrics.table import Samples
     from poolproof.pool.took import Took
 
+    Servers = dict[str, dict[str, str | int]]
+
 __all__ = ["Instruments", "attribute", "install", "trace"]
 
 _SCOPE = "poolproof"
@@ -127,6 +129,8 @@ class Instruments:
     histogram that can be observed: what the pools' own have gained since the last look
     is recorded then, bucket by bucket, so that buckets, count and sum are right within
     one collection; single values, and with them minimum and maximum, are not known.
+    They begin with the instruments: each value is a call, and a pool may have a million
+    behind it.
     """
 
     def __init__(self, provider: MeterProvider) -> None:
@@ -137,9 +141,8 @@ class Instruments:
         """
         self._meter = provider.get_meter(_SCOPE, __version__)
         self._generation = _native.generation()
-        self._recorded: dict[tuple[str, tuple[str, ...]], Histogram] = {}
         self._histograms: dict[str, Any] = {}
-        self._seen: tuple[ProcessSnapshot, Samples] | None = None
+        self._seen: tuple[Servers, Samples] | None = None
         for metric in TABLE:
             if metric.kind == "histogram":
                 self._histograms[metric.name] = self._meter.create_histogram(
@@ -148,6 +151,12 @@ class Instruments:
                     description=metric.about,
                     explicit_bucket_boundaries_advisory=BOUNDS,
                 )
+        samples = read(snapshot())
+        self._recorded: dict[tuple[str, tuple[str, ...]], Histogram] = {
+            (name, labels): value
+            for name in self._histograms
+            for labels, value in samples[name].items()
+        }
         for metric in TABLE:
             if metric.kind != "histogram":
                 self._observe(metric)
@@ -172,15 +181,15 @@ class Instruments:
                 return
             if is_first or self._seen is None:
                 process = snapshot()
-                self._seen = (process, complete(read(process)))
-                self._record(self._seen[1], process)
-            process, samples = self._seen
+                self._seen = (_servers(process), complete(read(process)))
+                self._record(*self._seen)
+            servers, samples = self._seen
             for labels, value in samples[metric.name].items():
-                yield Observation(value, _attributes(metric, labels, process))
+                yield Observation(value, _attributes(metric, labels, servers))
 
         return observe
 
-    def _record(self, samples: Samples, process: ProcessSnapshot) -> None:
+    def _record(self, servers: Servers, samples: Samples) -> None:
         """Record what the histograms have gained."""
         if self._generation != _native.generation():
             # A child begins with nothing.
@@ -193,7 +202,7 @@ class Instruments:
             for labels, value in samples[metric.name].items():
                 before = self._recorded.get((metric.name, labels))
                 self._recorded[metric.name, labels] = value
-                attributes = _attributes(metric, labels, process)
+                attributes = _attributes(metric, labels, servers)
                 for seconds, count in _gained(before, value):
                     for _ in range(count):
                         instrument.record(seconds, attributes)
@@ -233,8 +242,21 @@ def _counts(histogram: Histogram) -> list[int]:
     return [here - there for here, there in zip(histogram.up_to, before, strict=True)]
 
 
+def _servers(process: ProcessSnapshot) -> Servers:
+    """Say of each pool which server it is at, as the conventions name that."""
+    found: Servers = {}
+    for pool in process.pools:
+        known = {
+            "db.namespace": pool.database,
+            "server.address": pool.host,
+            "server.port": pool.port,
+        }
+        found[pool.name] = {key: value for key, value in known.items() if value}
+    return found
+
+
 def _attributes(
-    metric: Metric, labels: tuple[str, ...], process: ProcessSnapshot
+    metric: Metric, labels: tuple[str, ...], servers: Servers
 ) -> dict[str, str | int]:
     names = metric.every_label
     found: dict[str, str | int] = {
@@ -242,16 +264,7 @@ def _attributes(
         for name, value in zip(names, labels, strict=True)
         if value or name == "pool"
     }
-    if "pool" not in names:
-        return found
-    name = labels[names.index("pool")]
-    found["db.system.name"] = _SYSTEM
-    for pool in process.pools:
-        if pool.name == name:
-            known = {
-                "db.namespace": pool.database,
-                "server.address": pool.host,
-                "server.port": pool.port,
-            }
-            found.update({key: value for key, value in known.items() if value})
+    if "pool" in names:
+        found["db.system.name"] = _SYSTEM
+        found.update(servers.get(labels[names.index("pool")], {}))
     return found

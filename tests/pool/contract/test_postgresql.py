@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import select
 import threading
 
 import pytest
 from sqlalchemy import event, exc, text
 from sqlalchemy.pool import QueuePool
 
-from plugins.threads import PATIENCE, Task, wait_for_waiters
-from poolproof.fork import sockets
+from plugins.harm import wait_for_the_end
+from plugins.threads import Task, wait_for_waiters
 
 BACKEND = text("select pg_backend_pid()")
 # pg8000's close raises on a lost session, and leaves its socket to the collector.
@@ -174,18 +173,6 @@ def test_pre_ping_replaces_every_session_that_was_terminated(pinging, observer):
     assert pids.isdisjoint(connection.scalar(BACKEND) for connection in taken)
     for connection in taken:
         connection.close()
-
-
-def wait_for_the_end(connection):
-    """Wait until the server has closed its end of the socket.
-
-    A question that is sent before is lost with it, and its asker hears of a reset in
-    place of the server's word; what pg8000 makes of that no pool of SQLAlchemy's knows.
-    """
-    number = sockets.descriptor(connection.connection.driver_connection)
-    ended = select.poll()
-    ended.register(number, select.POLLRDHUP)
-    assert ended.poll(1000 * PATIENCE)
 
 
 @LEFT_TO_THE_COLLECTOR
