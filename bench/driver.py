@@ -51,7 +51,7 @@ OBJECTS = 1_000
 COPIED = 100_000
 PINGED = "psycopg2 with pre-ping"
 # No slower than the fastest.
-EVEN = {"psycopg2": 1, "psycopg": 1, "asyncpg": 1}
+EVEN: dict[str, float] = {"psycopg2": 1, "psycopg": 1, "asyncpg": 1}
 
 
 class Work(NamedTuple):

@@ -77,6 +77,7 @@ mod _native {
         crate::py::gate::attribute(module.py());
         crate::py::frames::make_ready(module.py());
         crate::py::wire::make_ready(module.py())?;
+        crate::control::server::make_ready();
         crate::process::hold::install()?;
         crate::process::install().map_err(crate::py::errors::from_register)
     }

@@ -122,7 +122,10 @@ What `install` and `trace` were called for before is of the provider that is set
 Names and attributes are those of the [semantic conventions](https://opentelemetry.io/docs/specs/semconv/database/database-metrics/)
 where they have one. OpenTelemetry has no histogram that can be observed: at each
 collection what the pools' histograms have gained is recorded bucket by bucket, so
-buckets, count and sum are right, and minimum and maximum are not known.
+buckets, count and sum are right, and minimum and maximum are not known. They begin with
+`install`; counters are those of the pool's whole life. A recording of the SDK's takes
+about 5 µs, in the thread of the reader: a thousand checkouts a second, with two
+histograms each, are one per cent of a core.
 
 `otel.trace(wait_s=0.1, connect_s=0.1)` makes a span of each wait for a slot and each
 connecting that takes longer, as a child of the span that the caller is in. Off unless

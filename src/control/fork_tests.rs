@@ -12,7 +12,7 @@ use super::heartbeat::{Beats, Heartbeat, Rhythm};
 use super::lease::{Lease, LeaseState, Terms};
 use super::pending::pending;
 use super::questions::Questions;
-use super::server::Server;
+use super::server::{Server, make_ready};
 use super::servers::Source;
 use super::table::Table;
 use super::{active, events, plane};
@@ -152,6 +152,7 @@ fn news_roll_and_plane_are_made_anew() {
 
 #[test]
 fn a_lease_whose_control_plane_has_gone_says_so_and_the_next_is_asked_for() {
+    make_ready();
     // In a process of its own: other tests use theirs.
     assert!(in_child(|| {
         // It would be long about it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deadpool::managed::{Object, Pool, PoolError};
+use deadpool::managed::{Object, Pool, PoolConfig, PoolError};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
 
@@ -34,6 +34,12 @@ pub struct Server {
     /// Grows with each operation: whoever wants to close what rests sees whether it rested.
     operations: AtomicU64,
     notices: Arc<AtomicU64>,
+}
+
+/// Makes what every server needs, while there is one thread: deadpool counts the processors at its first pool, and a
+/// child of a fork in the middle of that would wait for ever for the count.
+pub fn make_ready() {
+    let _counted = PoolConfig::default();
 }
 
 impl Server {

@@ -42,7 +42,10 @@ class _Ender(weakref.ref[Any]):
 
 
 def _collected(ender: _Ender) -> None:
-    _watched.pop(ender.key, None)
+    found = _watched.get(ender.key)
+    # The driver's may outlive its adapter, whose number is another's by then.
+    if found is not None and found[1] is ender:
+        del _watched[ender.key]
 
 
 def descriptor(connection: Any) -> int | None:
@@ -95,13 +98,25 @@ def watch(
         # Where a driver turns them on unless told otherwise, off is chosen.
         socket.keep_alive(idle_s, interval_s, count, driver.keeps_alive)
     key = id(connection)
-    ender = None
-    # Without weak references the registration ends when the connection is closed.
-    with contextlib.suppress(TypeError):
-        ender = _Ender(connection, _collected)
+    ender = _ender(connection)
+    if ender is not None:
         ender.key = key
     _watched[key] = (socket, ender)
     return socket
+
+
+def _ender(connection: Any) -> _Ender | None:
+    """Hear of a connection's collection, or of that of what it adapts.
+
+    Returns:
+        None where neither knows weak references: the registration ends when the
+        connection is closed.
+    """
+    # SQLAlchemy's adapters know none.
+    for one in (connection, getattr(connection, "driver_connection", None)):
+        with contextlib.suppress(TypeError):
+            return _Ender(one, _collected)
+    return None
 
 
 def find(connection: Any) -> _native.Socket | None:

@@ -332,7 +332,7 @@ impl Wire {
                 Standing::Failed => "E",
             },
             Some(Whereabouts::Closed) => "X",
-            Some(Whereabouts::Out | Whereabouts::Copying(_)) | None => "A",
+            Some(Whereabouts::Out | Whereabouts::Copying(_) | Whereabouts::Left) | None => "A",
         }
     }
 
@@ -440,7 +440,7 @@ impl Wire {
                 Whereabouts::Here(_) => Ok(mem::replace(&mut *place, Whereabouts::Out)),
                 Whereabouts::Copying(_) => Err((FailureKind::Usage, COPYING)),
                 Whereabouts::Out => Err((FailureKind::Busy, BUSY)),
-                Whereabouts::Closed => Err((FailureKind::Closed, CLOSED)),
+                Whereabouts::Closed | Whereabouts::Left => Err((FailureKind::Closed, CLOSED)),
             },
             None => Err((FailureKind::Busy, BUSY)),
         };
@@ -462,7 +462,7 @@ impl Wire {
                 connected.session.copy_number() == Some(number)
             }
             Some(Whereabouts::Out) | None => true,
-            Some(Whereabouts::Here(_) | Whereabouts::Closed) => false,
+            Some(Whereabouts::Here(_) | Whereabouts::Closed | Whereabouts::Left) => false,
         }
     }
 
@@ -470,7 +470,7 @@ impl Wire {
     pub(super) fn drop_copying(&self, number: u64) {
         let found = self.seat.lock().and_then(|mut place| match &mut *place {
             Whereabouts::Copying(connected) if connected.session.copy_number() == Some(number) => {
-                Some(mem::replace(&mut *place, Whereabouts::Closed))
+                Some(mem::replace(&mut *place, Whereabouts::Left))
             }
             _ => None,
         });
@@ -501,7 +501,7 @@ impl Wire {
                     FailureKind::Usage,
                     "this COPY has come to its end: begin another with cursor.copy()",
                 ),
-                Whereabouts::Closed => (FailureKind::Closed, CLOSED),
+                Whereabouts::Closed | Whereabouts::Left => (FailureKind::Closed, CLOSED),
                 Whereabouts::Out => (FailureKind::Busy, BUSY),
             },
             None => (FailureKind::Busy, BUSY),

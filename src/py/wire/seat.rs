@@ -19,6 +19,8 @@ pub(super) enum Whereabouts {
     /// With a request.
     Out,
     Closed,
+    /// Closed, because nobody had its COPY any more: as one that a COPY was left open in, for whoever gives it back.
+    Left,
 }
 
 /// One connection.
@@ -39,7 +41,7 @@ impl Whereabouts {
     pub(super) fn connected(&mut self) -> Option<&mut Connected> {
         match self {
             Self::Here(connected) | Self::Copying(connected) => Some(connected),
-            Self::Out | Self::Closed => None,
+            Self::Out | Self::Closed | Self::Left => None,
         }
     }
 }
@@ -65,7 +67,7 @@ impl Seat {
                 Rest::Lost => ProbeResult::Dead,
                 Rest::OutOfStep => ProbeResult::Desynchronised,
             },
-            Some(Whereabouts::Closed) => ProbeResult::Dead,
+            Some(Whereabouts::Closed | Whereabouts::Left) => ProbeResult::Dead,
             Some(Whereabouts::Out | Whereabouts::Copying(_)) | None => ProbeResult::Unknown,
         }
     }
@@ -76,7 +78,13 @@ impl Seat {
             Some(Whereabouts::Here(connected)) => {
                 connected.session.is_at_rest() || connected.session.is_owed()
             }
-            Some(Whereabouts::Copying(_) | Whereabouts::Out | Whereabouts::Closed) | None => false,
+            Some(
+                Whereabouts::Copying(_)
+                | Whereabouts::Out
+                | Whereabouts::Closed
+                | Whereabouts::Left,
+            )
+            | None => false,
         }
     }
 
