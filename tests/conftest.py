@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from plugins import older_sqlalchemy  # noqa: F401 - what it does is wanted
 from plugins.representatives import mark_represented
 
 # pg8000 makes a TLS context for each connection, and each reads all the authorities

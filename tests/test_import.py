@@ -54,12 +54,13 @@ def test_a_sqlalchemy_without_a_name_that_the_pool_needs_is_refused():
     assert done.stderr == ""
 
 
-def test_a_sqlalchemy_of_the_line_before_is_refused():
+@pytest.mark.parametrize("version", ["1.4.54", "2.0.54"])
+def test_a_sqlalchemy_that_is_too_old_is_refused(version):
     """Where pip was told to leave what others need (`--no-deps`)."""
     done = run_script(
-        """
+        f"""
         import sqlalchemy
-        sqlalchemy.__version__ = "1.4.54"
+        sqlalchemy.__version__ = {version!r}
         del sqlalchemy.Engine  # which that line has in sqlalchemy.engine alone
         try:
             import poolproof
@@ -67,7 +68,7 @@ def test_a_sqlalchemy_of_the_line_before_is_refused():
             print(error)
         """
     )
-    said = "poolproof works with SQLAlchemy 2.0 and 2.1; this is 1.4.54. Install a n"
+    said = f"poolproof works with SQLAlchemy 2.0 and 2.1; this is {version}. Install a "
     assert done.stdout.startswith(said), done
     assert done.stderr == ""
 

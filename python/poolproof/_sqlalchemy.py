@@ -31,7 +31,6 @@ __all__ = [
     "parameters_of",
     "psycopg_dialect",
     "record_of",
-    "renew_first_mutex",
     "share_first_connect",
 ]
 
@@ -83,6 +82,11 @@ _NEEDED = {
 }
 
 
+OLDEST = "2.0.55"
+"""Before it, and in 2.1.0 and 2.1.1, a `KeyboardInterrupt` in the rollback of a
+check-in costs a slot of the pool, with `QueuePool` as well."""
+
+
 def missing_names() -> list[str]:
     """Say which of the private names this SQLAlchemy does not have.
 
@@ -111,18 +115,32 @@ def _has(owner: object, name: str) -> bool:
     return True
 
 
+def is_before(version: str, other: str) -> bool:
+    """Tell whether a version comes before another; what is no number is 0.
+
+    Args:
+        version: As in ``2.0.55`` or ``2.1.0b1``.
+        other: Another.
+    """
+    one, two = (
+        [int(part) if part.isdigit() else 0 for part in text.split(".")]
+        for text in (version, other)
+    )
+    return one < two
+
+
 def require() -> None:
     """Refuse a SQLAlchemy that the pool cannot stand on.
 
     Raises:
-        ImportError: It is older than 2.0, or a private name that the pool relies on is
-            missing.
+        ImportError: It is older than `OLDEST`, or a private name that the pool relies
+            on is missing.
     """
     this = (
         f"poolproof works with SQLAlchemy 2.0 and 2.1; this is {sqlalchemy.__version__}"
     )
-    if int(sqlalchemy.__version__.partition(".")[0]) < 2:  # noqa: PLR2004 - as it says
-        message = f'{this}. Install a newer one: pip install "SQLAlchemy>=2.0".'
+    if is_before(sqlalchemy.__version__, OLDEST):
+        message = f'{this}. Install a newer one: pip install "SQLAlchemy>={OLDEST}".'
         raise ImportError(message)
     missing = missing_names()
     if missing:
@@ -150,11 +168,8 @@ def require_collectable(python: tuple[int, ...], version: str) -> None:
     Source:
         github.com/sqlalchemy/sqlalchemy/issues/13738
     """
-    numbers = version.split(".")
-    patch = numbers[2] if len(numbers) > 2 else "0"  # noqa: PLR2004 - 2.1 is 2.1.0
-    if python[:2] < (3, 15) or numbers[:2] != ["2", "1"]:
-        return
-    if not patch.isdigit() or int(patch) < 7:  # noqa: PLR2004 - as said above
+    is_of_line = not is_before(version, "2.1") and is_before(version, "2.2")
+    if python[:2] >= (3, 15) and is_of_line and is_before(version, "2.1.7"):
         message = (
             f"poolproof needs SQLAlchemy 2.1.7 or newer on Python 3.15; this is "
             f"{version}, which does not give back a connection that is collected in a "
@@ -352,23 +367,6 @@ def share_first_connect(pool: base.Pool, make: Callable[[], Any]) -> None:
     listeners: Any = pool.dispatch.connect.for_modify(pool.dispatch)
     if not isinstance(getattr(listeners, "_exec_once_mutex", None), type(make())):
         listeners._exec_once_mutex = make()
-
-
-def renew_first_mutex(listeners: Any) -> None:
-    """Have listeners make the mutex of their first run anew.
-
-    Args:
-        listeners: Of an event of a pool.
-    """
-    if hasattr(listeners, "_get_exec_once_mutex"):
-        listeners._exec_once_mutex = None
-        return
-    # 2.0.43 and older set asyncio's once for all, and make a thread's where none is.
-    module: Any = attr
-    if isinstance(listeners._exec_once_mutex, module.AsyncAdaptedLock):
-        listeners._exec_once_mutex = module.AsyncAdaptedLock()
-    else:
-        del listeners._exec_once_mutex
 
 
 def expire(pool: base.Pool) -> None:

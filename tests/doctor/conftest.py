@@ -31,7 +31,17 @@ def own_database(observer):
 
 
 @pytest.fixture
-def pg_url(pg, own_database):
+def nobody_is_left(observer):
+    """End what other tests have left asleep at the server: the doctor sees it."""
+    observer.rows(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where state = 'active' and backend_type = 'client backend'"
+        " and pid <> pg_backend_pid()"
+    )
+
+
+@pytest.fixture
+def pg_url(pg, own_database, nobody_is_left):
     """Return a function that makes the URL for a driver."""
     return lambda *args, **more: pg.url(*args, **more).set(database=own_database)
 

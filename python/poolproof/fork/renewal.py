@@ -20,7 +20,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from poolproof import _native
-from poolproof._sqlalchemy import ConnectionFairy, renew_first_mutex
+from poolproof._sqlalchemy import ConnectionFairy
 from poolproof.errors import ConnectionForked
 from poolproof.fork import in_flight, loops, sockets
 
@@ -271,7 +271,7 @@ def renew_listeners(pool: Renewable) -> None:
         if lock is not None and lock.locked() and not listeners._exec_w_sync_once:
             for listener in listeners:
                 _rearm(listener)
-        renew_first_mutex(listeners)
+        listeners._exec_once_mutex = None
 
 
 def _rearm(listener: Any) -> None:

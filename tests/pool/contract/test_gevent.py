@@ -24,7 +24,6 @@ import gevent
 from sqlalchemy import exc
 from sqlalchemy.pool import QueuePool
 import poolproof
-import plugins.older_sqlalchemy
 from plugins.dbapi import SocketDBAPI
 
 cls = {"queue": QueuePool, "poolproof": poolproof.Pool}[sys.argv[1]]

@@ -107,7 +107,7 @@ def test_the_same_holds_sqlalchemys_pool_up(proxied_async, proxy, async_driver):
 
 
 def test_a_holder_whose_loop_is_blocked_is_cut_off(proxied_async, proxy, observer):
-    engine = proxied_async(hold_timeout=0.2)
+    engine = proxied_async(hold_timeout=1)
 
     async def main():
         connection = await engine.connect()
