@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import socket
 import stat
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -41,6 +42,15 @@ def sockets() -> set[tuple[int, int]]:
     return found
 
 
+def described(number: int) -> str:
+    """Say what a socket is, and who is at its other end."""
+    try:
+        with socket.socket(fileno=os.dup(number)) as one:
+            return repr(one)
+    except OSError as error:
+        return f"{number}: {error}"
+
+
 def children(processes: set[int]) -> set[int]:
     """Return which of these processes are our children, zombies included."""
     ours = set()
@@ -59,9 +69,9 @@ def threads() -> set[threading.Thread]:
 def left_behind(
     before: tuple[set[threading.Thread], set[tuple[int, int]], set[int]],
     observer: Observer | None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return what is there now and was not there before, by kind."""
-    found: dict[str, object] = {
+    found: dict[str, Any] = {
         "threads": threads() - before[0],
         "sockets": sockets() - before[1],
         "child processes": children(set(psutil.pids()) - before[2]),
@@ -100,6 +110,7 @@ def no_leaks(
     gc.collect()
     while left := left_behind(before, observer):
         if time.monotonic() > deadline:
-            pytest.fail(f"left behind: {left}")
+            ends = [described(number) for number, _ in left.get("sockets", ())]
+            pytest.fail(f"left behind: {left}; {ends}")
         time.sleep(0.01)
         gc.collect()
