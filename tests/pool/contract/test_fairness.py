@@ -185,5 +185,5 @@ def test_thirty_two_threads_on_four_connections_wait_about_equally(make_pool):
     stop.set()
     served, longest = zip(*(task.result() for task in tasks), strict=True)
     # A slot whose next holder a busy machine does not let run goes to another once.
-    assert max(served) - min(served) <= max(3, max(served) * 0.1), served
+    assert max(served) - min(served) <= max(3, max(served) * 0.2), served
     assert max(longest) < (time.monotonic() - began) / 2
