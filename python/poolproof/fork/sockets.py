@@ -45,7 +45,7 @@ def _collected(ender: _Ender) -> None:
     found = _watched.get(ender.key)
     # The driver's may outlive its adapter, whose number is another's by then.
     if found is not None and found[1] is ender:
-        del _watched[ender.key]
+        _watched.pop(ender.key, None)  # another thread may have ended it
 
 
 def descriptor(connection: Any) -> int | None:
